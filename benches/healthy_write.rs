@@ -1,17 +1,17 @@
-//! What a healthy atomic write costs whoever watches: CPU time of a watching process, per write.
+//! The cost of a healthy atomic write for a watching process: CPU time per write.
 //!
 //!     cargo bench --bench healthy_write -- [WRITES [WRITES_PER_SECOND [ROUNDS [WATCHER]]]]
 //!
-//! The watchers, each in a process of its own: orphand; the leanest handler on the same notify, mask
-//! and map, and one with notify's default mask; a bare inotify read loop that keeps the same names in a
-//! hash map; inotifywait and watchman, where they are installed. Only Linux has inotify.
+//! The watchers, each in its own process: orphand; a minimal handler with the same notify, mask and map, and one with
+//! notify's default mask; a bare inotify read loop that keeps the same names in a hash map; inotifywait and watchman,
+//! if they are installed. Only Linux has inotify.
 //!
-//! At full speed (0 a second) they take turns, and another process writes with two threads; after each of
-//! them nobody watches for one run, which shows what being watched costs the writer.
+//! At full speed (0 writes per second) the watchers take turns while another process writes with two threads. After
+//! each of them there is one run without a watcher, which shows how much a watcher slows down the writer.
 //!
-//! At a rate all of them are there, each with its own directory, and one after the other is written to for
-//! a second: what a machine that others use does to one of them, it does to the next a second later, so
-//! that their ratio is known better than what each of them takes.
+//! At a given rate all watchers run at the same time, each with its own directory, and the writer writes to one
+//! directory after the other for a second each. Load from other users of the machine then affects all of them alike, so
+//! the ratio between them is more precise than the time of each.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -37,18 +37,18 @@ mod linux {
     use std::time::{Duration, Instant};
     use std::{env, fs};
 
-    use super::watchers::{self, INOTIFY, NOBODY, NOTIFY, ORPHAND};
+    use super::watchers::{self, INOTIFY, NONE, NOTIFY, ORPHAND};
 
-    /// What a run with one of them showed.
+    /// The result of a run with one watcher.
     #[derive(Clone, Copy)]
     struct Run {
-        /// CPU of the watching process for each write, microseconds.
+        /// CPU time of the watching process per write, in microseconds.
         cpu: f64,
-        /// How long the writer took for each, microseconds.
+        /// Time of the writer per write, in microseconds.
         wall: f64,
-        /// The most memory that the watching process ever had, MB.
+        /// Peak memory of the watching process, in MB.
         peak: f64,
-        /// The writer's speed, percent of what it was in the next run, which nobody watched.
+        /// Speed of the writer, as a percentage of the next run, which had no watcher.
         speed: f64,
     }
 
@@ -83,27 +83,27 @@ mod linux {
     }
 
     fn compare(writes: u64, rounds: u64, only: Option<&str>) {
-        println!("{writes} atomic writes, as fast as two threads can; each write, µs");
+        println!("{writes} atomic writes by two threads at full speed; µs per write");
         println!(
             "{:<22} {:>12} {:>12} {:>9} {:>22}",
-            "", "watcher CPU", "writer", "peak MB", "speed of the unwatched"
+            "", "watcher CPU", "writer", "peak MB", "% of unwatched"
         );
-        let there: Vec<&str> = watchers::there()
-            .filter(|&watcher| watcher != NOBODY && only.is_none_or(|only| only == watcher))
+        let installed: Vec<&str> = watchers::installed()
+            .filter(|&watcher| watcher != NONE && only.is_none_or(|only| only == watcher))
             .collect();
         let mut all: HashMap<&str, Vec<Run>> = HashMap::new();
         for round in 0..rounds {
-            for &watcher in &there {
-                let run = run(watcher, writes).beside(run(NOBODY, writes));
+            for &watcher in &installed {
+                let run = run(watcher, writes).beside(run(NONE, writes));
                 print(&format!("{round} {watcher}"), run);
                 all.entry(watcher).or_default().push(run);
             }
         }
-        let median = |watcher: &str, what: fn(&Run) -> f64| {
-            let [_, median, _] = quartiles(all[watcher].iter().map(what).collect());
+        let median = |watcher: &str, value: fn(&Run) -> f64| {
+            let [_, median, _] = quartiles(all[watcher].iter().map(value).collect());
             median
         };
-        for &watcher in &there {
+        for &watcher in &installed {
             let run = Run {
                 cpu: median(watcher, |run| run.cpu),
                 wall: median(watcher, |run| run.wall),
@@ -115,70 +115,70 @@ mod linux {
         if only.is_none() {
             let cpu = |watcher| median(watcher, |run| run.cpu);
             println!(
-                "CPU of orphand: {:.2} of {NOTIFY}'s, {:.2} of {INOTIFY}'s",
+                "CPU of orphand: {:.2} times {NOTIFY}, {:.2} times {INOTIFY}",
                 cpu(ORPHAND) / cpu(NOTIFY),
                 cpu(ORPHAND) / cpu(INOTIFY),
             );
         }
     }
 
-    fn print(what: &str, run: Run) {
+    fn print(label: &str, run: Run) {
         let Run {
             cpu,
             wall,
             peak,
             speed,
         } = run;
-        println!("{what:<22} {cpu:>12.2} {wall:>12.2} {peak:>9.1} {speed:>20.0} %");
+        println!("{label:<22} {cpu:>12.2} {wall:>12.2} {peak:>9.1} {speed:>20.0} %");
     }
 
-    /// A watcher at work, and the directory that it watches.
-    struct Watched {
+    /// A running watcher, and the directory that it watches.
+    struct WatchedDir {
         watcher: &'static str,
         dir: tempfile::TempDir,
         child: Child,
-        says: BufReader<ChildStdout>,
-        /// The process whose CPU is measured.
+        output: BufReader<ChildStdout>,
+        /// The process whose CPU time is measured.
         pid: u32,
-        /// What that had taken at the start, microseconds.
+        /// CPU time of that process at the start, in microseconds.
         before: f64,
     }
 
-    impl Watched {
-        fn by(watcher: &'static str) -> Watched {
+    impl WatchedDir {
+        fn by(watcher: &'static str) -> WatchedDir {
             let dir = tempfile::tempdir_in("/dev/shm")
                 .or_else(|_| tempfile::tempdir())
                 .expect("a directory");
             let mut child = child(&["child", watcher], dir.path());
             let mut says = BufReader::new(child.stdout.take().expect("its output"));
             let mut line = String::new();
-            says.read_line(&mut line).expect("ready");
+            says.read_line(&mut line).expect("its pid");
             let pid = line.trim().parse().expect("a pid");
-            Watched {
+            WatchedDir {
                 watcher,
                 dir,
                 child,
-                says,
+                output: says,
                 pid,
                 before: watchers::cpu(pid),
             }
         }
 
-        /// CPU that it took, microseconds, and the most memory that it had, MB.
+        /// Stops the watcher. Returns its CPU time in microseconds and its peak memory in MB.
         fn end(mut self) -> (f64, f64) {
             drop(self.child.stdin.take());
             let mut rest = String::new();
-            self.says.read_to_string(&mut rest).expect("the end");
+            self.output.read_to_string(&mut rest).expect("its output");
             self.child.wait().expect("the watcher");
             let numbers: Vec<f64> = rest.split_whitespace().flat_map(str::parse).collect();
             let watcher = self.watcher;
             let [after, peak, left] = numbers[..] else {
-                panic!("{watcher} said {rest:?}");
+                panic!("unexpected output of {watcher}: {rest:?}");
             };
-            // The others keep what they knew of when the kernel had to drop events.
+            // The others keep names whose events the kernel had to drop.
             match watcher {
-                ORPHAND => assert_eq!(left, 0.0, "orphand must know of no temp afterwards"),
-                _ if left > 0.0 => println!("  {watcher} knows of {left} temps that are gone"),
+                ORPHAND => assert_eq!(left, 0.0, "orphand must track no temp afterwards"),
+                _ if left > 0.0 => println!("  {watcher} still lists {left} removed temps"),
                 _ => {}
             }
             (after - self.before, peak / 1e3)
@@ -186,12 +186,12 @@ mod linux {
     }
 
     fn compare_by_the_second(writes: u64, rate: u64) {
-        println!("{writes} atomic writes, {rate} a second; CPU of each watcher for one, µs");
-        let there = watchers::there().filter(|&watcher| watcher != NOBODY);
-        let mut all: Vec<Watched> = there.map(Watched::by).collect();
+        println!("{writes} atomic writes, {rate} per second; CPU of each watcher per write, µs");
+        let installed = watchers::installed().filter(|&watcher| watcher != NONE);
+        let mut all: Vec<WatchedDir> = installed.map(WatchedDir::by).collect();
         let mut taken: HashMap<&str, Vec<f64>> = HashMap::new();
         for _ in 0..writes / rate {
-            for Watched {
+            for WatchedDir {
                 watcher, dir, pid, ..
             } in &all
             {
@@ -201,7 +201,7 @@ mod linux {
                 let each = (watchers::cpu(*pid) - before) / rate as f64;
                 taken.entry(watcher).or_default().push(each);
             }
-            // Whoever is the first of a round is another one each time.
+            // Each round starts with another watcher.
             all.rotate_left(1);
         }
         println!(
@@ -217,24 +217,24 @@ mod linux {
             let ratios = taken[ORPHAND].iter().zip(&taken[other]);
             let [low, median, high] = quartiles(ratios.map(|(ours, its)| ours / its).collect());
             let sum = |watcher| taken[watcher].iter().sum::<f64>();
-            let whole = sum(ORPHAND) / sum(other);
+            let overall = sum(ORPHAND) / sum(other);
             println!(
-                "orphand to {other}: {whole:.2} in all; second by second {median:.2}, middle half {low:.2}–{high:.2}"
+                "orphand / {other}: {overall:.2} overall; per second: median {median:.2}, middle half {low:.2}–{high:.2}"
             );
         }
     }
 
-    /// After a second's writes: until whoever watches has nothing left to do.
+    /// The time after a second of writes until the watcher is idle.
     const SETTLE: Duration = Duration::from_millis(50);
 
-    /// What a quarter, half and three quarters of them do not exceed.
+    /// Returns the first quartile, the median and the third quartile.
     fn quartiles(mut of: Vec<f64>) -> [f64; 3] {
         of.sort_by(f64::total_cmp);
         [1, 2, 3].map(|quarter| of[of.len() * quarter / 4])
     }
 
     fn run(watcher: &'static str, writes: u64) -> Run {
-        let watched = Watched::by(watcher);
+        let watched = WatchedDir::by(watcher);
         let began = Instant::now();
         let mut writer = Command::new(env::current_exe().expect("this program"))
             .args(["child", "writer"])
@@ -242,7 +242,7 @@ mod linux {
             .arg(writes.to_string())
             .spawn()
             .expect("a writer");
-        // It ends with an error where one rename fails.
+        // It exits with an error if a rename fails.
         assert!(writer.wait().expect("the writer").success());
         let wall = began.elapsed().as_secs_f64() * 1e6;
         let (cpu, peak) = watched.end();

@@ -1,23 +1,23 @@
-//! The guard against getting slower: instructions, counted by valgrind, compared with a stored count.
+//! Regression check: counts instructions with valgrind, and compares them with a stored count.
 //!
 //!     cargo bench --no-default-features --profile instructions --bench instructions
 //!
-//! compares, and fails where a count is exceeded; with `-- --store` behind it, it stores what is
-//! counted now.
+//! compares, and fails if a count exceeds its limit. With `-- --store` appended, it stores the new counts.
 //!
-//! Wall time on a shared machine is noise; how many instructions a piece of work takes is not. Three
-//! pieces are counted: a healthy atomic write, from notify's events to the map and out of it again;
-//! two creations, in two directories that are hot; and the end of one orphan in a sweep, with both
-//! looks, the whole protocol and the journal. Each is the difference between a large and a small
-//! number of them, so the start of the process falls out. What the kernel does is not counted.
+//! Wall time on a shared machine is noise; the number of instructions of a piece of work is not. Three pieces are
+//! counted: a healthy atomic write, from notify's events into the map and out of it again; two creations, in two
+//! directories that are hot; and the removal of one orphan in a sweep, with both looks, the whole protocol and the
+//! journal. Each count is the difference between a large and a small run, which cancels the start of the process.
+//! Instructions in the kernel are not counted.
 //!
-//! The profile is the release profile without link-time optimization, which would take longer than
-//! the counting; the counts of another profile are not compared.
+//! The profile is the release profile without link-time optimization, which would take longer than the counting. The
+//! counts of another profile are not compared.
 //!
-//! The stored counts are in `benches/instructions.txt`. The tolerance covers another compiler's patch
-//! release, another C library and longer paths; what it does not cover is a reason to look.
+//! The stored counts are in `benches/instructions.txt`. The tolerance covers a patch release of the compiler, another C
+//! library and longer paths. A larger difference should be investigated.
 //!
-//! Needs valgrind, and Linux. Without valgrind it fails, where `CI` is `true`, and else says so.
+//! Needs valgrind, and Linux. Without valgrind it fails if `CI` is `true`; otherwise it prints that nothing was
+//! counted.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -56,13 +56,13 @@ mod linux {
     use orphand::temps::{self, Temps};
     use orphand::watch::{self, CallbackContext};
 
-    /// By how many percent a count may exceed the stored one.
+    /// The percentage by which a count may exceed the stored one.
     const TOLERANCE: u64 = 10;
 
-    /// A piece of work, and how often it is done in the small and in the large run.
+    /// The pieces of work, with their repetitions in the small and in the large run.
     const WORK: [(&str, u64, u64); 3] = [
         ("write", 10_000, 30_000),
-        ("heat", 100_000, 300_000),
+        ("rate", 100_000, 300_000),
         ("reap", 512, 1_536),
     ];
 
@@ -73,7 +73,7 @@ mod linux {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args.as_slice() {
             ["child", "write", times] => write(number(times)),
-            ["child", "heat", times] => heat(number(times)),
+            ["child", "rate", times] => rate(number(times)),
             ["child", "reap", times] => reap(number(times)),
             ["--store"] => return compare(true),
             _ => return compare(false),
@@ -88,7 +88,7 @@ mod linux {
     fn compare(store: bool) -> ExitCode {
         let this = env::current_exe().expect("this program");
         if !this.iter().any(|part| part == PROFILE) {
-            println!("the stored counts are those of --profile {PROFILE}");
+            println!("error: the stored counts are for --profile {PROFILE}");
             return ExitCode::FAILURE;
         }
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt");
@@ -108,7 +108,7 @@ mod linux {
             let known = stored.lines().find_map(|line| line.strip_prefix(work));
             let known = known.map_or(0, |known| number(known.trim()));
             let limit = known + known * TOLERANCE / 100;
-            println!("{work:<6} {each:>7} instructions each; stored {known}, at most {limit}");
+            println!("{work:<6} {each:>7} instructions each; stored {known}, limit {limit}");
             worse |= each > limit;
         }
         if store {
@@ -118,15 +118,15 @@ mod linux {
         }
         if worse {
             println!(
-                "more than {TOLERANCE} % above what is stored. If that is meant to be: \
-                 cargo bench --no-default-features --profile {PROFILE} --bench instructions -- --store"
+                "error: more than {TOLERANCE} % above the stored count. If that is intended: \
+                  cargo bench --no-default-features --profile {PROFILE} --bench instructions -- --store"
             );
             return ExitCode::FAILURE;
         }
         ExitCode::SUCCESS
     }
 
-    /// Instructions of a process that does `work` so many times; `None` without valgrind.
+    /// Returns the instructions of a process that does `work` `times` times; `None` without valgrind.
     fn count(work: &str, times: u64) -> Option<u64> {
         let run = Command::new("valgrind")
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -137,26 +137,28 @@ mod linux {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             run => run.expect("valgrind"),
         };
-        let said = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{work}: {said}");
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{work}: {stderr}");
         // ==PID== Collected : COUNT
-        let collected = said.lines().find_map(|line| line.split_once("Collected :"));
+        let collected = stderr
+            .lines()
+            .find_map(|line| line.split_once("Collected :"));
         Some(number(collected.expect("a count").1.trim()))
     }
 
-    /// What notify's thread does with the events of so many healthy writes.
+    /// Does the work of notify's thread for the events of `times` healthy writes.
     fn write(times: u64) {
         let folder = folder();
         let root = Root::new(folder.path(), Arc::default(), false).expect("a root");
-        let (temps, _bell) = Temps::new(Duration::from_secs(30), temps::MAX_TRACKED);
+        let (temps, _waker) = Temps::new(Duration::from_secs(30), temps::MAX_TRACKED);
         let temps = Arc::new(temps);
-        let (rare, _rare) = crossbeam_channel::unbounded();
-        let mut hear = watch::callback(CallbackContext {
+        let (notifications, _receiver) = crossbeam_channel::unbounded();
+        let mut callback = watch::callback(CallbackContext {
             temps: Arc::clone(&temps),
-            notifications: rare,
+            notifications,
             roots: Arc::new([root]),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         });
         let name = |mode| EventKind::Modify(ModifyKind::Name(mode));
         let target = PathBuf::from("/srv/app/sessions/sessions.json");
@@ -165,31 +167,35 @@ mod linux {
             let temp = PathBuf::from(temp);
             let cookie = usize::try_from(n).unwrap_or_default();
             let create = EventKind::Create(CreateKind::File);
-            hear(Ok(Event::new(create).add_path(temp.clone())));
+            callback(Ok(Event::new(create).add_path(temp.clone())));
             assert_eq!(temps.len(), 1);
             let from = Event::new(name(RenameMode::From)).add_path(temp);
-            hear(Ok(from.set_tracker(cookie)));
+            callback(Ok(from.set_tracker(cookie)));
             assert!(temps.is_empty());
             let to = Event::new(name(RenameMode::To)).add_path(target.clone());
-            hear(Ok(to.set_tracker(cookie)));
+            callback(Ok(to.set_tracker(cookie)));
         }
     }
 
-    /// Counts so many creations, 4,000 a second, and as many in another directory. Under valgrind those
-    /// of `write` come so slowly that most are not counted for their directory.
-    fn heat(times: u64) {
-        let mut heat = RateMeter::default();
+    /// Counts `times` creations, 4,000 per second, and as many in another directory. Under valgrind the creations of
+    /// `write` are so slow that most of them are not counted for their directory.
+    fn rate(times: u64) {
+        let mut meter = RateMeter::default();
         let (mut now, step) = (Mono(1_000_000_000_000), Duration::from_micros(250));
         let mut hot = 0;
         for _ in 0..times {
-            heat.count(b"/srv/app/cache", now);
-            hot += u64::from(heat.count(b"/srv/app/sessions", now));
+            meter.count(b"/srv/app/cache", now);
+            hot += u64::from(meter.count(b"/srv/app/sessions", now));
             now = now.after(step);
         }
-        assert_eq!(hot, times / 4_000 - 2, "once a second, from the third on");
+        assert_eq!(
+            hot,
+            times / 4_000 - 2,
+            "once per second, from the third second on"
+        );
     }
 
-    /// Sweeps a directory with so many orphans.
+    /// Sweeps a directory with `times` orphans.
     fn reap(times: u64) {
         let folder = folder();
         let (dir, state) = (folder.path().join("sessions"), folder.path().join("state"));
@@ -217,11 +223,11 @@ mod linux {
             verbose: false,
         };
         let mut reaped = 0;
-        let mut tell = |event: orphand::Event| {
+        let mut emit = |event: orphand::Event| {
             reaped += u64::from(matches!(event, orphand::Event::Reaped(_)));
         };
-        sweep(&root, &engine, &Stop::default(), &mut tell, &|_, _| {}).expect("a sweep");
-        assert_eq!(reaped, times, "all of them must go");
+        sweep(&root, &engine, &Stop::default(), &mut emit, &|_, _| {}).expect("a sweep");
+        assert_eq!(reaped, times, "all of them must be removed");
     }
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir_in("/dev/shm")

@@ -1,16 +1,16 @@
-//! orphand beside its peers, on the same work, in one run.
+//! Compares orphand with similar programs, on the same work, in one run.
 //!
 //!     cargo bench --bench peers                  all of the following
 //!     cargo bench --bench peers -- scan          a tree with 500,000 entries: fd, find
 //!     cargo bench --bench peers -- sweep         10,000 orphans in one directory: find, tmpreaper,
 //!                                                systemd-tmpfiles, fuser, lsof
-//!     cargo bench --bench peers -- where         where the time of one temp goes, call by call
+//!     cargo bench --bench peers -- where         the time of each call for one temp
 //!     cargo bench --bench peers -- grow          1 to 1,000 directories, 1,000 to 1,000,000 temps
 //!     cargo bench --bench peers -- memory [N]    bytes for each of N temps that are tracked
 //!
-//! Each figure is the median of three rounds, in each of which all take their turn. What is not
-//! installed is said. `DIR` in the environment is where the files are made; by default on the file
-//! system of temporary files.
+//! Each figure is the median of three rounds, in each of which all programs take their turn. Programs that are not
+//! installed are listed as such. The files are created in the directory `DIR` of the environment, or by default on the
+//! file system of temporary files.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -40,8 +40,8 @@ mod linux {
 
     const ROUNDS: usize = 3;
     const GRACE: Duration = Duration::from_millis(200);
-    /// What a sweep sleeps between its two looks.
-    const CONFIRM: Duration = Duration::from_millis(100);
+    /// The time that a sweep sleeps between its two looks.
+    const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
     pub(super) fn main() {
         let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -55,13 +55,13 @@ mod linux {
             ["child", how, count] => track(how, number(count)),
             ["scan", ..] => scan(),
             ["sweep", ..] => sweep(),
-            ["where", ..] => where_it_goes(),
+            ["where", ..] => time_by_call(),
             ["grow", ..] => grow(),
             ["memory", rest @ ..] => memory(rest.first().map_or(1_000_000, |n| number(n))),
             _ => {
                 scan();
                 sweep();
-                where_it_goes();
+                time_by_call();
                 grow();
                 memory(1_000_000);
             }
@@ -91,11 +91,11 @@ mod linux {
         .expect("a directory")
     }
 
-    /// A program, with its arguments; `{}` stands for the directory.
+    /// A program with its arguments; `{}` is replaced by the directory.
     struct Peer {
         name: &'static str,
         command: Vec<String>,
-        /// What of its time is not its work.
+        /// The part of its time that is not work.
         sleeps: Duration,
     }
 
@@ -110,11 +110,11 @@ mod linux {
     impl Peer {
         fn is_installed(&self) -> bool {
             let path = env::var_os("PATH").unwrap_or_default();
-            let there = |dir: PathBuf| dir.join(&self.command[0]).is_file();
-            env::split_paths(&path).any(there)
+            let has_it = |dir: PathBuf| dir.join(&self.command[0]).is_file();
+            env::split_paths(&path).any(has_it)
         }
 
-        /// How long it takes, milliseconds.
+        /// Runs it, and returns its time in milliseconds.
         fn run(&self, dir: &Path) -> f64 {
             let word = |word: &String| word.replace("{}", dir.to_str().expect("a plain path"));
             let words: Vec<String> = self.command.iter().map(word).collect();
@@ -139,7 +139,7 @@ mod linux {
         peer("orphand", &command)
     }
 
-    /// All take turns; the medians, the first one's ratio to each.
+    /// Runs the programs in turn. Prints their medians, and the ratio of the first program to each.
     fn compare(title: &str, peers: &[Peer], prepare: &dyn Fn() -> PathBuf) {
         println!("\n{title}");
         let mut times = vec![Vec::new(); peers.len()];
@@ -155,11 +155,11 @@ mod linux {
         for (peer, median) in peers.iter().zip(medians) {
             match median {
                 Some(ms) => println!(
-                    "{:<18} {ms:>9.1} ms   ours / it {:.2}",
+                    "{:<18} {ms:>9.1} ms   orphand / it {:.2}",
                     peer.name,
                     first / ms
                 ),
-                None => println!("{:<18} is not installed", peer.name),
+                None => println!("{:<18} not installed", peer.name),
             }
         }
     }
@@ -169,7 +169,7 @@ mod linux {
         all.get(all.len() / 2).copied()
     }
 
-    /// `directories` with `files` entries each, every hundredth of them a temp.
+    /// Creates `directories` with `files` entries each; every hundredth entry is a temp.
     fn tree(at: &Path, directories: usize, files: usize) {
         for d in 0..directories {
             let dir = at.join(format!("a{}/b{d}", d % 50));
@@ -181,7 +181,7 @@ mod linux {
         }
     }
 
-    /// `count` orphans beside a healthy file, older than the grace.
+    /// Creates `count` orphans beside a healthy file, and waits until they are older than the grace.
     fn orphans(dir: &Path, count: usize) {
         fs::create_dir_all(dir).expect("a directory");
         fs::write(dir.join("sessions.json"), "{}").expect("a target");
@@ -203,7 +203,7 @@ mod linux {
             peer("fd", &[fd, "-u", "-g", "*.tmp", "{}"]),
         ];
         compare(
-            "scan: 500,000 entries in 5,000 directories, 5,000 temps; ours gives verdicts too",
+            "scan: 500,000 entries in 5,000 directories, 5,000 temps; orphand gives verdicts too",
             &peers,
             &|| dir.clone(),
         );
@@ -218,7 +218,7 @@ mod linux {
         let folder = folder();
         let dir = folder.path().join("sessions");
         let rules = folder.path().join("rules.conf");
-        // Subsecond ages are beyond most of them: they take all.
+        // Most of them know no ages below a second, so they remove all files.
         fs::write(&rules, format!("e {} - - - 0\n", dir.display())).expect("rules");
         let rules = rules.to_str().expect("a plain path");
         let this = env::current_exe().expect("this program");
@@ -234,8 +234,8 @@ mod linux {
             peer("systemd-tmpfiles", &["systemd-tmpfiles", "--clean", rules]),
         ];
         compare(
-            "sweep: 10,000 orphans in one directory; ours with all proofs and the journal, confirm not \
-             counted",
+            "sweep: 10,000 orphans in one directory; orphand with all proofs and the journal, without \
+             the pause between its looks",
             &peers,
             &|| {
                 orphans(&dir, COUNT);
@@ -251,18 +251,19 @@ mod linux {
         let began = sweeping().run(&dir);
         let each = began / COUNT as f64;
         println!("orphand, one file  {each:>9.3} ms");
-        // They look at each process there is, so it matters how many there are.
+        // They examine each process, so their time depends on the number of processes.
         for more in [0, 500] {
-            let _asleep: Vec<Asleep> = (0..more).map(|_| Asleep::begin()).collect();
+            let _asleep: Vec<SleepingProcess> =
+                (0..more).map(|_| SleepingProcess::begin()).collect();
             println!("beside {} processes", processes());
             for peer in &ask {
                 if !peer.is_installed() {
-                    println!("{:<18} is not installed", peer.name);
+                    println!("{:<18} not installed", peer.name);
                     continue;
                 }
                 let ms = median((0..ROUNDS).map(|_| peer.run(&one)).collect()).expect("rounds");
                 println!(
-                    "{:<18} {ms:>9.1} ms   {:.0} times ours",
+                    "{:<18} {ms:>9.1} ms   {:.0} times orphand",
                     peer.name,
                     ms / each
                 );
@@ -270,19 +271,19 @@ mod linux {
         }
     }
 
-    /// A process that does nothing until this is dropped.
-    struct Asleep(Child);
+    /// A process that sleeps until this value is dropped.
+    struct SleepingProcess(Child);
 
-    impl Asleep {
-        fn begin() -> Asleep {
-            Asleep(Command::new("sleep").arg("3600").spawn().expect("sleep"))
+    impl SleepingProcess {
+        fn begin() -> SleepingProcess {
+            SleepingProcess(Command::new("sleep").arg("3600").spawn().expect("sleep"))
         }
     }
 
-    impl Drop for Asleep {
+    impl Drop for SleepingProcess {
         fn drop(&mut self) {
-            self.0.kill().expect("still asleep");
-            self.0.wait().expect("its end");
+            self.0.kill().expect("a running sleep");
+            self.0.wait().expect("its exit status");
         }
     }
 
@@ -298,22 +299,22 @@ mod linux {
 
     fn sweeping() -> Peer {
         let mut ours = ours(&["sweep", "-r", "--yes", "--grace", "200ms", "{}"]);
-        ours.sleeps = CONFIRM;
+        ours.sleeps = LOOK_PAUSE;
         ours
     }
 
-    /// The calls of a sweep in their order, by one thread, and how long each of them takes.
-    fn where_it_goes() {
+    /// Makes the calls of a sweep in their order, in one thread, and prints the time of each.
+    fn time_by_call() {
         const COUNT: usize = 10_000;
         let folder = folder();
         let dir = folder.path().join("sessions");
-        println!("\nwhere the time of one of {COUNT} temps goes, one thread");
+        println!("\ntime of each call for one of {COUNT} temps, one thread");
         orphans(&dir, COUNT);
         calls::table(&dir);
         orphans(&dir, COUNT);
         let find = peer("find", &["find", "{}", "-name", "*.tmp", "-delete"]);
         let each = find.run(&dir) * 1e3 / COUNT as f64;
-        println!("find -delete: {each:.1} µs a temp");
+        println!("find -delete: {each:.1} µs per temp");
     }
 
     fn grow() {
@@ -343,14 +344,14 @@ mod linux {
         }
     }
 
-    /// `temps` temps beside their targets, in so many directories.
+    /// Creates `temps` temps beside their targets, evenly distributed over `directories`.
     fn leaks(root: &Path, directories: usize, temps: usize) {
         for d in 0..directories {
             let dir = root.join(d.to_string());
             fs::create_dir_all(&dir).expect("a directory");
             fs::write(dir.join("s.json"), "{}").expect("a target");
             for n in 0..temps / directories {
-                // A name whose target stands there: what may be the only copy is moved, not removed.
+                // The target of the name exists: a temp that may be the only copy would be moved instead of removed.
                 let name = format!("s.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp");
                 fs::write(dir.join(name), "{").expect("a temp");
             }
@@ -371,7 +372,7 @@ mod linux {
         println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {each:>8.1} µs each");
     }
 
-    /// Watches the directory and what is below it until that is ready, in a process of its own.
+    /// Watches the directory and its subdirectories until the watcher is ready, in a separate process.
     fn watch(dir: &Path) {
         let directories = fs::read_dir(dir).expect("a directory").count();
         let policy = Policy {
@@ -385,10 +386,12 @@ mod linux {
         while !matches!(watcher.events().recv(), Ok(orphand::Event::Ready { .. })) {}
         let (ms, temps) = (began.elapsed().as_secs_f64() * 1e3, watcher.tracked());
         let kb = resident().saturating_sub(empty) as f64 / 1e3;
-        println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {kb:>8.0} kB more");
+        println!(
+            "{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {kb:>8.0} kB more memory"
+        );
     }
 
-    /// What a million tracked temps take, each way of getting to know them in a process of its own.
+    /// Measures the memory of tracked temps. Each way to discover them gets its own process.
     fn memory(count: usize) {
         println!("\nmemory of {count} temps on tmpfs, their names of 54 bytes");
         for how in ["made", "found"] {
@@ -399,9 +402,9 @@ mod linux {
         }
     }
 
-    /// Watches a directory in which temps are made, or were made before, and are removed again.
+    /// Watches a directory in which temps are created, or existed before, and are removed again.
     fn track(how: &str, count: usize) {
-        // As many as the kernel's queue takes at a time.
+        // The number that fits into the kernel's event queue at a time.
         const STEP: usize = 4_000;
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.expect("a directory");
@@ -418,7 +421,7 @@ mod linux {
         }
         let policy = Policy {
             grace: Graces::both(Duration::from_secs(24 * 3600)),
-            // So many at once make it hot: it would be scanned, after half a day.
+            // This many creations make the directory hot: it would be scanned, half a day later.
             hot: Hot::Watch,
             ..Policy::default()
         };
@@ -431,7 +434,7 @@ mod linux {
             (start..end).for_each(make);
             wait_until(|| watcher.tracked() >= end);
         }
-        // What was found is looked at, until it is calm.
+        // Found temps are looked at; wait until the process is idle.
         let mut last = 0;
         wait_until(|| {
             std::thread::sleep(Duration::from_secs(2));
@@ -448,8 +451,8 @@ mod linux {
         let mb = |bytes: usize| bytes as f64 / 1e6;
         wait_until(|| resident() < empty + (full - empty) / 10 + (4 << 20));
         println!(
-            "{how:<6} {each:>5.0} bytes each; resident {:.1} MB, then {:.1} MB, and {:.1} MB when they \
-             are gone",
+            "{how:<6} {each:>5.0} bytes each; resident {:.1} MB, then {:.1} MB, and {:.1} MB after \
+             their removal",
             mb(empty),
             mb(full),
             mb(resident()),
@@ -464,14 +467,14 @@ mod linux {
         }
     }
 
-    /// Resident memory of this process, bytes.
+    /// Returns the resident memory of this process, in bytes.
     fn resident() -> usize {
         let statm = fs::read_to_string("/proc/self/statm").expect("procfs");
         let pages = statm.split(' ').nth(1).map_or(0, number);
         pages * rustix::param::page_size()
     }
 
-    /// CPU time of this process, microseconds.
+    /// Returns the CPU time of this process, in microseconds.
     fn busy() -> i64 {
         let at = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         at.tv_sec * 1_000_000 + at.tv_nsec / 1_000

@@ -1,13 +1,13 @@
-//! What a watcher of the usual kind reaches, by the events that it tells.
+//! Measures a watcher as it usually runs, by the events that it prints.
 //!
 //!     cargo bench --bench watcher                all of the following
-//!     cargo bench --bench watcher -- late        from the end of the grace to gone: 1,000 leaks, one
-//!                                                every 10 ms
-//!     cargo bench --bench watcher -- origin      8,662 orphans that lie there when it starts
-//!     cargo bench --bench watcher -- idle [S]    how often it wakes up in S seconds, and its memory
-//!     cargo bench --bench watcher -- start       1 to 1,000 directories, from the start to ready
+//!     cargo bench --bench watcher -- late        time from the end of the grace to the removal: 1,000
+//!                                                leaks, one every 10 ms
+//!     cargo bench --bench watcher -- origin      8,662 orphans that exist at the start
+//!     cargo bench --bench watcher -- idle [S]    number of wake-ups in S seconds, and memory
+//!     cargo bench --bench watcher -- start       1 to 10,000 directories, time from the start to ready
 //!
-//! `DIR` in the environment is where the files are made; by default on the file system of temporary
+//! The files are created in the directory `DIR` of the environment, or by default on the file system of temporary
 //! files.
 
 #[cfg(not(target_os = "linux"))]
@@ -50,15 +50,15 @@ mod linux {
         }
     }
 
-    struct Place(TempDir);
+    struct BenchDir(TempDir);
 
-    impl Place {
-        fn new() -> Place {
+    impl BenchDir {
+        fn new() -> BenchDir {
             let made = match env::var_os("DIR") {
                 Some(dir) => tempfile::tempdir_in(dir),
                 None => tempfile::tempdir(),
             };
-            let place = Place(made.expect("a directory"));
+            let place = BenchDir(made.expect("a directory"));
             fs::create_dir(place.root()).expect("a directory");
             fs::write(place.root().join("sessions.json"), "{}").expect("a target");
             place
@@ -73,8 +73,8 @@ mod linux {
             self.root().join(name)
         }
 
-        /// orphand as a service runs it, with its journal.
-        fn watch(&self, args: &[&str]) -> Watch {
+        /// Starts orphand as a service does, with its journal.
+        fn watch(&self, args: &[&str]) -> WatchProcess {
             let state = self.0.path().join("state");
             let mut child = Command::new(env!("CARGO_BIN_EXE_orphand"))
                 .args(["watch", "--json"])
@@ -86,20 +86,20 @@ mod linux {
                 .spawn()
                 .expect("orphand");
             let out = child.stdout.take().expect("its output");
-            Watch {
+            WatchProcess {
                 child,
                 lines: BufReader::new(out).lines(),
             }
         }
     }
 
-    struct Watch {
+    struct WatchProcess {
         child: Child,
         lines: Lines<BufReader<ChildStdout>>,
     }
 
-    impl Watch {
-        /// The next event of this kind.
+    impl WatchProcess {
+        /// Returns the next event of this kind.
         fn next(&mut self, kind: &str) -> Value {
             loop {
                 let line = self.lines.next().expect("an event").expect("a line");
@@ -110,8 +110,8 @@ mod linux {
             }
         }
 
-        /// How often its threads have gone to sleep of their own accord, which is once for each time
-        /// they woke up (proc_pid_status(5)).
+        /// Returns the number of voluntary sleeps of its threads, which equals the number of wake-ups
+        /// (proc_pid_status(5)).
         fn sleeps(&self) -> u64 {
             let tasks = format!("/proc/{}/task", self.child.id());
             let tasks = fs::read_dir(tasks).expect("procfs").flatten();
@@ -120,14 +120,14 @@ mod linux {
                 .sum()
         }
 
-        /// kB of resident memory, and the most that there ever were.
+        /// Returns the resident memory and its peak, in kB.
         fn memory(&self) -> (u64, u64) {
             let process = PathBuf::from(format!("/proc/{}", self.child.id()));
             (number(&process, "VmRSS:"), number(&process, "VmHWM:"))
         }
     }
 
-    impl Drop for Watch {
+    impl Drop for WatchProcess {
         fn drop(&mut self) {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -152,10 +152,10 @@ mod linux {
     fn late() {
         const LEAKS: usize = 1_000;
         const GRACE: Duration = Duration::from_secs(2);
-        let place = Place::new();
+        let place = BenchDir::new();
         let mut watch = place.watch(&["--grace", "2s"]);
         watch.next("ready");
-        // They are read as they come: orphand waits for whoever does not listen.
+        // Events are read as they come, because orphand waits for a slow reader.
         let reader = thread::spawn(move || {
             let events: Vec<Value> = (0..LEAKS).map(|_| watch.next("reaped")).collect();
             events
@@ -179,7 +179,7 @@ mod linux {
         late.sort_by(f64::total_cmp);
         let at = |percent: usize| late[(LEAKS - 1) * percent / 100];
         println!(
-            "from the end of the grace to gone, {LEAKS} leaks: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+            "from the end of the grace to the removal, {LEAKS} leaks: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
             at(50),
             at(99),
             at(100)
@@ -188,7 +188,7 @@ mod linux {
 
     fn origin() {
         const ORPHANS: usize = 8_662;
-        let place = Place::new();
+        let place = BenchDir::new();
         for n in 0..ORPHANS {
             fs::write(place.temp(n), "{").expect("a temp");
         }
@@ -200,12 +200,12 @@ mod linux {
         }
         let took = began.elapsed().as_secs_f64();
         let (_, peak) = watch.memory();
-        println!("{ORPHANS} orphans, from the start to gone: {took:.2} s; {peak} kB at most");
+        println!("{ORPHANS} orphans, from the start to their removal: {took:.2} s; peak {peak} kB");
     }
 
     fn start() {
         for directories in [1, 10, 100, 1_000, 10_000] {
-            let place = Place::new();
+            let place = BenchDir::new();
             for n in 0..directories {
                 fs::create_dir(place.root().join(n.to_string())).expect("a directory");
             }
@@ -219,14 +219,14 @@ mod linux {
     }
 
     fn idle(seconds: u64) {
-        let place = Place::new();
+        let place = BenchDir::new();
         let mut watch = place.watch(&[]);
         watch.next("ready");
-        // What a start leaves to be done is done.
+        // Wait for the work that remains after a start.
         thread::sleep(Duration::from_secs(5));
         let before = watch.sleeps();
         thread::sleep(Duration::from_secs(seconds));
         let (woke, (resident, peak)) = (watch.sleeps() - before, watch.memory());
-        println!("idle for {seconds} s: woke up {woke} times; {resident} kB, {peak} kB at most");
+        println!("idle for {seconds} s: {woke} wake-ups; {resident} kB, peak {peak} kB");
     }
 }

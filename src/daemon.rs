@@ -277,8 +277,8 @@ impl Builder {
             temps: Arc::clone(&temps),
             notifications: notification_tx,
             roots: Arc::clone(&active_roots.roots),
-            hot_from: self.hot_from,
-            tell: self.verbose.then(|| event_tx.clone()),
+            hot_threshold: self.hot_from,
+            event_tx: self.verbose.then(|| event_tx.clone()),
         };
         let state = self.folders.state.as_deref();
         let journal = Journal::new(state);

@@ -92,7 +92,12 @@ mod free_memory;
 pub mod journal;
 pub mod json;
 pub mod look;
+#[doc(hidden)]
+pub mod mountinfo;
 pub mod pass;
+#[doc(hidden)]
+pub mod passwd;
+pub mod random;
 pub mod reap;
 pub mod root;
 pub mod scan;

@@ -169,13 +169,13 @@ impl<'a> Pass<'a> {
             Err(error) => return self.cannot_open(&error, due),
         };
         self.due = due.len();
-        let marks = self.engine.marks.read();
+        let marks = self.engine.marks.with_list_read();
         let no_siblings = Siblings::default();
         let context = EvidenceContext {
             policy: &self.dir_context.root.policy,
             our_uid: effective_uid(),
             marks: &marks,
-            nested: &self.engine.container_pids,
+            container_pids: &self.engine.container_pids,
             locks: &self.engine.locks,
             siblings: &no_siblings,
             since: clock::mono(),
@@ -285,7 +285,7 @@ impl<'a> Pass<'a> {
 
     /// Postpones or forgets all due temps, because the directory itself cannot be opened.
     fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
-        let is_missing = error.is_gone();
+        let is_missing = error.is_missing();
         for item in due.iter_mut() {
             if is_missing {
                 self.settle(item);
@@ -387,7 +387,7 @@ impl<'a> Pass<'a> {
                 true => Some(Reserved::WasTarget),
                 false => policy.names.reserved(item.name.as_bytes()),
             },
-            parsed: siblings.parsed(parsed),
+            parsed: siblings.apply_numbered(parsed),
             expected: Some(quiet.fingerprint),
             quiet: quiet.quiet,
             unused: quiet.unused,
@@ -422,7 +422,7 @@ impl<'a> Pass<'a> {
             Some(siblings) => Arc::clone(siblings),
             None => {
                 let policy = &self.dir_context.root.policy;
-                self.engine.listings.of(dir, policy, self.due)?
+                self.engine.listings.siblings_of(dir, policy, self.due)?
             }
         };
         Ok(Arc::clone(self.siblings.insert(siblings)))
@@ -556,7 +556,7 @@ impl<'a> Pass<'a> {
         };
         let (usage, dir_context) = (self.engine.reaper.usage(), self.dir_context);
         if wanted.total == 0
-            || !usage.is_short_of(&dir_context.root.path, dir_context.id, wanted.total)
+            || !usage.lacks_room_for(&dir_context.root.path, dir_context.id, wanted.total)
         {
             return;
         }
@@ -611,11 +611,11 @@ impl<'a> Pass<'a> {
             .collect();
         let process_scan = match wanted.is_empty() {
             true => ProcessScan::default(),
-            false => evidence::scan_processes(&wanted, dir.reach()),
+            false => evidence::scan_processes(&wanted, dir.lease_coverage()),
         };
         for (name, observation, reason, answer) in reports {
             let file = FileId::from(&observation.fingerprint);
-            let holders = process_scan.of(file);
+            let holders = process_scan.holders_of(file);
             self.engine.writers.learn_holders(file, &holders);
             let subject = self.subject(&name, Some(&observation));
             let details = details(self.engine, policy, dir, &name, &observation, reason);
@@ -676,7 +676,7 @@ impl<'a> Pass<'a> {
             target: name.map(|name| self.path(name)),
             target_state: one.evidence.target,
             writer_pid: temp_info.parsed.pid,
-            writer: self.engine.writers.of(file, temp_info.parsed.pid),
+            writer: self.engine.writers.name_of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
             dry_run: false,
         }
@@ -704,7 +704,7 @@ pub fn recover(
     claim: &OsStr,
     emit: &mut dyn FnMut(Event),
 ) -> RecoveryOutcome {
-    if engine.reaper.claims().is_at_work(claim) {
+    if engine.reaper.claims().is_in_progress(claim) {
         return RecoveryOutcome::Done;
     }
     let (root, below) = (&dir_context.root.path, dir_context.below);
@@ -719,7 +719,7 @@ pub fn recover(
             policy: &dir_context.root.policy,
             our_uid: effective_uid(),
             marks: &engine.marks,
-            nested: &engine.container_pids,
+            container_pids: &engine.container_pids,
             locks: &engine.locks,
             siblings: &Siblings::default(),
             since: clock::mono(),
@@ -810,7 +810,7 @@ pub(crate) fn details(
         engine.writers.learn(pid, seen.fingerprint.uid);
         engine
             .writers
-            .of(FileId::from(&seen.fingerprint), Some(pid))
+            .name_of(FileId::from(&seen.fingerprint), Some(pid))
     });
     Details {
         file_system: dir.place().file_system.to_string(),
@@ -828,12 +828,12 @@ pub(crate) fn details(
 /// On file systems where a lease does not prove that a file is unmapped, walks once over all processes for all of
 /// `ready`.
 fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
-    if dir.reach() != LeaseCoverage::OpensOnly || ready.is_empty() {
+    if dir.lease_coverage() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
     }
     let file = |evidence: &Evidence| FileId::from(&evidence.observation.fingerprint);
     let wanted: Vec<FileId> = ready.iter().map(|one| file(&one.evidence)).collect();
-    let process_scan = evidence::scan_processes(&wanted, dir.reach());
+    let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
     for ReadyTemp { evidence, .. } in ready {
         evidence.mappings_examined = process_scan.proves_unmapped(file(evidence));
     }
@@ -866,7 +866,7 @@ fn inspect(
     if !is_ours || first.dataless || !dir.place().has_proof(policy) {
         return Ok(LookResult::File(first, UseState::Unknown, None));
     }
-    let opened = match evidence::open_to_ask(dir, name) {
+    let opened = match evidence::open_for_check(dir, name) {
         Ok(opened) => opened,
         Err(error) => {
             return match error.kind() {
@@ -907,11 +907,11 @@ pub fn examine(
     let lag = dir.place().dates.lag(file);
     let grace = policy.grace_of(&parsed, file.size == 0, lag);
     let quiet = now.wall.since(file.newest()).saturating_sub(lag);
-    let siblings = engine.listings.of(dir, policy, 1)?;
+    let siblings = engine.listings.siblings_of(dir, policy, 1)?;
     let temp_info = TempInfo {
         name: name.to_owned(),
         reserved: policy.names.reserved(name.as_bytes()),
-        parsed: siblings.parsed(parsed),
+        parsed: siblings.apply_numbered(parsed),
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),
@@ -919,13 +919,19 @@ pub fn examine(
         written: None,
         closed: false,
     };
-    let process_scan = (dir.reach() == LeaseCoverage::OpensOnly && use_state == UseState::Unused)
-        .then(|| evidence::scan_processes(&[FileId::from(&observation.fingerprint)], dir.reach()));
+    let process_scan = (dir.lease_coverage() == LeaseCoverage::OpensOnly
+        && use_state == UseState::Unused)
+        .then(|| {
+            evidence::scan_processes(
+                &[FileId::from(&observation.fingerprint)],
+                dir.lease_coverage(),
+            )
+        });
     let context = EvidenceContext {
         policy,
         our_uid,
         marks: &engine.marks,
-        nested: &engine.container_pids,
+        container_pids: &engine.container_pids,
         locks: &engine.locks,
         siblings: &siblings,
         since: now.mono,

@@ -11,6 +11,7 @@ use rustix::fs::StatVfsMountFlags;
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
 use crate::look::{RootError, RootId, answer};
+use crate::passwd;
 
 /// A root and its rule.
 #[derive(Clone, Debug)]
@@ -203,7 +204,7 @@ pub(crate) fn leads_to_broad(path: &Path) -> Option<&'static str> {
 #[must_use]
 pub fn is_own(name: &std::ffi::OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    name.as_bytes().starts_with(crate::reap::claim::OWN)
+    name.as_bytes().starts_with(crate::reap::claim::OWN_PREFIX)
 }
 
 /// Makes `path` absolute and removes a slash at its end. Symlinks are not resolved.
@@ -287,17 +288,12 @@ fn homes() -> Vec<PathBuf> {
     if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
         homes.push(absolute(Path::new(&home)));
     }
-    for line in fs::read_to_string("/etc/passwd")
-        .unwrap_or_default()
-        .lines()
-    {
-        let mut fields = line.split(':').skip(2);
-        let uid: Option<u32> = fields.next().and_then(|uid| uid.parse().ok());
-        let home = fields.nth(2).unwrap_or_default();
-        if uid.is_some_and(|uid| (1000..60_000).contains(&uid)) && home.len() > 1 {
-            homes.push(PathBuf::from(home));
-        }
-    }
+    let regular = passwd::accounts()
+        .into_iter()
+        .filter(|account| (1000..60_000).contains(&account.uid))
+        .map(|account| account.home)
+        .filter(|home| home.as_os_str().len() > 1);
+    homes.extend(regular);
     // A home directory on a server that does not answer must not block orphand.
     let silent = answer::silent(homes.iter().map(PathBuf::as_path));
     let real = homes

@@ -102,7 +102,7 @@ impl ScanQueue<'_> {
             match self.base.open_within(&below) {
                 Ok(dir) => self.read(&dir, &mut buffer),
                 // The directory was removed, or replaced by another file: there is nothing to read.
-                Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+                Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
                     (self.on_item)(ScanItem::Denied(&self.path(&below), &error));
                 }
                 Err(RootError::Io(error)) if error.raw_os_error() == Some(libc::EXDEV) => {
@@ -145,7 +145,7 @@ impl ScanQueue<'_> {
         }
         let policy = &self.root.policy;
         if is_own(name) {
-            if claim::read(name).is_some() {
+            if claim::parse(name).is_some() {
                 (self.on_item)(ScanItem::Claim(dir, name));
             }
             return;

@@ -328,7 +328,7 @@ fn covers(above: &Root, root: &Root) -> bool {
         // A rule does not enter a directory on another mount. An unknown result counts as an overlap.
         Some(below) => match Dir::open_below(&above.path, None, below) {
             Ok(_) => true,
-            Err(error) => !error.is_gone(),
+            Err(error) => !error.is_missing(),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! Who watches: each in a process of its own, which says what CPU and memory it took.
+//! The watchers of the benchmark. Each runs in its own process, which reports its CPU time and memory.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -18,16 +18,16 @@ use rustix::fs::inotify;
 pub(crate) const ORPHAND: &str = "orphand";
 pub(crate) const NOTIFY: &str = "notify";
 pub(crate) const INOTIFY: &str = "inotify";
-pub(crate) const NOBODY: &str = "nobody";
+pub(crate) const NONE: &str = "no watcher";
 const DEFAULT_MASK: &str = "notify's default";
 const INOTIFYWAIT: &str = "inotifywait";
 const WATCHMAN: &str = "watchman";
 
-/// Short enough that what a hot directory leaves in the map is gone soon after the end.
+/// Short, so that temps of a hot directory leave the map soon after the end.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// All whose program is there.
-pub(crate) fn there() -> impl Iterator<Item = &'static str> {
+/// Returns the watchers whose programs are installed.
+pub(crate) fn installed() -> impl Iterator<Item = &'static str> {
     let installed = |program: &str| {
         let paths = env::var_os("PATH").unwrap_or_default();
         let found = env::split_paths(&paths).any(|dir| dir.join(program).is_file());
@@ -43,7 +43,7 @@ pub(crate) fn there() -> impl Iterator<Item = &'static str> {
         INOTIFY,
         INOTIFYWAIT,
         WATCHMAN,
-        NOBODY,
+        NONE,
     ];
     all.into_iter().filter(move |&watcher| match watcher {
         INOTIFYWAIT | WATCHMAN => installed(watcher),
@@ -51,26 +51,26 @@ pub(crate) fn there() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// At work: which process it is, and how many temps it knows of.
-struct Watching {
+/// A running watcher.
+struct RunningWatcher {
     pid: u32,
     left: Box<dyn Fn() -> usize>,
-    /// Killed in the end.
+    /// The program of the watcher, to be killed at the end.
     program: Option<Child>,
 }
 
-impl Watching {
-    fn here(left: impl Fn() -> usize + 'static) -> Watching {
-        Watching {
+impl RunningWatcher {
+    fn here(left: impl Fn() -> usize + 'static) -> RunningWatcher {
+        RunningWatcher {
             pid: std::process::id(),
             left: Box::new(left),
             program: None,
         }
     }
 
-    /// One that keeps nothing that could be asked for.
-    fn other(program: Child) -> Watching {
-        Watching {
+    /// A watcher in another program, whose temps cannot be counted.
+    fn other(program: Child) -> RunningWatcher {
+        RunningWatcher {
             pid: program.id(),
             left: Box::new(|| 0),
             program: Some(program),
@@ -78,8 +78,8 @@ impl Watching {
     }
 }
 
-/// Says which process watches, and when its standard input ends, what CPU and memory that has taken,
-/// and of how many temps it knows.
+/// Runs a watcher, and prints the pid of its process. When standard input ends, prints its CPU time, its memory and the
+/// number of temps that it tracks.
 pub(crate) fn watch(watcher: &str, dir: &Path) {
     let own = tempfile::tempdir().expect("a directory");
     let mut watching = match watcher {
@@ -92,7 +92,7 @@ pub(crate) fn watch(watcher: &str, dir: &Path) {
         INOTIFY => bare(dir),
         INOTIFYWAIT => inotifywait(dir),
         WATCHMAN => watchman(dir, own.path()),
-        _ => Watching::here(|| 0),
+        _ => RunningWatcher::here(|| 0),
     };
     println!("{}", watching.pid);
     let mut nothing = Vec::new();
@@ -112,14 +112,14 @@ pub(crate) fn watch(watcher: &str, dir: &Path) {
         (watching.left)()
     );
     if let Some(mut program) = watching.program.take() {
-        program.kill().expect("still there");
-        program.wait().expect("its end");
+        program.kill().expect("a running program");
+        program.wait().expect("its exit status");
     }
     drop(own);
     std::process::exit(0);
 }
 
-/// Waits until a process has nothing left to do.
+/// Waits until a process is idle.
 fn settle(pid: u32) {
     let mut before = cpu(pid);
     loop {
@@ -132,7 +132,7 @@ fn settle(pid: u32) {
     }
 }
 
-fn orphand(dir: &Path) -> Watching {
+fn orphand(dir: &Path) -> RunningWatcher {
     let policy = Policy {
         grace: Graces::both(GRACE),
         ..Policy::default()
@@ -140,11 +140,11 @@ fn orphand(dir: &Path) -> Watching {
     let builder = orphand::Watcher::builder().root(dir, policy);
     let watcher = builder.start().expect("start");
     while !matches!(watcher.events().recv(), Ok(orphand::Event::Ready { .. })) {}
-    Watching::here(move || watcher.tracked())
+    RunningWatcher::here(move || watcher.tracked())
 }
 
-/// The leanest handler that keeps the same map from the same events.
-fn lean(dir: &Path, config: Config) -> Watching {
+/// A minimal handler that keeps the same map from the same events.
+fn lean(dir: &Path, config: Config) -> RunningWatcher {
     let map: &'static DashMap<PathBuf, Instant> = Box::leak(Box::default());
     let handler = move |event: notify::Result<notify::Event>| {
         let Ok(mut event) = event else { return };
@@ -168,13 +168,13 @@ fn lean(dir: &Path, config: Config) -> Watching {
     watcher
         .watch(dir, RecursiveMode::NonRecursive)
         .expect("a watch");
-    Watching::here(move || {
+    RunningWatcher::here(move || {
         let _ = &watcher;
         map.len()
     })
 }
 
-fn bare(dir: &Path) -> Watching {
+fn bare(dir: &Path) -> RunningWatcher {
     use inotify::{CreateFlags, ReadFlags, WatchFlags};
     let map: &'static DashMap<Vec<u8>, Instant> = Box::leak(Box::default());
     let fd = inotify::init(CreateFlags::CLOEXEC).expect("inotify");
@@ -200,11 +200,11 @@ fn bare(dir: &Path) -> Watching {
             }
         }
     });
-    Watching::here(|| map.len())
+    RunningWatcher::here(|| map.len())
 }
 
-/// Prints each event of a temp, to nowhere.
-fn inotifywait(dir: &Path) -> Watching {
+/// Prints each event of a temp to /dev/null.
+fn inotifywait(dir: &Path) -> RunningWatcher {
     let mut command = Command::new(INOTIFYWAIT);
     command
         .args(["-m", "-e", "create,delete,moved_from,moved_to"])
@@ -213,18 +213,18 @@ fn inotifywait(dir: &Path) -> Watching {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let mut program = with_us(&mut command).spawn().expect("inotifywait");
-    let says = BufReader::new(program.stderr.take().expect("what it says"));
-    let mut lines = says.lines().map_while(Result::ok);
+    let stderr = BufReader::new(program.stderr.take().expect("its errors"));
+    let mut lines = stderr.lines().map_while(Result::ok);
     lines
         .find(|line| line.contains("Watches established"))
         .expect("its watch");
-    // It says no more; whoever reads must not go away.
+    // It prints nothing more, but its output must stay open.
     thread::spawn(move || lines.for_each(drop));
-    Watching::other(program)
+    RunningWatcher::other(program)
 }
 
-/// Keeps an index of every file of the directory; nobody has subscribed.
-fn watchman(dir: &Path, own: &Path) -> Watching {
+/// Keeps an index of all files of the directory; no client is subscribed.
+fn watchman(dir: &Path, own: &Path) -> RunningWatcher {
     let socket = own.join("socket");
     let at = |name: &str, file: &str| format!("--{name}={}", own.join(file).display());
     let mut command = Command::new(WATCHMAN);
@@ -238,19 +238,19 @@ fn watchman(dir: &Path, own: &Path) -> Watching {
     let program = with_us(&mut command).spawn().expect("watchman");
     let deadline = Instant::now() + GRACE * 3;
     while !socket.exists() {
-        assert!(Instant::now() < deadline, "watchman has not begun");
+        assert!(Instant::now() < deadline, "watchman has not started");
         thread::sleep(Duration::from_millis(20));
     }
-    let asked = Command::new(WATCHMAN)
+    let watched = Command::new(WATCHMAN)
         .args(["--no-spawn", &at("sockname", "socket"), "watch"])
         .arg(dir)
         .output()
         .expect("watchman");
-    assert!(asked.status.success(), "{asked:?}");
-    Watching::other(program)
+    assert!(watched.status.success(), "{watched:?}");
+    RunningWatcher::other(program)
 }
 
-/// It ends when this process does, whatever ends this.
+/// Makes the program end with this process, however that ends.
 fn with_us(command: &mut Command) -> &mut Command {
     // SAFETY: prctl(2) is async-signal-safe, and nothing else is called.
     unsafe {
@@ -261,7 +261,7 @@ fn with_us(command: &mut Command) -> &mut Command {
     }
 }
 
-/// CPU that a process has taken, with all its threads, microseconds (clock_getcpuclockid(3)).
+/// Returns the CPU time of a process with all its threads, in microseconds (clock_getcpuclockid(3)).
 pub(crate) fn cpu(pid: u32) -> f64 {
     // SAFETY: both are valid for the calls, which fill them.
     unsafe {
@@ -273,8 +273,8 @@ pub(crate) fn cpu(pid: u32) -> f64 {
     }
 }
 
-/// The most memory that it ever had, kB (proc_pid_status(5); getrusage(2) would count what it was
-/// started from).
+/// Returns the peak memory of a process, in kB (proc_pid_status(5); getrusage(2) would count the memory of its parent's
+/// program).
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,9 +1,8 @@
-//! The calls that a sweep makes for each temp, in their order, and nothing else: no decision, no
-//! journal, no answer is looked at. What they take is the floor under a sweep.
+//! Makes the system calls of a sweep for each temp, in their order, and nothing else: no decision, no journal, no check
+//! of the results. Their time is the lower bound for a sweep.
 //!
-//! They are those of `src/pass.rs` (the looks) and `src/reap/mod.rs` (the steps); what is done once
-//! for a batch is left out. `strace -f -c` on a sweep of 1,000 and of 2,000 shows whether they still
-//! are.
+//! They are the calls of `src/pass.rs` (the looks) and `src/reap/mod.rs` (the steps), without those that are made once
+//! per batch. `strace -f -c` on sweeps of 1,000 and of 2,000 temps shows whether this list is still correct.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -15,29 +14,32 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags};
 
-/// The target of all of them.
+/// The target of all temps.
 const TARGET: &str = "sessions.json";
-/// As many go through the protocol together.
+/// The number of temps that go through the protocol together.
 const BATCH: usize = orphand::reap::BATCH;
 
-/// What was spent on one call of one step.
-struct Spent {
+/// The time of one call of one step.
+struct CallTime {
     step: &'static str,
     call: &'static str,
     times: u32,
     took: Duration,
 }
 
-/// Makes them for all temps in `dir`, by as many threads as a sweep.
+/// Makes the calls for all temps in `dir`, with as many threads as a sweep.
 pub(crate) fn make(dir: &Path) {
     let names = temps(dir);
     let workers = orphand::pass::max_workers();
-    for look in [Hand::look_first as fn(&mut Hand, &[OsString]), Hand::reap] {
+    for look in [
+        CallThread::look_first as fn(&mut CallThread, &[OsString]),
+        CallThread::reap,
+    ] {
         let todo: Mutex<VecDeque<&[OsString]>> = Mutex::new(names.chunks(BATCH).collect());
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
-                    let mut worker = Hand::new(dir, false);
+                    let mut worker = CallThread::new(dir, false);
                     let next = || todo.lock().expect("no panic").pop_front();
                     while let Some(batch) = next() {
                         look(&mut worker, batch);
@@ -48,23 +50,23 @@ pub(crate) fn make(dir: &Path) {
     }
 }
 
-/// Makes them for all temps in `dir`, one after the other, and prints what each took.
+/// Makes the calls for all temps in `dir`, one after the other, and prints the time of each.
 pub(crate) fn table(dir: &Path) {
     let names = temps(dir);
-    let mut worker = Hand::new(dir, true);
+    let mut worker = CallThread::new(dir, true);
     names
         .chunks(BATCH)
         .for_each(|batch| worker.look_first(batch));
     names.chunks(BATCH).for_each(|batch| worker.reap(batch));
     let (mut calls, mut all) = (0, 0.0);
-    for spent in &worker.spent {
-        let each = spent.took.as_secs_f64() * 1e6 / names.len() as f64;
-        let times = spent.times as usize / names.len();
-        println!("{:<12} {:<22} {each:>6.2} µs", spent.step, spent.call);
+    for time in &worker.times {
+        let each = time.took.as_secs_f64() * 1e6 / names.len() as f64;
+        let times = time.times as usize / names.len();
+        println!("{:<12} {:<22} {each:>6.2} µs", time.step, time.call);
         calls += times;
         all += each;
     }
-    println!("{calls} calls: {all:.1} µs a temp");
+    println!("{calls} calls: {all:.1} µs per temp");
 }
 
 fn temps(dir: &Path) -> Vec<OsString> {
@@ -75,23 +77,23 @@ fn temps(dir: &Path) -> Vec<OsString> {
     names
 }
 
-/// One thread.
-struct Hand {
+/// One thread that makes the calls.
+struct CallThread {
     dir: OwnedFd,
     tid: i32,
     is_timed: bool,
-    spent: Vec<Spent>,
+    times: Vec<CallTime>,
     step: &'static str,
 }
 
-impl Hand {
-    fn new(dir: &Path, is_timed: bool) -> Hand {
+impl CallThread {
+    fn new(dir: &Path, is_timed: bool) -> CallThread {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Hand {
+        CallThread {
             dir: rustix::fs::open(dir, flags, Mode::empty()).expect("a directory"),
             tid: rustix::thread::gettid().as_raw_nonzero().get(),
             is_timed,
-            spent: Vec::new(),
+            times: Vec::new(),
             step: "",
         }
     }
@@ -102,7 +104,7 @@ impl Hand {
             let file = self.open(name);
             self.lease(&file);
             self.statx_fd(&file);
-            self.let_go(&file);
+            self.release(&file);
             self.close(file);
         }
     }
@@ -114,7 +116,7 @@ impl Hand {
             let file = self.open(name);
             self.lease(&file);
             self.gather(&file);
-            self.let_go(&file);
+            self.release(&file);
             files.push(file);
         }
         for (name, file) in batch.iter().zip(&files) {
@@ -135,10 +137,10 @@ impl Hand {
             self.step = "ProveAgain";
             self.fcntl("F_GETLEASE", file, libc::F_GETLEASE, 0);
             self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
-            self.step = "LetGo";
-            self.let_go(file);
+            self.step = "Release";
+            self.release(file);
         }
-        std::thread::sleep(orphand::reap::BREATH);
+        std::thread::sleep(orphand::reap::RELEASE_WAIT);
         for (name, file) in batch.iter().zip(files) {
             let claim = claim(name);
             self.step = "ProveLast";
@@ -150,12 +152,12 @@ impl Hand {
                 rustix::fs::unlinkat(&worker.dir, &claim, AtFlags::empty()).expect("a claim");
             });
             self.statx_fd(&file);
-            self.let_go(&file);
+            self.release(&file);
             self.close(file);
         }
     }
 
-    fn call<T>(&mut self, call: &'static str, make: impl FnOnce(&Hand) -> T) -> T {
+    fn call<T>(&mut self, call: &'static str, make: impl FnOnce(&CallThread) -> T) -> T {
         if !self.is_timed {
             return make(self);
         }
@@ -163,13 +165,13 @@ impl Hand {
         let answer = make(self);
         let took = began.elapsed();
         let step = self.step;
-        let mut known = self.spent.iter_mut();
-        match known.find(|spent| spent.step == step && spent.call == call) {
-            Some(spent) => {
-                spent.times += 1;
-                spent.took += took;
+        let mut known = self.times.iter_mut();
+        match known.find(|time| time.step == step && time.call == call) {
+            Some(time) => {
+                time.times += 1;
+                time.took += took;
             }
-            None => self.spent.push(Spent {
+            None => self.times.push(CallTime {
                 step,
                 call,
                 times: 1,
@@ -211,7 +213,7 @@ impl Hand {
         self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
     }
 
-    fn let_go(&mut self, file: &OwnedFd) {
+    fn release(&mut self, file: &OwnedFd) {
         self.fcntl("F_SETLEASE, F_UNLCK", file, libc::F_SETLEASE, libc::F_UNLCK);
     }
 

@@ -1,4 +1,4 @@
-//! What reads the configuration is a part of the binary, so its source is built in here, as it is.
+//! The configuration is read by code of the binary, so its source is compiled here unchanged.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ mod rule;
 #[path = "../../tests/fuzzed/config.rs"]
 mod config;
 
-#[allow(dead_code, unused_imports)] // all but the reading
+#[allow(dead_code, unused_imports)] // only the parser is used
 #[path = "../../src/cli"]
 mod cli {
     mod choices;

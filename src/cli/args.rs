@@ -1,4 +1,4 @@
-//! The command line, as typed.
+//! The definitions of the command line: commands, options and their help texts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::duration;
 use super::moment::{self, Moment};
 use super::shell::Suggestion;
 
-/// Finds the temp files that killed atomic writers left behind, and removes them once it is proven
-/// that nobody holds them, writes them, or needs them as the only copy.
+/// Finds the temp files that killed atomic writers left behind. Removes such a file only after proving three things:
+/// no process has it open, its writer is gone, and its target has content.
 #[derive(Debug, Parser)]
 #[command(
     name = "orphand",
@@ -25,30 +25,30 @@ use super::shell::Suggestion;
 )]
 #[command(after_help = "\
 Examples:
-  orphand scan ~/.app/sessions                 what is there, and what would go; changes nothing
-  orphand watch --grace 10s ~/.app/sessions    watch it, and say what happens and why
-  orphand sweep -n ~/.app/sessions             what one pass would remove
-  orphand explain ~/.app/sessions/x.json.tmp   every gate, its evidence, the verdict
+  orphand scan ~/.app/sessions                 list temps and what would be removed; changes nothing
+  orphand watch --grace 10s ~/.app/sessions    watch it, and print each action with its reason
+  orphand sweep -n ~/.app/sessions             show what one pass would remove
+  orphand explain ~/.app/sessions/x.json.tmp   show every gate, its evidence and the verdict
 
-Exit: 0 done, also where temps were kept · 1 failed · 2 wrong usage or a refused directory ·
-3 something could not be read, removed or told · 4 the service is not installed ·
-5 it runs, but not as it should · 10 orphans found (scan --exit-code) ·
-75 another orphand works there · 78 the configuration is wrong ·
+Exit: 0 done, even if temps were kept · 1 failed · 2 wrong usage or a refused directory ·
+3 something could not be read, removed or determined · 4 the service is not installed ·
+5 it runs, but with a problem · 10 orphans found (scan --exit-code) ·
+75 another orphand works on the directory · 78 the configuration is invalid ·
 129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) look: OutputOptions,
+    pub(crate) output: OutputOptions,
     #[command(subcommand)]
     pub(crate) command: CliCommand,
 }
 
-/// How it is said.
+/// The options for the form and the amount of output, which every command has.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct OutputOptions {
     /// Print JSON: one object a line for watch and sweep, one document for scan and explain
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// When to colour
+    /// When to use colors
     #[arg(
         long,
         global = true,
@@ -57,10 +57,10 @@ pub(crate) struct OutputOptions {
         env = "ORPHAND_COLOR"
     )]
     pub(crate) color: Color,
-    /// Say only what failed
+    /// Print only errors
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say more: also each temp that is tracked and settled
+    /// Print more, such as each temp that is tracked or settled
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -74,29 +74,29 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
-    /// Watch directories and remove what is orphaned, in the foreground
+    /// Watch directories and remove orphans, in the foreground
     Watch(Watch),
-    /// Show what is there, with the verdict each temp would get now; changes nothing
+    /// List the temps, with the verdict each would get now; changes nothing
     Scan(Scan),
-    /// Make one pass over what is there, then end
+    /// Remove orphans in one pass, then exit
     Sweep(Sweep),
     /// Show every gate, its evidence and the verdict for a file; changes nothing
     Explain(Explain),
-    /// Show what was done, from the journal
+    /// Show past actions, from the journal
     History(History),
-    /// Bring files back out of the quarantine; never overwrites
+    /// Move files out of the quarantine; never overwrites
     Restore(Restore),
-    /// Show or empty the quarantine
+    /// List or empty the quarantine
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
-    /// Show what the running watcher watches, holds back and has freed
+    /// Show the running watcher: its directories, its temps and the space it has freed
     Status(super::status::StatusOptions),
-    /// Install, start and stop it as a service of launchd or systemd
+    /// Install, start and stop orphand as a service of launchd or systemd
     Service(super::service::Service),
-    /// Make, check and show the configuration file
+    /// Create, check and show the configuration file
     #[command(subcommand)]
     Config(super::config::ConfigCommand),
-    /// Look for what would keep orphand from working, each with its cure
+    /// Find problems that prevent orphand from working, with a fix for each
     Doctor(super::doctor::Doctor),
     /// Print completions for a shell
     Completions(super::completions::Completions),
@@ -104,42 +104,42 @@ pub(crate) enum CliCommand {
     Man(super::man::Man),
 }
 
-/// The rule for the directories.
+/// The options that make up the rule for the directories.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuleOptions {
-    /// How long no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
+    /// The time for which no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
     /// [default: 5m, and 1h for names without a random part]
     #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
     grace: Option<Duration>,
-    /// Which names are temps, instead of *.tmp; may be repeated
+    /// The names of temps, instead of *.tmp; may be repeated
     #[arg(long, value_name = "GLOB")]
     name: Vec<String>,
-    /// Names of this writer too; "list" shows them; may be repeated
+    /// Process the temps of this writer too; "list" prints all writers; may be repeated
     #[arg(long, value_name = "GRAMMAR")]
     pub(crate) writer: Vec<String>,
-    /// What a close means: the temp of a killed writer is closed too
+    /// Treat a closed temp as orphan or as settled (the kernel also closes the files of a killed writer)
     #[arg(long, value_enum, env = "ORPHAND_CLOSED")]
     closed: Option<ClosedArg>,
-    /// What happens to a temp that a live process holds
+    /// Keep, move or remove a temp that a running process has open
     #[arg(long, value_enum, env = "ORPHAND_OPEN")]
     open: Option<OpenArg>,
-    /// What happens to a temp that may be the only copy
+    /// Move, keep or remove a temp that may be the only copy of its data
     #[arg(long, value_enum, env = "ORPHAND_SOLE_COPY")]
     sole_copy: Option<SoleCopyArg>,
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Take directories that hold more than one program's files, too
+    /// Allow directories that hold files of more than one program
     #[arg(long)]
     pub(crate) allow_broad_root: bool,
-    /// Take name patterns without any letter or digit of their own, too, like "*"
+    /// Allow name patterns without a literal letter or digit, such as "*"
     #[arg(long)]
     allow_broad_name: bool,
 }
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RecursiveFlag {
-    /// Below the directories too; --recursive=false: not, whatever the configuration says
+    /// Include subfolders; --recursive=false leaves them out, even if the configuration includes them
     #[arg(
         short,
         long,
@@ -153,21 +153,21 @@ pub(crate) struct RecursiveFlag {
     recursive: Option<bool>,
 }
 
-/// Reads a variable that is on or off.
+/// Parses the value of a flag or of a variable that is on or off.
 fn flag(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err("say 1, true, yes or on, or 0, false, no or off".to_owned()),
+        _ => Err("write 1, true, yes or on, or 0, false, no or off".to_owned()),
     }
 }
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ActionOptions {
-    /// What happens to an orphan
+    /// Delete, move or only report an orphan
     #[arg(long, value_enum, env = "ORPHAND_ACTION")]
     action: Option<ActionArg>,
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
 }
@@ -177,13 +177,13 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: RecursiveFlag,
+    pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: ActionOptions,
-    /// What becomes of temps that were there before [default: wait on a terminal, else take]
+    pub(crate) action: ActionOptions,
+    /// Treatment of temps that exist at the start [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
-    /// Wait for a DIR that does not exist yet; without a terminal that needs no option
+    /// Wait for a DIR that does not exist yet; without a terminal, watch always waits
     #[arg(long)]
     pub(crate) wait: bool,
     /// The directories; without any, those of the configuration file
@@ -196,9 +196,9 @@ pub(crate) struct Scan {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: RecursiveFlag,
+    pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: ActionOptions,
+    pub(crate) action: ActionOptions,
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -212,10 +212,10 @@ pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
     #[command(flatten)]
-    pub(crate) depth: RecursiveFlag,
+    pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
-    pub(crate) deed: ActionOptions,
-    /// Do not ask
+    pub(crate) action: ActionOptions,
+    /// Do not ask for confirmation
     #[arg(long)]
     pub(crate) yes: bool,
     /// The directories; without any, those of the configuration file
@@ -227,7 +227,7 @@ pub(crate) struct Sweep {
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
-    /// Only say what would be done: explain never does more
+    /// Only show what would be done; explain never does more
     #[arg(short = 'n', long, hide = true)]
     pub(crate) dry_run: bool,
     /// The files
@@ -240,41 +240,41 @@ pub(crate) struct History {
     /// Only the last N lines
     #[arg(short = 'n', value_name = "N", value_parser = number)]
     pub(crate) last: Option<usize>,
-    /// Only from then on: 90m or 7d ago, today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
+    /// Only actions since then: 90m or 7d ago, today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     pub(crate) since: Option<Moment>,
-    /// Only until then; a day is its beginning, at 00:00 local time
+    /// Only actions until then; a day means its beginning, at 00:00 local time
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     pub(crate) until: Option<Moment>,
-    /// Only what was done in these directories and below them
+    /// Only actions in these directories and below them
     #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
 
-/// Reads how many lines.
+/// Parses a number of lines.
 fn number(text: &str) -> Result<usize, String> {
     text.parse()
-        .map_err(|_| "say a whole number, like 20".to_owned())
+        .map_err(|_| "write a whole number, like 20".to_owned())
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// To this path instead of the one it had; into it, if it is a directory
+    /// Restore to this path instead of the old one; into it, if it is a directory
     #[arg(long, value_name = "PATH")]
     pub(crate) to: Option<PathBuf>,
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Ids, or the paths that the files had
+    /// Ids, or the old paths of the files
     #[arg(value_name = "ID|FILE", required = true)]
     pub(crate) which: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuarantineCommand {
-    /// Show what is held back
+    /// List the files in quarantine
     List(QuarantineOptions),
-    /// Delete it for good
+    /// Delete files in quarantine permanently
     Purge(Purge),
 }
 
@@ -283,7 +283,7 @@ pub(crate) struct QuarantineOptions {
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// The directories; without any, those of the journal, of the configuration, this one and those above it
+    /// The directories; without any, those of the journal and of the configuration, the current one and those above it
     #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
@@ -293,16 +293,16 @@ pub(crate) struct Purge {
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Ids, or directories to purge; without any, everything that is found in those of the journal, of the
-    /// configuration, in this one and in those above it
+    /// Ids, or directories to purge; without any, all files in the quarantines of the directories of the journal and
+    /// of the configuration, of the current directory and of those above it
     #[arg(value_name = "ID|DIR")]
     pub(crate) ids: Vec<PathBuf>,
 }
 
-/// Returns the word that is typed for `value`.
+/// Returns the word for `value` on the command line.
 fn word<V: ValueEnum>(value: V) -> String {
     let word = value.to_possible_value();
     word.map(|word| word.get_name().to_owned())
@@ -310,8 +310,8 @@ fn word<V: ValueEnum>(value: V) -> String {
 }
 
 impl RecursiveFlag {
-    /// Returns `command` with this option.
-    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
+    /// Appends this option to `command`.
+    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
         match self.recursive {
             Some(false) => command.flag("--recursive=false", true),
             recursive => command.flag("-r", recursive.is_some()),
@@ -319,32 +319,32 @@ impl RecursiveFlag {
     }
 }
 
-/// Returns the command that sweeps what these options and directories say, but for `-n` and `--yes`.
-/// `only_reports`: the configuration would make a dry run of it.
-pub(crate) fn sweep(
+/// Returns the `sweep` command with these options and directories, without `-n` and `--yes`. `only_reports`: with the
+/// action of the configuration, the sweep would only report.
+pub(crate) fn sweep_command(
     rule: &RuleOptions,
-    depth: &RecursiveFlag,
-    deed: &ActionOptions,
+    recursive: &RecursiveFlag,
+    action: &ActionOptions,
     dirs: &[PathBuf],
     only_reports: bool,
 ) -> Suggestion {
-    let command = depth.repeat(Suggestion::new("sweep"));
-    let command = deed.repeat(rule.repeat(command), only_reports);
+    let command = recursive.append_to(Suggestion::new("sweep"));
+    let command = action.append_to(rule.append_to(command), only_reports);
     command.args(dirs.iter().map(|dir| absolute(dir)))
 }
 
 impl ActionOptions {
-    /// The same without a dry run.
-    pub(crate) fn for_real(&self) -> ActionOptions {
+    /// Returns the same options without the dry run.
+    pub(crate) fn without_dry_run(&self) -> ActionOptions {
         ActionOptions {
             dry_run: false,
             ..self.clone()
         }
     }
 
-    /// Returns `command` with what is to happen to an orphan, but for a dry run. `only_reports`: without an
-    /// option it would be one.
-    pub(crate) fn repeat(&self, command: Suggestion, only_reports: bool) -> Suggestion {
+    /// Appends the action to `command`, unless it only reports. `only_reports`: without an `--action`, the command
+    /// would only report.
+    pub(crate) fn append_to(&self, command: Suggestion, only_reports: bool) -> Suggestion {
         let deletes = only_reports.then_some(ActionArg::Delete);
         let given = self
             .action
@@ -354,9 +354,9 @@ impl ActionOptions {
 }
 
 impl RuleOptions {
-    /// Returns `command` with every option of these that a verdict depends on.
-    pub(crate) fn repeat(&self, command: Suggestion) -> Suggestion {
-        // A new option is an error here until it is repeated.
+    /// Appends every option that a verdict depends on to `command`.
+    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
+        // A new option does not compile until it is handled here.
         let RuleOptions {
             grace,
             name,
@@ -383,23 +383,23 @@ impl RuleOptions {
             .flag("--allow-broad-name", *allow_broad_name)
     }
 
-    /// What was typed, as settings.
+    /// Returns the options of the command line as settings.
     pub(crate) fn settings(
         &self,
-        depth: Option<&RecursiveFlag>,
-        deed: Option<&ActionOptions>,
+        recursive: Option<&RecursiveFlag>,
+        action: Option<&ActionOptions>,
     ) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-        let action = deed.and_then(|deed| match deed.dry_run {
+        let action = action.and_then(|options| match options.dry_run {
             true => Some(Action::Report),
-            false => deed.action.map(Into::into),
+            false => options.action.map(Into::into),
         });
         RuleSettings {
             names: list(&self.name),
             writers: list(&self.writer),
-            recursive: depth.and_then(|depth| depth.recursive),
+            recursive: recursive.and_then(|flag| flag.recursive),
             grace: self.grace,
-            // A grace that is typed holds for every name.
+            // A grace on the command line applies to all names.
             fixed_name_grace: self.grace,
             closed: self.closed.map(Into::into),
             open: self.open.map(Into::into),

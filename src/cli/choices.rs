@@ -1,4 +1,4 @@
-//! The words that the command line and the configuration file choose from.
+//! The values of options that have a fixed list of words, for the command line and for the configuration file.
 
 use clap::ValueEnum;
 use orphand::daemon::Existing;
@@ -17,17 +17,17 @@ macro_rules! choice {
 }
 
 choice!(ClosedArg for Closed {
-    Orphan "a closed temp that nobody renamed is an orphan",
+    Orphan "a closed temp that was not renamed is an orphan",
     Settled "a close ends the tracking",
 });
 choice!(OpenArg for Open {
-    Keep "it stays, and its holder is named",
+    Keep "it is kept, and the process is named",
     Quarantine "it is moved to the quarantine",
-    Reap "it is removed, without any proof that nobody needs it",
+    Reap "it is removed without proof that it is unused",
 });
 choice!(SoleCopyArg for SoleCopy {
     Quarantine "it is moved to the quarantine",
-    Keep "it stays",
+    Keep "it is kept",
     Reap "it is removed like any other",
 });
 choice!(ActionArg for Action {
@@ -40,7 +40,7 @@ choice!(HotArg for Hot {
     Watch "it is watched like any other",
 });
 choice!(ExistingArg for Existing {
-    Take "they go as soon as it is proven that they may",
-    Wait "they wait for a whole grace",
+    Take "they are removed as soon as the proof is complete",
+    Wait "they are removed after a whole grace at the earliest",
     Leave "they are left alone",
 });

@@ -1,4 +1,4 @@
-//! `orphand completions`: for shells, out of the same definitions as the command line.
+//! `orphand completions`: prints completions for a shell, generated from the definitions of the command line.
 
 use clap::CommandFactory as _;
 
@@ -12,12 +12,12 @@ Examples:
   zsh    orphand completions zsh > ~/.zfunc/_orphand      (with ~/.zfunc in fpath)
   fish   orphand completions fish > ~/.config/fish/completions/orphand.fish")]
 pub(crate) struct Completions {
-    /// For which shell
+    /// The shell
     shell: clap_complete::Shell,
 }
 
 pub(super) fn run(command: &Completions) -> Result<Exit, Failure> {
-    // Not straight to stdout: clap panics where nobody reads that any more.
+    // Not directly to stdout: clap panics if the reader has closed the pipe.
     let mut script = Vec::new();
     clap_complete::generate(command.shell, &mut Cli::command(), "orphand", &mut script);
     Ok(print(&script)?)

@@ -1,4 +1,4 @@
-//! `orphand config`: makes, checks and shows the configuration file.
+//! `orphand config`: creates, checks and shows the configuration file.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,56 +23,60 @@ mod value;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Write a file in which every setting is explained and none is changed; never overwrites
+    /// Write a file that explains every setting and changes none; never overwrites
     Init(WithSources<CheckedFile>),
-    /// Say what the file is about, or its first mistake
+    /// Check the file: print a summary, or its first error
     Check(WithSources<CheckedFile>),
-    /// Show what is in force for each directory, and where each value comes from
+    /// Show the settings in force for each directory, and where each value comes from
     Show(WithSources<Options>),
-    /// Show where the file is looked for, and which is read
+    /// Print the path of the file, and the places in which orphand looks for it
     Path(WithSources<CheckedFile>),
 }
 
-/// Which file.
+/// The option that names the file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckedFile {
-    /// This configuration file instead of the usual one
+    /// Use this configuration file instead of the usual one
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &ConfigCommand, look: &OutputOptions) -> Result<Exit, Failure> {
-    let mut report = EventPrinter::new(look, Vec::new());
+pub(super) fn run(command: &ConfigCommand, output: &OutputOptions) -> Result<Exit, Failure> {
+    let mut printer = EventPrinter::new(output, Vec::new());
     match command {
-        ConfigCommand::Init(named) => init(place(named)?, look, &mut report),
-        ConfigCommand::Check(named) => check(named.options.config.as_deref(), look, &mut report),
-        ConfigCommand::Show(options) => show(options, look, &mut report),
-        ConfigCommand::Path(named) => path(named, look, &mut report),
+        ConfigCommand::Init(named) => init(file_path(named)?, output, &mut printer),
+        ConfigCommand::Check(named) => check(named.options.config.as_deref(), output, &mut printer),
+        ConfigCommand::Show(options) => show(options, output, &mut printer),
+        ConfigCommand::Path(named) => path(named, output, &mut printer),
     }
 }
 
-/// The file that is read if it is there.
-fn place(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
+/// Returns the path of the file that is read if it exists.
+fn file_path(named: &WithSources<CheckedFile>) -> Result<PathBuf, Failure> {
     let named = named.options.config.as_deref().map(absolute);
-    let place = named.or_else(config_file::Config::usual_path);
-    place.ok_or_else(|| {
+    let path = named.or_else(config_file::Config::default_path);
+    path.ok_or_else(|| {
         Failure::new(
             Exit::Failed,
-            "there is no place for a configuration file: neither XDG_CONFIG_HOME nor HOME \
-             is set to an absolute path; name one: --config FILE",
+            "cannot find the folder of the configuration file: neither XDG_CONFIG_HOME nor HOME \
+             is set to an absolute path; name the file: --config FILE",
         )
     })
 }
 
-fn init(path: PathBuf, look: &OutputOptions, report: &mut EventPrinter) -> Result<Exit, Failure> {
+fn init(
+    path: PathBuf,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
+) -> Result<Exit, Failure> {
     init::write(&path)?;
-    if look.json {
-        let made = Object::default().with_path("path", Some(&path));
-        report.line(&made.into_value().to_string())?;
-    } else if !look.quiet {
+    if output.json {
+        let document = Object::default().with_path("path", Some(&path));
+        printer.line(&document.into_value().to_string())?;
+    } else if !output.quiet {
         let path = text::escaped(&path);
-        report.line(&format!(
-            "wrote {path}: every setting is in it, and nothing is watched yet.\n\
+        printer.line(&format!(
+            "wrote {path}; it explains every setting, and nothing is watched yet.\n\
              next: name a directory in it (at [[watch]]), then: {}",
             Suggestion::new("config check").configured()
         ))?;
@@ -82,74 +86,76 @@ fn init(path: PathBuf, look: &OutputOptions, report: &mut EventPrinter) -> Resul
 
 fn check(
     named: Option<&Path>,
-    look: &OutputOptions,
-    report: &mut EventPrinter,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
     let read = || -> Result<_, ConfigError> {
         let config = config_file::Config::load(named)?;
         match config.roots(&RuleSettings::default()) {
             Ok(roots) => Ok((config.path, roots)),
             Err(RootsError::File(error)) => Err(error),
-            // Nothing was typed, and rule by rule the file was read.
+            // Cannot happen: there are no options, and reading the file has checked each rule.
             Err(RootsError::Typed(error)) => Err(ConfigError {
                 path: config.path.unwrap_or_default(),
-                place: None,
-                what: error.to_string(),
+                position: None,
+                message: error.to_string(),
             }),
         }
     };
     match read() {
-        Ok((path, roots)) if look.json => {
-            let document = document(path.as_deref(), None, &roots);
-            report.line(&document.to_string())?;
+        Ok((path, roots)) if output.json => {
+            let document = check_document(path.as_deref(), None, &roots);
+            printer.line(&document.to_string())?;
             Ok(Exit::Done)
         }
         Ok((path, roots)) => {
-            if !look.quiet {
-                summary(path.as_deref(), &roots)
+            if !output.quiet {
+                check_summary(path.as_deref(), &roots)
                     .iter()
-                    .try_for_each(|line| report.line(line))?;
+                    .try_for_each(|line| printer.line(line))?;
             }
             Ok(Exit::Done)
         }
-        Err(error) if look.json => {
-            let document = document(Some(&error.path), Some(&error), &[]);
-            report.line(&document.to_string())?;
+        Err(error) if output.json => {
+            let document = check_document(Some(&error.path), Some(&error), &[]);
+            printer.line(&document.to_string())?;
             Ok(Exit::Config)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// `path`, whether it is right, its first mistake, and what it lists.
-fn document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) -> Value {
-    let mistake = error.map(|error| {
+/// Returns the JSON of `check`: the path, whether the file is valid, its first error, and its roots.
+fn check_document(path: Option<&Path>, error: Option<&ConfigError>, roots: &[Root]) -> Value {
+    let error_object = error.map(|error| {
         Object::default()
-            .with("line", error.place.map(|(line, _)| line))
-            .with("column", error.place.map(|(_, column)| column))
-            .with("what", error.what.clone())
+            .with("line", error.position.map(|(line, _)| line))
+            .with("column", error.position.map(|(_, column)| column))
+            .with("what", error.message.clone())
             .into_value()
     });
-    // They were written in UTF-8.
+    // The paths come from a file in UTF-8.
     let roots = roots.iter().map(|root| root.path.to_string_lossy());
     Object::default()
         .with_path("path", path)
         .with("ok", error.is_none())
-        .with("error", mistake)
+        .with("error", error_object)
         .with("roots", roots.map(Value::from).collect::<Vec<_>>())
         .into_value()
 }
 
-fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
+/// Returns the lines that `check` prints for a valid or missing file.
+fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let Some(path) = path else {
-        let places = looked_at().into_iter().map(|(_, line)| line);
-        let head = "there is no configuration file, and none is needed; looked at:".to_owned();
-        return std::iter::once(head).chain(places).collect();
+        let locations = default_locations().into_iter().map(|(_, line)| line);
+        let head =
+            "there is no configuration file, and none is needed; looked for it here:".to_owned();
+        return std::iter::once(head).chain(locations).collect();
     };
     let path = text::escaped(path);
     if roots.is_empty() {
         return vec![format!(
-            "{path} is right, and lists no directory: watch has nothing to do until it does; to watch one: \
+            "{path} is valid and lists no directory: watch has nothing to do until it lists one; to add one: \
              [[watch]] and its path"
         )];
     }
@@ -157,23 +163,25 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let rule = |root: &Root| {
         let policy = &root.policy;
         let deep = match policy.recursive {
-            true => "and below it",
-            false => "not below it",
+            true => "with subfolders",
+            false => "without subfolders",
         };
         let (names, grace) = (&policy.names, watch::grace(policy));
         let excluded = match policy.exclude.is_empty() {
             true => String::new(),
-            false => format!(", without {}", policy.exclude),
+            false => format!(", excluding {}", policy.exclude),
         };
-        let there = match answer::answers(&root.path) {
-            false => "; it does not answer: it is watched when it does",
-            true if root.path.symlink_metadata().is_err() => "; not there yet: it is waited for",
+        let state = match answer::answers(&root.path) {
+            false => "; it does not answer, and is watched as soon as it does",
+            true if root.path.symlink_metadata().is_err() => {
+                "; it does not exist yet, and is watched as soon as it does"
+            }
             true => "",
         };
         let path = text::escaped(&root.path);
-        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{there}")
+        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{state}")
     };
-    let head = format!("{path} is right, and lists {number}:");
+    let head = format!("{path} is valid and lists {number}:");
     let mut lines = vec![head];
     for root in roots {
         lines.push(rule(root));
@@ -182,7 +190,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         let without = root.policy.names.ineffective_globs();
         lines.extend(without.iter().map(|(glob, row)| {
             format!(
-                "    note: the name pattern {glob:?} takes nothing: {} is reserved ({}); \
+                "    note: the name pattern {glob:?} matches no temp: {} is reserved ({}); \
                  write the whole name of the file",
                 row.pattern, row.kind
             )
@@ -193,78 +201,81 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
 
 fn show(
     options: &WithSources<Options>,
-    look: &OutputOptions,
-    report: &mut EventPrinter,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
     if list_writers(&options.options.rule)? {
         return Ok(Exit::Done);
     }
     let config = config_file::Config::load(options.options.rule.config.as_deref())?;
     let typed = options.options.settings();
-    // As a watcher would, so that nothing is shown as in force that is refused.
+    // Checks the same as a watcher, so that no setting is shown as in force that a watcher would refuse.
     config.roots(&typed)?;
     typed.clone().over(&config.defaults).policy()?;
-    let shown = show::sections(&config, &typed, &options.givers);
-    let shown = match look.json {
-        true => show::document(config.path.as_deref(), &shown).to_string(),
-        false => show::file(config.path.as_deref(), &shown),
+    let shown = show::sections(&config, &typed, &options.sources);
+    let shown = match output.json {
+        true => show::render_json(config.path.as_deref(), &shown).to_string(),
+        false => show::render_file(config.path.as_deref(), &shown),
     };
-    report.line(&shown)?;
+    printer.line(&shown)?;
     Ok(Exit::Done)
 }
 
 fn path(
     named: &WithSources<CheckedFile>,
-    look: &OutputOptions,
-    report: &mut EventPrinter,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
-    let path = place(named)?;
-    if look.json {
+    let path = file_path(named)?;
+    if output.json {
         let document = Object::default()
             .with_path("path", Some(&path))
             .with("exists", path.exists());
-        report.line(&document.into_value().to_string())?;
+        printer.line(&document.into_value().to_string())?;
         return Ok(Exit::Done);
     }
-    if !look.quiet {
-        let named = named.givers.get("config").map(|giver| {
-            let line = format!("  {giver}: {}", whether_there(&path));
+    if !output.quiet {
+        let named = named.sources.get("config").map(|source| {
+            let line = format!("  {source}: {}", path_state(&path));
             (true, line)
         });
-        let places = named.into_iter().chain(looked_at());
+        let locations = named.into_iter().chain(default_locations());
         let mut found = false;
-        for (set, line) in places {
-            let mark = match set && !found {
-                true => "<- this one is read if it is there",
+        for (is_set, line) in locations {
+            let mark = match is_set && !found {
+                true => "<- this one is read if it exists",
                 false => "",
             };
-            found |= set;
+            found |= is_set;
             let line = format!("{line}  {mark}");
             let _ = writeln!(anstream::stderr(), "{}", line.trim_end());
         }
     }
-    // As it is: a script is to find the file.
+    // The bytes of the path are not escaped, so that a script can use it.
     use std::os::unix::ffi::OsStrExt as _;
     Ok(print(&[path.as_os_str().as_bytes(), b"\n"].concat())?)
 }
 
-/// The usual places, one line each, and whether what it depends on is set.
-fn looked_at() -> Vec<(bool, String)> {
+/// Returns a line for each usual path of the file, and whether the variable that it depends on is set.
+fn default_locations() -> Vec<(bool, String)> {
     let line = |(written, path): (&str, Option<PathBuf>)| match path {
-        Some(path) => (true, format!("  {written}: {}", whether_there(&path))),
-        None => (false, format!("  {written}: its variable is not set")),
+        Some(path) => (true, format!("  {written}: {}", path_state(&path))),
+        None => (
+            false,
+            format!("  {written}: its variable is not set to an absolute path"),
+        ),
     };
-    config_file::Config::usual_paths()
+    config_file::Config::default_paths()
         .into_iter()
         .map(line)
         .collect()
 }
 
-fn whether_there(path: &Path) -> String {
-    let there = match path.try_exists() {
-        Ok(true) => "is there".to_owned(),
-        Ok(false) => "is not there".to_owned(),
-        Err(error) => format!("cannot be looked at: {error}"),
+fn path_state(path: &Path) -> String {
+    let state = match path.try_exists() {
+        Ok(true) => "exists".to_owned(),
+        Ok(false) => "does not exist".to_owned(),
+        Err(error) => format!("cannot be read: {error}"),
     };
-    format!("{} {there}", text::escaped(path))
+    format!("{} {state}", text::escaped(path))
 }

@@ -1,9 +1,9 @@
-//! The configuration file: TOML in, plain values out.
+//! Reads the configuration file: parses TOML and returns plain values.
 //!
-//! The parsed table is walked by hand, not by serde: so each mistake has the place of the very key
-//! or value that is wrong, and names what was probably meant. To read it asks nothing of what stands
-//! at the paths, as a root may come later; whoever is to watch them does. Absent on purpose: the
-//! command line, which the caller lays over the file.
+//! The parsed table is read key by key, not by serde. So each error has the position of the wrong key or value, and
+//! proposes the value that was probably meant. Reading the file does not access the paths in it, because a root may be
+//! created later; [`Config::roots`] checks them. The options of the command line are not part of this module: the
+//! caller applies them with [`RuleSettings::over`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ use orphand::watch::CLOSE_EVENTS;
 
 use super::shell::{self, Suggestion};
 use super::text;
-use overlap::KnownRoot;
+use overlap::KnownRoots;
 use spanned_error::{Position, SpannedError};
 
-pub(crate) use rule_set::{Covered, RuleAt};
+pub(crate) use rule_set::{CoveredDir, RuleLocation};
 pub(crate) use section::{Lines, SECTIONS, Section};
 
 mod entry;
@@ -36,12 +36,13 @@ mod rule_set;
 mod section;
 mod spanned_error;
 
-/// One rule's settings, each optional: what one place (the file, the command line) says.
+/// The settings of one rule from one source (a section of the file, the command line). A setting that the source does
+/// not have is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RuleSettings {
     pub(crate) names: Option<Vec<String>>,
     pub(crate) writers: Option<Vec<String>>,
-    /// Globs: folders that are not walked, files that are no temps.
+    /// Globs of folders that are not scanned, and of files that are not temps.
     pub(crate) exclude: Option<Vec<String>>,
     pub(crate) recursive: Option<bool>,
     pub(crate) grace: Option<Duration>,
@@ -51,14 +52,15 @@ pub(crate) struct RuleSettings {
     pub(crate) sole_copy: Option<SoleCopy>,
     pub(crate) action: Option<Action>,
     pub(crate) hot: Option<Hot>,
-    /// File systems on which the proof is trusted too.
+    /// More file systems on which the proof is trusted.
     pub(crate) network: Option<Vec<String>>,
+    /// True if the root may be a broad directory.
     pub(crate) broad: Option<bool>,
-    /// Globs without a literal character of their own are taken, too.
+    /// True if `names` may have globs without a literal character.
     pub(crate) broad_names: Option<bool>,
 }
 
-/// Settings that make no rule.
+/// An error in settings that are not a valid rule.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum SettingsError {
     #[error(transparent)]
@@ -72,16 +74,16 @@ pub(crate) enum SettingsError {
 /// A `[[watch]]` rule of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WatchRule {
-    /// Absolute, `~/` expanded.
+    /// Absolute, with `~/` expanded.
     pub(crate) path: PathBuf,
-    /// Without the `[defaults]`.
+    /// The settings of the rule itself, without the `[defaults]`.
     pub(crate) settings: RuleSettings,
-    /// Where its path stands.
-    pub(crate) place: Position,
+    /// The position of the value of `path`.
+    pub(crate) position: Position,
     pub(crate) lines: Lines,
 }
 
-/// What the file says.
+/// The content of the configuration file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Config {
     pub(crate) defaults: RuleSettings,
@@ -90,19 +92,20 @@ pub(crate) struct Config {
     pub(crate) journal: JournalSettings,
     pub(crate) log: LogSettings,
     pub(crate) metrics: MetricsSettings,
-    /// The file that was read, if there was one.
+    /// The file that was read; `None` if there was none.
     pub(crate) path: Option<PathBuf>,
-    /// Where the keys of each section stand, by its title; those of the rules are with them.
+    /// The lines of the keys of each section, by the title of the section. The lines of a `[[watch]]` rule are in the
+    /// rule.
     pub(crate) lines: BTreeMap<&'static str, Lines>,
 }
 
-/// The most that the file may have: bytes.
-const LARGEST: u64 = 1_000_000;
+/// The largest size of the file, in bytes.
+const MAX_FILE_SIZE: u64 = 1_000_000;
 
-/// The journal of what was done.
+/// The settings of the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct JournalSettings {
-    /// The size at which it is rotated, bytes.
+    /// The size at which the journal is rotated, in bytes.
     pub(crate) max_size: u64,
 }
 
@@ -114,14 +117,14 @@ impl Default for JournalSettings {
     }
 }
 
-/// The log of a watcher.
+/// The settings of the log of a background watcher.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LogSettings {
     pub(crate) file: LogFile,
-    /// The size at which it is rotated, bytes.
+    /// The size at which the log file is rotated, in bytes.
     pub(crate) max_size: u64,
     pub(crate) level: LevelFilter,
-    /// How often it is summed up who leaks.
+    /// The interval at which the log sums up the programs that leave temps behind.
     pub(crate) leaks: Duration,
 }
 
@@ -136,24 +139,24 @@ impl Default for LogSettings {
     }
 }
 
-/// Where the log goes.
+/// The log file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum LogFile {
-    /// To the usual place, where nobody else keeps it.
+    /// The usual file, unless stderr is a terminal or systemd's journal.
     #[default]
-    Usual,
-    /// To no file.
+    Default,
+    /// No file.
     Off,
-    /// To this file. Absolute, `~/` expanded.
+    /// This file. Absolute, with `~/` expanded.
     At(PathBuf),
 }
 
-/// The figures for a monitoring system.
+/// The settings of the metrics for a monitoring system.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MetricsSettings {
-    /// The `*.prom` file that they are written to. Absolute, `~/` expanded.
+    /// The `*.prom` file. Absolute, with `~/` expanded.
     pub(crate) textfile: Option<PathBuf>,
-    /// How often.
+    /// The shortest interval at which the metrics are written.
     pub(crate) every: Duration,
 }
 
@@ -166,19 +169,19 @@ impl Default for MetricsSettings {
     }
 }
 
-/// The first mistake in the file, or why it cannot be read.
+/// The first error in the file, or the reason why the file cannot be read.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
     pub(crate) path: PathBuf,
-    /// `None`: it is the whole file.
-    pub(crate) place: Option<Position>,
-    pub(crate) what: String,
+    /// `None` if the error concerns the whole file.
+    pub(crate) position: Option<Position>,
+    pub(crate) message: String,
 }
 
-/// Why the rules of the file cannot be followed as they are.
+/// The reason why the rules of the file cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
-    /// What was typed makes no rule with what the file says.
+    /// The options of the command line and the settings of the file together are not a valid rule.
     #[error(transparent)]
     Typed(#[from] SettingsError),
     #[error(transparent)]
@@ -188,19 +191,19 @@ pub(crate) enum RootsError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", text::escaped(&self.path))?;
-        if let Some((line, column)) = self.place {
+        if let Some((line, column)) = self.position {
             write!(f, "{line}:{column}:")?;
         }
-        write!(f, " {}", self.what)
+        write!(f, " {}", self.message)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
 impl RuleSettings {
-    /// What is in force where both speak: `self` wins.
+    /// Returns the combination of two sources. A setting in `self` overrides the one in `lower`.
     pub(crate) fn over(self, lower: &RuleSettings) -> RuleSettings {
-        // A grace holds for every name, so one given here is not undone by what stands below.
+        // A `grace` applies to all names, so the `fixed_name_grace` of a lower source does not override it.
         let fixed_below = lower.fixed_name_grace.filter(|_| self.grace.is_none());
         RuleSettings {
             names: self.names.or_else(|| lower.names.clone()),
@@ -220,7 +223,7 @@ impl RuleSettings {
         }
     }
 
-    /// The rule, checked. What nobody gave is as everywhere.
+    /// Returns the rule for these settings, checked. Settings that are `None` have their defaults.
     pub(crate) fn policy(&self) -> Result<Policy, SettingsError> {
         let names = self.names.as_deref().unwrap_or_default();
         let writers = self.writers.as_deref().unwrap_or_default();
@@ -250,12 +253,12 @@ impl RuleSettings {
 }
 
 impl Config {
-    /// Reads the file that was named, which must exist, or the usual one, which need not.
+    /// Reads the file `explicit`, which must exist, or without it the usual file, which need not exist.
     pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
-        let Some(path) = explicit.map(Path::to_owned).or_else(Config::usual_path) else {
+        let Some(path) = explicit.map(Path::to_owned).or_else(Config::default_path) else {
             return Ok(Config::default());
         };
-        let bytes = match read_regular(&path, LARGEST) {
+        let bytes = match read_regular(&path, MAX_FILE_SIZE) {
             Ok(bytes) => bytes,
             Err(error) if explicit.is_none() && error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Config::default());
@@ -263,37 +266,39 @@ impl Config {
             Err(error) => {
                 let fix = match error.kind() {
                     io::ErrorKind::InvalidInput => {
-                        "; write the configuration to a file and name that: a pipe, <(...) or a \
-                         device is not read"
+                        "; write the configuration to a file and name that file: a pipe, <(...) or a \
+                         device is not accepted"
                     }
                     io::ErrorKind::FileTooLarge => {
-                        "; name the configuration file, or make fewer rules of it"
+                        "; check that this is the configuration file, or reduce the number of its rules"
                     }
                     _ => "",
                 };
-                let what = format!("cannot be read: {error}{fix}");
-                let place = None;
-                return Err(ConfigError { path, place, what });
+                return Err(ConfigError {
+                    path,
+                    position: None,
+                    message: format!("cannot read the file: {error}{fix}"),
+                });
             }
         };
         match std::str::from_utf8(&bytes) {
             Ok(text) => Config::parse(text, &path, absolute_variable("HOME").as_deref()),
             Err(_) => {
                 let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-                let mistake =
+                let error =
                     SpannedError::new(text.len(), "this is not UTF-8; save the file as UTF-8");
-                Err(mistake.in_file(&path, text))
+                Err(error.in_file(&path, text))
             }
         }
     }
 
-    /// The roots that the file lists, each with its own rule, below what is `typed`. Their paths are
-    /// looked at: what stands there may be refused, and two of them may lead to one directory.
+    /// Returns the roots that the file lists, each with its own rule. The options `typed` override the rules. This
+    /// accesses the paths: a root may be refused, and two paths may lead to the same directory.
     pub(crate) fn roots(&self, typed: &RuleSettings) -> Result<Vec<Root>, RootsError> {
         let mut roots: Vec<Root> = Vec::new();
-        // By the paths as they are written, and by those that they lead to.
-        let mut known = [KnownRoot::default(), KnownRoot::default()];
-        // All at once: those that do not answer are waited for together.
+        // By the paths in the file, and by the resolved paths.
+        let mut known = [KnownRoots::default(), KnownRoots::default()];
+        // All paths are probed at the same time: the directories that do not answer cost one wait in total.
         let _ = answer::silent(self.watch.iter().map(|rule| rule.path.as_path()));
         for rule in &self.watch {
             let settings = rule.settings.clone().over(&self.defaults);
@@ -302,16 +307,16 @@ impl Config {
             let broad = settings.broad.unwrap_or(false);
             let root = Root::new(&rule.path, Arc::clone(&policy), broad)
                 .map_err(|refused| self.refused(rule, &refused))?;
-            let path = real(&root.path);
+            let path = resolved(&root.path);
             let both = [root.clone(), Root { path, policy }];
             let overlaps = known.iter().zip(&both);
             let overlaps = overlaps.filter_map(|(known, root)| known.overlap(root));
-            // The first rule in the file is named, and by its path as it is written.
+            // The message names the first such rule in the file, by the path in the file.
             let first = overlaps.min_by_key(|(first, _)| *first);
             if let Some((first, overlap)) = first
                 && let Some(first) = self.watch.get(first)
             {
-                return Err(self.mistake(rule, overlap.say(first, rule)).into());
+                return Err(self.error_at(rule, overlap.message(first, rule)).into());
             }
             for (known, root) in known.iter_mut().zip(both) {
                 known.add(root);
@@ -321,33 +326,36 @@ impl Config {
         Ok(roots)
     }
 
-    /// In the file there is no flag to take a broad root with, but a key.
+    /// Returns the error for a refused root. For a broad root it proposes the key, because the file has no flags.
     fn refused(&self, rule: &WatchRule, refused: &Refused) -> ConfigError {
         let what = match refused {
             Refused::NotADirectory(_) => {
-                shell::refused(refused, Suggestion::new("explain").configured())
+                shell::refused_text(refused, Suggestion::new("explain").configured())
             }
             refused => refused.with_advice("set broad = true"),
         };
-        self.mistake(rule, what)
+        self.error_at(rule, what)
     }
 
-    fn mistake(&self, rule: &WatchRule, what: String) -> ConfigError {
+    /// Returns an error at the path of `rule`.
+    fn error_at(&self, rule: &WatchRule, message: String) -> ConfigError {
         ConfigError {
             path: self.path.clone().unwrap_or_default(),
-            place: Some(rule.place),
-            what,
+            position: Some(rule.position),
+            message,
         }
     }
 
-    /// Where the file is looked for when none is named, on every system.
-    pub(crate) fn usual_path() -> Option<PathBuf> {
-        Config::usual_paths().into_iter().find_map(|(_, path)| path)
+    /// Returns the path of the file if the command line names none. It is the same on every system.
+    pub(crate) fn default_path() -> Option<PathBuf> {
+        Config::default_paths()
+            .into_iter()
+            .find_map(|(_, path)| path)
     }
 
-    /// The places for it, the first of which that is set counts: how each is written, and where it
-    /// is here, if what it depends on is set.
-    pub(crate) fn usual_paths() -> [(&'static str, Option<PathBuf>); 2] {
+    /// Returns the candidates for the usual path: each as documentation writes it, and its value if the variable that
+    /// it depends on is set. The first one with a value is used.
+    pub(crate) fn default_paths() -> [(&'static str, Option<PathBuf>); 2] {
         let file = |variable, below: &str| Some(absolute_variable(variable)?.join(below));
         [
             (
@@ -361,15 +369,15 @@ impl Config {
         ]
     }
 
-    /// Reads `text`, the content of the file `path`.
+    /// Parses `text`, the content of the file `path`.
     pub(crate) fn parse(
         text: &str,
         path: &Path,
         home: Option<&Path>,
     ) -> Result<Config, ConfigError> {
-        // Editors do not show the mark, so it counts as no column.
+        // Editors do not show the byte order mark, so it does not count as a column.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let config = read::read(text, home).map_err(|mistake| mistake.in_file(path, text))?;
+        let config = read::read(text, home).map_err(|error| error.in_file(path, text))?;
         Ok(Config {
             path: Some(path.to_owned()),
             ..config
@@ -377,22 +385,22 @@ impl Config {
     }
 }
 
-/// Where `path` leads as far as it is there; symlinks on the way may make two of one.
-fn real(path: &Path) -> PathBuf {
+/// Returns `path` with the symlinks in its existing part resolved: two paths may lead to the same directory.
+fn resolved(path: &Path) -> PathBuf {
     if !answer::answers(path) {
         return path.to_owned();
     }
-    let lead = |there: &Path| {
-        let rest = path.strip_prefix(there).ok()?;
-        Some(fs::canonicalize(there).ok()?.join(rest))
+    let resolve = |existing: &Path| {
+        let rest = path.strip_prefix(existing).ok()?;
+        Some(fs::canonicalize(existing).ok()?.join(rest))
     };
-    let real = path.ancestors().find_map(lead);
-    // As roots are compared: without a slash at the end.
+    let real = path.ancestors().find_map(resolve);
+    // Roots are compared without a slash at the end.
     real.map_or_else(|| path.to_owned(), |real| real.components().collect())
 }
 
-/// A folder that the environment names. A relative one would mean another place in each directory
-/// that orphand is started from; XDG says to ignore such.
+/// Returns the folder that an environment variable names, if it is absolute. A relative one would be another folder in
+/// each working directory; the XDG specification says to ignore it.
 fn absolute_variable(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os(name)?);
     folder.is_absolute().then_some(folder)

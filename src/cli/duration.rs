@@ -1,6 +1,6 @@
-//! Durations as people type them: numbers with units.
+//! Parses durations: numbers with units.
 //!
-//! No library reads exactly this: those that are there take months, signs, spaces, or other units too.
+//! No library accepts exactly this format: existing ones also accept months, signs, spaces or other units.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Reads `30s`, `5m`, `1h30m`, `1.5s`, `7d`, `250ms`: each unit once, the larger before the smaller, and only
-/// the last number with a fraction. A number without a unit is an error that names the number with one: a
-/// wrong guess by a factor of sixty would delete what is still needed.
+/// Parses `30s`, `5m`, `1h30m`, `1.5s`, `7d`, `250ms`. Each unit may occur once, a larger one before a smaller one.
+/// Only the last number may have a fraction. A number without a unit is an error that proposes the number with one:
+/// a guess that is wrong by a factor of sixty would delete files that are still needed.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let mut units = UNITS.iter();
     let mut total = 0;
@@ -37,24 +37,24 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         };
         if !units.any(|(name, _)| *name == unit) {
             return Err(format!(
-                "the units of {text:?} are not in order; say each once, the largest first, like 1h30m"
+                "the units of {text:?} are not in order; write each once, the largest first, like 1h30m"
             ));
         }
         if number.contains('.') && !after.is_empty() {
             return Err(format!(
-                "only the last number of {text:?} may have a fraction; say for example 1h30m or 1.5h"
+                "only the last number of {text:?} may have a fraction; write for example 1h30m or 1.5h"
             ));
         }
-        let ms = milliseconds(number, unit_ms).map_err(|wrong| wrong.say(text))?;
+        let ms = milliseconds(number, unit_ms).map_err(|wrong| wrong.message(text))?;
         total = ms
             .checked_add(total)
-            .ok_or_else(|| Wrong::TooLong.say(text))?;
+            .ok_or_else(|| NumberError::TooLong.message(text))?;
         rest = after;
     }
     Ok(Duration::from_millis(total))
 }
 
-/// Reads a grace: a duration that is long enough to prove something.
+/// Parses a grace, which is a duration of at least [`SHORTEST_GRACE`].
 pub(crate) fn grace(text: &str) -> Result<Duration, String> {
     match parse(text)? {
         grace if grace < SHORTEST_GRACE => Err(PolicyError::GraceTooShort(grace).to_string()),
@@ -62,7 +62,7 @@ pub(crate) fn grace(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Splits `text` behind the number that it begins with: digits, and perhaps a point and more digits.
+/// Splits `text` after the number at its beginning: digits, optionally with a point and more digits.
 fn number(text: &str) -> Option<(&str, &str)> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let whole = digits(text);
@@ -76,45 +76,47 @@ fn number(text: &str) -> Option<(&str, &str)> {
 
 fn not_a_duration(text: &str) -> String {
     format!(
-        "{text:?} is not a duration; say numbers with units, like 30s or 1h30m (ms, s, m, h or d)"
+        "{text:?} is not a duration; write numbers with units, like 30s or 1h30m (ms, s, m, h or d)"
     )
 }
 
-/// Why a number makes no duration.
-enum Wrong {
+/// The reason why a number with a unit is not a valid duration.
+enum NumberError {
+    /// It does not fit in 64 bits of milliseconds.
     TooLong,
+    /// It is not a whole number of milliseconds.
     TooFine,
 }
 
-impl Wrong {
-    fn say(self, text: &str) -> String {
+impl NumberError {
+    fn message(self, text: &str) -> String {
         match self {
-            Wrong::TooLong => format!(
+            NumberError::TooLong => format!(
                 "{text:?} is too long; the longest is {}d",
                 u64::MAX / 86_400_000
             ),
-            Wrong::TooFine => {
-                format!("{text:?} is finer than a millisecond; leave out the last digits")
+            NumberError::TooFine => {
+                format!("{text:?} is more precise than a millisecond; remove the last digits")
             }
         }
     }
 }
 
-/// Returns `number` of `unit_ms` in milliseconds, exactly.
-fn milliseconds(number: &str, unit_ms: u64) -> Result<u64, Wrong> {
+/// Returns `number` times `unit_ms`, exactly, in milliseconds.
+fn milliseconds(number: &str, unit_ms: u64) -> Result<u64, NumberError> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: u64 = whole.parse().map_err(|_| Wrong::TooLong)?;
-    let mut ms = whole.checked_mul(unit_ms).ok_or(Wrong::TooLong)?;
+    let whole: u64 = whole.parse().map_err(|_| NumberError::TooLong)?;
+    let mut ms = whole.checked_mul(unit_ms).ok_or(NumberError::TooLong)?;
     let fraction = fraction.trim_end_matches('0');
     if !fraction.is_empty() {
-        let digits = u32::try_from(fraction.len()).map_err(|_| Wrong::TooFine)?;
-        let part: u64 = fraction.parse().map_err(|_| Wrong::TooFine)?;
-        let of = 10u64.checked_pow(digits).ok_or(Wrong::TooFine)?;
-        let part = part.checked_mul(unit_ms).ok_or(Wrong::TooFine)?;
+        let digits = u32::try_from(fraction.len()).map_err(|_| NumberError::TooFine)?;
+        let part: u64 = fraction.parse().map_err(|_| NumberError::TooFine)?;
+        let of = 10u64.checked_pow(digits).ok_or(NumberError::TooFine)?;
+        let part = part.checked_mul(unit_ms).ok_or(NumberError::TooFine)?;
         if !part.is_multiple_of(of) {
-            return Err(Wrong::TooFine);
+            return Err(NumberError::TooFine);
         }
-        ms = ms.checked_add(part / of).ok_or(Wrong::TooLong)?;
+        ms = ms.checked_add(part / of).ok_or(NumberError::TooLong)?;
     }
     Ok(ms)
 }
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed_exactly() {
         for (text, want) in [
             ("0s", Some(0)),
             ("250ms", Some(250)),
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_is_read_as_the_same() {
+    fn a_formatted_duration_is_parsed_as_the_same() {
         use orphand::decide::time::typed;
         for text in [
             "0s", "1ms", "1s", "1500ms", "90s", "5m", "1h", "25h", "7d", "90061s",
@@ -181,22 +183,22 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_is_named_with_one() {
-        for (text, named) in [("30", "30s"), ("1.5", "1.5s"), ("1h30", "1h30s")] {
-            assert!(parse(text).unwrap_err().contains(named), "{text}");
+    fn the_error_for_a_missing_unit_proposes_seconds() {
+        for (text, proposal) in [("30", "30s"), ("1.5", "1.5s"), ("1h30", "1h30s")] {
+            assert!(parse(text).unwrap_err().contains(proposal), "{text}");
         }
     }
 
     #[test]
-    fn a_wrong_duration_names_what_is_right() {
+    fn the_error_for_a_wrong_duration_shows_a_valid_one() {
         for (text, words) in [
             ("soon", "like 30s or 1h30m (ms, s, m, h or d)"),
             ("1w", "there are ms, s, m, h and d"),
             ("30m1h", "the largest first, like 1h30m"),
             ("1.5h30m", "1h30m or 1.5h"),
         ] {
-            let said = parse(text).unwrap_err();
-            assert!(said.contains(words), "{text}: {said}");
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
         }
         assert!(grace("99ms").unwrap_err().contains("the shortest is 100ms"));
     }

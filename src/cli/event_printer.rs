@@ -1,4 +1,4 @@
-//! Where what happens is told: lines for people, JSON for programs.
+//! Prints events on stdout: lines for people, JSON for programs. Lines are also appended to the log file.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
@@ -12,110 +12,110 @@ use orphand::json;
 use orphand::root::Root;
 
 use super::args::{Color, OutputOptions};
-use super::messages::Words;
-use super::{is_read, log, service_notify};
+use super::messages::EventFormatter;
+use super::{has_reader, log, service_notify};
 
-/// Where everything that a person or a program is to read goes out.
+/// Prints the output of a command on stdout.
 pub(crate) struct EventPrinter {
     json: bool,
     quiet: bool,
-    terminal: bool,
-    /// systemd's journal keeps the lines: it dates them, and sorts them by what stands before.
-    journal: bool,
-    words: Words,
-    /// The line at the bottom, if one stands there.
+    is_terminal: bool,
+    /// True if stdout is systemd's journal, which adds the time, and takes the priority from the start of each line.
+    is_journal: bool,
+    formatter: EventFormatter,
+    /// The status line at the bottom of the terminal, if one is shown.
     status: Option<String>,
-    /// The reader of stdout has closed it: nothing is written any more.
-    closed: bool,
-    /// Roots that are scanned by time, and whether that was told.
+    /// True if the reader has closed stdout. Nothing more is written then.
+    is_closed: bool,
+    /// The roots that are scanned periodically, each with true if such a scan was printed.
     polled: HashMap<PathBuf, bool>,
-    /// How often a temp was kept because of a live process, by reason, directory and process.
+    /// The number of temps that were kept because of a running process, by reason, directory and pid.
     kept: HashMap<(Reason, PathBuf, u32), u64>,
-    /// Each single temp that is kept is told.
+    /// True if each kept temp has a line.
     verbose: bool,
 }
 
-/// The most processes for which it is remembered that their temps are kept. Beyond that all are forgotten.
-const MOST_KEPT: usize = 1024;
+/// The largest number of entries in `EventPrinter::kept`. When it is reached, all are dropped.
+const MAX_KEPT: usize = 1024;
 
-/// How often a line about a kept temp is told.
+/// The decision to print or skip the line of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Telling {
-    Whole,
-    /// The last line of its kind.
-    Last,
-    Not,
+enum LineChoice {
+    Print,
+    /// Print it, and add that no more of its kind follow.
+    PrintAsLast,
+    Skip,
 }
 
 impl EventPrinter {
-    pub(crate) fn new(look: &OutputOptions, roots: Vec<PathBuf>) -> EventPrinter {
+    pub(crate) fn new(output: &OutputOptions, roots: Vec<PathBuf>) -> EventPrinter {
         let terminal = io::stdout().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let color = match look.color {
+        let color = match output.color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => forced || (terminal && !no_color && !dumb),
         };
-        let journal = !look.json && service_notify::stdout_is_journal();
+        let journal = !output.json && service_notify::stdout_is_journal();
         EventPrinter {
-            json: look.json,
-            quiet: look.quiet,
-            terminal,
-            journal,
-            words: Words {
-                color: color && !look.json,
-                dated: !journal,
-                once: false,
+            json: output.json,
+            quiet: output.quiet,
+            is_terminal: terminal,
+            is_journal: journal,
+            formatter: EventFormatter {
+                color: color && !output.json,
+                has_time: !journal,
+                is_one_pass: false,
                 roots,
             },
             status: None,
-            closed: false,
+            is_closed: false,
             polled: HashMap::new(),
             kept: HashMap::new(),
-            verbose: look.verbose > 0,
+            verbose: output.verbose > 0,
         }
     }
 
-    /// What is told of happens once, not for as long as a watch lasts.
-    pub(crate) fn once(mut self) -> EventPrinter {
-        self.words.once = true;
+    /// Returns the printer for a command that makes only one pass.
+    pub(crate) fn for_one_pass(mut self) -> EventPrinter {
+        self.formatter.is_one_pass = true;
         self
     }
 
-    /// People sit in front of it.
-    pub(crate) fn is_live(&self) -> bool {
-        self.terminal && !self.json
+    /// Reports whether the output goes to a terminal, as text.
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.is_terminal && !self.json
     }
 
-    /// From now on these are the roots.
-    pub(crate) fn roots_are(&mut self, roots: &[Root]) {
-        self.words.roots = roots.iter().map(|root| root.path.clone()).collect();
+    /// Sets the roots after a reload.
+    pub(crate) fn set_roots(&mut self, roots: &[Root]) {
+        self.formatter.roots = roots.iter().map(|root| root.path.clone()).collect();
     }
 
-    /// Tells of `event`. A reader that has closed the pipe is no error.
+    /// Prints `event`. It is not an error if the reader has closed the pipe.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
-        if !self.json && self.is_told_already(event) {
+        if !self.json && self.is_repeated_scan(event) {
             return Ok(());
         }
-        let telling = self.telling(event);
+        let choice = self.line_choice(event);
         if log::path().is_some()
-            && telling != Telling::Not
-            && let Some(line) = self.words.plain().of(event)
+            && choice != LineChoice::Skip
+            && let Some(line) = self.formatter.for_file().format(event)
         {
-            log::also(&with_last(line, telling));
+            log::append(&with_last_note(line, choice));
         }
         if self.json {
             return self.line(&json::event(event, clock::wall()).to_string());
         }
-        if telling == Telling::Not {
+        if choice == LineChoice::Skip {
             return Ok(());
         }
         let failed = matches!(event, Event::Failed { .. });
-        let line = self.words.of(event);
-        match line.map(|line| with_last(line, telling)) {
-            Some(line) if !self.quiet || failed => match self.journal {
+        let line = self.formatter.format(event);
+        match line.map(|line| with_last_note(line, choice)) {
+            Some(line) if !self.quiet || failed => match self.is_journal {
                 true => self.line(&format!("{}{line}", priority(event))),
                 false => self.line(&line),
             },
@@ -123,8 +123,9 @@ impl EventPrinter {
         }
     }
 
-    /// A live writer whose temps have changing names has one line in each directory, not one for each name.
-    fn telling(&mut self, event: &Event) -> Telling {
+    /// Returns whether `event` has a line. A running writer whose temps have changing names has few lines in each
+    /// directory, not one for each name.
+    fn line_choice(&mut self, event: &Event) -> LineChoice {
         let Event::Kept {
             subject,
             reason: reason @ (Reason::InUse | Reason::Locked | Reason::WriterAlive),
@@ -133,30 +134,30 @@ impl EventPrinter {
             ..
         } = event
         else {
-            return Telling::Whole;
+            return LineChoice::Print;
         };
         let holder = holders.first().map(|holder| holder.pid);
         let (Some(pid), Some(dir)) = (holder.or(details.writer_pid), subject.path.parent()) else {
-            return Telling::Whole;
+            return LineChoice::Print;
         };
         if self.verbose {
-            return Telling::Whole;
+            return LineChoice::Print;
         }
-        if self.kept.len() >= MOST_KEPT {
+        if self.kept.len() >= MAX_KEPT {
             self.kept.clear();
         }
         let times = self.kept.entry((*reason, dir.to_owned(), pid)).or_default();
         *times += 1;
         match *times {
-            ..SINGLY => Telling::Whole,
-            SINGLY => Telling::Last,
-            _ => Telling::Not,
+            ..LINES_PER_PROCESS => LineChoice::Print,
+            LINES_PER_PROCESS => LineChoice::PrintAsLast,
+            _ => LineChoice::Skip,
         }
     }
 
-    /// Whether `event` is one of the scans by time of a root that cannot be watched, and not the first since
-    /// its state has changed.
-    fn is_told_already(&mut self, event: &Event) -> bool {
+    /// Reports whether `event` is a periodic scan of a root that cannot be watched, and not the first one since the
+    /// state of the root changed.
+    fn is_repeated_scan(&mut self, event: &Event) -> bool {
         match event {
             Event::Root { root, state } => {
                 match state {
@@ -171,15 +172,15 @@ impl EventPrinter {
             } => self
                 .polled
                 .get_mut(root)
-                .is_some_and(|told| std::mem::replace(told, true)),
+                .is_some_and(|printed| std::mem::replace(printed, true)),
             _ => false,
         }
     }
 
-    /// One line on stdout, at once; nothing where the reader has closed the pipe.
+    /// Prints a line on stdout and flushes it. Does nothing if the reader has closed the pipe.
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
-        if !self.closed {
-            self.closed = !is_read(self.write(line))?;
+        if !self.is_closed {
+            self.is_closed = !has_reader(self.write(line))?;
         }
         Ok(())
     }
@@ -193,54 +194,54 @@ impl EventPrinter {
         out.flush()
     }
 
-    /// One line that is no event, at once, also in the log.
+    /// Prints a line that is not an event, flushes it, and appends it to the log.
     pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
-        log::also(line);
-        match self.journal {
+        log::append(line);
+        match self.is_journal {
             true => self.line(&format!("<6>{line}")),
             false => self.line(line),
         }
     }
 
-    /// Sets the line at the bottom of a terminal; an empty one takes it away.
+    /// Sets the status line at the bottom of a terminal. An empty text removes it.
     pub(crate) fn status(&mut self, status: String) {
-        if !self.is_live() || self.quiet || self.status.as_deref().unwrap_or("") == status {
+        if !self.is_interactive() || self.quiet || self.status.as_deref().unwrap_or("") == status {
             return;
         }
         let mut out = io::stdout().lock();
-        let text = self.words.paint(&status, Style::new().dimmed());
-        // A terminal that cannot be written to is found out by the next line.
+        let text = self.formatter.paint(&status, Style::new().dimmed());
+        // If the terminal cannot be written to, printing the next event reports it.
         let _ = write!(out, "\r\x1b[K{text}");
         let _ = out.flush();
         self.status = (!status.is_empty()).then_some(status);
     }
 
-    /// `text` in a colour, where there are colours.
+    /// Returns `text` with a style, if colors are enabled.
     pub(crate) fn paint(&self, text: &str, style: Style) -> String {
-        self.words.paint(text, style)
+        self.formatter.paint(text, style)
     }
 
-    /// A path as short as it can be told apart.
+    /// Returns the shortest unambiguous form of a path, escaped.
     pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
-        self.words.name(path, root)
+        self.formatter.name(path, root)
     }
 }
 
-/// How many temps of one live process in one directory have a line of their own.
-const SINGLY: u64 = 3;
+/// The number of temps of one running process in one directory that have a line.
+const LINES_PER_PROCESS: u64 = 3;
 
-fn with_last(line: String, telling: Telling) -> String {
-    match telling {
-        Telling::Last => {
+fn with_last_note(line: String, choice: LineChoice) -> String {
+    match choice {
+        LineChoice::PrintAsLast => {
             format!(
-                "{line}.  More of this process here are kept without a line each (-v shows them)"
+                "{line}.  No more lines for temps of this process in this directory (-v shows all)"
             )
         }
         _ => line,
     }
 }
 
-/// How much a line about `event` matters to the journal (sd-daemon(3)): `<5>` is a notice.
+/// Returns the priority of a line about `event` for the journal (sd-daemon(3)): `<5>` is a notice.
 fn priority(event: &Event) -> &'static str {
     match event {
         Event::Reaped(_) | Event::Quarantined { .. } | Event::Purged { .. } => "<5>",
@@ -257,20 +258,20 @@ mod tests {
     use orphand::decide::observation::Holder;
     use orphand::event::{Details, Subject};
 
-    /// One for people, without colors.
+    /// Returns a printer for text without colors.
     fn plain() -> EventPrinter {
-        let look = OutputOptions {
+        let output = OutputOptions {
             json: false,
             color: Color::Never,
             quiet: false,
             verbose: 0,
         };
-        EventPrinter::new(&look, Vec::new())
+        EventPrinter::new(&output, Vec::new())
     }
 
     #[test]
-    fn a_live_writer_with_changing_names_has_few_lines() {
-        let mut report = plain();
+    fn a_running_writer_with_changing_names_has_few_lines() {
+        let mut printer = plain();
         let kept = |name: &str, pid: u32| Event::Kept {
             subject: Subject {
                 path: format!("/r/{name}").into(),
@@ -286,20 +287,24 @@ mod tests {
             reported_before: false,
             details: Details::default(),
         };
-        let mut told = |name: &str, pid| report.telling(&kept(name, pid));
-        let first: Vec<Telling> = (0..5).map(|n| told(&format!("{n}.tmp"), 1)).collect();
-        let (whole, not) = (Telling::Whole, Telling::Not);
-        assert_eq!(first, [whole, whole, Telling::Last, not, not]);
-        assert_eq!(told("a.tmp", 2), Telling::Whole, "another process");
-        assert_eq!(told("below/a.tmp", 1), Telling::Whole, "another directory");
-        report.verbose = true;
-        assert_eq!(report.telling(&kept("b.tmp", 1)), Telling::Whole);
+        let mut printed = |name: &str, pid| printer.line_choice(&kept(name, pid));
+        let first: Vec<LineChoice> = (0..5).map(|n| printed(&format!("{n}.tmp"), 1)).collect();
+        let (print, skip) = (LineChoice::Print, LineChoice::Skip);
+        assert_eq!(first, [print, print, LineChoice::PrintAsLast, skip, skip]);
+        assert_eq!(printed("a.tmp", 2), LineChoice::Print, "another process");
+        assert_eq!(
+            printed("below/a.tmp", 1),
+            LineChoice::Print,
+            "another directory"
+        );
+        printer.verbose = true;
+        assert_eq!(printer.line_choice(&kept("b.tmp", 1)), LineChoice::Print);
     }
 
     #[test]
-    fn scans_by_time_are_told_once_and_again_when_the_state_changes() {
-        let mut report = plain();
-        let mut told = |event: Event| !report.is_told_already(&event);
+    fn periodic_scans_are_printed_once_after_each_change_of_state() {
+        let mut printer = plain();
+        let mut printed = |event: Event| !printer.is_repeated_scan(&event);
         let scan = |root: &str| Event::Rescan {
             root: root.into(),
             cause: RescanCause::Periodic,
@@ -308,15 +313,15 @@ mod tests {
             root: "/r".into(),
             state,
         };
-        assert!(told(scan("/r")) && told(scan("/r")), "it is watched");
-        assert!(told(state(RootState::Polling)));
-        assert!(told(scan("/r")), "the first");
+        assert!(printed(scan("/r")) && printed(scan("/r")), "it is watched");
+        assert!(printed(state(RootState::Polling)));
+        assert!(printed(scan("/r")), "the first");
         assert!(
-            !told(scan("/r")) && !told(scan("/r")),
+            !printed(scan("/r")) && !printed(scan("/r")),
             "nothing has changed"
         );
-        assert!(told(scan("/other")));
-        assert!(told(state(RootState::Watching)) && told(scan("/r")));
-        assert!(told(state(RootState::Polling)) && told(scan("/r")) && !told(scan("/r")));
+        assert!(printed(scan("/other")));
+        assert!(printed(state(RootState::Watching)) && printed(scan("/r")));
+        assert!(printed(state(RootState::Polling)) && printed(scan("/r")) && !printed(scan("/r")));
     }
 }

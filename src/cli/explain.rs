@@ -22,13 +22,13 @@ use orphand::state::Folders;
 use serde_json::{Value, json};
 
 use super::args::{Explain, OutputOptions};
-use super::config_file::RuleAt;
+use super::config_file::RuleLocation;
 use super::event_printer::EventPrinter;
 use super::messages;
 use super::scan::{object, rule_object};
 use super::shell::Suggestion;
 use super::{
-    Exit, Failure, Intent, Plan, engine, list_writers, lossy, missing, no_answer, plan, text,
+    Exit, Failure, Intent, Plan, engine, escaped_name, list_writers, missing, no_answer, plan, text,
 };
 
 pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Failure> {
@@ -52,7 +52,7 @@ pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
             return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
         }
         if path.is_dir() && !path.is_symlink() {
-            let scan = command.rule.repeat(Suggestion::new("scan")).arg(&path);
+            let scan = command.rule.append_to(Suggestion::new("scan")).arg(&path);
             return Err(Failure::new(
                 Exit::Usage,
                 format!("{path:?} is a directory; to see what is in it: {scan}"),
@@ -96,7 +96,7 @@ pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
         report.line(&json!({"temps": documents}).to_string())?;
     }
     Ok(if cannot_tell {
-        Exit::Partly
+        Exit::Partial
     } else {
         Exit::Done
     })
@@ -108,7 +108,7 @@ struct Explained<'a> {
     /// Its directory.
     root: &'a Root,
     /// The `[[watch]]` rule that covers it.
-    rule: Option<&'a RuleAt>,
+    rule: Option<&'a RuleLocation>,
     /// The reason why the file is not a temp by the rule; `None` if it is a temp.
     rejection: Option<String>,
 }
@@ -158,7 +158,7 @@ fn examine(
             Exit::Failed,
             format!(
                 "cannot examine \"{}\" in {:?}: {error}",
-                lossy(name),
+                escaped_name(name),
                 root.path
             ),
         )
@@ -194,7 +194,7 @@ fn examine(
     let holders = match examined.evidence.use_state.is_held() {
         true => {
             let file = FileId::from(&examined.evidence.observation.fingerprint);
-            evidence::scan_processes(&[file], dir.reach()).of(file)
+            evidence::scan_processes(&[file], dir.lease_coverage()).holders_of(file)
         }
         false => Vec::new(),
     };
@@ -294,12 +294,12 @@ fn print_gates(
         Verdict::Reap => "reap: every gate passes".to_owned(),
         Verdict::Keep(reason) => format!(
             "keep: {reason} ({})",
-            messages::kept(reason, "", None, &examined.details)
+            messages::kept_line(reason, "", None, &examined.details)
         ),
         Verdict::Quarantine(Some(reason)) => {
             format!(
                 "quarantine: {reason} ({})",
-                messages::kept(reason, "", None, &examined.details)
+                messages::kept_line(reason, "", None, &examined.details)
             )
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),

@@ -1,8 +1,7 @@
-//! The log: stderr, and a file of our own where nobody else keeps what stands there.
+//! The log: writes to stderr, and to a capped file of its own if nothing else keeps what is written to stderr.
 //!
-//! launchd never rotates the file that it redirects stderr to, and a program that runs because the
-//! disk is full must not fill it: the file of our own is capped, and a disk without room stops
-//! nothing.
+//! launchd never rotates the file that it redirects stderr to, and a program that runs because the disk is full must
+//! not fill it. So the size of the file is limited. A full disk stops nothing.
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
@@ -22,112 +21,113 @@ use super::{service_notify, variables};
 /// The name of the file in its folder.
 pub(crate) const FILE: &str = "orphand.log";
 
-struct Both {
+struct Logger {
     stderr: env_logger::Logger,
     file: Mutex<Option<CappedFile>>,
-    /// That the file cannot be written was said.
-    said: AtomicBool,
-    /// Somebody said on the command line or in `ORPHAND_LOG` how much is to be logged.
-    chosen: bool,
-    repeats: Mutex<Repeats>,
+    /// True if it was reported that the file cannot be written.
+    reported: AtomicBool,
+    /// True if the command line or `ORPHAND_LOG` sets the level.
+    is_level_set: bool,
+    repeats: Mutex<RepeatLimiter>,
 }
 
-/// Messages about single temps that were written to stderr, by the place in the source that they come from. On a
-/// full disk there may be one for each temp.
+/// Limits how often messages about single temps are written to stderr, by the source line that they come from. On a
+/// full disk there may be a message for each temp.
 #[derive(Default)]
-struct Repeats(HashMap<(String, u32), Repeated>);
+struct RepeatLimiter(HashMap<(String, u32), RepeatCount>);
 
-struct Repeated {
+struct RepeatCount {
     since: Instant,
     count: u32,
 }
 
-/// The decision about one message.
+/// The treatment of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
+enum RepeatAction {
     Write,
-    /// It is written, and so is that those which follow are not.
+    /// Write it, and add that no more of its kind follow.
     WriteAsLast,
-    Leave,
+    Skip,
 }
 
-/// The largest number of messages of one kind that are written in `WINDOW`.
-const MOST: u32 = 8;
+/// The largest number of messages of one kind that are written within `WINDOW`.
+const MAX_REPEATS: u32 = 8;
 const WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// The modules whose messages are about single temps.
-const OF_TEMPS: [&str; 4] = [
+/// The modules whose messages concern single temps.
+const TEMP_MODULES: [&str; 4] = [
     "orphand::reap",
     "orphand::pass",
     "orphand::journal",
     "orphand::evidence",
 ];
 
-impl Repeats {
-    fn count(&mut self, place: (String, u32), now: Instant) -> Repeat {
-        let new = || Repeated {
+impl RepeatLimiter {
+    fn count(&mut self, location: (String, u32), now: Instant) -> RepeatAction {
+        let new = || RepeatCount {
             since: now,
             count: 0,
         };
-        let seen = self.0.entry(place).or_insert_with(new);
-        if now.saturating_duration_since(seen.since) >= WINDOW {
-            *seen = new();
+        let entry = self.0.entry(location).or_insert_with(new);
+        if now.saturating_duration_since(entry.since) >= WINDOW {
+            *entry = new();
         }
-        seen.count = seen.count.saturating_add(1);
-        match seen.count.cmp(&MOST) {
-            std::cmp::Ordering::Less => Repeat::Write,
-            std::cmp::Ordering::Equal => Repeat::WriteAsLast,
-            std::cmp::Ordering::Greater => Repeat::Leave,
+        entry.count = entry.count.saturating_add(1);
+        match entry.count.cmp(&MAX_REPEATS) {
+            std::cmp::Ordering::Less => RepeatAction::Write,
+            std::cmp::Ordering::Equal => RepeatAction::WriteAsLast,
+            std::cmp::Ordering::Greater => RepeatAction::Skip,
         }
     }
 }
 
-static LOG: OnceLock<Both> = OnceLock::new();
+static LOG: OnceLock<Logger> = OnceLock::new();
 
-/// Starts it: stderr, by what was typed.
-pub(crate) fn start(look: &OutputOptions) {
-    let typed = match (look.quiet, look.verbose) {
+/// Starts logging to stderr, with the level of `ORPHAND_LOG` or of the command line.
+pub(crate) fn init(output: &OutputOptions) {
+    let typed = match (output.quiet, output.verbose) {
         (true, _) => Some(LevelFilter::Error),
         (false, 0) => None,
         (false, 1) => Some(LevelFilter::Info),
         (false, _) => Some(LevelFilter::Debug),
     };
-    let variable = is_chosen();
+    let has_variable = is_level_in_variable();
     let mut builder = env_logger::Builder::new();
     builder
         .filter_level(LevelFilter::Trace)
         .filter_module("notify", LevelFilter::Warn)
         .format_target(false);
-    if variable {
+    if has_variable {
         builder.parse_env(env_logger::Env::new().filter("ORPHAND_LOG"));
     }
     if service_notify::is_journal(io::stderr()) {
-        // It dates each line itself.
+        // The journal adds the time to each line.
         builder.format(|to, record| {
             let priority = service_notify::priority(record.level());
             writeln!(to, "{priority}{}", record.args())
         });
     }
     let stderr = builder.build();
-    let most = match variable {
+    let max_level = match has_variable {
         true => stderr.filter(),
         false => typed.unwrap_or(LevelFilter::Warn),
     };
-    let both = LOG.get_or_init(|| Both {
+    let logger = LOG.get_or_init(|| Logger {
         stderr,
         file: Mutex::new(None),
-        said: AtomicBool::new(false),
-        chosen: variable || typed.is_some(),
+        reported: AtomicBool::new(false),
+        is_level_set: has_variable || typed.is_some(),
         repeats: Mutex::default(),
     });
-    if log::set_logger(both).is_ok() {
-        log::set_max_level(most);
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(max_level);
     }
 }
 
-/// Whether `ORPHAND_LOG` says how much is logged. A word in it that is no level would mute everything.
-fn is_chosen() -> bool {
-    let Some(filter) = variables::set("ORPHAND_LOG") else {
+/// Reports whether `ORPHAND_LOG` sets the level. A word that is not a level is reported, and the variable is ignored:
+/// with such a word env_logger would log nothing.
+fn is_level_in_variable() -> bool {
+    let Some(filter) = variables::value_of("ORPHAND_LOG") else {
         return false;
     };
     let filter = filter.to_string_lossy();
@@ -135,7 +135,7 @@ fn is_chosen() -> bool {
     if let Some(word) = wrong {
         let _ = writeln!(
             io::stderr(),
-            "ORPHAND_LOG has no effect: {word:?} is not a level; say off, error, warn, info, debug or trace, \
+            "ORPHAND_LOG has no effect: {word:?} is not a level; write off, error, warn, info, debug or trace, \
              or a module and a level, like notify=debug"
         );
     }
@@ -157,26 +157,26 @@ fn wrong_level(filter: &str) -> Option<&str> {
     })
 }
 
-/// From now on a background watcher logs as the configuration says.
-pub(crate) fn settle(settings: &LogSettings, folders: &Folders) {
-    let Some(both) = LOG.get() else {
+/// Applies the settings of the configuration to the log of a background watcher.
+pub(crate) fn configure(settings: &LogSettings, folders: &Folders) {
+    let Some(logger) = LOG.get() else {
         return;
     };
-    if !both.chosen {
+    if !logger.is_level_set {
         log::set_max_level(settings.level);
     }
     let path = match &settings.file {
         LogFile::Off => None,
         LogFile::At(path) => Some(path.clone()),
-        LogFile::Usual if is_kept_elsewhere() => None,
-        LogFile::Usual => usual_path(folders),
+        LogFile::Default if is_stderr_kept() => None,
+        LogFile::Default => default_path(folders),
     };
-    let mut file = both.file.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut file = logger.file.lock().unwrap_or_else(PoisonError::into_inner);
     *file = path.map(|path| CappedFile::new(path, settings.max_size));
 }
 
-/// Where it is unless the configuration says otherwise: where people look for such files.
-pub(crate) fn usual_path(folders: &Folders) -> Option<PathBuf> {
+/// Returns the path of the log file if the configuration sets none: the usual folder of the system for such files.
+pub(crate) fn default_path(folders: &Folders) -> Option<PathBuf> {
     if cfg!(target_os = "macos") {
         let home = std::env::var_os("HOME").map(PathBuf::from)?;
         return Some(home.join("Library/Logs/orphand").join(FILE));
@@ -184,38 +184,38 @@ pub(crate) fn usual_path(folders: &Folders) -> Option<PathBuf> {
     Some(folders.state.as_deref()?.join(FILE))
 }
 
-/// Where the file is, if there is one.
+/// Returns the path of the log file, if there is one.
 pub(crate) fn path() -> Option<PathBuf> {
     let file = LOG.get()?.file.lock();
     let file = file.unwrap_or_else(PoisonError::into_inner);
     file.as_ref().map(|file| file.path().to_owned())
 }
 
-/// Writes `line`, which stands on stdout, to the file as well, if there is one.
-pub(crate) fn also(line: &str) {
-    if let Some(both) = LOG.get() {
-        both.append(line);
+/// Appends `line`, which is also printed on stdout, to the log file, if there is one.
+pub(crate) fn append(line: &str) {
+    if let Some(logger) = LOG.get() {
+        logger.append(line);
     }
 }
 
-/// A person reads stderr, or the journal keeps it.
-fn is_kept_elsewhere() -> bool {
+/// Reports whether stderr is a terminal or systemd's journal, so that no file is needed.
+fn is_stderr_kept() -> bool {
     use std::io::IsTerminal as _;
     io::stderr().is_terminal() || service_notify::is_journal(io::stderr())
 }
 
-impl Both {
-    fn repeat(&self, record: &Record<'_>) -> Repeat {
+impl Logger {
+    fn repeat_action(&self, record: &Record<'_>) -> RepeatAction {
         let is_of_temps = |module: &&str| record.target().starts_with(*module);
-        if record.level() > Level::Warn || !OF_TEMPS.iter().any(is_of_temps) {
-            return Repeat::Write;
+        if record.level() > Level::Warn || !TEMP_MODULES.iter().any(is_of_temps) {
+            return RepeatAction::Write;
         }
-        let place = (
+        let location = (
             record.file().unwrap_or_default().to_owned(),
             record.line().unwrap_or_default(),
         );
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
-        repeats.count(place, Instant::now())
+        repeats.count(location, Instant::now())
     }
 
     fn append(&self, line: &str) {
@@ -225,18 +225,18 @@ impl Both {
         };
         let now = orphand::json::time(orphand::clock::wall());
         match file.append(format!("{now}  {line}\n").as_bytes()) {
-            Ok(()) => self.said.store(false, Ordering::Relaxed),
-            Err(error) if self.said.swap(true, Ordering::Relaxed) => drop(error),
+            Ok(()) => self.reported.store(false, Ordering::Relaxed),
+            Err(error) if self.reported.swap(true, Ordering::Relaxed) => drop(error),
             Err(error) => {
-                // Not through the log: it would come here again.
+                // Not through the log, which would call this function again.
                 let path = file.path();
-                let _ = writeln!(io::stderr(), "the log {path:?} cannot be written: {error}");
+                let _ = writeln!(io::stderr(), "cannot write the log {path:?}: {error}");
             }
         }
     }
 }
 
-impl Log for Both {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.stderr.enabled(metadata)
     }
@@ -245,12 +245,12 @@ impl Log for Both {
         if !self.stderr.matches(record) {
             return;
         }
-        let repeat = self.repeat(record);
-        if repeat != Repeat::Leave {
+        let repeat = self.repeat_action(record);
+        if repeat != RepeatAction::Skip {
             self.stderr.log(record);
         }
-        if repeat == Repeat::WriteAsLast {
-            let more = format_args!("more messages of this kind are not shown for an hour");
+        if repeat == RepeatAction::WriteAsLast {
+            let more = format_args!("further messages of this kind are not shown for an hour");
             let builder = &mut Record::builder();
             self.stderr
                 .log(&builder.level(record.level()).args(more).build());
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_has_levels_and_modules() {
+    fn words_that_are_not_levels_are_found() {
         for (filter, wrong) in [
             ("info", None),
             ("WARN", None),
@@ -291,21 +291,23 @@ mod tests {
         }
     }
 
-    /// However many temps there are, and however many kinds of messages about each.
+    /// Each kind of message has its own limit.
     #[test]
-    fn messages_about_single_temps_are_not_repeated_without_end() {
+    fn messages_about_single_temps_are_limited() {
         let began = Instant::now();
-        let mut repeats = Repeats::default();
-        let place = |line| ("src/reap/mod.rs".to_owned(), line);
+        let mut repeats = RepeatLimiter::default();
+        let location = |line| ("src/reap/mod.rs".to_owned(), line);
         for line in [1, 2] {
-            let told = (0..1_000).map(|_| repeats.count(place(line), began));
-            let told: Vec<Repeat> = told.collect();
-            let written = told.iter().filter(|told| **told != Repeat::Leave);
-            assert_eq!(written.count(), MOST as usize);
-            assert_eq!(told[MOST as usize - 1], Repeat::WriteAsLast);
+            let actions = (0..1_000).map(|_| repeats.count(location(line), began));
+            let actions: Vec<RepeatAction> = actions.collect();
+            let written = actions
+                .iter()
+                .filter(|action| **action != RepeatAction::Skip);
+            assert_eq!(written.count(), MAX_REPEATS as usize);
+            assert_eq!(actions[MAX_REPEATS as usize - 1], RepeatAction::WriteAsLast);
         }
         let later = began + WINDOW;
-        assert_eq!(repeats.count(place(1), later), Repeat::Write);
-        assert_eq!(repeats.count(place(3), began), Repeat::Write);
+        assert_eq!(repeats.count(location(1), later), RepeatAction::Write);
+        assert_eq!(repeats.count(location(3), began), RepeatAction::Write);
     }
 }

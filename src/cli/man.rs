@@ -1,7 +1,7 @@
-//! `orphand man`: the manual, out of the same definitions as the command line.
+//! `orphand man`: prints the manual, generated from the definitions of the command line.
 //!
-//! Names, options and their words come from clap's definitions, and so do the `ORPHAND_*`
-//! variables. What no option says (exit codes, files, other variables, examples) stands here, once.
+//! Commands, options, their texts and the `ORPHAND_*` variables come from clap's definitions. This file adds what
+//! no option describes: exit codes, files, other variables and examples.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +18,10 @@ use super::{Exit, Failure, print};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  orphand man | man -l -              read it
+  orphand man | man -l -              show the manual
   orphand man --dir /usr/local/share/man/man1")]
 pub(crate) struct Man {
-    /// Write orphand.1 and a page for each command to this folder; without it the first is printed
+    /// Write orphand.1 and a page for each command to this folder; without it, print orphand.1
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -35,7 +35,7 @@ pub(super) fn run(command: &Man) -> Result<Exit, Failure> {
     let failed = |path: &PathBuf, error: io::Error| {
         Failure::new(
             Exit::Failed,
-            format!("cannot write {path:?}: {error}; name a folder that is yours"),
+            format!("cannot write {path:?}: {error}; name a folder that you may write to"),
         )
     };
     fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
@@ -46,12 +46,12 @@ pub(super) fn run(command: &Man) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The page that names all the others.
+/// The main page, which refers to all others.
 const MAIN: &str = "orphand.1";
 
-/// The pages by their file names.
+/// Returns the pages by their file names.
 fn pages() -> io::Result<BTreeMap<String, Vec<u8>>> {
-    // `help` would double every command.
+    // The subcommand `help` would repeat every command.
     let mut cli = Cli::command().disable_help_subcommand(true);
     cli.build();
     let mut pages = BTreeMap::new();
@@ -65,13 +65,13 @@ fn add(command: &Command, pages: &mut BTreeMap<String, Vec<u8>>) -> io::Result<(
         add(command, pages)?;
     }
     let page = page(command);
-    let mut out = front(&page, command)?;
-    if let Some(words) = command.get_after_help() {
-        // Not EXTRA, as clap calls it, nor filled: it has columns.
+    let mut out = common_sections(&page, command)?;
+    if let Some(notes) = command.get_after_help() {
+        // Titled NOTES, where clap writes EXTRA; and not filled, because the text has columns.
         let mut roff = Roff::new();
         roff.control("SH", ["NOTES"]);
         roff.control("nf", []);
-        roff.text([roman(words.to_string())]);
+        roff.text([roman(notes.to_string())]);
         roff.control("fi", []);
         roff.to_writer(&mut out)?;
     }
@@ -85,8 +85,8 @@ fn page(command: &Command) -> Page {
         .manual("orphand")
 }
 
-/// What every page begins with.
-fn front(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
+/// Returns the sections with which every page begins.
+fn common_sections(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     page.render_title(&mut out)?;
     page.render_name_section(&mut out)?;
@@ -101,15 +101,15 @@ fn front(page: &Page, command: &Command) -> io::Result<Vec<u8>> {
 
 fn main_page(cli: &Command) -> io::Result<Vec<u8>> {
     let page = page(cli);
-    let mut out = front(&page, cli)?;
+    let mut out = common_sections(&page, cli)?;
     let mut roff = Roff::new();
     section(&mut roff, "EXIT STATUS", &EXIT_STATUS);
     section(&mut roff, "ENVIRONMENT", &options_variables(cli));
     entries(&mut roff, &VARIABLES);
     section(&mut roff, "FILES", &FILES);
     roff.control("SH", ["EXAMPLES"]);
-    for (what, command) in EXAMPLES {
-        roff.text([roman(what)]);
+    for (description, command) in EXAMPLES {
+        roff.text([roman(description)]);
         roff.control("PP", []);
         roff.control("RS", ["4"]);
         roff.text([bold(command)]);
@@ -123,7 +123,7 @@ fn main_page(cli: &Command) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// A name, and what it is about.
+/// A name and its description.
 type ManEntry<'a> = (&'a str, &'a str);
 
 fn section<N: AsRef<str>, T: AsRef<str>>(roff: &mut Roff, title: &str, list: &[(N, T)]) {
@@ -139,25 +139,25 @@ fn entries<N: AsRef<str>, T: AsRef<str>>(roff: &mut Roff, list: &[(N, T)]) {
     }
 }
 
-/// The variables of options: which stand in for which.
+/// Returns the variables that set options, with the name of the option.
 fn options_variables(cli: &Command) -> Vec<(String, String)> {
     let mut found = BTreeMap::new();
-    collect(cli, &mut found);
-    let words = |(name, option): (String, String)| {
-        let text = format!("In place of {option}, which wins where it is given.");
+    collect_variables(cli, &mut found);
+    let entry = |(name, option): (String, String)| {
+        let text = format!("The value of {option}, if the option is not given.");
         (name, text)
     };
-    found.into_iter().map(words).collect()
+    found.into_iter().map(entry).collect()
 }
 
-fn collect(command: &Command, found: &mut BTreeMap<String, String>) {
+fn collect_variables(command: &Command, found: &mut BTreeMap<String, String>) {
     for arg in command.get_arguments() {
         if let (Some(name), Some(option)) = (arg.get_env(), arg.get_long()) {
             found.insert(name.to_string_lossy().into_owned(), format!("--{option}"));
         }
     }
     for command in command.get_subcommands() {
-        collect(command, found);
+        collect_variables(command, found);
     }
 }
 
@@ -175,16 +175,17 @@ fn see_also(cli: &Command) -> Vec<Inline> {
 
 #[rustfmt::skip]
 const EXIT_STATUS: [ManEntry<'static>; 12] = [
-    ("0", "Done, also where temps were kept."),
-    ("1", "Failed: a directory that is not there, or a restore onto something that exists."),
-    ("2", "Wrong usage, or a directory that is refused."),
-    ("3", "Something could not be read, removed or told, or was kept because nothing could be \
-           proven; with doctor: orphand would not work, or would keep everything."),
+    ("0", "The command succeeded, even if temps were kept."),
+    ("1", "The command failed, for example because a directory does not exist, or because restore would overwrite a \
+           file."),
+    ("2", "The usage is wrong, or a directory was refused."),
+    ("3", "Something could not be read or removed, or a temp was kept because orphand could not determine whether it \
+           is in use. With doctor: orphand would not work, or would keep everything."),
     ("4", "The service is not installed."),
-    ("5", "The service runs, but something keeps it from its work (service status)."),
-    ("10", "With scan --exit-code: orphans were found."),
-    ("75", "Another orphand works there, or on a directory that overlaps with it; its pid is named."),
-    ("78", "The configuration is wrong."),
+    ("5", "The service is running, but a problem keeps it from doing its work (service status)."),
+    ("10", "With scan --exit-code: there are orphans."),
+    ("75", "Another orphand works on the directory, or on one that overlaps with it. The message names its pid."),
+    ("78", "The configuration file is invalid."),
     ("129", "SIGHUP ended a sweep in order."),
     ("130", "SIGINT ended a sweep in order, or a second signal ended a watch at once."),
     ("143", "SIGTERM ended a sweep in order."),
@@ -192,33 +193,33 @@ const EXIT_STATUS: [ManEntry<'static>; 12] = [
 
 #[rustfmt::skip]
 const VARIABLES: [ManEntry<'static>; 7] = [
-    ("ORPHAND_LOG", "What is logged to stderr: error, warn, info or debug, also for single modules."),
-    ("XDG_CONFIG_HOME", "Where the configuration file is looked for, in orphand/; else ~/.config."),
-    ("XDG_STATE_HOME", "Where the journal is kept, in orphand/; else ~/.local/state, on macOS \
+    ("ORPHAND_LOG", "The level of the log on stderr: error, warn, info or debug, also for single modules."),
+    ("XDG_CONFIG_HOME", "The folder with orphand/config.toml; without it, ~/.config."),
+    ("XDG_STATE_HOME", "The folder with orphand/journal.jsonl; without it, ~/.local/state, on macOS \
                         ~/Library/Application Support."),
-    ("XDG_RUNTIME_DIR", "Where locks are made, in orphand/; else where the journal is."),
-    ("HOME", "What ~ stands for. Folders in variables that are not absolute are ignored."),
-    ("NO_COLOR", "Not empty: no colours, unless --color says so."),
-    ("CLICOLOR_FORCE", "Not 0: colours also where no terminal is written to."),
+    ("XDG_RUNTIME_DIR", "The folder with orphand/, which holds the locks; without it, they are beside the journal."),
+    ("HOME", "The home directory, which ~ stands for. orphand ignores folders in variables that are not absolute."),
+    ("NO_COLOR", "If it is not empty, output has no colors, unless --color is given."),
+    ("CLICOLOR_FORCE", "If it is not 0, output has colors even if it does not go to a terminal."),
 ];
 
 #[rustfmt::skip]
 const FILES: [ManEntry<'static>; 5] = [
-    ("$XDG_CONFIG_HOME/orphand/config.toml", "The configuration. Not needed for commands that name their directories."),
-    ("$XDG_STATE_HOME/orphand/journal.jsonl", "What was done, one JSON object a line; rotated at 16 MiB."),
-    ("$XDG_RUNTIME_DIR/orphand/root-*.lock", "One for each directory that is worked on; gone with its process."),
-    ("DIR/.orphand/", "The quarantine of a directory: what may not be destroyed, until it is restored or purged."),
-    ("DIR/.orphand-*", "A temp that is being removed at this moment, or was when orphand was killed; the next \
-                        start puts it in order."),
+    ("$XDG_CONFIG_HOME/orphand/config.toml", "The configuration. Commands with a directory do not need it."),
+    ("$XDG_STATE_HOME/orphand/journal.jsonl", "The journal of all actions, one JSON object a line; rotated at 16 MB."),
+    ("$XDG_RUNTIME_DIR/orphand/root-*.lock", "The lock of a directory that is in use; it disappears with its process."),
+    ("DIR/.orphand/", "The quarantine of a directory: temps that may not be deleted, until they are restored or purged."),
+    ("DIR/.orphand-*", "A temp during its removal. If orphand was killed, the next sweep or watch of the directory \
+                        gives such a file its name back."),
 ];
 
 #[rustfmt::skip]
 const EXAMPLES: [ManEntry<'static>; 5] = [
-    ("See what is there, and what would go; nothing is changed:", "orphand scan ~/.app/sessions"),
-    ("Watch a directory, and say what happens and why:", "orphand watch --grace 10s ~/.app/sessions"),
-    ("Make one pass, without asking:", "orphand sweep --yes ~/.app/sessions"),
-    ("Learn why a file is kept:", "orphand explain ~/.app/sessions/x.json.tmp"),
-    ("Look for what is in orphand's way:", "orphand doctor ~/.app/sessions"),
+    ("List the temps, and show what would be removed; changes nothing:", "orphand scan ~/.app/sessions"),
+    ("Watch a directory, and print each action with its reason:", "orphand watch --grace 10s ~/.app/sessions"),
+    ("Make one pass, without asking for confirmation:", "orphand sweep --yes ~/.app/sessions"),
+    ("Show why a file is kept:", "orphand explain ~/.app/sessions/x.json.tmp"),
+    ("Find problems that prevent orphand from working:", "orphand doctor ~/.app/sessions"),
 ];
 
 #[cfg(test)]
@@ -232,8 +233,8 @@ mod tests {
         let exits = exits
             .split('·')
             .map(|exit| exit.split_whitespace().next().unwrap());
-        let ours = EXIT_STATUS.iter().map(|(code, _)| *code);
-        assert!(exits.clone().eq(ours), "{:?}", exits.collect::<Vec<_>>());
+        let listed = EXIT_STATUS.iter().map(|(code, _)| *code);
+        assert!(exits.clone().eq(listed), "{:?}", exits.collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What happens, in words: one line an event.
+//! Formats events as text: one line for each event.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,25 +11,24 @@ use orphand::reap::claim;
 use super::shell::Suggestion;
 use super::text;
 
-/// How they are put. By default as a file wants them: without colour, without a time of day, and
-/// with whole paths.
+/// Formats events. The default is the format for a file: no colors, no time of day, and full paths.
 #[derive(Debug, Default)]
-pub(crate) struct Words {
+pub(crate) struct EventFormatter {
     pub(crate) color: bool,
-    /// A line begins with the time of day.
-    pub(crate) dated: bool,
-    /// Nothing comes after it: what went wrong is not tried again.
-    pub(crate) once: bool,
-    /// Names are told from here.
+    /// True if a line begins with the time of day.
+    pub(crate) has_time: bool,
+    /// True if the command makes only one pass, so that nothing is tried again.
+    pub(crate) is_one_pass: bool,
+    /// The roots. If there is only one, paths are relative to it.
     pub(crate) roots: Vec<PathBuf>,
 }
 
-impl Words {
-    /// The same for a file.
-    pub(crate) fn plain(&self) -> Words {
-        Words {
-            once: self.once,
-            ..Words::default()
+impl EventFormatter {
+    /// Returns the same formatter for a file.
+    pub(crate) fn for_file(&self) -> EventFormatter {
+        EventFormatter {
+            is_one_pass: self.is_one_pass,
+            ..EventFormatter::default()
         }
     }
 
@@ -40,8 +39,8 @@ impl Words {
         }
     }
 
-    /// The line about `event`, if people are told of it.
-    pub(crate) fn of(&self, event: &Event) -> Option<String> {
+    /// Returns the line for `event`, if it has one.
+    pub(crate) fn format(&self, event: &Event) -> Option<String> {
         let line = match event {
             Event::Ready { .. }
             | Event::Rescan {
@@ -49,7 +48,7 @@ impl Words {
                 ..
             } => return None,
             Event::Tracked { subject, due } => {
-                let rest = format!("looked at in {}", text::span(*due));
+                let rest = format!("next look in {}", text::span(*due));
                 self.row("tracked", Style::new().dimmed(), subject, &rest)
             }
             Event::Settled { subject, how } => {
@@ -70,9 +69,9 @@ impl Words {
                     .collect();
                 let by = by.join(", ");
                 let rest = match claim::is_claim(&subject.path) {
-                    // Another orphand may be at work on it: no option moves it.
-                    true => stays(*reason, &by, details) + &again(*retry),
-                    false => kept(*reason, &by, *retry, details),
+                    // Another orphand may be working on this claim, and no option applies to it: no hint is given.
+                    true => keep_reason(*reason, &by, details) + &next_look(*retry),
+                    false => kept_line(*reason, &by, *retry, details),
                 };
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
             }
@@ -83,7 +82,7 @@ impl Words {
                     "removed"
                 };
                 let style = AnsiColor::Green.on_default();
-                self.row(word, style, &disposed.subject, &because(disposed))
+                self.row(word, style, &disposed.subject, &removal_reason(disposed))
             }
             Event::Quarantined {
                 disposed,
@@ -95,7 +94,7 @@ impl Words {
                 } else {
                     "moved"
                 };
-                let rest = moved(disposed, id.as_deref(), *reason);
+                let rest = move_reason(disposed, id.as_deref(), *reason);
                 self.row(word, AnsiColor::Cyan.on_default(), &disposed.subject, &rest)
             }
             Event::Restored { subject, .. } => {
@@ -106,19 +105,19 @@ impl Words {
                 self.row("purged", AnsiColor::Green.on_default(), subject, &rest)
             }
             Event::Failed { subject, error, .. } => {
-                let again = match self.once {
-                    true => "the next sweep tries again",
-                    false => "it is tried again later",
+                let again = match self.is_one_pass {
+                    true => "the next sweep will try again",
+                    false => "orphand will try again later",
                 };
                 let rest = format!("{error}; {again}");
                 self.row("failed", AnsiColor::Red.on_default(), subject, &rest)
             }
             Event::Rescan { root, cause } => {
                 let why = match cause {
-                    RescanCause::Startup => "it is the start",
+                    RescanCause::Startup => "orphand has started",
                     RescanCause::Overflow => "the kernel lost events",
-                    RescanCause::Periodic => "it is time",
-                    RescanCause::RootReturned => "it is back",
+                    RescanCause::Periodic => "a periodic scan is due",
+                    RescanCause::RootReturned => "the directory is back",
                 };
                 format!(
                     "{}scanning {} again: {why}",
@@ -129,11 +128,11 @@ impl Words {
             Event::Root { root, state } => {
                 let what = match state {
                     RootState::Watching => "is watched",
-                    RootState::Gone => "is not there; it is waited for",
-                    RootState::Polling => "cannot be watched; it is scanned by time instead",
-                    RootState::Denied => "may not be opened, or is another orphand's",
+                    RootState::Gone => "does not exist; orphand waits for it",
+                    RootState::Polling => "cannot be watched; it is scanned periodically instead",
+                    RootState::Denied => "cannot be opened, or another orphand works on it",
                     RootState::NoAnswer => {
-                        "does not answer: its file system gave no answer; it is watched when it does"
+                        "does not answer: its file system sent no answer; it is watched as soon as it does"
                     }
                     RootState::Blind => "cannot be judged; nothing is removed there",
                 };
@@ -144,7 +143,7 @@ impl Words {
         Some(line.trim_end().to_owned())
     }
 
-    /// `10:42:10  removed  a.tmp      0 B    empty, unused for 10 s`
+    /// Formats a line such as `10:42:10  removed  a.tmp      0 B    empty, unused for 10 s`.
     fn row(&self, word: &str, style: Style, subject: &Subject, rest: &str) -> String {
         let width = if word.starts_with("would") { 12 } else { 8 };
         let word = self.paint(&format!("{word:<width$}"), style);
@@ -156,10 +155,10 @@ impl Words {
         format!("{}{word} {name:<24} {bytes:>8}  {rest}", self.now())
     }
 
-    /// A path as short as it can be told apart.
+    /// Returns the shortest unambiguous form of a path, escaped: relative to the root if there is only one root.
     pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
         let below = match self.roots.as_slice() {
-            // A root has no name below itself.
+            // The relative path of the root itself would be empty.
             [_] => match path.strip_prefix(root) {
                 Ok(below) if !below.as_os_str().is_empty() => below,
                 _ => path,
@@ -183,7 +182,7 @@ impl Words {
         let moved = summary.quarantined - would_move;
         if moved > 0 {
             parts.push(format!(
-                "{} moved to the quarantine ({}; emptied by: {})",
+                "{} moved to the quarantine ({}; to delete: {})",
                 text::count(moved),
                 text::size(summary.held_back.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
@@ -204,7 +203,7 @@ impl Words {
     }
 
     fn now(&self) -> String {
-        if !self.dated {
+        if !self.has_time {
             return String::new();
         }
         let zone = jiff::tz::TimeZone::system();
@@ -213,7 +212,8 @@ impl Words {
     }
 }
 
-fn because(disposed: &Disposed) -> String {
+/// Returns the reason why a temp was removed.
+fn removal_reason(disposed: &Disposed) -> String {
     let quiet = text::span(disposed.quiet);
     match disposed.subject.size.map(|size| size.bytes) {
         Some(0) => format!("empty, unused for {quiet}"),
@@ -221,7 +221,8 @@ fn because(disposed: &Disposed) -> String {
     }
 }
 
-fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
+/// Returns the reason why a temp was moved to the quarantine, and the commands that restore or delete it.
+fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
@@ -232,10 +233,10 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
             format!("{what}: it may be the only copy.")
         }
         (Some(Reason::SoleCopy), None) => {
-            "its name does not say what it was to become: it may be the only copy.".to_owned()
+            "its target is unknown: it may be the only copy.".to_owned()
         }
-        (Some(Reason::InUse), _) => "somebody has it open.".to_owned(),
-        (Some(_), _) => "that nobody uses it could not be proven in full.".to_owned(),
+        (Some(Reason::InUse), _) => "a process has it open.".to_owned(),
+        (Some(_), _) => "could not prove completely that no process uses it.".to_owned(),
         (None, _) => format!("unused for {}.", text::span(disposed.quiet)),
     };
     if let Some(id) = id {
@@ -248,81 +249,86 @@ fn moved(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> Strin
     line
 }
 
-/// Returns when a kept temp is looked at again.
-fn again(retry: Option<Duration>) -> String {
+/// Returns the interval at which a kept temp is looked at.
+fn next_look(retry: Option<Duration>) -> String {
     let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
     again.unwrap_or_default()
 }
 
-/// Returns why a temp stays.
-fn stays(reason: Reason, by: &str, details: &Details) -> String {
+/// Returns the reason why a temp is kept.
+fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
     match reason {
-        Reason::Restored => "it was restored, and has not changed since".to_owned(),
+        Reason::Restored => "it was restored and has not changed since".to_owned(),
         Reason::Young => format!(
             "used {} ago; its grace is {}",
             text::span(details.quiet),
             text::span(details.grace)
         ),
-        Reason::Changed => "it was touched just now".to_owned(),
+        Reason::Changed => "it has just changed".to_owned(),
         Reason::NotRegular => "not a regular file".to_owned(),
         Reason::OtherMount => "on another mount than its directory".to_owned(),
         Reason::Protected if details.is_dataless => {
             "its data is in the cloud, not on this disk".to_owned()
         }
         Reason::Protected => "protected: immutable or append-only".to_owned(),
-        Reason::HardLinked => "it has another name".to_owned(),
+        Reason::HardLinked => "it has another name (a hard link)".to_owned(),
         Reason::NetworkFs => format!(
             "on this file system ({}) nothing can prove that it is unused",
             text::escaped(Path::new(&details.file_system))
         ),
-        Reason::ForeignOwner => "it belongs to somebody else".to_owned(),
+        Reason::ForeignOwner => "it belongs to another user".to_owned(),
         Reason::WriterAlive => match (details.writer_pid, &details.writer) {
             (Some(pid), Some(program)) => {
                 let program = text::escaped(Path::new(program));
                 format!("pid {pid} from its name is running ({program})")
             }
-            (Some(pid), None) => format!("pid {pid} from its name is running, or may be"),
-            (None, _) => "the process in its name is running, or may be".to_owned(),
+            (Some(pid), None) => format!("pid {pid} from its name is or may be running"),
+            (None, _) => "the process in its name is or may be running".to_owned(),
         },
         Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
         Reason::Locked if by.is_empty() => "locked".to_owned(),
         Reason::Locked => format!("locked by {by}"),
         Reason::InUse if by.is_empty() => "open".to_owned(),
         Reason::InUse => format!("open in {by}"),
-        Reason::CannotTell => "it cannot be proven that nobody uses it".to_owned(),
+        Reason::CannotTell => "cannot prove that no process uses it".to_owned(),
         Reason::SoleCopy => "it may be the only copy".to_owned(),
         Reason::NoQuarantine => {
-            "it may be the only copy, and there can be no quarantine here".to_owned()
+            "it may be the only copy, and no quarantine can be created here".to_owned()
         }
         Reason::QuarantineFull => {
             format!(
-                "it may be the only copy, and the quarantine is full; to make room: {}",
+                "it may be the only copy, and the quarantine is full; to empty it: {}",
                 Suggestion::new("quarantine purge").configured()
             )
         }
         Reason::Reserved => {
             "its name is reserved (a lock, a database, a transfer, a backup, the target of another \
-             temp), or a companion lies beside it; which of these: orphand explain"
+             temp), or it has a companion file; for the reason: orphand explain FILE"
                 .to_owned()
         }
     }
 }
 
-/// Returns why a temp stays, when it is looked at again, and what could be done about it.
-pub(crate) fn kept(reason: Reason, by: &str, retry: Option<Duration>, details: &Details) -> String {
+/// Returns the reason why a temp is kept, the interval at which it is looked at, and the option that would change this.
+pub(crate) fn kept_line(
+    reason: Reason,
+    by: &str,
+    retry: Option<Duration>,
+    details: &Details,
+) -> String {
     let hint = match reason {
         Reason::NetworkFs => format!(
             ".  to trust it: {} in the configuration file",
-            trusts(&details.file_system)
+            trust_key(&details.file_system)
         ),
-        Reason::SoleCopy => ".  move such temps: --sole-copy quarantine".to_owned(),
+        Reason::SoleCopy => ".  to move such temps: --sole-copy quarantine".to_owned(),
         _ => String::new(),
     };
-    stays(reason, by, details) + &again(retry) + &hint
+    keep_reason(reason, by, details) + &next_look(retry) + &hint
 }
 
-/// Returns the key that trusts a file system, as the configuration file has it.
-fn trusts(file_system: &str) -> String {
+/// Returns the line of the configuration file that trusts a file system.
+fn trust_key(file_system: &str) -> String {
     format!("network = [{}]", text::quoted(file_system))
 }
 
@@ -333,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_stays_promises_to_try_again() {
+    fn only_a_watch_promises_to_try_again() {
         let event = Event::Failed {
             subject: Subject {
                 path: "/r/a.tmp".into(),
@@ -343,19 +349,26 @@ mod tests {
             error: "cannot unlink: EIO".into(),
             errno: None,
         };
-        for (once, want) in [(true, "the next sweep tries"), (false, "tried again later")] {
-            let words = Words {
-                once,
-                ..Words::default()
+        for (is_one_pass, want) in [
+            (true, "the next sweep will try again"),
+            (false, "orphand will try again later"),
+        ] {
+            let formatter = EventFormatter {
+                is_one_pass,
+                ..EventFormatter::default()
             };
-            let file = words.plain();
-            assert!(words.of(&event).is_some_and(|line| line.contains(want)));
-            assert!(file.of(&event).is_some_and(|line| line.contains(want)));
+            let file = formatter.for_file();
+            assert!(
+                formatter
+                    .format(&event)
+                    .is_some_and(|line| line.contains(want))
+            );
+            assert!(file.format(&event).is_some_and(|line| line.contains(want)));
         }
     }
 
     #[test]
-    fn what_would_be_done_is_not_said_to_be_done() {
+    fn the_summary_of_a_dry_run_says_would() {
         let none = Summary::default();
         let seven = FileSize {
             bytes: 9,
@@ -370,18 +383,18 @@ mod tests {
             (Summary { reaped: 3, would_reap: 2, freed: seven, ..none },
                 "1 removed (7 B freed) · 2 would be removed · 0 kept"),
             (Summary { quarantined: 1, held_back: seven, failed: 1, ..none },
-                "0 removed (0 B freed) · 1 moved to the quarantine (7 B; emptied by: orphand quarantine purge) · 0 kept · 1 failed"),
+                "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {
-            assert_eq!(Words::default().summary(&summary), want);
+            assert_eq!(EventFormatter::default().summary(&summary), want);
         }
     }
 
     #[test]
-    fn every_reason_has_words() {
+    fn every_reason_has_a_text() {
         for reason in Reason::ALL {
             assert!(
-                !kept(reason, "", None, &Details::default()).is_empty(),
+                !kept_line(reason, "", None, &Details::default()).is_empty(),
                 "{reason}"
             );
         }
@@ -410,7 +423,7 @@ mod tests {
                  the configuration file"),
         ];
         for (reason, retry, details, want) in rows {
-            assert_eq!(kept(reason, "bash[4711]", retry, details), want);
+            assert_eq!(kept_line(reason, "bash[4711]", retry, details), want);
         }
     }
 }

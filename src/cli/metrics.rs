@@ -1,7 +1,7 @@
-//! Metrics for Prometheus, as a file for node_exporter's textfile collector. There is no listener.
+//! Writes metrics for Prometheus to a file for node_exporter's textfile collector. There is no listener.
 //!
-//! Labels are roots and reasons out of closed lists, never a path below a root and never a pid: what
-//! a leaking program makes up must not become a series.
+//! Labels are roots and values of closed lists. They never contain a path below a root or a pid, so a leaking program
+//! cannot create new series.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,70 +13,70 @@ use orphand::event::RootState;
 
 use super::watch_status::{Snapshot, WatchStatus, is_blind, state};
 
-/// The file, and when it is written next.
+/// The metrics file, and the time at which it is written next.
 #[derive(Debug)]
 pub(crate) struct Textfile {
     path: PathBuf,
     every: Duration,
     written: Instant,
-    has_news: bool,
-    /// That it cannot be written was said.
-    said: bool,
+    has_changed: bool,
+    /// True if it was reported that the file cannot be written.
+    reported: bool,
 }
 
-/// The longest time that it is not written although nothing happens: its date tells that the watcher
-/// lives.
+/// The interval at which the file is written while nothing happens. Its modification time shows that the watcher is
+/// running.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 impl Textfile {
-    /// The file at `path`, written every `every` while something happens.
+    /// Returns the file at `path`, which is written at the interval `every` while something happens.
     pub(crate) fn new(path: &Path, every: Duration) -> Textfile {
         Textfile {
             path: path.to_owned(),
             every,
             written: Instant::now(),
-            has_news: true,
-            said: false,
+            has_changed: true,
+            reported: false,
         }
     }
 
-    /// Something has happened.
-    pub(crate) fn has_news(&mut self) {
-        self.has_news = true;
+    /// Notes that something has happened since the last write.
+    pub(crate) fn mark_changed(&mut self) {
+        self.has_changed = true;
     }
 
-    /// When it is to be written.
+    /// Returns the time of the next write.
     pub(crate) fn due(&self) -> Instant {
-        match self.has_news {
+        match self.has_changed {
             true => self.written + self.every,
             false => self.written + self.every.max(HEARTBEAT),
         }
     }
 
-    /// Writes what `board` shows. A disk without room stops nothing.
-    pub(crate) fn write(&mut self, board: &WatchStatus) {
+    /// Writes the current status. An error, such as a full disk, is reported once and stops nothing.
+    pub(crate) fn write(&mut self, status: &WatchStatus) {
         self.written = Instant::now();
-        self.has_news = false;
-        let text = render(&board.snapshot(), board.since);
+        self.has_changed = false;
+        let text = render(&status.snapshot(), status.since);
         match replace(&self.path, &text) {
-            Ok(()) => self.said = false,
-            Err(error) if !self.said => {
-                self.said = true;
-                log::warn!("the metrics {:?} cannot be written: {error}", self.path);
+            Ok(()) => self.reported = false,
+            Err(error) if !self.reported => {
+                self.reported = true;
+                log::warn!("cannot write the metrics {:?}: {error}", self.path);
             }
             Err(_) => {}
         }
     }
 }
 
-/// Puts `text` in the place of the file at `path`, whole or not at all. The name that it has before
-/// is always the same: however often this is killed, it leaves one file, and the next one takes it.
+/// Replaces the file at `path` with `text` atomically. The temp always has the same name: if this is killed, however
+/// often, at most one temp is left, and the next call removes it.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let new = path.with_file_name(name);
-    // Another thing of that name, for example a FIFO or a symlink, is not opened.
+    // The old file is removed and not opened, because it may be a FIFO or a symlink.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -85,11 +85,12 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// A kind of metric, its help, and its samples: labels and value.
+/// A metric with its samples.
 struct Family {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
+    /// The labels and the value of each sample.
     samples: Vec<(String, f64)>,
 }
 
@@ -102,10 +103,10 @@ const STATES: [RootState; 6] = [
     RootState::NoAnswer,
 ];
 
-/// The text format of Prometheus, version 0.0.4.
-fn render(seen: &Snapshot, since: Wall) -> String {
+/// Renders the metrics in the text format of Prometheus, version 0.0.4.
+fn render(snapshot: &Snapshot, since: Wall) -> String {
     let mut out = String::new();
-    for family in families(seen, since) {
+    for family in families(snapshot, since) {
         if family.samples.is_empty() {
             continue;
         }
@@ -120,17 +121,17 @@ fn render(seen: &Snapshot, since: Wall) -> String {
     out
 }
 
-fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
-    let each = |value: &dyn Fn(&orphand::daemon::RootStatus) -> f64| {
+fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
+    let per_root = |value: &dyn Fn(&orphand::daemon::RootStatus) -> f64| {
         let sample = |one| (labels(one, None), value(one));
-        seen.roots.iter().map(sample).collect::<Vec<_>>()
+        snapshot.roots.iter().map(sample).collect::<Vec<_>>()
     };
     let by_reason = |counts: &dyn Fn(&orphand::daemon::RootStatus) -> Vec<(&'static str, f64)>| {
         let samples = |one| {
             let sample = move |(reason, value)| (labels(one, Some(reason)), value);
             counts(one).into_iter().map(sample)
         };
-        seen.roots.iter().flat_map(samples).collect::<Vec<_>>()
+        snapshot.roots.iter().flat_map(samples).collect::<Vec<_>>()
     };
     let gauge = |name, help, samples| Family {
         name,
@@ -155,13 +156,13 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
             let scan = one.stats.last_scan?;
             Some((labels(one, None), value(scan)))
         };
-        seen.roots.iter().filter_map(sample).collect::<Vec<_>>()
+        snapshot.roots.iter().filter_map(sample).collect::<Vec<_>>()
     };
     vec![
         Family {
             name: "orphand_build_info",
             kind: "gauge",
-            help: "Which orphand runs; always 1.",
+            help: "The version of orphand; always 1.",
             samples: vec![(
                 format!("{{version=\"{}\"}}", escaped(env!("CARGO_PKG_VERSION"))),
                 1.0,
@@ -169,22 +170,22 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         },
         gauge(
             "orphand_start_time_seconds",
-            "When the watch began, in seconds since 1970.",
+            "The time at which the watch began, in seconds since 1970.",
             plain(seconds(since)),
         ),
         gauge(
             "orphand_config_ok",
-            "1 if the configuration file as it stands is in force, else 0.",
-            plain(flag(seen.mistake.is_none())),
+            "0 while the configuration file has an error, otherwise 1.",
+            plain(flag(snapshot.mistake.is_none())),
         ),
         gauge(
             "orphand_blind",
-            "1 if it cannot be told of some temp whether it is used, else 0.",
-            plain(flag(seen.roots.iter().any(is_blind))),
+            "1 if orphand cannot determine of some temp whether it is in use, otherwise 0.",
+            plain(flag(snapshot.roots.iter().any(is_blind))),
         ),
         gauge(
             "orphand_root_state",
-            "1 for the state that the root is in, 0 for the others.",
+            "1 for the current state of the root, 0 for the others.",
             by_reason(&|one| {
                 let now = state(one);
                 let value = |state: &RootState| (state.as_str(), flag(*state == now));
@@ -193,67 +194,67 @@ fn families(seen: &Snapshot, since: Wall) -> Vec<Family> {
         ),
         gauge(
             "orphand_waiting_files",
-            "Temps within their grace.",
-            each(&|one| one.pending.waiting as f64),
+            "Temps that are within their grace.",
+            per_root(&|one| one.pending.waiting as f64),
         ),
         gauge(
             "orphand_orphan_files",
-            "Temps that nobody renamed within their grace and that are still there.",
-            each(&|one| one.pending.held as f64),
+            "Temps that are older than their grace and still exist.",
+            per_root(&|one| one.pending.held as f64),
         ),
         gauge(
             "orphand_orphan_bytes",
-            "The bytes of those.",
-            each(&|one| one.pending.held_bytes as f64),
+            "The sum of the lengths of the temps that are older than their grace and still exist.",
+            per_root(&|one| one.pending.held_bytes as f64),
         ),
         counter(
             "orphand_removed_files_total",
-            "Temps removed.",
-            each(&|one| one.stats.summary.reaped as f64),
+            "Removed temps.",
+            per_root(&|one| one.stats.summary.reaped as f64),
         ),
         counter(
             "orphand_reclaimed_bytes_total",
-            "Their bytes.",
-            each(&|one| one.stats.summary.freed.bytes as f64),
+            "The sum of the lengths of the removed temps.",
+            per_root(&|one| one.stats.summary.freed.bytes as f64),
         ),
         counter(
             "orphand_reclaimed_disk_bytes_total",
-            "Bytes on the disk that removing them freed.",
-            each(&|one| one.stats.summary.freed.disk_bytes as f64),
+            "The disk space that the removals freed, in bytes.",
+            per_root(&|one| one.stats.summary.freed.disk_bytes as f64),
         ),
         counter(
             "orphand_quarantined_files_total",
-            "Temps moved to the quarantine.",
-            each(&|one| one.stats.summary.quarantined as f64),
+            "Temps that were moved to the quarantine.",
+            per_root(&|one| one.stats.summary.quarantined as f64),
         ),
         counter(
             "orphand_quarantined_bytes_total",
-            "Their bytes, which are not free.",
-            each(&|one| one.stats.summary.held_back.bytes as f64),
+            "The sum of the lengths of the temps that were moved to the quarantine. Their space is not free.",
+            per_root(&|one| one.stats.summary.held_back.bytes as f64),
         ),
         counter(
             "orphand_kept_total",
-            "How often a temp was kept: once per temp and reason.",
+            "The number of kept temps, counted once for each temp and reason.",
             by_reason(&|one| floats(&one.stats.kept)),
         ),
         counter(
             "orphand_unlink_errors_total",
-            "Temps that could not be dealt with, and directories that could not be read.",
-            each(&|one| one.stats.summary.failed as f64),
+            "Temps that could not be processed, and directories that could not be read.",
+            per_root(&|one| one.stats.summary.failed as f64),
         ),
         counter(
             "orphand_rescans_total",
-            "How often the root was scanned, by what gave the reason.",
+            "The number of scans of the root, by cause.",
             by_reason(&|one| floats(&one.stats.rescans)),
         ),
         gauge(
             "orphand_scan_duration_seconds",
-            "How long the last scan of the root took.",
+            "The duration of the last scan of the root.",
             scanned(&|scan| scan.took.as_secs_f64()),
         ),
         gauge(
             "orphand_last_scan_timestamp_seconds",
-            "When that ended, in seconds since 1970.",
+            "The end of the last scan of the root, in seconds since 1970.",
             scanned(&|scan| seconds(scan.ended)),
         ),
     ]
@@ -271,7 +272,7 @@ fn labels(one: &orphand::daemon::RootStatus, reason: Option<&str>) -> String {
     }
 }
 
-/// A label's value: backslash, quote and line end are all that needs it.
+/// Escapes the value of a label. Only backslashes, quotes and line ends need it.
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', r"\\").replace('"', "\\\"");
     value.replace('\n', r"\n")
@@ -281,9 +282,9 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A file that is opened to be written may be one that is waited for, or another file.
+    /// Opening a FIFO would block, and opening a symlink would write to another file.
     #[test]
-    fn what_stands_at_the_name_before_is_not_opened() {
+    fn an_existing_file_at_the_temp_name_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let made = std::process::Command::new("mkfifo")

@@ -1,4 +1,4 @@
-//! The command line: parse, build, run. One file for each command.
+//! The command line: parses it, builds the rules, and runs the command. Each command has its own file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ use orphand::root::{Refused, Root, absolute};
 use orphand::state::Folders;
 
 use args::{CliCommand, RuleOptions};
-use config_file::{Config, Covered, RuleAt, RuleSettings};
+use config_file::{Config, CoveredDir, RuleLocation, RuleSettings};
 use shell::Suggestion;
 
 mod args;
@@ -56,41 +56,42 @@ mod variables;
 mod watch;
 mod watch_status;
 
-/// How a command ends, where it does not simply fail.
+/// The exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
-    /// All is done, also where temps were kept.
+    /// The command succeeded, even if temps were kept.
     Done = 0,
-    /// Something failed.
+    /// The command failed.
     Failed = 1,
-    /// Wrong usage, or a directory that is refused.
+    /// The usage is wrong, or a directory is refused.
     Usage = 2,
-    /// Something could not be read, removed, or told.
-    Partly = 3,
-    /// There is no service.
+    /// Something could not be read, removed or determined.
+    Partial = 3,
+    /// The service is not installed.
     NotInstalled = 4,
-    /// The service runs, and something keeps it from its work.
+    /// The service is running, but a problem keeps it from doing its work.
     Degraded = 5,
-    /// Orphans were found, and the exit code was to say so.
+    /// Orphans were found, and `--exit-code` was given.
     Found = 10,
-    /// Another orphand works there.
+    /// Another orphand works on the directory.
     Busy = 75,
-    /// The configuration is wrong.
+    /// The configuration file is invalid.
     Config = 78,
-    /// SIGHUP ended it in order.
+    /// SIGHUP ended the command in order.
     HungUp = 129,
-    /// SIGINT ended it in order, or a second signal at once.
+    /// SIGINT ended the command in order, or a second signal ended it at once.
     Interrupted = 130,
-    /// SIGTERM ended it in order.
+    /// SIGTERM ended the command in order.
     Terminated = 143,
 }
 
 impl Exit {
-    /// The service is installed and does not run: systemctl's number for it.
-    const STOPPED: Exit = Exit::Partly;
+    /// The service is installed but not running: the same exit code as systemctl's.
+    const STOPPED: Exit = Exit::Partial;
 }
 
-/// An error on its way to stderr: what, why, and what to do.
+/// An error that ends a command: its exit code, and the message for stderr, which names the thing, the cause and
+/// the fix.
 #[derive(Debug)]
 struct Failure {
     exit: Exit,
@@ -133,99 +134,100 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Runs what the command line says.
+/// Runs the command that the command line names.
 pub(crate) fn main() -> ExitCode {
     let cli = variables::parse().unwrap_or_else(|error| error.exit());
-    log::start(&cli.look);
-    let look = cli.look;
+    log::init(&cli.output);
+    let output = cli.output;
     let end = match cli.command {
-        CliCommand::Watch(command) => watch::run(&command, &look),
-        CliCommand::Scan(command) => scan::run(&command, &look),
-        CliCommand::Sweep(command) => sweep::run(&command, &look),
-        CliCommand::Explain(command) => explain::run(&command, &look),
-        CliCommand::History(command) => history::run(&command, &look),
-        CliCommand::Restore(command) => restore::run(&command, &look),
-        CliCommand::Quarantine(command) => quarantine::run(&command, &look),
-        CliCommand::Status(command) => status::run(&command, &look),
-        CliCommand::Service(command) => service::run(&command, &look),
-        CliCommand::Config(command) => config::run(&command, &look),
-        CliCommand::Doctor(command) => doctor::run(&command, &look),
+        CliCommand::Watch(command) => watch::run(&command, &output),
+        CliCommand::Scan(command) => scan::run(&command, &output),
+        CliCommand::Sweep(command) => sweep::run(&command, &output),
+        CliCommand::Explain(command) => explain::run(&command, &output),
+        CliCommand::History(command) => history::run(&command, &output),
+        CliCommand::Restore(command) => restore::run(&command, &output),
+        CliCommand::Quarantine(command) => quarantine::run(&command, &output),
+        CliCommand::Status(command) => status::run(&command, &output),
+        CliCommand::Service(command) => service::run(&command, &output),
+        CliCommand::Config(command) => config::run(&command, &output),
+        CliCommand::Doctor(command) => doctor::run(&command, &output),
         CliCommand::Completions(command) => completions::run(&command),
         CliCommand::Man(command) => man::run(&command),
     };
     let exit = end.unwrap_or_else(|failure| {
-        // An error in a file begins with the file's name, so that editors can jump to it.
-        let who = if failure.exit == Exit::Config {
+        // An error in a file begins with the file's name, so that editors can jump to the position.
+        let prefix = if failure.exit == Exit::Config {
             ""
         } else {
-            "orphand: "
+            "error: "
         };
         // If stderr cannot be written, there is no other place for the message.
-        let _ = writeln!(anstream::stderr(), "{who}{}", failure.text);
+        let _ = writeln!(anstream::stderr(), "{prefix}{}", failure.text);
         failure.exit
     });
     ExitCode::from(exit as u8)
 }
 
-/// The settings and roots of a command that names directories.
+/// The settings and roots of a command that works on directories.
 struct Plan {
     config: Config,
     roots: Vec<Root>,
-    /// The `[[watch]]` rules that hold in roots, by their paths.
-    rules: BTreeMap<PathBuf, RuleAt>,
-    /// The roots that may be broad ones.
+    /// The `[[watch]]` rule of each root that has one, by the path of the root.
+    rules: BTreeMap<PathBuf, RuleLocation>,
+    /// The roots that are allowed to be broad directories.
     broad: BTreeSet<PathBuf>,
 }
 
 impl Plan {
-    /// Returns the rule that holds in a root.
-    fn rule(&self, root: &Root) -> Option<&RuleAt> {
+    /// Returns the `[[watch]]` rule of a root.
+    fn rule(&self, root: &Root) -> Option<&RuleLocation> {
         self.rules.get(&root.path)
     }
 
-    /// Returns why a root may only be looked at, if it may not be changed.
-    fn refuses_to_act(&self, root: &Root) -> Option<Refused> {
+    /// Returns the reason why nothing may be removed in a root, if there is one.
+    fn refusal_to_change(&self, root: &Root) -> Option<Refused> {
         let broad = self.broad.contains(&root.path);
         Root::new(&root.path, Arc::clone(&root.policy), broad).err()
     }
 
-    /// Says which rule of the configuration file holds where.
-    fn name_rules(&self, look: &args::OutputOptions) {
-        const MOST: usize = 20;
-        let named = self.roots.iter().filter_map(|root| {
+    /// Prints the rule of the configuration file that applies to each root, on stderr.
+    fn report_rules(&self, output: &args::OutputOptions) {
+        const MAX_LINES: usize = 20;
+        let lines = self.roots.iter().filter_map(|root| {
             let path = text::escaped(&root.path);
             let rule = self.rule(root)?;
             Some(match &rule.excluded {
                 Some(glob) => format!(
-                    "nothing in {path} is taken: the [[watch]] rule at {rule} excludes it ({glob})"
+                    "{path} is left alone: the [[watch]] rule at {rule} excludes it ({glob})"
                 ),
                 None => format!("{path} has its [[watch]] rule at {rule}"),
             })
         });
-        let mut named: Vec<String> = named.collect();
-        let more = named.len().saturating_sub(MOST);
-        named.truncate(MOST);
+        let mut lines: Vec<String> = lines.collect();
+        let more = lines.len().saturating_sub(MAX_LINES);
+        lines.truncate(MAX_LINES);
         if more > 0 {
-            named.push(format!("and {more} more directories have theirs"));
+            lines.push(format!("{more} more directories have [[watch]] rules"));
         }
-        for line in named.iter().filter(|_| !look.quiet) {
-            // It only goes with the data.
+        for line in lines.iter().filter(|_| !output.quiet) {
+            // These lines only accompany the data: if they cannot be written, the command continues.
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
 }
 
-/// For what a directory is given.
+/// The use that a command makes of a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Intent {
-    /// To be watched: by the `[defaults]`, whatever rule it has.
+    /// The directory is watched by the `[defaults]`, even if it has a rule of its own.
     Watch,
-    /// To be changed.
+    /// Files in the directory may be changed.
     Act,
-    /// To be looked at.
+    /// The directory is only read.
     Look,
 }
 
+/// Returns the settings and roots for the directories `dirs` of the command line.
 fn plan(
     rule: &RuleOptions,
     typed: RuleSettings,
@@ -233,12 +235,12 @@ fn plan(
     intent: Intent,
 ) -> Result<Plan, Failure> {
     let config = Config::load(rule.config.as_deref())?;
-    // What is typed here is meant for these directories; a default is not.
+    // A flag of the command line is meant for these directories; a `broad` in `[defaults]` is not.
     let typed_broad = typed.broad.unwrap_or(false);
     let covered = match intent {
         Intent::Watch => {
             let policy = typed.over(&config.defaults).policy()?;
-            let covered = |dir: &PathBuf| Covered {
+            let covered = |dir: &PathBuf| CoveredDir {
                 path: absolute(dir),
                 policy: policy.clone(),
                 rule: None,
@@ -249,7 +251,7 @@ fn plan(
         Intent::Act | Intent::Look => config.covered(dirs, &typed)?,
     };
     let mut roots: Vec<Root> = Vec::new();
-    // All at once: those that do not answer are waited for together.
+    // All paths are probed at the same time: the directories that do not answer cost one wait in total.
     let _ = answer::silent(covered.iter().map(|one| one.path.as_path()));
     let (mut rules, mut broad) = (BTreeMap::new(), BTreeSet::new());
     for one in covered {
@@ -259,8 +261,8 @@ fn plan(
             Intent::Act | Intent::Watch => Root::new(&one.path, policy, typed_broad || one.broad),
         };
         let root = root.map_err(|why| {
-            let explain = rule.repeat(Suggestion::new("explain"));
-            Failure::new(Exit::Usage, shell::refused(&why, explain))
+            let explain = rule.append_to(Suggestion::new("explain"));
+            Failure::new(Exit::Usage, shell::refused_text(&why, explain))
         })?;
         rules.extend(one.rule.map(|rule| (root.path.clone(), rule)));
         broad.extend((typed_broad || one.broad).then(|| root.path.clone()));
@@ -276,26 +278,27 @@ fn plan(
     })
 }
 
-/// The same for the directories that the configuration file lists. `verb` is what is to be done with them.
+/// Returns the settings and roots for the directories that the configuration file lists. `verb` is the name of the
+/// command, for the error message.
 fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure> {
     let config = Config::load(rule.config.as_deref())?;
     let mut roots = config.roots(typed)?;
     if roots.is_empty() {
         return Err(nothing_listed(&config, verb));
     }
-    let places = config.watch.iter().map(|rule| config.place_of(rule));
-    let rules = roots.iter().map(|root| root.path.clone()).zip(places);
+    let locations = config.watch.iter().map(|rule| config.location_of(rule));
+    let rules = roots.iter().map(|root| root.path.clone()).zip(locations);
     let rules = rules.collect();
-    // Each was asked about already, by its own rule.
+    // `Config::roots` has already checked each root by the `broad` of its own rule.
     let broad = roots.iter().map(|root| root.path.clone()).collect();
-    // A watcher waits for those that are not there; here nothing waits.
+    // A watch waits for missing directories; these commands do not wait.
     roots.retain(|root| {
-        let is_there = !answer::answers(&root.path)
+        let exists = !answer::answers(&root.path)
             || !matches!(RootId::of(&root.path), Err(RootError::Missing));
-        if !is_there {
-            ::log::warn!("{:?} does not exist, and is left out", root.path);
+        if !exists {
+            ::log::warn!("{:?} does not exist; skipping it", root.path);
         }
-        is_there
+        exists
     });
     Ok(Plan {
         config,
@@ -305,12 +308,12 @@ fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, 
     })
 }
 
-/// No directory was given, and the file lists none: both ways out are named.
+/// Returns the error for a command without a directory if the configuration file lists none. It names both fixes.
 fn nothing_listed(config: &Config, verb: &str) -> Failure {
     let file = match &config.path {
         Some(path) => format!("{path:?} lists none"),
-        None => match Config::usual_path() {
-            Some(path) => format!("there is no {path:?}"),
+        None => match Config::default_path() {
+            Some(path) => format!("{path:?} does not exist"),
             None => "there is no configuration file".to_owned(),
         },
     };
@@ -330,20 +333,28 @@ fn nothing_listed(config: &Config, verb: &str) -> Failure {
     )
 }
 
-/// `--writer list`: the named grammars, and whose they are. Says whether that was asked for.
+/// Returns the error for a configuration file that has disappeared while its rules are in force.
+fn config_missing(path: &Path) -> Failure {
+    Failure::new(
+        Exit::Config,
+        format!("{path:?} does not exist; create it again"),
+    )
+}
+
+/// Prints the known writers, with their patterns and programs, if `--writer list` was given. Returns whether it was.
 fn list_writers(rule: &RuleOptions) -> Result<bool, Failure> {
-    let wanted = rule.writer.iter().any(|writer| writer == "list");
-    if wanted {
+    let is_requested = rule.writer.iter().any(|writer| writer == "list");
+    if is_requested {
         let rows = temp_name::writers().map(|writer| {
             let (name, patterns) = (writer.name, writer.patterns.join("  "));
             format!("{name:<12} {patterns}\n{:<12} {}\n", "", writer.producer)
         });
         print(rows.collect::<String>().as_bytes())?;
     }
-    Ok(wanted)
+    Ok(is_requested)
 }
 
-/// The tools of a command that works by itself, without a watcher.
+/// Returns the engine of a command that runs without a watcher.
 fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
     let state = folders.state.as_deref();
     Ok(Engine {
@@ -358,8 +369,9 @@ fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
     })
 }
 
-/// Asks a yes-or-no question on the terminal, again where the answer is neither. No answer is no, which is said.
-fn confirmed(question: &str) -> bool {
+/// Asks a yes-or-no question on the terminal, and repeats it while the answer is neither. No answer counts as no.
+/// A no prints "nothing was removed".
+fn confirm(question: &str) -> bool {
     let mut lines = io::stdin().lines();
     let _ = write!(io::stderr(), "{question} [y/N] ");
     loop {
@@ -368,7 +380,7 @@ fn confirmed(question: &str) -> bool {
         match answer.unwrap_or_default().trim().to_lowercase().as_str() {
             "y" | "yes" => return true,
             "" | "n" | "no" => {
-                // Ctrl-D ends no line.
+                // Ctrl-D does not end the line.
                 let end = if is_end { "\n" } else { "" };
                 let _ = writeln!(io::stderr(), "{end}nothing was removed");
                 return false;
@@ -382,16 +394,16 @@ fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Writes `text` to stdout. That its reader has ended (`| head`) is no failure.
+/// Writes `text` to stdout. It is not an error if the reader has closed the pipe (`| head`).
 fn print(text: &[u8]) -> io::Result<Exit> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text).and_then(|()| out.flush());
-    is_read(written).map(|_| Exit::Done)
+    has_reader(written).map(|_| Exit::Done)
 }
 
-/// Returns whether the output still has a reader, by the result of a write. A pipe that its reader has
-/// closed is no error: the output ends, and nothing else changes.
-fn is_read(written: io::Result<()>) -> io::Result<bool> {
+/// Returns whether the output still has a reader, by the result of a write. It is not an error if the reader has
+/// closed the pipe: the output ends, and nothing else changes.
+fn has_reader(written: io::Result<()>) -> io::Result<bool> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -402,7 +414,7 @@ fn is_read(written: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// A missing directory, said where nobody waits for it.
+/// Returns the error for a missing directory, for commands that do not wait.
 fn missing(path: &Path) -> Failure {
     Failure::new(
         Exit::Failed,
@@ -410,18 +422,18 @@ fn missing(path: &Path) -> Failure {
     )
 }
 
-/// Says that the file system of `path` does not answer, and how to find out why.
+/// Returns the message that the file system of `path` does not answer, with the command that finds the cause.
 fn no_answer(path: &Path) -> String {
     format!(
-        "{path:?} does not answer: nothing came from its file system for {} s; to see what it is: \
+        "{path:?} does not answer: its file system sent no answer for {} s; to find the cause: \
          orphand doctor {path:?}",
         answer::PATIENCE.as_secs()
     )
 }
 
-/// A bar on stderr for what takes long, and only where somebody watches.
-fn progress_bar(look: &args::OutputOptions, what: &'static str) -> indicatif::ProgressBar {
-    if look.quiet || !io::stderr().is_terminal() {
+/// Returns a progress bar on stderr for a long operation. It is hidden if stderr is not a terminal.
+fn progress_bar(output: &args::OutputOptions, what: &'static str) -> indicatif::ProgressBar {
+    if output.quiet || !io::stderr().is_terminal() {
         return indicatif::ProgressBar::hidden();
     }
     let style = indicatif::ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len}");
@@ -432,6 +444,6 @@ fn progress_bar(look: &args::OutputOptions, what: &'static str) -> indicatif::Pr
     }
 }
 
-fn lossy(name: &OsStr) -> String {
+fn escaped_name(name: &OsStr) -> String {
     text::escaped(Path::new(name))
 }

@@ -1,4 +1,4 @@
-//! Moments as people type them: how long ago, a day, or a time.
+//! Parses moments: a duration before now, a day, or a time.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use orphand::decide::time::Wall;
 
 use super::duration;
 
-/// A moment that was typed.
+/// A moment from the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment(Timestamp);
 
 impl Moment {
-    /// Returns the moment as files are dated.
+    /// Returns the moment as a wall-clock time, as used for the times of files.
     pub(crate) fn wall(self) -> Wall {
         let nsec = self.0.subsec_nanosecond().max(0);
         Wall {
@@ -24,8 +24,8 @@ impl Moment {
     }
 }
 
-/// Reads `7d` (ago), `today`, `yesterday`, `2026-11-28`, and times by RFC 3339. A day is its beginning, and
-/// a day or a time without a zone is one of this machine's zone.
+/// Parses `7d` (seven days ago), `today`, `yesterday`, `2026-11-28`, and times by RFC 3339. A day means its beginning.
+/// A day, and a time without a zone, is in the time zone of this machine.
 pub(crate) fn parse(text: &str) -> Result<Moment, String> {
     read(text, &Zoned::now())
 }
@@ -39,22 +39,22 @@ fn read(text: &str, now: &Zoned) -> Result<Moment, String> {
     let zoned = match text {
         "today" => day(now.date())?,
         "yesterday" => day(now.date().yesterday().map_err(|_| too_far())?)?,
-        // Nothing but a time has a "T" or a colon in it, and nothing else that has a unit has a "-".
+        // Dates and times have a "-", durations have none.
         text if text.contains('-') => {
             if let Ok(time) = text.parse::<Timestamp>() {
                 return Ok(Moment(time));
             }
             match (is_date(text), text.parse::<DateTime>()) {
                 (true, Ok(date)) => day(date.date())?,
-                (false, Ok(time)) => local(time, now.time_zone()).ok_or_else(too_far)?,
-                (_, Err(_)) => return Err(no_moment(text)),
+                (false, Ok(time)) => in_zone(time, now.time_zone()).ok_or_else(too_far)?,
+                (_, Err(_)) => return Err(not_a_moment(text)),
             }
         }
         text => {
             let ago = duration::parse(text).map_err(|what| {
                 match text.starts_with(|c: char| c.is_ascii_digit()) {
                     true => what,
-                    false => no_moment(text),
+                    false => not_a_moment(text),
                 }
             })?;
             return Ok(Moment(before(now.timestamp(), ago)));
@@ -67,19 +67,19 @@ fn is_date(text: &str) -> bool {
     text.len() == "2026-11-28".len()
 }
 
-fn local(time: DateTime, zone: &TimeZone) -> Option<Zoned> {
+fn in_zone(time: DateTime, zone: &TimeZone) -> Option<Zoned> {
     time.to_zoned(zone.clone()).ok()
 }
 
-/// Returns the moment `ago` before `now`, at the earliest the beginning of 1970: nothing was done before.
+/// Returns the moment `ago` before `now`, but not earlier than the beginning of 1970: no journal is older.
 fn before(now: Timestamp, ago: Duration) -> Timestamp {
     let then = now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH);
     then.max(Timestamp::UNIX_EPOCH)
 }
 
-fn no_moment(text: &str) -> String {
+fn not_a_moment(text: &str) -> String {
     format!(
-        "{text:?} is not a moment; say how long ago (90m, 7d), today, yesterday, a date (2026-11-28) or \
+        "{text:?} is not a moment; write a duration before now (90m, 7d), today, yesterday, a date (2026-11-28) or \
          a time (2026-11-28T09:30:00Z)"
     )
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments() {
+    fn moments_are_parsed() {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         let now: Timestamp = "2026-11-29T10:00:00Z".parse().expect("a time");
         let now = now.to_zoned(zone);
@@ -120,8 +120,8 @@ mod tests {
             assert_eq!(read(text, &now).ok(), want, "{text:?}");
         }
         for text in ["tomorrow", "28-11-2026", "", "-1d"] {
-            let said = read(text, &now).unwrap_err();
-            assert!(said.contains("yesterday, a date (2026-11-28)"), "{said}");
+            let error = read(text, &now).unwrap_err();
+            assert!(error.contains("yesterday, a date (2026-11-28)"), "{error}");
         }
         assert!(read("7", &now).unwrap_err().contains("7s"));
     }

@@ -7,7 +7,7 @@ use orphand::clock;
 use orphand::decide::observation::FileSize;
 use orphand::journal::{Journal, LineKind};
 use orphand::json;
-use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged};
+use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged_event};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
@@ -17,7 +17,7 @@ use super::event_printer::EventPrinter;
 use super::quarantines::{QuarantineSum, Quarantines};
 use super::restore::stored_line;
 use super::shell::Suggestion;
-use super::{Exit, Failure, confirmed, stdin_is_terminal, text};
+use super::{Exit, Failure, confirm, stdin_is_terminal, text};
 
 pub(super) fn run(command: &QuarantineCommand, output: &OutputOptions) -> Result<Exit, Failure> {
     match command {
@@ -94,7 +94,7 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         report.line(&text)?;
     }
     Ok(match failed {
-        true => Exit::Partly,
+        true => Exit::Partial,
         false => Exit::Done,
     })
 }
@@ -195,7 +195,7 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
             ));
         }
         let files = text::counted(sum.requested as u64, "file", "files");
-        if !confirmed(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
+        if !confirm(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
             return Ok(Exit::Done);
         }
     }
@@ -212,7 +212,7 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
             match quarantine.purge(&one) {
                 Ok(()) => {
                     sum.done += 1;
-                    let event = purged(&root, &one);
+                    let event = purged_event(&root, &one);
                     journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
                     printed = printed.and_then(|()| report.event(&event));
                 }
@@ -241,7 +241,7 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     }
     printed?;
     Ok(match failed {
-        true => Exit::Partly,
+        true => Exit::Partial,
         false => Exit::Done,
     })
 }

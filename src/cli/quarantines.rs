@@ -51,7 +51,7 @@ impl Quarantines {
                 }
             };
             // Two mounts may show the same quarantine, and a third mount may hide one of them.
-            let Ok(folder) = quarantine.folder() else {
+            let Ok(folder) = quarantine.folder_id() else {
                 continue;
             };
             let next = quarantines.found.len();

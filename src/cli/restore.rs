@@ -75,7 +75,7 @@ pub(super) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
     printed?;
     Ok(match sum.failed {
         0 => Exit::Done,
-        _ => Exit::Partly,
+        _ => Exit::Partial,
     })
 }
 

@@ -21,7 +21,7 @@ use orphand::state::Folders;
 use serde_json::Value;
 
 use super::args::{self, OutputOptions, Scan};
-use super::config_file::RuleAt;
+use super::config_file::RuleLocation;
 use super::event_printer::EventPrinter;
 use super::messages;
 use super::shell::Suggestion;
@@ -55,13 +55,15 @@ pub(super) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
         return Ok(Exit::Done);
     }
     // A scan changes nothing, so a dry run is ignored here: the verdicts are those of a real sweep.
-    let action = command.deed.for_real();
-    let typed = command.rule.settings(Some(&command.depth), Some(&action));
+    let action = command.action.without_dry_run();
+    let typed = command
+        .rule
+        .settings(Some(&command.recursive), Some(&action));
     let plan = match command.dirs.is_empty() {
         true => listed(&command.rule, &typed, "scan")?,
         false => plan(&command.rule, typed, &command.dirs, Intent::Look)?,
     };
-    plan.name_rules(output);
+    plan.report_rules(output);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = EventPrinter::new(output, paths);
     let mut result = ScanResult::default();
@@ -91,7 +93,7 @@ pub(super) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
         }
     }
     Ok(match (failed, orphans) {
-        (true, _) => Exit::Partly,
+        (true, _) => Exit::Partial,
         (false, 1..) if command.exit_code => Exit::Found,
         _ => Exit::Done,
     })
@@ -110,7 +112,7 @@ fn scan_root(
         return Ok(FoundClaims::default());
     }
     let mut engine = engine(&Folders::from_env(), false)?;
-    engine.listings = Listings::for_one_look();
+    engine.listings = Listings::for_one_command();
     let bar = progress_bar(output, "temps examined");
     let denials = AtomicU64::new(0);
     let mut denied = |path: &std::path::Path, error: &std::io::Error| {
@@ -121,7 +123,7 @@ fn scan_root(
     let found = orphand::scan::find(root, &mut denied, &progress, &|| false);
     let found = match found {
         // A root that cannot be read does not end the scan of the other roots.
-        Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+        Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
             result.unread += 1;
             return Ok(FoundClaims::default());
@@ -247,8 +249,8 @@ fn claims_line(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<Stri
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
-        let action = command.deed.for_real();
-        let sweep = args::sweep(&command.rule, &command.depth, &action, &roots, false);
+        let action = command.action.without_dry_run();
+        let sweep = args::sweep_command(&command.rule, &command.recursive, &action, &roots, false);
         let claims = total_claims(claims).describe();
         format!("{claims}.   to restore the names: {sweep}")
     })
@@ -275,7 +277,7 @@ pub(super) fn is_orphan(examined: &Examined) -> bool {
 pub(super) fn object(
     examined: &Examined,
     verdict: Option<Verdict>,
-    rule: Option<&RuleAt>,
+    rule: Option<&RuleLocation>,
 ) -> Object {
     Object::default()
         .with_path("path", Some(&examined.path))
@@ -293,7 +295,7 @@ pub(super) fn object(
 }
 
 /// Returns the file and the line of a `[[watch]]` rule.
-pub(super) fn rule_object(rule: Option<&RuleAt>) -> Option<Value> {
+pub(super) fn rule_object(rule: Option<&RuleLocation>) -> Option<Value> {
     let rule = rule?;
     let object = Object::default().with_path("file", Some(&rule.file));
     Some(object.with("line", rule.line).into_value())
@@ -435,7 +437,11 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         text::size(total.orphan_size.disk_bytes),
         text::span(oldest.unwrap_or(Duration::ZERO))
     );
-    if let Some(refused) = plan.roots.iter().find_map(|root| plan.refuses_to_act(root)) {
+    if let Some(refused) = plan
+        .roots
+        .iter()
+        .find_map(|root| plan.refusal_to_change(root))
+    {
         return format!("{sum}   sweep would remove nothing there: {refused}");
     }
     let only_reports = |row: &Row| {
@@ -468,8 +474,14 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         ),
         _ => String::new(),
     };
-    let action = command.deed.for_real();
-    let sweep = args::sweep(&command.rule, &command.depth, &action, &command.dirs, all);
+    let action = command.action.without_dry_run();
+    let sweep = args::sweep_command(
+        &command.rule,
+        &command.recursive,
+        &action,
+        &command.dirs,
+        all,
+    );
     format!("{sum}   {what}{but}: {sweep}")
 }
 
@@ -505,9 +517,9 @@ fn verdict_text(examined: &Examined) -> String {
         Verdict::Reap => format!("unused for {quiet}"),
         Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
             Some(reserved) => reserved.to_string(),
-            None => messages::kept(Reason::Reserved, "", None, &examined.details),
+            None => messages::kept_line(Reason::Reserved, "", None, &examined.details),
         },
-        Verdict::Keep(reason) => messages::kept(reason, "", None, &examined.details),
+        Verdict::Keep(reason) => messages::kept_line(reason, "", None, &examined.details),
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
             format!("unused for {quiet}; it may be the only copy")
         }

@@ -1,7 +1,7 @@
-//! Commands that a person can paste into a shell: every one that is printed is put together here.
+//! Builds the commands that messages suggest, quoted so that they can be pasted into a shell.
 //!
-//! The crate `shlex` is no help: it leaves control characters and bytes that are not UTF-8 as they are, and
-//! the terminal would get them.
+//! The crate `shlex` does not suffice: it does not escape control characters and bytes that are not UTF-8, and they
+//! would reach the terminal.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,10 +13,11 @@ use orphand::root::{Refused, absolute};
 
 use super::text;
 
-/// Returns `word` as a shell reads it, in printable characters.
+/// Returns `word` quoted for a shell, in printable characters only.
 ///
-/// A word that cannot be printed as it is becomes `$'…'`, which bash, zsh, ksh and POSIX since 2024 know.
-/// dash does not. Its bytes are octal, because the end of a hexadecimal one depends on what comes next.
+/// A word with characters that are not printable becomes `$'…'`. bash, zsh, ksh and POSIX since 2024 accept this form,
+/// dash does not. The bytes in it are octal, because a hexadecimal escape would also include a hexadecimal digit that
+/// follows it.
 pub(crate) fn word(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
     let bytes = word.as_bytes();
@@ -29,7 +30,7 @@ pub(crate) fn word(word: impl AsRef<OsStr>) -> String {
         return plain.to_owned();
     }
     let escaped = text::escaped(Path::new(word));
-    // Only what needed no escape may stay as it is: a backslash of its own is one of those.
+    // Plain quotes suffice if nothing but backslashes was escaped: a backslash in the name is printable.
     if escaped.replace(r"\\", r"\").as_bytes() == bytes {
         let printable = String::from_utf8_lossy(bytes);
         return format!("'{}'", printable.replace('\'', r"'\''"));
@@ -46,26 +47,26 @@ pub(crate) fn word(word: impl AsRef<OsStr>) -> String {
     out
 }
 
-/// The configuration file that was named, by an option or a variable.
+/// The configuration file that an option or a variable names.
 static CONFIG: OnceLock<PathBuf> = OnceLock::new();
 
-/// Remembers the configuration file that was named.
-pub(super) fn config_is(file: &Path) {
-    // Options are parsed once.
+/// Stores the configuration file that an option or a variable names, for [`Suggestion::configured`].
+pub(super) fn set_config(file: &Path) {
+    // Options are parsed only once, so the value cannot be set already.
     let _ = CONFIG.set(absolute(file));
 }
 
-/// A command of orphand, quoted for a shell.
+/// An `orphand` command for a message, quoted for a shell.
 #[derive(Clone, Debug)]
 pub(crate) struct Suggestion(String);
 
 impl Suggestion {
-    /// `orphand` and these plain words.
+    /// Returns the command `orphand` with these plain words.
     pub(crate) fn new(command: &str) -> Suggestion {
         Suggestion(format!("orphand {command}"))
     }
 
-    /// With a flag, like `-n`.
+    /// Appends a flag like `-n`, if it is `given`.
     pub(crate) fn flag(mut self, flag: &str, given: bool) -> Suggestion {
         if given {
             self.0.push(' ');
@@ -74,13 +75,13 @@ impl Suggestion {
         self
     }
 
-    /// With an option and its value, if it has one.
+    /// Appends an option with its value, if there is a value.
     pub(crate) fn option(mut self, name: &str, value: Option<impl AsRef<OsStr>>) -> Suggestion {
         let Some(value) = value else {
             return self;
         };
         let value = value.as_ref();
-        // After a space it would be read as an option.
+        // After a space, a value that begins with "-" would be parsed as an option.
         let between = match value.as_bytes().first() {
             Some(b'-') => '=',
             _ => ' ',
@@ -89,20 +90,20 @@ impl Suggestion {
         self
     }
 
-    /// With the configuration file that was named when this program was started, by its absolute path. For a
-    /// command that reads it.
+    /// Appends `--config` with the absolute path of the configuration file that was named when this program was
+    /// started. For commands that read the configuration.
     pub(crate) fn configured(self) -> Suggestion {
         self.option("--config", CONFIG.get())
     }
 
-    /// With a path, or any other word.
+    /// Appends a path or any other word.
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Suggestion {
         self.0.push(' ');
         self.0.push_str(&word(arg));
         self
     }
 
-    /// With these paths.
+    /// Appends several paths.
     pub(crate) fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Suggestion {
         args.into_iter().fold(self, Suggestion::arg)
     }
@@ -114,11 +115,11 @@ impl fmt::Display for Suggestion {
     }
 }
 
-/// Returns the error for a root that is refused. `explain`: the command to explain a file with.
-pub(crate) fn refused(refused: &Refused, explain: Suggestion) -> String {
+/// Returns the message for a root that is refused. `explain` is the command that explains a file.
+pub(crate) fn refused_text(refused: &Refused, explain: Suggestion) -> String {
     match refused {
         Refused::NotADirectory(path) => format!(
-            "{refused}; to see what orphand thinks of a file: {}",
+            "{refused}; to see the verdict for a file: {}",
             explain.arg(path)
         ),
         refused => refused.to_string(),
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_a_shell_reads() {
+    fn words_are_quoted_for_a_shell() {
         for (path, want) in [
             (&b"/srv/app-1"[..], "/srv/app-1"),
             (b"/srv/my app", "'/srv/my app'"),
@@ -140,7 +141,7 @@ mod tests {
             (b"/it's", r"'/it'\''s'"),
             (br"/a\b", r"'/a\b'"),
             ("/größe".as_bytes(), "'/größe'"),
-            // The "b" is no part of the number.
+            // The "b" must not become part of the escape.
             (b"/a\nb c", r"$'/a\012b c'"),
             (b"/\xff'", r"$'/\377\''"),
             (b"/\\\n", r"$'/\\\012'"),
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_put_together() {
+    fn options_and_paths_are_appended() {
         let command = Suggestion::new("sweep")
             .flag("-r", true)
             .flag("-n", false)

@@ -1,13 +1,13 @@
-//! Sizes as people type them: a whole number and a unit, powers of a thousand as they are printed.
+//! Parses sizes: a whole number and a unit. Units are powers of a thousand, as in the output.
 
-/// Reads `500kB`, `16MB`, `1GB`, as bytes. A number without a unit is an error that names it with
-/// one: nobody means sixteen bytes.
+/// Parses `500kB`, `16MB`, `1GB`, and returns bytes. A number without a unit is an error that proposes the number
+/// with one, because a limit of sixteen bytes is certainly not meant.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
         return Err(format!(
-            "{text:?} is not a size; say a whole number and a unit, like 16MB (kB, MB or GB)"
+            "{text:?} is not a size; write a whole number and a unit, like 16MB (kB, MB or GB)"
         ));
     }
     let too_large = || {
@@ -29,7 +29,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(too_large)
 }
 
-/// As [`parse`] reads it: in the largest unit that loses nothing.
+/// Formats a size as [`parse`] accepts it, in the largest unit that keeps whole kB exact.
 pub(crate) fn typed(bytes: u64) -> String {
     match bytes {
         0 => "0kB".to_owned(),
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         for (text, want) in [
             ("0kB", Some(0)),
             ("1kB", Some(1_000)),
@@ -72,12 +72,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_is_named_with_one() {
+    fn the_error_for_a_missing_unit_proposes_megabytes() {
         assert!(parse("16").unwrap_err().contains("16MB"));
     }
 
     #[test]
-    fn what_is_typed_is_read_as_the_same() {
+    fn a_formatted_size_is_parsed_as_the_same() {
         for text in [
             "0kB", "1kB", "999kB", "1MB", "1001kB", "16MB", "1GB", "1500MB",
         ] {

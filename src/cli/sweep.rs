@@ -20,7 +20,7 @@ use super::scan::cannot_scan;
 use super::shell::Suggestion;
 use super::watch::signals;
 use super::{
-    Exit, Failure, Intent, confirmed, engine, list_writers, listed, missing, no_answer, plan,
+    Exit, Failure, Intent, confirm, engine, list_writers, listed, missing, no_answer, plan,
     progress_bar, stdin_is_terminal, text,
 };
 
@@ -33,12 +33,12 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     signals::end_sweep(stop.clone());
     let typed = command
         .rule
-        .settings(Some(&command.depth), Some(&command.deed));
+        .settings(Some(&command.recursive), Some(&command.action));
     let plan = match command.dirs.is_empty() {
         true => listed(&command.rule, &typed, "sweep")?,
         false => plan(&command.rule, typed, &command.dirs, Intent::Act)?,
     };
-    plan.name_rules(output);
+    plan.report_rules(output);
     for root in &plan.roots {
         let answers = answer::answers(&root.path);
         if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
@@ -55,7 +55,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     let folders = Folders::from_env();
     let _locks = lock_all(command, to_sweep, &folders)?;
     let roots = plan.roots.iter().map(|root| root.path.clone());
-    let mut report = EventPrinter::new(output, roots.collect()).once();
+    let mut report = EventPrinter::new(output, roots.collect()).for_one_pass();
     let engine = engine(&folders, output.verbose > 0)?;
     engine.journal.set_cap(plan.config.journal.max_size);
     engine.reaper.usage().set_limits(plan.config.quarantine);
@@ -85,7 +85,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
         bar.finish_and_clear();
         match swept {
             // A directory that cannot be read does not end the sweep of the others.
-            Err(RootError::Io(error)) if !RootError::is_gone_by(&error) => {
+            Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
                 let what = format!("cannot read this directory: {error}");
                 emit(unreadable_event(root, &what, error.raw_os_error()));
                 continue;
@@ -124,7 +124,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
         report.line("Nothing was changed (dry run).")?;
     }
     Ok(match summary.failed > 0 || summary.cannot_tell {
-        true => Exit::Partly,
+        true => Exit::Partial,
         false => Exit::Done,
     })
 }
@@ -156,9 +156,12 @@ fn unreadable_event(root: &Root, what: &str, errno: Option<i32>) -> Event {
 /// Returns the same command with one more option.
 fn same_command(command: &Sweep, option: &str) -> Suggestion {
     let Sweep {
-        rule, depth, deed, ..
+        rule,
+        recursive,
+        action,
+        ..
     } = command;
-    args::sweep(rule, depth, deed, &command.dirs, false).flag(option, true)
+    args::sweep_command(rule, recursive, action, &command.dirs, false).flag(option, true)
 }
 
 /// Asks on the terminal whether to continue. Without a terminal, `--yes` is needed. A signal counts as no.
@@ -232,8 +235,8 @@ fn ask(question: String, stop: &Stop) -> bool {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-question".into());
     let asks = question.clone();
-    if thread.spawn(move || send.send(confirmed(&asks))).is_err() {
-        return confirmed(&question);
+    if thread.spawn(move || send.send(confirm(&asks))).is_err() {
+        return confirm(&question);
     }
     loop {
         match answer.recv_timeout(SIGNAL_CHECK) {

@@ -1,15 +1,15 @@
-//! Words for people: escaped names, sizes, spans, counts.
+//! Formats values for people: escaped names, sizes, time spans and counts.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub(crate) use orphand::decide::time::span;
 
-/// `path` as it can be printed: what could move a cursor, hide or reverse text, or end a line is
-/// escaped. The names come from anybody who may write to a watched directory.
+/// Returns `path` in a form that is safe to print: characters that could move the cursor, hide or reverse text, or
+/// end a line are escaped. Any process that may write to a watched directory chooses names in it.
 pub(crate) fn escaped(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
-    // Nearly all names: nothing in them needs a closer look.
+    // The fast path for nearly all names.
     let is_plain = |b: &u8| (b' '..=b'~').contains(b) && *b != b'\\';
     if let (true, Ok(plain)) = (bytes.iter().all(is_plain), std::str::from_utf8(bytes)) {
         return plain.to_owned();
@@ -33,7 +33,7 @@ pub(crate) fn escaped(path: &Path) -> String {
     out
 }
 
-/// `text`, whose names are escaped already, in one line.
+/// Returns `text` as one line. The names in it are escaped already.
 pub(crate) fn one_line(text: &str) -> String {
     let mut out = String::new();
     for c in text.lines().collect::<Vec<_>>().join(" ").chars() {
@@ -45,14 +45,14 @@ pub(crate) fn one_line(text: &str) -> String {
     out
 }
 
-/// `text` as a string in TOML, in one line. What would do something to a terminal is escaped.
+/// Returns `text` as a TOML string in one line. Characters that a terminal would interpret are escaped.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             '\'' => out.push(c),
-            // What Rust would not print as it is.
+            // Rust's `Debug` escapes every character that is not printable.
             c if c.escape_debug().len() > 1 => out.push_str(&format!("\\U{:08X}", u32::from(c))),
             c => out.push(c),
         }
@@ -61,8 +61,8 @@ pub(crate) fn quoted(text: &str) -> String {
     out
 }
 
-/// Characters that change how others are shown and cannot be seen themselves: line and paragraph
-/// separators, zero widths, and the marks that turn the direction of text.
+/// Reports whether `c` is invisible but changes how other characters are shown: line and paragraph separators,
+/// characters of zero width, and marks that change the direction of text.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -71,7 +71,7 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// `51.2 GB`: powers of a thousand, as disks are sold and as Finder counts.
+/// Formats a size like `51.2 GB`, in powers of a thousand as Finder and disk manufacturers do.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
@@ -91,7 +91,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// `8,662`.
+/// Formats a number like `8,662`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -104,7 +104,7 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
-/// `1 temp`, `2 temps`.
+/// Formats a number with a noun, like `1 temp` or `2 temps`.
 pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
@@ -115,7 +115,7 @@ mod tests {
     use std::ffi::OsStr;
 
     #[test]
-    fn names_that_would_do_something_to_a_terminal() {
+    fn names_that_a_terminal_would_interpret_are_escaped() {
         for (name, want) in [
             (&b"plain name.tmp"[..], "plain name.tmp"),
             ("größe.tmp".as_bytes(), "größe.tmp"),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_in_powers_of_a_thousand() {
         for (bytes, want) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn counts() {
+    fn counts_have_thousands_separators() {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(8_662), "8,662");

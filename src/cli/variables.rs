@@ -1,5 +1,5 @@
-//! The `ORPHAND_*` variables: an empty one counts as not set, and an error over a wrong value names the
-//! variable that it came from.
+//! The `ORPHAND_*` variables. An empty variable counts as not set. The error for a wrong value names the variable
+//! that the value comes from.
 
 use std::env;
 use std::ffi::OsString;
@@ -21,30 +21,31 @@ pub(super) fn parse() -> Result<Cli, Error> {
         .try_get_matches_from(&args)
         .and_then(|matches| {
             if let Some(file) = config(&matches) {
-                shell::config_is(file);
+                shell::set_config(file);
             }
             Cli::from_arg_matches(&matches)
         })
-        .map_err(|error| blame(error, command, &args))
+        .map_err(|error| attribute(error, command, &args))
 }
 
-/// Returns the configuration file that was named, by whichever command.
+/// Returns the configuration file that the options of the command, or of its subcommand, name.
 fn config(matches: &ArgMatches) -> Option<&PathBuf> {
     let here = matches.try_get_one("config").ok().flatten();
     here.or_else(|| config(matches.subcommand()?.1))
 }
 
-/// Returns the value of a variable, unless it is empty.
-pub(super) fn set(name: &str) -> Option<OsString> {
+/// Returns the value of a variable if it is set and not empty.
+pub(super) fn value_of(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Returns the value of the variable that `arg` reads.
+/// Returns the value of the variable that can set `arg`.
 fn value(arg: &Arg) -> Option<OsString> {
     env::var_os(arg.get_env()?)
 }
 
-/// Returns `command` without the variables of the options that `unset` names, at any depth.
+/// Returns `command` without the variables of the options for which `unset` returns true, including those of
+/// subcommands.
 fn without(command: Command, unset: &impl Fn(&Arg) -> bool) -> Command {
     let leave_out = |arg: Arg| match unset(&arg) {
         true => arg.env(None::<&str>),
@@ -54,9 +55,9 @@ fn without(command: Command, unset: &impl Fn(&Arg) -> bool) -> Command {
     command.mut_subcommands(|command| without(command, unset))
 }
 
-/// Returns `error` with the variable that it came from, if it came from one: the variable without which the
-/// error is gone, or is another one.
-fn blame(mut error: Error, mut command: Command, args: &[OsString]) -> Error {
+/// Adds the name of the variable that caused `error`, if a variable caused it. It is the variable without which the
+/// error disappears or becomes another one.
+fn attribute(mut error: Error, mut command: Command, args: &[OsString]) -> Error {
     let about = |error: &Error| {
         let context = |kind| error.get(kind).map(ToString::to_string);
         let (arg, value) = (
@@ -90,7 +91,7 @@ fn blame(mut error: Error, mut command: Command, args: &[OsString]) -> Error {
     }
 }
 
-/// Collects the names of the variables that are read and set, each once.
+/// Collects the names of the variables that options can come from and that are set, each once.
 fn variables(command: &Command, names: &mut Vec<OsString>) {
     let args = command.get_arguments();
     let read = args.filter(|arg| value(arg).is_some());

@@ -218,7 +218,7 @@ impl Supervisor {
                         .iter()
                         .any(|root| root.path.starts_with(&path));
                     self.drop_watch(&path);
-                    self.coalescer.feed(path);
+                    self.coalescer.add(path);
                 }
                 Notification::Ancestor(path) => {
                     self.watcher.distrust_ancestors(path.as_deref());

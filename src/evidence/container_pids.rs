@@ -1,8 +1,8 @@
-//! Processes in pid namespaces below ours (containers): by the numbers that they have there.
+//! Finds processes in child pid namespaces (containers) by the pids that they have there.
 //!
-//! A writer puts the number into its temp's name by which it knows itself (getpid(2)). Here that
-//! number is another process's or nobody's: asked for by it alone, a live writer would count as dead.
-//! What is not seen: a writer in a namespace that is not below ours, where this is a container itself.
+//! A writer puts its own pid into the name of its temp (getpid(2)). In this namespace that number belongs to another
+//! process or to none, so a live writer in a container would look dead. A writer in a namespace that is not a child of
+//! ours cannot be found. This happens if orphand itself runs in a container.
 
 use super::system;
 use crate::clock;
@@ -11,42 +11,43 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-/// Which processes have which numbers in namespaces below ours, as it was a moment ago. To see that
-/// takes a walk over all processes (18 µs each, measured on Linux 6.18), so one walk answers for all that it can.
+/// The pids in child namespaces at the time of the last walk over all processes. A walk takes 18 µs for each process
+/// (measured on Linux 6.18), so one walk is used for as many questions as possible.
 #[derive(Debug, Default)]
-pub struct ContainerPids(Mutex<Walked>);
+pub struct ContainerPids(Mutex<LastWalk>);
 
 #[derive(Debug, Default)]
-struct Walked {
+struct LastWalk {
+    /// The start of the walk. `None`: there was none.
     at: Option<Mono>,
-    /// By the number there, the numbers here.
-    numbers: HashMap<u32, Vec<u32>>,
+    /// The pids in this namespace, by the pid in a child namespace.
+    outer_pids: HashMap<u32, Vec<u32>>,
 }
 
 impl ContainerPids {
-    /// The pids, as this process sees them, of those that go by `pid` in a namespace below ours.
+    /// Returns the pids in this namespace of the processes that have the number `pid` in a child namespace.
     ///
-    /// What is asked for has stood unchanged `since` then, at the least: who made it was there before
-    /// that, and a walk that began then or later has met it if it lives.
+    /// The temp in question has been unchanged at least since `since`. Its writer existed before that time, so a walk
+    /// that began at that time or later has found the writer if it is still running.
     ///
     /// # Errors
     ///
-    /// Not all could be looked at, for want of descriptors, say. That answers nothing, and is not remembered.
+    /// Not all processes could be examined, for example because no descriptor was free. Such a walk is not stored.
     pub fn resolve(&self, pid: u32, since: Mono) -> io::Result<Vec<u32>> {
-        let mut walked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if walked
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last
             .at
             .is_none_or(|at| rule!("walk-answers-for-older-temps", at < since))
         {
             let begun = clock::mono();
-            walked.numbers = rule!(
+            last.outer_pids = rule!(
                 "failed-walk-is-forgotten",
                 system::container_pids()?,
-                without: system::nested().unwrap_or_default(),
+                without: system::container_pids().unwrap_or_default(),
             );
-            walked.at = Some(begun);
+            last.at = Some(begun);
         }
-        Ok(walked.numbers.get(&pid).cloned().unwrap_or_default())
+        Ok(last.outer_pids.get(&pid).cloned().unwrap_or_default())
     }
 }
 
@@ -55,16 +56,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_walk_answers_for_what_has_stood_longer() {
-        let nested = ContainerPids::default();
-        let walked = || nested.0.lock().unwrap().at;
+    fn a_walk_is_reused_for_temps_that_are_older() {
+        let container_pids = ContainerPids::default();
+        let last_walk = || container_pids.0.lock().unwrap().at;
         let before = clock::mono();
-        assert!(nested.resolve(u32::MAX, before).unwrap().is_empty());
-        let first = walked().unwrap();
+        assert!(container_pids.resolve(u32::MAX, before).unwrap().is_empty());
+        let first = last_walk().unwrap();
         assert!(first >= before);
-        nested.resolve(1, first).unwrap();
-        assert_eq!(walked(), Some(first));
-        nested.resolve(1, Mono(first.0 + 1)).unwrap();
-        assert!(walked() > Some(first));
+        container_pids.resolve(1, first).unwrap();
+        assert_eq!(last_walk(), Some(first));
+        container_pids.resolve(1, Mono(first.0 + 1)).unwrap();
+        assert!(last_walk() > Some(first));
     }
 }

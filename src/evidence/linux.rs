@@ -1,4 +1,4 @@
-//! Evidence on Linux: the lease is the proof, `/proc` only names holders.
+//! Evidence on Linux. A lease proves that a file is unused; `/proc` only names the processes that use it.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -22,31 +22,31 @@ use crate::decide::observation::{Holder, UseState};
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
-/// Opens a file whose type is known to be regular, in order to ask who else has it.
+/// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
-/// `RACE:` between the look that said *regular* and this call the name may come to stand for a
-/// FIFO, a socket or a device. `O_NONBLOCK` and `O_NOCTTY` make that harmless for the first two;
-/// worst case: a device special file that somebody with the right to make one put there is opened
-/// and closed.
-pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+/// `RACE:` between the observation and this call the name may be given to a FIFO, a socket or a device. `O_NONBLOCK`
+/// and `O_NOCTTY` make the first two harmless. Worst case: a device special file, put there by a user who has the right
+/// to create one, is opened and closed.
+pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     let no_wait = rule!("open-never-waits", OFlags::NONBLOCK, without: OFlags::empty());
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | no_wait | OFlags::NOCTTY | OFlags::CLOEXEC;
-    // O_NOATIME needs the owner's uid; whoever lacks that leaves an access time behind.
+    // O_NOATIME needs the owner's uid. Without it, opening the file changes its access time.
     match rustix::fs::openat(dir.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => Ok(rustix::fs::openat(dir.fd(), name, flags, Mode::empty())?),
         answer => Ok(answer?),
     }
 }
 
-/// A thread that may ask for leases. While it exists SIGIO is blocked in this thread and nowhere
-/// else: the kernel announces a broken lease with it, and by default it kills the process. No
-/// process-wide setting is touched.
+/// Prepares the current thread for leases. While this value exists, SIGIO is blocked in this thread and in no other:
+/// the kernel announces a broken lease by SIGIO, which kills the process by default. No setting of the whole process is
+/// changed.
 #[derive(Debug)]
 pub struct LeaseThread {
-    before: libc::sigset_t,
+    /// The signal mask before SIGIO was blocked.
+    previous_mask: libc::sigset_t,
     tid: libc::pid_t,
-    /// The signal mask belongs to one thread.
-    _stays_on_its_thread: PhantomData<*const ()>,
+    /// The signal mask belongs to one thread, so this value must not move to another one.
+    _not_send: PhantomData<*const ()>,
 }
 
 impl Default for LeaseThread {
@@ -59,28 +59,28 @@ impl LeaseThread {
     /// Blocks SIGIO in this thread.
     #[must_use]
     pub fn new() -> LeaseThread {
-        let mut before = MaybeUninit::uninit();
+        let mut previous_mask = MaybeUninit::uninit();
         let sigio = sigio();
-        // SAFETY: both sets are valid for the call, which fills `before` (pthread_sigmask(3)).
-        let before = unsafe {
+        // SAFETY: both sets are valid for the call, which fills `previous_mask` (pthread_sigmask(3)).
+        let previous_mask = unsafe {
             let blocked =
                 rule!("sigio-is-blocked-here", &raw const sigio, without: std::ptr::null());
-            libc::pthread_sigmask(libc::SIG_BLOCK, blocked, before.as_mut_ptr());
-            before.assume_init()
+            libc::pthread_sigmask(libc::SIG_BLOCK, blocked, previous_mask.as_mut_ptr());
+            previous_mask.assume_init()
         };
         LeaseThread {
-            before,
+            previous_mask,
             tid: rustix::thread::gettid().as_raw_nonzero().get(),
-            _stays_on_its_thread: PhantomData,
+            _not_send: PhantomData,
         }
     }
 
-    /// Asks the kernel whether anybody else has `file` open or mapped.
+    /// Checks with the kernel whether any other process has `file` open or mapped, by requesting a write lease.
     ///
-    /// A write lease is granted only if nobody on this kernel does: through whatever name, in
-    /// whatever namespace, by a mapping whose descriptor is closed, in flight over a socket
-    /// (fcntl(2), and measured on ext4, xfs, btrfs, tmpfs; on overlayfs mappings and users of the
-    /// layers below are not seen). It needs the owner's uid or `CAP_LEASE`.
+    /// The kernel grants the lease only if no process on this machine uses the file: under any name, in any namespace,
+    /// by a mapping whose descriptor is closed, or by a descriptor in flight over a socket (fcntl(2), and measured on
+    /// ext4, xfs, btrfs and tmpfs). On overlayfs the lease does not cover mappings and users of the lower layers. A
+    /// lease needs the owner's uid or `CAP_LEASE`.
     #[must_use]
     pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
         let mut leased = LeasedFile {
@@ -92,7 +92,7 @@ impl LeaseThread {
         (leased.acquire(), leased)
     }
 
-    /// Asks the same of a file that was asked about before, maybe in another thread, and let go of.
+    /// Leases a file again that was leased before and released, maybe in another thread.
     pub fn lease_again(&self, leased: &mut LeasedFile) -> UseState {
         leased.tid = self.tid;
         leased.acquire()
@@ -106,21 +106,21 @@ impl Drop for LeaseThread {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // SAFETY: `before` came from the kernel, `sigio` and `none` are valid for the calls.
+        // SAFETY: the kernel filled `previous_mask`; `sigio` and `none` are valid for the calls.
         unsafe {
-            if libc::sigismember(&raw const self.before, libc::SIGIO) == 0 {
-                // A break that was announced while it was blocked must not be delivered now.
+            if libc::sigismember(&raw const self.previous_mask, libc::SIGIO) == 0 {
+                // A SIGIO that is pending from a broken lease must not be delivered when it is unblocked.
                 libc::sigtimedwait(&raw const sigio, std::ptr::null_mut(), &raw const none);
             }
-            let before = &raw const self.before;
-            libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut());
+            let previous_mask = &raw const self.previous_mask;
+            libc::pthread_sigmask(libc::SIG_SETMASK, previous_mask, std::ptr::null_mut());
         }
     }
 }
 
 fn sigio() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset fills the set, sigaddset changes it; SIGIO is a valid signal.
+    // SAFETY: sigemptyset fills the set, and sigaddset changes it. SIGIO is a valid signal.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigaddset(set.as_mut_ptr(), libc::SIGIO);
@@ -128,22 +128,23 @@ fn sigio() -> libc::sigset_t {
     }
 }
 
-/// An open file, and the lease or the lock on it while that is held. An opener waits while it is leased (for
-/// at most `/proc/sys/fs/lease-break-time`, 45 s, if this process is stopped just then), and who wants
-/// to lock it while it is locked.
+/// An open file, with a lease or a lock on it.
+///
+/// While the file is leased, another process that opens it waits: for at most `/proc/sys/fs/lease-break-time`, 45 s, if
+/// this process is stopped at that moment. While it is locked, another process that locks it waits.
 #[derive(Debug)]
 pub struct LeasedFile {
     file: OwnedFd,
-    /// The thread that asks: SIGIO is blocked there.
+    /// The thread that requests leases, in which SIGIO is blocked.
     tid: libc::pid_t,
     has_lease: bool,
-    /// By us.
+    /// This process holds a lock on the file.
     locked: bool,
 }
 
 /// `struct f_owner_ex` of fcntl(2).
 #[repr(C)]
-struct Owner {
+struct FileOwner {
     kind: libc::c_int,
     pid: libc::pid_t,
 }
@@ -152,7 +153,7 @@ const F_OWNER_TID: libc::c_int = 0;
 
 impl LeasedFile {
     fn set_owner(&self) -> bool {
-        let owner = Owner {
+        let owner = FileOwner {
             kind: F_OWNER_TID,
             pid: rule!(
                 "sigio-to-this-thread",
@@ -172,16 +173,16 @@ impl LeasedFile {
         }
     }
 
-    /// Asks for the lease; again, after it was let go. To be called in the thread that asked first.
+    /// Requests the lease, also after it was released. It must be called in the thread that requested the first lease.
     pub fn acquire(&mut self) -> UseState {
-        // The signal is to go to this thread, where it is blocked, and that must be so before the
-        // lease is there to be broken. Each time: letting a lease go clears the owner.
+        // The signal must go to this thread, where it is blocked, before there is a lease that can be broken. This is
+        // needed each time, because releasing a lease clears the owner.
         if !self.set_owner() {
             return UseState::Unknown;
         }
-        let hold = self.lease();
-        self.has_lease |= hold == UseState::Unused;
-        hold
+        let use_state = self.lease();
+        self.has_lease |= use_state == UseState::Unused;
+        use_state
     }
 
     fn lease(&self) -> UseState {
@@ -194,10 +195,11 @@ impl LeasedFile {
         }
     }
 
-    /// Whether still nobody wants the file. Two questions, and neither contains the other:
-    /// `F_GETLEASE` shows an opener that waits for us (as `F_RDLCK` or `F_UNLCK`), asking for the
-    /// lease a second time shows one that is past its look-up and parked before the lease is
-    /// checked (by an on-access scanner, say).
+    /// Checks whether the file is still unused.
+    ///
+    /// Two checks are needed. `F_GETLEASE` shows a process that waits in an open until the lease is released (as
+    /// `F_RDLCK` or `F_UNLCK`). A second request for the lease shows a process whose open has looked up the name but
+    /// not checked the lease yet, for example because an on-access scanner delays it.
     #[must_use]
     pub fn still_held(&self) -> UseState {
         // SAFETY: F_GETLEASE takes no argument.
@@ -214,18 +216,19 @@ impl LeasedFile {
         }
     }
 
-    /// Whether somebody else holds a BSD or POSIX lock on it. If not, nobody gets a BSD lock, nor a POSIX or
-    /// OFD lock to write, before [`LeasedFile::release`].
+    /// Locks the file. Returns `true` if another process holds a BSD or POSIX lock on it. Otherwise no other process
+    /// can get a BSD lock, or a POSIX or OFD write lock, before [`LeasedFile::release`].
     ///
-    /// For files alone that are to go though somebody may hold them: there is no asking for a BSD lock but
-    /// by taking it (`/proc/locks` leaves some out), and a live program's own attempt fails meanwhile.
+    /// This is only for files that are removed even if a process may use them. A BSD lock can be detected only by
+    /// taking it (`/proc/locks` is incomplete), and a live program that tries to lock the file in the meantime fails.
     ///
-    /// RACE: a POSIX lock to read may be taken right after this (a file that is open for reading alone can be
-    /// locked against no readers); worst case: a file goes by the user's wish that was locked a moment before.
+    /// RACE: another process may take a POSIX read lock right after this call, because a file that is open only for
+    /// reading cannot be locked against readers. Worst case: on the user's request a file is removed that was locked a
+    /// moment before.
     ///
     /// # Errors
     ///
-    /// The kernel does not say: it has no memory left, say.
+    /// The kernel reports an error, for example because it has no memory left.
     pub fn lock(&mut self) -> io::Result<bool> {
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
@@ -240,7 +243,7 @@ impl LeasedFile {
         }
         match rule!(
             "no-lock-to-write-meanwhile",
-            lock_range(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK),
+            lock_whole_file(self.file(), libc::F_OFD_SETLK, libc::F_RDLCK),
             without: Ok(0),
         ) {
             Ok(_) => {
@@ -251,19 +254,19 @@ impl LeasedFile {
         }
     }
 
-    /// Lets lease and lock go and keeps the file open. Closing would not be enough while a forked child
+    /// Releases lease and lock, and keeps the file open. Closing the file would not release them while a forked child
     /// has the descriptor.
     pub fn release(&mut self) {
         if std::mem::take(&mut self.has_lease) {
             let _ = self.set_lease(libc::F_UNLCK);
         }
         if std::mem::take(&mut self.locked) {
-            let _ = lock_range(self.file(), libc::F_OFD_SETLK, libc::F_UNLCK);
+            let _ = lock_whole_file(self.file(), libc::F_OFD_SETLK, libc::F_UNLCK);
             let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
         }
     }
 
-    /// The file.
+    /// Returns the open file.
     #[must_use]
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -276,13 +279,14 @@ impl Drop for LeasedFile {
     }
 }
 
-/// Whether the process whose pid a name carries can have written the temp.
+/// Returns whether the process `pid`, whose number a temp's name carries, can have written the temp.
 ///
-/// It is gone if there is no such process, if it is a zombie, or if it started after the temp was
-/// changed last. `written` is that moment at the latest, where it is known.
+/// The writer has ended if there is no such process, if the process is a zombie, or if it started after the last change
+/// of the temp. `written` is the latest time at which that change can have happened, if that is known.
 ///
-/// Nor can a thread of the kernel have written it, nor init. A process of another user can: it may have given up root
-/// since, or have given the file away (`CAP_CHOWN`), and no file in `/proc` shows that for certain.
+/// A thread of the kernel cannot have written the temp, and neither can init. A process of another user can: it may
+/// have given up root since then, or have given the file away (`CAP_CHOWN`), and no file in `/proc` shows that for
+/// certain.
 #[must_use]
 pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
@@ -295,13 +299,13 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
         Ok(stat) if rule!("foreign-proc-shows-no-writer", shows_our_processes(), without: true) => {
             stat
         }
-        // What that tells of may be another process of that number.
+        // `/proc` may show another process with this number.
         _ => return Writer::Alive(pid),
     };
-    let Some(stat) = ProcessStat::read(&stat) else {
+    let Some(stat) = ProcessStat::parse(&stat) else {
         return Writer::Alive(pid);
     };
-    // The first thread of a process may end before the others.
+    // The main thread of a process may end before the others.
     let has_ended = matches!(stat.state, 'Z' | 'X')
         && rule!("ended-with-its-last-thread", is_its_last_thread(pid), without: true);
     let is_younger = written.is_some_and(|written| started_after(stat.started, written));
@@ -311,24 +315,25 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     }
 }
 
-/// Whether `pid` is the machine's own first process. In a container that number is the program's that runs there: only
-/// the initial pid namespace has the one that never writes a temp with its number (`PROC_PID_INIT_INO` of
-/// linux/proc_ns.h).
+/// Reports whether `pid` is init. Only in the initial pid namespace (`PROC_PID_INIT_INO` of linux/proc_ns.h) is number
+/// 1 a process that never writes a temp with its pid. In a container it is the container's own program.
 fn is_init(pid: u32) -> bool {
     const INITIAL: &str = "pid:[4026531836]";
-    pid == 1 && fs::read_link("/proc/self/ns/pid").is_ok_and(|space| space == Path::new(INITIAL))
+    let namespace = fs::read_link("/proc/self/ns/pid");
+    pid == 1 && namespace.is_ok_and(|namespace| namespace == Path::new(INITIAL))
 }
 
-/// Whether `/proc` shows the processes of our pid namespace, by the numbers that they have in it. It is one
-/// namespace's for ever: a chroot may have another's, or none, and so has `unshare --pid` by itself.
+/// Reports whether `/proc` shows the processes of our pid namespace by the numbers that they have there. A mounted
+/// `/proc` always belongs to one namespace. A chroot may have the `/proc` of another namespace or none, and `unshare
+/// --pid` without `--mount-proc` leaves the one of the old namespace.
 #[must_use]
 pub fn shows_our_processes() -> bool {
     let us = std::process::id();
     let Ok(status) = fs::read("/proc/self/status") else {
         return false;
     };
-    // One number for each namespace, from that of `/proc` down to ours.
-    let mut numbers = numbers(&status);
+    // One number for each namespace, from the namespace of `/proc` down to ours.
+    let mut numbers = namespace_pids(&status);
     match (numbers.next(), numbers.next()) {
         (first, None) if first == Some(us) => true,
         (Some(_), _) => false,
@@ -340,61 +345,64 @@ pub fn shows_our_processes() -> bool {
     }
 }
 
-/// Processes in pid namespaces below ours: by the numbers that they have there, those that they have here
-/// (`NSpid` of proc_pid_status(5): one number for each namespace, ours first). Everybody may read that,
-/// except under hidepid; who cannot be seen is not told of. Threads count too: kill(2) knows their numbers as well.
+/// Returns the processes in child pid namespaces: a map from each number there to the numbers here (`NSpid` of
+/// proc_pid_status(5), which has one number for each namespace, ours first).
+///
+/// Every user may read these numbers, except under hidepid. Processes that are hidden are missing from the result. The
+/// numbers of threads are included, because kill(2) accepts them too.
 pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     if rule!("foreign-proc-shows-no-container", !shows_our_processes()) {
-        return Err(io::Error::other("/proc is not that of this pid namespace"));
+        return Err(io::Error::other("/proc does not show this pid namespace"));
     }
-    let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
-    // A process that was there before this began is met: they are listed in the order of their numbers.
-    for here in listed(Path::new("/proc"))? {
-        if numbers_there(&PathBuf::from(format!("/proc/{here}")))?.is_empty() {
+    let mut outer_pids: HashMap<u32, Vec<u32>> = HashMap::new();
+    // Processes are listed in the order of their numbers, so every process that existed before this call is found.
+    for outer in numeric_names(Path::new("/proc"))? {
+        if inner_pids(&PathBuf::from(format!("/proc/{outer}")))?.is_empty() {
             continue;
         }
-        let threads = match listed(&task(here)) {
-            Err(error) if has_ended(&error) || is_hidden(&error) => continue,
+        let threads = match numeric_names(&task_dir(outer)) {
+            Err(error) if has_ended(&error) || is_denied(&error) => continue,
             threads => threads?,
         };
-        for thread in rule!("threads-have-numbers-too", threads, without: vec![here]) {
-            for there in numbers_there(&task(here).join(thread.to_string()))? {
-                known.entry(there).or_default().push(here);
+        for thread in rule!("threads-have-numbers-too", threads, without: vec![outer]) {
+            for inner in inner_pids(&task_dir(outer).join(thread.to_string()))? {
+                outer_pids.entry(inner).or_default().push(outer);
             }
         }
     }
-    Ok(known)
+    Ok(outer_pids)
 }
 
-/// By which numbers the process or thread at `at` goes below our namespace.
-fn numbers_there(at: &Path) -> io::Result<Vec<u32>> {
+/// Returns the numbers of the process or thread at `at` in child namespaces of ours.
+fn inner_pids(at: &Path) -> io::Result<Vec<u32>> {
     match fs::read(at.join("status")) {
-        Ok(status) => Ok(numbers(&status).skip(1).collect()),
-        Err(error) if has_ended(&error) || is_hidden(&error) => Ok(Vec::new()),
+        Ok(status) => Ok(namespace_pids(&status).skip(1).collect()),
+        Err(error) if has_ended(&error) || is_denied(&error) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// Whether something of `/proc` may not be read by us (hidepid, a profile).
-fn is_hidden(error: &io::Error) -> bool {
+/// Reports whether a file of `/proc` could not be read for lack of permission (hidepid, a security profile).
+fn is_denied(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// Whether something of `/proc` could not be read because its process has ended.
+/// Reports whether a file of `/proc` could not be read because its process has ended.
 fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether no thread of the process `pid` is left but its first, for all that can be known.
+/// Reports whether the process `pid` has at most one thread. If its threads cannot be listed for any reason but its
+/// end, the answer is `false`.
 fn is_its_last_thread(pid: u32) -> bool {
-    match listed(&task(pid)) {
+    match numeric_names(&task_dir(pid)) {
         Ok(threads) => threads.len() < 2,
         Err(error) => has_ended(&error),
     }
 }
 
-/// The numbers of the line `NSpid`.
-fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
+/// Returns the numbers of the line `NSpid`.
+fn namespace_pids(status: &[u8]) -> impl Iterator<Item = u32> {
     let line = status
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"NSpid:"));
@@ -403,18 +411,18 @@ fn numbers(status: &[u8]) -> impl Iterator<Item = u32> {
     numbers.filter_map(|number| number.parse().ok())
 }
 
-fn task(pid: u32) -> PathBuf {
+fn task_dir(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/task"))
 }
 
-/// What the process `pid` of the user `uid` calls itself (proc_pid_comm(5): its first 15 bytes);
-/// `None` if there is no such process, or if it is one of the kernel's own.
+/// Returns the name of the process `pid` of the user `uid` (proc_pid_comm(5): its first 15 bytes). Returns `None` if
+/// there is no such process, and for threads of the kernel.
 pub(super) fn writer_name(pid: u32, uid: u32) -> Option<String> {
     let at = PathBuf::from(format!("/proc/{pid}"));
-    let is_its = fs::metadata(&at).is_ok_and(|meta| meta.uid() == uid);
-    // Threads of the kernel have no memory of their own, and so no command line.
+    let has_uid = fs::metadata(&at).is_ok_and(|meta| meta.uid() == uid);
+    // Threads of the kernel have no memory of their own, so they have no command line.
     let has_memory = fs::read(at.join("cmdline")).is_ok_and(|line| !line.is_empty());
-    (is_its && has_memory && shows_our_processes()).then(|| comm(&at))
+    (has_uid && has_memory && shows_our_processes()).then(|| comm(&at))
 }
 
 fn comm(process: &Path) -> String {
@@ -427,13 +435,13 @@ struct ProcessStat {
     state: char,
     /// `PF_…` of linux/sched.h.
     flags: u32,
-    /// When it started, in ticks of the boot clock.
+    /// The start time, in ticks of the boot clock.
     started: u64,
 }
 
 impl ProcessStat {
-    /// The command name before the rest may hold spaces and parentheses.
-    fn read(stat: &[u8]) -> Option<ProcessStat> {
+    /// Parses the fields after the command name, which may contain spaces and parentheses.
+    fn parse(stat: &[u8]) -> Option<ProcessStat> {
         let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
         let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
@@ -450,36 +458,39 @@ impl ProcessStat {
     }
 }
 
-/// Whether a process that started at `ticks` of the boot clock did so after `moment`.
+/// Reports whether a process that started at `ticks` of the boot clock started after `moment`.
 ///
-/// The boot clock runs through a suspend, ours does not. All time slept so far is added to `moment`,
-/// also what was slept after it: that moves `moment` too late rather than too early, and keeps.
+/// The boot clock runs during a suspend, and our clock does not. The time of all suspends is added to `moment`, also of
+/// suspends after it. So `moment` may become too late, but not too early, and the temp is kept in doubt.
 fn started_after(ticks: u64, moment: Mono) -> bool {
     let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let boot = Duration::new(
         u64::try_from(boot.tv_sec).unwrap_or(0),
         u32::try_from(boot.tv_nsec).unwrap_or(0),
     );
-    let slept = boot.saturating_sub(clock::mono().since_boot());
-    let moment = moment.since_boot() + slept;
+    let suspended = boot.saturating_sub(clock::mono().since_boot());
+    let moment = moment.since_boot() + suspended;
     let rate = rustix::param::clock_ticks_per_second();
     let Some(started) = ticks.checked_mul(1_000).and_then(|ms| ms.checked_div(rate)) else {
         return false;
     };
-    // A second of doubt covers the coarseness of both.
+    // The second covers the limited precision of both clocks.
     Duration::from_millis(started) > moment + Duration::from_secs(1)
 }
 
-/// Whether somebody holds a BSD or POSIX lock on it, as far as the open file says so.
+/// Returns whether another process holds a BSD or POSIX lock on the file, as far as the open file shows it. `None`: it
+/// does not show it.
 pub(super) fn is_locked(leased: Option<&LeasedFile>) -> Option<bool> {
     let leased = leased?;
-    // Nobody else can, and what is seen is our own.
-    let not = leased.locked.then_some(false);
-    not.or_else(|| has_posix_lock(leased.file()).ok().filter(|locked| *locked))
+    // While this process holds the lock, no other process can, and the lock that is visible is ours.
+    let ours = leased.locked.then_some(false);
+    ours.or_else(|| has_posix_lock(leased.file()).ok().filter(|locked| *locked))
 }
 
-/// The files that `/proc/locks` tells to be locked. It gives a page at a time, and where a lock ends between two
-/// of them, another one is left out (measured on Linux 6.18): then it is read several times.
+/// Returns the files that are locked according to `/proc/locks`.
+///
+/// The kernel returns the table one page at a time. If a lock is released between two pages, another lock may be left
+/// out (measured on Linux 6.18). So a table of several pages is read several times.
 pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     const READINGS: usize = 4;
     let mut locked = Vec::new();
@@ -497,7 +508,7 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
         locked.extend(
             String::from_utf8_lossy(&table)
                 .lines()
-                .filter_map(locked_file),
+                .filter_map(parse_lock),
         );
         if pages < 2 {
             break;
@@ -508,15 +519,16 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     Ok(locked)
 }
 
-/// Whether somebody else holds a POSIX lock on it. The question is that of an open file which holds none: so
-/// those of this process count too; but it loses them when it closes the file, as each look does (fcntl(2)).
+/// Reports whether any process holds a POSIX lock on `file`. The kernel is asked for conflicts with an OFD lock, so
+/// POSIX locks of this process count too. But a process loses them when it closes the file, which each look does
+/// (fcntl(2)).
 fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
-    let found = lock_range(file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
+    let found = lock_whole_file(file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
     Ok(found != libc::F_UNLCK)
 }
 
-/// `command` of fcntl(2) with a lock of the sort `kind` on all of the file. The kind that comes back.
-fn lock_range(
+/// Calls fcntl(2) with `command` and a lock of type `kind` on the whole file. Returns the type that the kernel reports.
+fn lock_whole_file(
     file: BorrowedFd<'_>,
     command: libc::c_int,
     kind: libc::c_int,
@@ -535,17 +547,17 @@ fn lock_range(
     }
 }
 
-/// Whether the table of locks may mean by `listed` the device that stat(2) calls `dev`.
+/// Reports whether the device number `listed` in the table of locks may be the device `dev` of stat(2).
 ///
-/// Where a file system has no device of its own (btrfs, with a number for each subvolume) stat(2) may give another
-/// number than the table. Two files of one number are taken for one then, which keeps.
+/// On a file system without a device of its own (btrfs, with a number for each subvolume) stat(2) may report another
+/// number than the table. In that case two files with the same inode number count as one file, so the temp is kept.
 pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
     rule!("lock-disk-has-two-numbers", rustix::fs::major(dev) == 0) || listed == dev
 }
 
-/// The file that a line of `/proc/locks` tells of (proc_locks(5)): number, `->` if it is waited for, kind,
+/// Parses the file in a line of `/proc/locks` (proc_locks(5)): number, `->` if a process waits for the lock, kind,
 /// ADVISORY, READ or WRITE, pid, `major:minor:inode`.
-fn locked_file(line: &str) -> Option<FileId> {
+fn parse_lock(line: &str) -> Option<FileId> {
     let mut words = line
         .split_ascii_whitespace()
         .skip(1)
@@ -558,49 +570,49 @@ fn locked_file(line: &str) -> Option<FileId> {
     })
 }
 
-/// Walks over all processes and notes who has one of `wanted` open or mapped.
+/// Scans all processes for those that have one of `wanted` open or mapped.
 ///
-/// `reach` says how to compare: on overlayfs a mapping may carry the device number of a layer
-/// below, so the inode number alone makes a file doubtful there. It names nobody: strangers hold files with
-/// the same number.
+/// With [`LeaseCoverage::OpensOnly`] (overlayfs) a mapping may have the device number of a lower layer. A file whose
+/// inode number alone matches is uncertain then. Its process is not reported as a holder, because other files have the
+/// same number.
 #[must_use]
-pub fn scan_processes(wanted: &[FileId], reach: LeaseCoverage) -> ProcessScan {
+pub fn scan_processes(wanted: &[FileId], coverage: LeaseCoverage) -> ProcessScan {
     let mut walk = ProcessWalk {
         wanted: by_number(wanted),
-        any_device: reach == LeaseCoverage::OpensOnly,
+        any_device: coverage == LeaseCoverage::OpensOnly,
         holders: HashMap::new(),
-        doubtful: HashSet::new(),
+        uncertain: HashSet::new(),
         complete: rule!("walk-must-see-all-processes", sees_every_process(), without: true),
     };
     let mut walked = HashSet::new();
-    // A process that was forked behind the reading position is found by reading again. Who forks
-    // faster than this reads leaves the walk incomplete.
+    // A process that was forked behind the reading position is found by listing again. If processes fork faster than
+    // this, the walk is incomplete.
     for round in 0..4 {
-        let Ok(mut news) = listed(Path::new("/proc")) else {
+        let Ok(mut pids) = numeric_names(Path::new("/proc")) else {
             walk.complete = rule!("no-list-clears-no-file", false, without: walk.complete);
             break;
         };
-        // At the least we are there ourselves.
-        walk.complete &= !news.is_empty();
-        news.retain(|pid| walked.insert(*pid));
-        if news.is_empty() {
+        // The list has at least this process.
+        walk.complete &= !pids.is_empty();
+        pids.retain(|pid| walked.insert(*pid));
+        if pids.is_empty() {
             break;
         }
         if round == 3 {
             walk.complete = false;
         }
-        for pid in news {
-            walk.process(pid);
+        for pid in pids {
+            walk.scan_process(pid);
         }
     }
     if rule!("foreign-proc-names-no-holder", !shows_our_processes()) {
-        // The numbers there are other processes' here.
+        // The pids in this `/proc` are those of another namespace.
         let held = walk.holders.drain().map(|(file, _)| file);
-        walk.doubtful.extend(held);
+        walk.uncertain.extend(held);
     }
     ProcessScan {
         holders: walk.holders,
-        doubtful: walk.doubtful,
+        uncertain: walk.uncertain,
         complete: walk.complete,
     }
 }
@@ -614,39 +626,40 @@ fn by_number(wanted: &[FileId]) -> HashMap<u64, Vec<FileId>> {
 }
 
 struct ProcessWalk {
-    /// By inode number; files on several devices may share one.
+    /// The requested files, by inode number. Files on several devices may have the same number.
     wanted: HashMap<u64, Vec<FileId>>,
+    /// A file with a requested inode number on another device is uncertain.
     any_device: bool,
     holders: HashMap<FileId, Vec<Holder>>,
-    doubtful: HashSet<FileId>,
+    uncertain: HashSet<FileId>,
     complete: bool,
 }
 
-/// What one process holds of what is wanted.
+/// The requested files that one process uses.
 #[derive(Default)]
 struct HeldFiles {
     certain: HashSet<FileId>,
-    /// Files with the number of a wanted one, on another device.
+    /// The requested files with the same number as a used file on another device.
     doubtful: HashSet<FileId>,
 }
 
 impl ProcessWalk {
-    fn process(&mut self, pid: u32) {
+    fn scan_process(&mut self, pid: u32) {
         let at = PathBuf::from(format!("/proc/{pid}"));
         let mut held = HeldFiles::default();
-        let (mut examined, has_memory) = self.look_into(pid, &at, &mut held);
+        let (mut examined, has_memory) = self.examine(pid, &at, &mut held);
         if rule!("walk-asks-other-threads", !has_memory) {
-            // A kernel thread, or a process whose first thread has ended: the others may live on, and
-            // only they show what it has.
-            let threads = listed(&at.join("task"));
+            // This is a thread of the kernel, or a process whose main thread has ended. The other threads may still be
+            // running, and only they show the files of the process.
+            let threads = numeric_names(&at.join("task"));
             examined &= threads.as_ref().err().is_none_or(has_ended);
             for thread in threads.unwrap_or_default() {
                 let thread = at.join("task").join(thread.to_string());
-                examined &= self.look_into(pid, &thread, &mut held).0;
+                examined &= self.examine(pid, &thread, &mut held).0;
             }
         }
         self.complete &= examined;
-        self.doubtful.extend(held.doubtful);
+        self.uncertain.extend(held.doubtful);
         if held.certain.is_empty() {
             return;
         }
@@ -660,17 +673,19 @@ impl ProcessWalk {
         }
     }
 
-    /// Notes what the process or thread at `at` holds. Says whether all of it could be examined, and
-    /// whether it has any memory.
-    fn look_into(&self, pid: u32, at: &Path, held: &mut HeldFiles) -> (bool, bool) {
-        // Our own descriptors are those that we ask with; our mappings are not.
+    /// Adds the files that the process or thread at `at` uses to `held`. Returns whether it could be examined
+    /// completely, and whether it has any memory.
+    fn examine(&self, pid: u32, at: &Path, held: &mut HeldFiles) -> (bool, bool) {
+        // The descriptors of this process are the ones that this check itself uses. Its mappings are not.
         let fds = match pid == std::process::id() {
             true => Ok(()),
-            false => self.descriptors(at, held),
+            false => self.scan_descriptors(at, held),
         };
         let maps = match pid == std::process::id() {
-            true => rule!("walk-sees-our-mappings", self.mappings(at, held), without: Ok(true)),
-            false => self.mappings(at, held),
+            true => {
+                rule!("walk-sees-our-mappings", self.scan_mappings(at, held), without: Ok(true))
+            }
+            false => self.scan_mappings(at, held),
         };
         let has_memory = *maps.as_ref().unwrap_or(&false);
         let is_examined = |answer: io::Result<()>| match answer {
@@ -680,8 +695,8 @@ impl ProcessWalk {
         (is_examined(fds) && is_examined(maps.map(drop)), has_memory)
     }
 
-    /// Somebody has the file with these numbers.
-    fn meet(&self, dev: u64, ino: u64, held: &mut HeldFiles) {
+    /// Records that the process uses the file with these numbers.
+    fn record_use(&self, dev: u64, ino: u64, held: &mut HeldFiles) {
         for file in self.wanted.get(&ino).into_iter().flatten() {
             if file.dev == dev {
                 held.certain.insert(*file);
@@ -691,12 +706,12 @@ impl ProcessWalk {
         }
     }
 
-    fn descriptors(&self, process: &Path, held: &mut HeldFiles) -> io::Result<()> {
+    fn scan_descriptors(&self, process: &Path, held: &mut HeldFiles) -> io::Result<()> {
         for entry in fs::read_dir(process.join("fd"))? {
             match fs::metadata(entry?.path()) {
                 Ok(meta) => rule!(
                     "descriptors-make-holders",
-                    self.meet(meta.dev(), meta.ino(), held),
+                    self.record_use(meta.dev(), meta.ino(), held),
                     without: (),
                 ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -706,8 +721,9 @@ impl ProcessWalk {
         Ok(())
     }
 
-    /// Lines of `/proc/PID/maps`: range, permissions, offset, `major:minor`, inode, path.
-    fn mappings(&self, process: &Path, held: &mut HeldFiles) -> io::Result<bool> {
+    /// Records the mapped files. Returns whether the process has any mapping. The lines of `/proc/PID/maps` have range,
+    /// permissions, offset, `major:minor`, inode and path.
+    fn scan_mappings(&self, process: &Path, held: &mut HeldFiles) -> io::Result<bool> {
         let maps = fs::read(process.join("maps"))?;
         for line in maps.split(|&b| b == b'\n') {
             let mut words = line.split(|&b| b == b' ').filter(|w| !w.is_empty());
@@ -716,7 +732,7 @@ impl ProcessWalk {
                 .next()
                 .and_then(|w| std::str::from_utf8(w).ok()?.parse().ok());
             if let (Some(dev), Some(ino)) = (device, inode) {
-                self.meet(dev, ino, held);
+                self.record_use(dev, ino, held);
             }
         }
         Ok(!maps.is_empty())
@@ -729,8 +745,8 @@ fn device_number(word: &[u8]) -> Option<u64> {
     Some(rustix::fs::makedev(number(major)?, number(minor)?))
 }
 
-/// The numbers among the names in a folder of `/proc`: all of them, or an error.
-fn listed(folder: &Path) -> io::Result<Vec<u32>> {
+/// Returns all names in a folder of `/proc` that are numbers.
+fn numeric_names(folder: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
         numbers.extend(
@@ -743,36 +759,38 @@ fn listed(folder: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Whether this process is root in the first pid and user namespaces: in any other it sees only a
-/// part of the processes, without an error.
+/// Reports whether this process is root in the initial pid and user namespaces. In any other namespace it sees only
+/// some of the processes, without an error.
 fn sees_every_process() -> bool {
     rustix::process::geteuid().is_root()
-        && is_first_namespace("pid", FIRST_PIDS)
-        && is_first_namespace("user", FIRST_USERS)
+        && is_namespace("pid", INITIAL_PID_NAMESPACE)
+        && is_namespace("user", INITIAL_USER_NAMESPACE)
 }
 
-/// `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` of linux/proc_ns.h.
-const FIRST_PIDS: u64 = 0xEFFF_FFFC;
-const FIRST_USERS: u64 = 0xEFFF_FFFD;
+/// `PROC_PID_INIT_INO` of linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// `PROC_USER_INIT_INO` of linux/proc_ns.h.
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
-fn is_first_namespace(kind: &str, number: u64) -> bool {
+fn is_namespace(kind: &str, number: u64) -> bool {
     fs::metadata(format!("/proc/self/ns/{kind}")).is_ok_and(|meta| meta.ino() == number)
 }
 
 /// The extended attribute that marks a restored file.
 pub(super) const RESTORED: &str = "user.orphand.restored";
 
-/// The extended attribute of a directory in a quarantine that says which directory its files lay in.
+/// The extended attribute of a directory in a quarantine that names the original directory of its files.
 pub const ORIGIN: &str = "user.orphand.origin";
 
-/// Puts the extended attribute `name` on `file`.
+/// Sets the extended attribute `name` of `file`.
 pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
     Ok(rustix::fs::fsetxattr(file, name, mark, flags)?)
 }
 
-/// The extended attribute `name` of `file`, if it bears one, or could.
-pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
+/// Returns the extended attribute `name` of `file`. Returns `None` if the file has none, or if the file system has no
+/// extended attributes.
+pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut found = [0; 128];
     match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
@@ -786,7 +804,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_locks() {
+    fn lines_of_the_lock_table_are_parsed() {
         for (line, want) in [
             (
                 "1: POSIX  ADVISORY  WRITE 708 08:01:123 0 EOF",
@@ -812,12 +830,12 @@ mod tests {
                 dev: rustix::fs::makedev(major, minor),
                 ino,
             });
-            assert_eq!(locked_file(line), want, "{line}");
+            assert_eq!(parse_lock(line), want, "{line}");
         }
     }
 
     #[test]
-    fn numbers_in_other_namespaces() {
+    fn pids_of_all_namespaces_are_parsed() {
         for (status, want) in [
             ("Name:\tx\nNSpid:\t4711\nNSpgid:\t4711\t9\n", &[4711][..]),
             ("Name:\tx\nNSpid:\t4711\t7\nNSpgid:\t4711\t8\n", &[4711, 7]),
@@ -826,7 +844,7 @@ mod tests {
             ("NSpid:\n", &[]),
             ("", &[]),
         ] {
-            let found: Vec<u32> = numbers(status.as_bytes()).collect();
+            let found: Vec<u32> = namespace_pids(status.as_bytes()).collect();
             assert_eq!(found, want, "{status:?}");
         }
     }

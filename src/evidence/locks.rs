@@ -1,4 +1,4 @@
-//! What the kernel's table of locks says of a file: for words. That it says nothing proves nothing.
+//! Caches the kernel's table of locks, for messages. A missing entry proves nothing.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,36 +8,36 @@ use crate::clock;
 use crate::decide::observation::Fingerprint;
 use crate::decide::time::Mono;
 
-/// Which files are locked, as it was a moment ago. The table is the machine's, and may be long (5 to 16 ms for
-/// 3,000 locks, measured on Linux 6.18): one reading answers for all that is looked at in the meantime.
+/// The files that were locked when the table was read last. The table is the one of the whole machine and may be long
+/// (reading 3,000 locks takes 5 to 16 ms, measured on Linux 6.18), so one reading is used for several files.
 #[derive(Debug, Default)]
-pub struct Locks(Mutex<Table>);
+pub struct Locks(Mutex<LockTable>);
 
 #[derive(Debug, Default)]
-struct Table {
-    /// Until when it is not read again.
+struct LockTable {
+    /// The time until which the table is not read again.
     until: Mono,
-    /// By the number of the file, the devices.
+    /// The devices of the locked files, by inode number.
     files: HashMap<u64, Vec<u64>>,
 }
 
-/// So many times as long as a reading took, it is not read again.
-const SPARING: u32 = 9;
+/// A reading is reused for this multiple of the time that it took.
+const REUSE_FACTOR: u32 = 9;
 
 impl Locks {
-    /// Whether `file` is seen to be locked, or somebody to wait for a lock on it.
+    /// Reports whether the table shows a lock on `file`, or a process that waits for one.
     #[must_use]
-    pub fn tell_of(&self, file: &Fingerprint) -> bool {
+    pub fn is_locked(&self, file: &Fingerprint) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::mono();
         if table.until <= now {
             table.files = by_number(system::locked_files().unwrap_or_default());
             let read = clock::mono();
-            table.until = read.after(read.since(now) * SPARING);
+            table.until = read.after(read.since(now) * REUSE_FACTOR);
         }
-        let is_it = |device: &u64| system::may_be_device(*device, file.dev);
+        let matches = |device: &u64| system::may_be_device(*device, file.dev);
         let devices = table.files.get(&file.ino);
-        devices.is_some_and(|devices| devices.iter().any(is_it))
+        devices.is_some_and(|devices| devices.iter().any(matches))
     }
 }
 
@@ -56,10 +56,10 @@ mod tests {
     use crate::decide::time::Wall;
 
     #[test]
-    fn which_files_it_tells_of() {
+    fn locked_files_are_found_by_inode_and_device() {
         let dev = rustix::fs::makedev;
         let locked = [(dev(8, 1), 123), (dev(0, 0x27), 77)].map(|(dev, ino)| FileId { dev, ino });
-        let locks = Locks(Mutex::new(Table {
+        let locks = Locks(Mutex::new(LockTable {
             until: Mono(u64::MAX),
             files: by_number(locked.to_vec()),
         }));
@@ -83,7 +83,7 @@ mod tests {
                 links: 1,
                 uid: 0,
             };
-            assert_eq!(locks.tell_of(&file), want, "{what}");
+            assert_eq!(locks.is_locked(&file), want, "{what}");
         }
     }
 }

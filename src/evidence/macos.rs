@@ -1,16 +1,16 @@
-//! Evidence on macOS: a walk over the processes shows holders, and where the kernel refuses to
-//! remove the name of a file in use, that refusal is the proof. Type-checked only, never run; see
-//! docs/platforms.md.
+//! Evidence on macOS. A walk over the processes shows the holders of a file. If the kernel refuses to remove the name
+//! of a file in use, a removal that succeeds proves that the file was unused. This code is type-checked but was never
+//! run; see docs/platforms.md.
 //!
-//! What it rests on was read in XNU (xnu-11417, macOS 15.4; later ones where named):
+//! It relies on facts from the source of XNU (xnu-11417, macOS 15.4, or the version that is named):
 //!
-//! - `F_SETLEASE` is there since macOS 14, but needs an entitlement of Apple's. Not for us.
-//! - `unlinkat(AT_NODELETEBUSY)`, since macOS 26.0, fails with EBUSY while anybody has the file
-//!   open or mapped, event listeners excepted. Older kernels answer EINVAL before any look-up. The
-//!   check itself is the file system's, so it is tried out, and believed only where it was tried.
-//! - `proc_pidinfo` and its siblings answer EPERM for another uid's process, unless we are root.
-//!   They say nothing of a descriptor in flight over a socket or in a Mach message. The walk asks
-//!   one process after the other, not all of them at one instant.
+//! - `F_SETLEASE` exists since macOS 14, but it needs an entitlement from Apple, which orphand does not have.
+//! - `unlinkat(AT_NODELETEBUSY)`, since macOS 26.0, fails with EBUSY while any process has the file open or mapped,
+//!   except as an event listener. Older kernels fail with EINVAL before any look-up. The file system itself makes this
+//!   check, so it is tried first, and used only on the type of file system where the trial succeeded.
+//! - `proc_pidinfo` and similar functions fail with EPERM for a process of another uid, unless the caller is root. They
+//!   do not show a descriptor in flight over a socket or in a Mach message. The walk examines one process after the
+//!   other, and not all of them at the same time.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr, c_int, c_uint, c_void};
@@ -34,27 +34,27 @@ use crate::decide::observation::{Holder, UseState};
 use crate::decide::time::Mono;
 use crate::look::Dir;
 
-/// Opens a file whose type is known to be regular, in order to ask who else has it.
+/// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
-/// `O_EVTONLY` makes it an event listener's descriptor: the kernel does not count it as a use of
-/// the file, so it can stay open while the file is removed, and it does not keep a volume from
-/// being ejected. It needs the right to read, like any other. Extended attributes and locks can
-/// be read through it (fgetxattr and `F_GETLK` ask the vnode and our credentials, and do not look
-/// at what the descriptor was opened for).
+/// `O_EVTONLY` makes the descriptor one of an event listener. The kernel does not count it as a use of the file, so it
+/// can stay open while the file is removed, and it does not prevent the ejection of a volume. It needs the right to
+/// read, like any other descriptor. Extended attributes and locks can be read through it: fgetxattr and `F_GETLK` check
+/// the vnode and our credentials, and not the mode of the descriptor.
 ///
-/// `RACE:` between the look that said *regular* and this call the name may come to stand for a
-/// FIFO or a device. `O_NONBLOCK` and `O_NOCTTY` make a FIFO and a terminal harmless; worst case: a
-/// device special file is opened and closed, or a file whose bytes are elsewhere is fetched.
-pub fn open_to_ask(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+/// `RACE:` between the observation and this call the name may be given to a FIFO or a device. `O_NONBLOCK` and
+/// `O_NOCTTY` make a FIFO and a terminal harmless. Worst case: a device special file is opened and closed, or a file
+/// whose data is not on this disk is fetched.
+pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(
         dir.fd(),
         name,
-        listening(),
+        listener_flags(),
         Mode::empty(),
     )?)
 }
 
-fn listening() -> OFlags {
+/// Returns the flags of an event listener's descriptor.
+fn listener_flags() -> OFlags {
     OFlags::RDONLY
         | OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned())
         | OFlags::NOFOLLOW
@@ -63,134 +63,135 @@ fn listening() -> OFlags {
         | OFlags::CLOEXEC
 }
 
-/// Asks who holds files. It keeps the last walk over the processes for a moment: one walk answers
-/// for all the files that are looked at together.
+/// Checks whether files are used. It stores the last walk over the processes for a moment, so that one walk is enough
+/// for all files that are checked together.
 #[derive(Debug, Default)]
 pub struct LeaseThread {
     walks: Arc<Walks>,
 }
 
 impl LeaseThread {
-    /// Has not walked yet.
+    /// Creates a value without a walk.
     #[must_use]
     pub fn new() -> LeaseThread {
         LeaseThread::default()
     }
 
-    /// Asks whether anybody else has `file` open or mapped.
+    /// Checks whether any other process has `file` open or mapped.
     ///
-    /// [`UseState::InUse`] is certain. [`UseState::Unused`] is only worth what [`macos_hold::use_state`] says, and
-    /// comes out of a walk that may be a moment old: it allows the claim, and everything that
-    /// counts is asked after that ([`LeasedFile::acquire`], and the removal itself).
+    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_hold::use_state`]
+    /// describes, and may come from a walk that is a moment old. It allows the claim. The decisive checks come after
+    /// the claim ([`LeasedFile::acquire`], and the removal itself).
     #[must_use]
     pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
-        // The file is looked for under the numbers that the process tables themselves give it.
+        // The walk compares files by the numbers that the process tables report for this descriptor.
         let id = vnode_of(own_pid(), file.as_raw_fd())
             .map(|seen| seen.file())
             .ok();
         let kernel_refuses = type_of_file_system(file.as_fd())
-            .is_some_and(|here| refusing_file_system() == Some(here));
+            .is_some_and(|kind| refusing_file_system() == Some(kind));
         let mut leased = LeasedFile {
             file,
             walks: Arc::clone(&self.walks),
             id,
             kernel_refuses,
-            let_go: None,
+            released: None,
         };
         (leased.acquire(), leased)
     }
 
-    /// Asks the same of a file that was asked about before. As for the first question, a walk counts
-    /// that another file was answered by.
+    /// Checks a file again that was checked before. A walk that was made for another file may be used, as for the first
+    /// check.
     pub fn lease_again(&self, leased: &mut LeasedFile) -> UseState {
-        leased.let_go = None;
+        leased.released = None;
         leased.acquire()
     }
 }
 
-/// An open file, and what can be asked about its holders. Nothing is held that could delay anybody.
+/// An open file, whose use can be checked. It holds no lease and no lock, so it delays no other process.
 #[derive(Debug)]
 pub struct LeasedFile {
     file: OwnedFd,
     walks: Arc<Walks>,
     id: Option<FileId>,
     kernel_refuses: bool,
-    let_go: Option<Instant>,
+    /// The time of the last [`LeasedFile::release`].
+    released: Option<Instant>,
 }
 
 impl LeasedFile {
-    /// Asks again. After [`LeasedFile::release`] only a walk that began later than that counts.
+    /// Checks the file again. After [`LeasedFile::release`], only a walk that began later is used.
     pub fn acquire(&mut self) -> UseState {
-        self.look(self.let_go)
+        self.check(self.released)
     }
 
-    /// Nothing stands in anybody's way here that could have been broken since the last question,
-    /// and to walk once more for each of a batch would keep all of them from their names for that
-    /// long (a walk takes a tenth of a second or more). So it is not asked here: one walk that
-    /// begins after the last claim of the batch answers for all ([`LeasedFile::acquire`]).
+    /// Returns [`UseState::Unused`] without a check. There is no lease that could have been broken since the last
+    /// check. A walk for each file of a batch would keep all of them without their names for that time (a walk takes a
+    /// tenth of a second or more). Instead, one walk that begins after the last claim of the batch serves all files
+    /// ([`LeasedFile::acquire`]).
     #[must_use]
     pub fn still_held(&self) -> UseState {
         UseState::Unused
     }
 
-    /// Whether somebody else holds a BSD or POSIX lock on it.
+    /// Returns whether another process holds a BSD or POSIX lock on the file.
     ///
-    /// RACE: one may be taken right after this; worst case: a file goes by the user's wish that was locked a
-    /// moment before.
+    /// RACE: a lock may be taken right after this call. Worst case: on the user's request a file is removed that was
+    /// locked a moment before.
     ///
     /// # Errors
     ///
-    /// The kernel does not say.
+    /// The kernel reports an error.
     pub fn lock(&mut self) -> io::Result<bool> {
         is_locked_by_others(self.file())
     }
 
-    /// From now on only a new walk counts.
+    /// Ensures that the next check uses a new walk.
     pub fn release(&mut self) {
-        self.let_go = Some(Instant::now());
+        self.released = Some(Instant::now());
     }
 
-    /// The file.
+    /// Returns the open file.
     #[must_use]
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
-    /// The flags with which the kernel refuses to remove this file's name while it is in use; none
-    /// where it does not.
-    pub(crate) fn unless_busy(&self) -> Option<AtFlags> {
+    /// Returns the flags with which the kernel refuses to remove the name of this file while it is in use. Returns
+    /// `None` if the kernel does not refuse it.
+    pub(crate) fn removal_flags(&self) -> Option<AtFlags> {
         self.kernel_refuses.then_some(NO_DELETE_BUSY)
     }
 
-    /// Whether the kernel itself refuses to remove this file's name while it is in use. Where it
-    /// does not, a walk over the processes is all there is.
+    /// Reports whether the kernel itself refuses to remove the name of this file while it is in use. Otherwise a walk
+    /// over the processes is the only evidence.
     #[must_use]
-    pub fn is_the_kernels(&self) -> bool {
+    pub fn is_proven_by_kernel(&self) -> bool {
         self.kernel_refuses
     }
 
-    /// Whether a walk that began after [`LeasedFile::release`], or, where nothing was let go of, one that
-    /// begins now, proves that nobody holds it.
-    pub(crate) fn is_still_free(&self) -> bool {
-        let since = self.let_go.unwrap_or_else(Instant::now);
-        self.look(Some(since)) == UseState::Unused
+    /// Reports whether a walk that began after [`LeasedFile::release`] proves that no process uses the file. Without a
+    /// release, a new walk begins now.
+    pub(crate) fn is_still_unused(&self) -> bool {
+        let since = self.released.unwrap_or_else(Instant::now);
+        self.check(Some(since)) == UseState::Unused
     }
 
-    fn look(&self, since: Option<Instant>) -> UseState {
+    fn check(&self, since: Option<Instant>) -> UseState {
         let (Some(id), Ok(seen)) = (self.id, rustix::fs::fstat(&self.file)) else {
             return UseState::Unknown;
         };
-        let wanted = Wanted {
+        let request = WalkRequest {
             dev: id.dev,
             since,
-            // Before the claim, and where the kernel proves it later, a walk only spares a holder
-            // the loss of its name for a moment.
+            // Before the claim, and if the kernel proves it later, a walk only avoids that a holder loses the name of
+            // its file for a moment.
             thorough: since.is_some() && !self.kernel_refuses,
         };
-        let (held, examined) = self.walks.ask(wanted, id.ino);
+        let (held, examined) = self.walks.find(request, id.ino);
         macos_hold::use_state(&Facts {
             seen: held,
-            // Here it can only add a reason to keep.
+            // An error counts as not locked: a lock can only be one more reason to keep the file.
             locked: is_locked_by_others(self.file()).unwrap_or(false),
             examined,
             kernel_refuses: self.kernel_refuses,
@@ -202,19 +203,20 @@ impl LeasedFile {
     }
 }
 
-/// Whether the process whose pid a name carries is gone: there is none, or it is a zombie.
+/// Returns whether the process `pid`, whose number a temp's name carries, can have written the temp. The writer has
+/// ended if there is no such process, or if the process is a zombie.
 ///
-/// Start times are not compared. macOS keeps them by the wall clock (`p_start` is the time of day
-/// at the fork), and a clock that was set would make a live writer younger than its own temp.
+/// Start times are not compared. macOS stores them by the wall clock (`p_start` is the time of day of the fork), and a
+/// clock that was set could make a live writer younger than its own temp.
 ///
-/// Nor can the kernel or launchd have written it. A process of another user can: it may have given up root since, or
-/// have given the file away.
+/// The kernel and launchd cannot have written the temp. A process of another user can: it may have given up root since
+/// then, or have given the file away.
 #[must_use]
 pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Writer::Alive(pid);
     };
-    // kill(2) succeeds for a zombie, as POSIX wants it.
+    // kill(2) succeeds for a zombie, as POSIX requires.
     if rustix::process::test_kill_process(process) == Err(Errno::SRCH) {
         return Writer::Gone(pid);
     }
@@ -225,27 +227,28 @@ pub fn writer(pid: u32, _: Option<Mono>) -> Writer {
     }
 }
 
-/// There are no pid namespaces here.
+/// Returns an empty map: macOS has no pid namespaces.
 pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     Ok(HashMap::new())
 }
 
-/// Not asked here: [`LeaseThread::ask`] has the open file, asks it, and answers [`UseState::Locked`] by itself.
+/// Returns `None`: [`LeaseThread::lease`] checks locks itself and returns [`UseState::Locked`].
 pub(super) fn is_locked(_: Option<&LeasedFile>) -> Option<bool> {
     None
 }
 
-/// There is no table of locks.
+/// Returns an empty list: macOS has no table of locks.
 pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     Ok(Vec::new())
 }
 
-/// One device, one number.
+/// Compares two device numbers. On macOS each device has only one number.
 pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
     listed == dev
 }
 
-/// `F_GETLK` tells of another process's POSIX lock and of anybody's flock(2).
+/// Returns whether another process holds a lock. `F_GETLK` reports a POSIX lock of another process, and a flock(2) of
+/// any process.
 fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
     let mut lock = libc::flock {
         l_start: 0,
@@ -261,8 +264,8 @@ fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Whether an access control list may let others write. "None" is told by ENOENT (acl_get_fd_np
-/// in Apple's Libc); any other answer counts as one.
+/// Reports whether the file may have an access control list, which could let other users write. ENOENT means that it
+/// has none (acl_get_fd_np in Apple's Libc). Any other error counts as a list.
 fn has_acl(file: BorrowedFd<'_>) -> bool {
     /// `ACL_TYPE_EXTENDED` of sys/acl.h.
     const EXTENDED: c_uint = 0x0000_0100;
@@ -271,7 +274,7 @@ fn has_acl(file: BorrowedFd<'_>) -> bool {
         fn acl_get_fd_np(fd: c_int, kind: c_uint) -> *mut c_void;
         fn acl_free(acl: *mut c_void) -> c_int;
     }
-    // SAFETY: the descriptor is open; what is returned is ours to free, once, if it is not null.
+    // SAFETY: the descriptor is open. A result that is not null belongs to the caller and is freed once.
     unsafe {
         let acl = acl_get_fd_np(file.as_raw_fd(), EXTENDED);
         if acl.is_null() {
@@ -287,54 +290,65 @@ fn has_acl(file: BorrowedFd<'_>) -> bool {
 /// `AT_NODELETEBUSY` of sys/fcntl.h, since macOS 26.0.
 const NO_DELETE_BUSY: AtFlags = AtFlags::from_bits_retain(0x4000);
 
-/// `f_fstypename` of statfs(2).
-type FileSystem = [libc::c_char; 16];
+/// The name of a file system's type: `f_fstypename` of statfs(2).
+type FileSystemType = [libc::c_char; 16];
 
-fn type_of_file_system(fd: BorrowedFd<'_>) -> Option<FileSystem> {
+fn type_of_file_system(fd: BorrowedFd<'_>) -> Option<FileSystemType> {
     rustix::fs::fstatfs(fd).ok().map(|seen| seen.f_fstypename)
 }
 
-/// What is known of the kernel's refusal.
-enum Tried {
-    /// It works on this type of file system, or nowhere.
-    Known(Option<FileSystem>),
-    /// It could not be tried: no room for a file of our own, or somebody had that open.
+/// The state of the trial whether the kernel refuses removals.
+enum RefusalTrial {
+    /// The kernel refuses removals on this type of file system. `None`: on no type.
+    Done(Option<FileSystemType>),
+    /// The trial was not possible, for example because the disk was full, or because another process had the trial file
+    /// open. Holds the time of the last attempt.
     NotYet(Option<Instant>),
 }
 
-/// The type of file system on which the kernel was seen to refuse, if there is one. It is tried
-/// once, in a folder of our own in `$TMPDIR`; until that comes to something, once a minute.
-fn refusing_file_system() -> Option<FileSystem> {
-    const AGAIN: Duration = Duration::from_secs(60);
-    static TRIED: Mutex<Tried> = Mutex::new(Tried::NotYet(None));
-    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-    match *tried {
-        Tried::Known(answer) => return answer,
-        Tried::NotYet(Some(last)) if last.elapsed() < AGAIN => return None,
-        Tried::NotYet(_) => {}
+/// Returns the type of file system on which a trial has shown that the kernel refuses removals. The trial is made once,
+/// in a private folder in `$TMPDIR`. If it was not possible, it is repeated at most once a minute.
+fn refusing_file_system() -> Option<FileSystemType> {
+    const RETRY: Duration = Duration::from_secs(60);
+    static TRIAL: Mutex<RefusalTrial> = Mutex::new(RefusalTrial::NotYet(None));
+    let mut trial = TRIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    match *trial {
+        RefusalTrial::Done(result) => return result,
+        RefusalTrial::NotYet(Some(last)) if last.elapsed() < RETRY => return None,
+        RefusalTrial::NotYet(_) => {}
     }
-    let answer = try_refusal();
-    match answer {
-        Ok(answer) => *tried = Tried::Known(answer),
-        Err(_) => *tried = Tried::NotYet(Some(Instant::now())),
+    let result = try_refusal();
+    match result {
+        Ok(result) => *trial = RefusalTrial::Done(result),
+        Err(_) => *trial = RefusalTrial::NotYet(Some(Instant::now())),
     }
-    answer.ok().flatten()
+    result.ok().flatten()
 }
 
-/// Tries on a file of our own what is relied on later: that the kernel refuses while the file is
-/// open, also while it is only mapped, and that an event listener's descriptor is no hindrance.
-/// One answer that is not as expected, and the flag is not used at all.
-fn try_refusal() -> rustix::io::Result<Option<FileSystem>> {
-    let folder = OwnFolder::make()?;
-    let Some(file_system) = type_of_file_system(folder.fd.as_fd()) else {
+/// Tries on a private file all that removals rely on: that the kernel refuses the removal while the file is open, and
+/// while it is only mapped, and that an event listener's descriptor does not prevent it. If one result is not as
+/// expected, the flag is not used at all.
+fn try_refusal() -> rustix::io::Result<Option<FileSystemType>> {
+    let folder = TrialFolder::create()?;
+    let Some(kind) = type_of_file_system(folder.fd.as_fd()) else {
         return Ok(None);
     };
-    let remove = || rustix::fs::unlinkat(&folder.fd, OwnFolder::FILE, NO_DELETE_BUSY);
+    let remove = || rustix::fs::unlinkat(&folder.fd, TrialFolder::FILE, NO_DELETE_BUSY);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = rustix::fs::openat(&folder.fd, OwnFolder::FILE, flags, Mode::RUSR | Mode::WUSR)?;
+    let open = rustix::fs::openat(
+        &folder.fd,
+        TrialFolder::FILE,
+        flags,
+        Mode::RUSR | Mode::WUSR,
+    )?;
     let mut open = std::fs::File::from(open);
     open.write_all(b"?").map_err(|_| Errno::NOSPC)?;
-    let _listener = rustix::fs::openat(&folder.fd, OwnFolder::FILE, listening(), Mode::empty())?;
+    let _listener = rustix::fs::openat(
+        &folder.fd,
+        TrialFolder::FILE,
+        listener_flags(),
+        Mode::empty(),
+    )?;
     if remove() != Err(Errno::BUSY) {
         return Ok(None);
     }
@@ -344,31 +358,31 @@ fn try_refusal() -> rustix::io::Result<Option<FileSystem>> {
         return Ok(None);
     }
     drop(mapping);
-    // A mapping's use of the file may end a little after munmap(2) returns.
+    // The kernel may release a mapping's use of the file a little after munmap(2) has returned.
     for _ in 0..20 {
         match remove() {
             Ok(()) => {
-                let left = rustix::fs::statat(&folder.fd, OwnFolder::FILE, AtFlags::empty());
-                return Ok((left.err() == Some(Errno::NOENT)).then_some(file_system));
+                let left = rustix::fs::statat(&folder.fd, TrialFolder::FILE, AtFlags::empty());
+                return Ok((left.err() == Some(Errno::NOENT)).then_some(kind));
             }
             Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(5)),
             Err(_) => return Ok(None),
         }
     }
-    // Somebody, a virus scanner say, has it open. That says nothing.
+    // Another process has the file open, for example a virus scanner. The trial has no result.
     Err(Errno::BUSY)
 }
 
-/// A folder of our own, closed to everybody else, that goes away with what it holds.
-struct OwnFolder {
+/// A private folder, which is removed with its file when the value is dropped.
+struct TrialFolder {
     path: PathBuf,
     fd: OwnedFd,
 }
 
-impl OwnFolder {
+impl TrialFolder {
     const FILE: &CStr = c"in-use";
 
-    fn make() -> rustix::io::Result<OwnFolder> {
+    fn create() -> rustix::io::Result<TrialFolder> {
         let number = crate::clock::mono().since_boot().as_nanos();
         let name = format!("orphand-try-{}-{number:x}", own_pid());
         let path = std::env::temp_dir().join(name);
@@ -378,7 +392,7 @@ impl OwnFolder {
             .map_err(|error| errno_of(&error))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(fd) => Ok(OwnFolder { path, fd }),
+            Ok(fd) => Ok(TrialFolder { path, fd }),
             Err(error) => {
                 clear(&path);
                 Err(error)
@@ -387,9 +401,9 @@ impl OwnFolder {
     }
 }
 
-impl Drop for OwnFolder {
+impl Drop for TrialFolder {
     fn drop(&mut self) {
-        let _ = rustix::fs::unlinkat(&self.fd, OwnFolder::FILE, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.fd, TrialFolder::FILE, AtFlags::empty());
         clear(&self.path);
     }
 }
@@ -405,7 +419,7 @@ impl Mapping {
     const LENGTH: usize = 1;
 
     fn of(file: BorrowedFd<'_>) -> rustix::io::Result<Mapping> {
-        // SAFETY: a new mapping at an address of the kernel's choice; nothing reads through it.
+        // SAFETY: this is a new mapping at an address that the kernel chooses, and nothing reads through it.
         let at = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -425,17 +439,18 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: address and length are those of a mapping that is unmapped here only.
+        // SAFETY: address and length are those of a mapping that is unmapped only here.
         unsafe { libc::munmap(self.0, Mapping::LENGTH) };
     }
 }
 
 // --- the walk --------------------------------------------------------------------------------
 
-/// How old a walk may be, and for how many times its own length, to answer one more question.
-/// The second bounds what looking at a steady trickle of temps costs: a fifth of one core.
+/// A walk is reused for this time, or for [`REUSE_FACTOR`] times its own duration if that is longer.
 const FRESH: Duration = Duration::from_millis(200);
-const TIMES: u32 = 5;
+/// The multiple of its duration for which a walk is reused. It limits the cost of a steady stream of temps to a fifth
+/// of one core.
+const REUSE_FACTOR: u32 = 5;
 
 /// The last walk.
 #[derive(Debug, Default)]
@@ -443,36 +458,36 @@ struct Walks {
     last: Mutex<Option<ProcessWalk>>,
 }
 
-/// Which walk will do.
+/// The requirements for a walk.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
-    /// The device whose files are asked for.
+struct WalkRequest {
+    /// The device of the file.
     dev: u64,
-    /// It must have begun at this moment or later.
+    /// The walk must have begun at this time or later.
     since: Option<Instant>,
-    /// It must have examined mappings in the way that leaves none out.
+    /// The walk must have examined every region, so that no mapping is left out.
     thorough: bool,
 }
 
-/// What a walk over the processes saw of one device.
+/// The result of a walk over the processes, for the files of one device.
 #[derive(Debug)]
 struct ProcessWalk {
-    wanted: Wanted,
+    request: WalkRequest,
     began: Instant,
     took: Duration,
-    /// Inode numbers of the regular files that somebody holds.
+    /// Inode numbers of the regular files that a process uses.
     held: HashSet<u64>,
-    /// Every process that counts was examined.
+    /// Every relevant process was examined.
     examined: bool,
 }
 
 impl Walks {
-    /// Whether somebody was seen holding the inode, and whether everybody who counts was examined.
-    fn ask(&self, wanted: Wanted, ino: u64) -> (bool, bool) {
+    /// Returns whether a process was found that uses the inode, and whether every relevant process was examined.
+    fn find(&self, request: WalkRequest, ino: u64) -> (bool, bool) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let walk = match last.take() {
-            Some(walk) if walk.serves(wanted) => walk,
-            _ => ProcessWalk::over_all(wanted),
+            Some(walk) if walk.satisfies(request) => walk,
+            _ => ProcessWalk::over_all(request),
         };
         let walk = last.insert(walk);
         (walk.held.contains(&ino), walk.examined)
@@ -480,23 +495,23 @@ impl Walks {
 }
 
 impl ProcessWalk {
-    fn serves(&self, wanted: Wanted) -> bool {
-        self.wanted.dev == wanted.dev
-            && (self.wanted.thorough || !wanted.thorough)
-            && wanted.since.is_none_or(|since| self.began >= since)
-            && self.began.elapsed() <= FRESH.max(self.took * TIMES)
+    fn satisfies(&self, request: WalkRequest) -> bool {
+        self.request.dev == request.dev
+            && (self.request.thorough || !request.thorough)
+            && request.since.is_none_or(|since| self.began >= since)
+            && self.began.elapsed() <= FRESH.max(self.took * REUSE_FACTOR)
     }
 
-    fn over_all(wanted: Wanted) -> ProcessWalk {
+    fn over_all(request: WalkRequest) -> ProcessWalk {
         let began = Instant::now();
         let mut held = HashSet::new();
-        let examined = walk(wanted.thorough, &mut |_, file| {
-            if file.dev == wanted.dev {
+        let examined = walk(request.thorough, &mut |_, file| {
+            if file.dev == request.dev {
                 held.insert(file.ino);
             }
         });
         ProcessWalk {
-            wanted,
+            request,
             began,
             took: began.elapsed(),
             held,
@@ -505,8 +520,8 @@ impl ProcessWalk {
     }
 }
 
-/// Walks over all processes and notes who has one of `wanted` open or mapped. Never complete:
-/// what is in flight is not seen, and the quick way of asking for mappings may leave some out.
+/// Scans all processes for those that have one of `wanted` open or mapped. The result is never complete: descriptors in
+/// flight are not seen, and the quick way to list mappings may leave some out.
 #[must_use]
 pub fn scan_processes(wanted: &[FileId], _: LeaseCoverage) -> ProcessScan {
     let wanted: HashSet<FileId> = wanted.iter().copied().collect();
@@ -531,42 +546,42 @@ pub fn scan_processes(wanted: &[FileId], _: LeaseCoverage) -> ProcessScan {
     process_scan
 }
 
-/// Calls `note` with each process and each regular file that it has open or mapped. Says whether
-/// every process that counts could be examined.
+/// Calls `note` with each process and each regular file that it has open or mapped. Returns whether every relevant
+/// process could be examined.
 ///
-/// RACE: a descriptor that is handed, over a socket or as a Mach port, from a process that is still
-/// to be examined to one that has been, is not seen. Worst case: the file counts as free while the
-/// receiver holds it; then the kernel's refusal saves it, where there is one.
+/// RACE: a descriptor is not seen if it is passed, over a socket or as a Mach port, from a process that has not been
+/// examined yet to one that has been. Worst case: the file counts as unused while the receiver holds it. If the kernel
+/// refuses such removals, the file is still kept.
 fn walk(thorough: bool, note: &mut dyn FnMut(libc::pid_t, FileId)) -> bool {
-    let us = rustix::process::geteuid().as_raw();
+    let our_uid = rustix::process::geteuid().as_raw();
     let mut walked = HashSet::new();
     let mut examined = true;
-    // A child of a process that was still to be examined is found by reading the list again. Who
-    // forks faster than this reads leaves the walk incomplete.
+    // A child of a process that was not examined yet is found by listing again. If processes fork faster than this, the
+    // walk is incomplete.
     for round in 0..4 {
         let Some(pids) = pids() else {
             return false;
         };
-        // The kernel itself, pid 0, is no process that could hold a user's file.
-        let mut news = pids;
-        news.retain(|&pid| pid > 0 && walked.insert(pid));
-        if news.is_empty() {
+        // Pid 0 is the kernel itself, which does not hold a user's file.
+        let mut new_pids = pids;
+        new_pids.retain(|&pid| pid > 0 && walked.insert(pid));
+        if new_pids.is_empty() {
             break;
         }
         if round == 3 {
             examined = false;
         }
-        for pid in news {
-            examined &= examine(pid, us, thorough, note);
+        for pid in new_pids {
+            examined &= examine(pid, our_uid, thorough, note);
         }
     }
     examined && walked.contains(&own_pid())
 }
 
-/// Examines one process. False if it could not be, and counts.
+/// Examines one process. Returns `false` if a relevant process could not be examined.
 fn examine(
     pid: libc::pid_t,
-    us: libc::uid_t,
+    our_uid: libc::uid_t,
     thorough: bool,
     note: &mut dyn FnMut(libc::pid_t, FileId),
 ) -> bool {
@@ -580,23 +595,25 @@ fn examine(
     }
     match files_of(pid, thorough, &mut |file| note(pid, file)) {
         Ok(()) | Err(Errno::SRCH) => true,
-        Err(_) => !counts(&info, us),
+        Err(_) => !is_relevant(&info, our_uid),
     }
 }
 
-/// Whether a process that cannot be examined leaves a doubt about a file that only `us` and root
-/// may write: one of ours, also one that has put another uid on for a while, and a file server,
-/// which does as root what its clients want. Other processes of root's are trusted.
-fn counts(info: &libc::proc_bsdshortinfo, us: libc::uid_t) -> bool {
+/// Reports whether a process that cannot be examined may use a file that only `our_uid` and root may write.
+///
+/// This is so for a process of ours, also if it has another effective uid for a while, and for a file server, which
+/// does as root what its clients request. Other processes of root are trusted.
+fn is_relevant(info: &libc::proc_bsdshortinfo, our_uid: libc::uid_t) -> bool {
     const FILE_SERVERS: [&[u8]; 3] = [b"smbd", b"nfsd", b"AppleFileServer"];
-    let ours = info.pbsi_uid == us;
-    let ours_at_times = info.pbsi_uid != 0 && [info.pbsi_ruid, info.pbsi_svuid].contains(&us);
+    let is_ours = info.pbsi_uid == our_uid;
+    let can_become_ours =
+        info.pbsi_uid != 0 && [info.pbsi_ruid, info.pbsi_svuid].contains(&our_uid);
     let name = bytes(&info.pbsi_comm);
-    us == 0 || ours || ours_at_times || FILE_SERVERS.contains(&name.as_slice())
+    our_uid == 0 || is_ours || can_become_ours || FILE_SERVERS.contains(&name.as_slice())
 }
 
-/// Calls `note` with each regular file that a process has open or mapped. An error if it could not
-/// be examined to the end.
+/// Calls `note` with each regular file that a process has open or mapped. Returns an error if the process could not be
+/// examined completely.
 fn files_of(
     pid: libc::pid_t,
     thorough: bool,
@@ -609,13 +626,13 @@ fn files_of(
         match vnode_of(pid, open.proc_fd) {
             Ok(seen) if seen.is_use() => note(seen.file()),
             Ok(_) => {}
-            // Closed meanwhile; revoked; or a file that we may not even stat: none is ours, which
-            // answers the same question through our own descriptor.
+            // The descriptor was closed since then or revoked, or it is one of a file that we may not even stat. None
+            // of these is the file in question, because the same call succeeds for our own descriptor of that file.
             Err(Errno::BADF | Errno::NOENT | Errno::PERM | Errno::ACCESS) => {}
             Err(error) => return Err(error),
         }
     }
-    // A descriptor on its way to another process can have the form of a Mach port.
+    // A descriptor in flight to another process can have the form of a Mach port.
     for port in list(pid, PROC_PIDLISTFILEPORTS)? {
         if port.proc_fdtype != PROX_FDTYPE_VNODE {
             continue;
@@ -627,23 +644,23 @@ fn files_of(
             Err(error) => return Err(error),
         }
     }
-    // After the descriptors: who maps a file and closes it then is seen in one place or the other.
+    // This comes after the descriptors: a process that maps a file and then closes it is seen in one of the two lists.
     let mapped = mapped_files(pid, thorough, note)?;
-    // Every process has its own program mapped. Where ours does not show, the question is not
-    // understood.
+    // Every process has its own program mapped. If the mapping of this process is missing, the call does not work as
+    // expected.
     if pid == own_pid() && mapped == 0 {
         return Err(Errno::NOSYS);
     }
-    // Had it become another uid's meanwhile, each of its descriptors would have said EPERM.
+    // If the process had changed its uid since the first list, each of its descriptors would have failed with EPERM.
+    // This call fails in that case.
     list(pid, libc::PROC_PIDLISTFDS).map(drop)
 }
 
-/// Calls `note` with each regular file that a process has mapped; the number of mappings.
+/// Calls `note` with each regular file that a process has mapped. Returns the number of mappings.
 ///
-/// The thorough way goes from region to region, like lsof, and is slow. The quick one asks for
-/// those with a file behind them, like Apple's own proc_listpidspath; it ends early at a mapping
-/// whose file was taken away by force. Neither sees what is mapped through the pagers that the
-/// kernel keeps for programs themselves (dyld's, say).
+/// The thorough way visits every region, like lsof, and is slow. The quick way lists only regions with a file, like
+/// Apple's own proc_listpidspath, and ends early at a mapping whose file was removed by force. Neither sees files that
+/// are mapped through the kernel's pagers for programs, for example the one of dyld.
 fn mapped_files(
     pid: libc::pid_t,
     thorough: bool,
@@ -657,12 +674,12 @@ fn mapped_files(
     let mut mapped = 0;
     let mut at = 0;
     loop {
-        let region: MappedRegion = match ask(|to, size| {
+        let region: MappedRegion = match read_struct(|to, size| {
             // SAFETY: `to` is valid for writing `size` bytes.
             unsafe { libc::proc_pidinfo(pid, flavor, at, to, size) }
         }) {
             Ok(region) => region,
-            // This is how both say that there is no more.
+            // Both ways end with this error after the last region.
             Err(Errno::INVAL) => return Ok(mapped),
             Err(error) => return Err(error),
         };
@@ -684,7 +701,7 @@ fn mapped_files(
 
 // --- sys/proc_info.h -------------------------------------------------------------------------
 
-/// Of sys/proc_info.h, where the libc crate has them not or as another type.
+/// Constants of sys/proc_info.h that the libc crate does not have, or has as another type.
 const PROC_ALL_PIDS: u32 = 1;
 const PROC_PIDREGIONPATHINFO: c_int = 8;
 const PROC_PIDLISTFILEPORTS: c_int = 14;
@@ -740,15 +757,16 @@ struct MappedRegion {
     path: [u8; 1024],
 }
 
-/// A C structure of integers alone, of which every pattern of bytes is a value.
+/// A C structure that has only integers, so that every pattern of bytes is a valid value.
 ///
 /// # Safety
 ///
-/// It is one.
+/// The type is such a structure.
 unsafe trait Plain {}
 
-// SAFETY: integers and arrays of them, `repr(C)`, and of the sizes that XNU gives them (the second
-// numbers; sys/proc_info.h of xnu-11417). Apple keeps them: the kernel refuses any smaller buffer.
+// SAFETY: the types have only integers and arrays of integers, are `repr(C)`, and have the sizes of XNU (the numbers on
+// the right side below; sys/proc_info.h of xnu-11417). Apple does not change these sizes, because the kernel refuses a
+// smaller buffer.
 unsafe impl Plain for libc::proc_bsdshortinfo {}
 // SAFETY: as above.
 unsafe impl Plain for OpenVnode {}
@@ -771,7 +789,7 @@ impl OpenVnode {
         id(&self.vnode)
     }
 
-    /// A regular file, opened for more than to listen for its events.
+    /// Reports whether this is a regular file that is opened for more than its events.
     fn is_use(&self) -> bool {
         let listens = self.file.open_flags & libc::O_EVTONLY.cast_unsigned() != 0;
         let writes = self.file.open_flags & FWRITE != 0;
@@ -798,28 +816,28 @@ fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-/// Lets `call` fill a structure. libproc returns the number of bytes, or 0 and errno.
-fn ask<T: Plain>(call: impl FnOnce(*mut c_void, c_int) -> c_int) -> rustix::io::Result<T> {
+/// Returns a structure that `call` fills. libproc returns the number of bytes, or 0 with errno.
+fn read_struct<T: Plain>(call: impl FnOnce(*mut c_void, c_int) -> c_int) -> rustix::io::Result<T> {
     let mut answer = MaybeUninit::<T>::zeroed();
     let size = size_of::<T>();
     match usize::try_from(call(answer.as_mut_ptr().cast(), size as c_int)) {
-        // SAFETY: it was zeroed, and any bytes are a value of it.
+        // SAFETY: the memory was zeroed, and any bytes are a valid value.
         Ok(written) if written == size => Ok(unsafe { answer.assume_init() }),
         Ok(written) if written > 0 => Err(Errno::IO),
         _ => Err(last_error()),
     }
 }
 
-/// Lets `call` fill a list, with more and more room until some of it is left.
-fn ask_list<T: Copy>(
+/// Returns a list that `call` fills. The memory is enlarged until some of it remains unused.
+fn read_list<T: Copy>(
     empty: T,
     mut call: impl FnMut(*mut c_void, c_int) -> c_int,
 ) -> rustix::io::Result<Vec<T>> {
-    const MOST: usize = 1 << 22;
-    let mut room = 256;
-    while room <= MOST {
-        let mut list = vec![empty; room];
-        // "None" is 0 as well, and leaves errno as it was.
+    const MAX_ITEMS: usize = 1 << 22;
+    let mut capacity = 256;
+    while capacity <= MAX_ITEMS {
+        let mut list = vec![empty; capacity];
+        // An empty list is 0 as well, and leaves errno unchanged.
         // SAFETY: the address of this thread's errno is always valid.
         unsafe { *libc::__error() = 0 };
         let written = call(
@@ -833,70 +851,69 @@ fn ask_list<T: Copy>(
                 Some(error) => return Err(Errno::from_raw_os_error(error)),
             },
         };
-        if count < room {
+        if count < capacity {
             list.truncate(count);
             return Ok(list);
         }
-        room *= 2;
+        capacity *= 2;
     }
     Err(Errno::NOMEM)
 }
 
-/// All processes, zombies too.
+/// Returns the pids of all processes, including zombies.
 fn pids() -> Option<Vec<libc::pid_t>> {
-    let pids = ask_list(0, |to, size| {
+    let pids = read_list(0, |to, size| {
         // SAFETY: `to` is valid for writing `size` bytes.
         unsafe { libc::proc_listpids(PROC_ALL_PIDS, 0, to, size) }
     });
     pids.ok().filter(|pids| !pids.is_empty())
 }
 
-/// A process's descriptors or, in the same form (`struct proc_fileportinfo`: name, type), its file
-/// ports.
+/// Returns the descriptors of a process or, in the same form (`struct proc_fileportinfo`: name, type), its file ports.
 fn list(pid: libc::pid_t, flavor: c_int) -> rustix::io::Result<Vec<libc::proc_fdinfo>> {
     let empty = libc::proc_fdinfo {
         proc_fd: 0,
         proc_fdtype: 0,
     };
-    ask_list(empty, |to, size| {
+    read_list(empty, |to, size| {
         // SAFETY: `to` is valid for writing `size` bytes.
         unsafe { libc::proc_pidinfo(pid, flavor, 0, to, size) }
     })
 }
 
-/// State and owners of a process; anybody's may be asked for.
+/// Returns state and owners of a process. This works for processes of every user.
 fn short_info(pid: libc::pid_t) -> rustix::io::Result<libc::proc_bsdshortinfo> {
-    /// Zombies too.
+    /// Includes zombies.
     const ZOMBIES: u64 = 1;
-    ask(|to, size| {
+    read_struct(|to, size| {
         // SAFETY: `to` is valid for writing `size` bytes.
         unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDT_SHORTBSDINFO, ZOMBIES, to, size) }
     })
 }
 
 fn vnode_of(pid: libc::pid_t, fd: c_int) -> rustix::io::Result<OpenVnode> {
-    ask(|to, size| {
+    read_struct(|to, size| {
         // SAFETY: `to` is valid for writing `size` bytes.
         unsafe { libc::proc_pidfdinfo(pid, fd, PROC_PIDFDVNODEINFO, to, size) }
     })
 }
 
 fn vnode_of_port(pid: libc::pid_t, port: u32) -> rustix::io::Result<OpenVnode> {
-    let answer: OpenVnodeWithPath = ask(|to, size| {
+    let info: OpenVnodeWithPath = read_struct(|to, size| {
         // SAFETY: `to` is valid for writing `size` bytes.
         unsafe { libc::proc_pidfileportinfo(pid, port, PROC_PIDFILEPORTVNODEPATHINFO, to, size) }
     })?;
-    Ok(answer.open)
+    Ok(info.open)
 }
 
-/// What the process `pid` of the user `uid` calls itself; `None` if there is no such process.
+/// Returns the name of the process `pid` of the user `uid`. Returns `None` if there is no such process.
 pub(super) fn writer_name(pid: u32, uid: u32) -> Option<String> {
     let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)?;
     let info = short_info(pid).ok()?;
     (info.pbsi_uid == uid).then(|| process_name(pid))
 }
 
-/// What a process calls itself; the first 15 bytes of that where it is another uid's.
+/// Returns the name of a process, or its first 15 bytes if the process has another uid.
 fn process_name(pid: libc::pid_t) -> String {
     let mut name = [0; 64];
     // SAFETY: the buffer is valid for writing its length, and large enough (`pbi_name` has 32).
@@ -910,7 +927,7 @@ fn process_name(pid: libc::pid_t) -> String {
     String::from_utf8_lossy(&name).into_owned()
 }
 
-/// The bytes before the first zero.
+/// Returns the bytes before the first zero.
 fn bytes(text: &[libc::c_char]) -> Vec<u8> {
     let text = text.iter().take_while(|&&c| c != 0);
     text.map(|&c| c.cast_unsigned()).collect()
@@ -919,17 +936,18 @@ fn bytes(text: &[libc::c_char]) -> Vec<u8> {
 /// The extended attribute that marks a restored file.
 pub(super) const RESTORED: &str = "org.orphand.restored";
 
-/// The extended attribute of a directory in a quarantine that says which directory its files lay in.
+/// The extended attribute of a directory in a quarantine that names the original directory of its files.
 pub const ORIGIN: &str = "org.orphand.origin";
 
-/// Puts the extended attribute `name` on `file`.
+/// Sets the extended attribute `name` of `file`.
 pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
     Ok(rustix::fs::fsetxattr(file, name, mark, flags)?)
 }
 
-/// The extended attribute `name` of `file`, if it bears one, or could.
-pub fn mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
+/// Returns the extended attribute `name` of `file`. Returns `None` if the file has none, or if the file system has no
+/// extended attributes.
+pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut found = vec![0; 128];
     match rustix::fs::fgetxattr(file, name, &mut found[..]) {
         Ok(length) => {

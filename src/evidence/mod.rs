@@ -1,8 +1,9 @@
-//! Evidence: who holds a file, whether its writer lives, what it was to replace.
+//! Collects the evidence about a temp: its use by processes, the state of its writer, and its target.
 //!
-//! Each system answers in its own file, with the same functions: [`LeaseThread`] and [`LeasedFile`] (nobody
-//! holds it), [`scan_processes`] (who does, for people), [`writer`], [`open_to_ask`]. What a
-//! system cannot prove it says so, and the temp stays.
+//! Each system has its own file with the same functions. [`LeaseThread`] and [`LeasedFile`] prove that a file is
+//! unused. [`scan_processes`] finds the processes that use it, for messages. [`writer`] checks the process that a name
+//! carries, and [`open_for_check`] opens a file. If a system cannot prove something, it reports that, and the temp is
+//! kept.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -36,11 +37,11 @@ pub mod writer_names;
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
 pub use system::{
-    LeaseThread, LeasedFile, ORIGIN, mark, open_to_ask, scan_processes, set_mark, writer,
+    LeaseThread, LeasedFile, ORIGIN, open_for_check, read_mark, scan_processes, set_mark, writer,
 };
-pub use target::{Compared, FoundTarget, target, target_again, target_name};
+pub use target::{ComparedTemp, FoundTarget, find_target, recheck_target, target_name};
 
-/// A file, as the kernel's tables name it.
+/// The identity of a file in the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
     /// Device number.
@@ -58,94 +59,95 @@ impl From<&Fingerprint> for FileId {
     }
 }
 
-/// What was seen on a walk over the processes.
+/// The result of a scan of all processes.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessScan {
-    /// Who was seen holding which of the files that were asked for.
+    /// The processes that use the requested files.
     pub holders: HashMap<FileId, Vec<Holder>>,
-    /// Those that somebody may hold who is not among them: a file with the same number is held, on a device
-    /// that may be the same one by another name.
-    pub doubtful: HashSet<FileId>,
-    /// Every process on this machine was examined, descriptors and mappings, and none of them
-    /// could hide. Only then does an absence here prove anything.
+    /// The requested files that another process may use: it uses a file with the same inode number, on a device that
+    /// may be the same one under another number.
+    pub uncertain: HashSet<FileId>,
+    /// The descriptors and mappings of every process on this machine were examined, and no process could be hidden.
+    /// Only then does an absence from this result prove anything.
     pub complete: bool,
 }
 
 impl ProcessScan {
-    /// Who was seen holding `file`.
+    /// Returns the processes that use `file`.
     #[must_use]
-    pub fn of(&self, file: FileId) -> Vec<Holder> {
+    pub fn holders_of(&self, file: FileId) -> Vec<Holder> {
         self.holders.get(&file).cloned().unwrap_or_default()
     }
 
-    /// Whether it is proven that nobody has `file` mapped.
+    /// Reports whether the scan proves that no process has `file` mapped.
     #[must_use]
     pub fn proves_unmapped(&self, file: FileId) -> bool {
-        let is_held = self.holders.contains_key(&file) || self.doubtful.contains(&file);
+        let is_held = self.holders.contains_key(&file) || self.uncertain.contains(&file);
         self.complete && !is_held
     }
 }
 
-/// A temp on its way to a verdict: what is known of it beside what stands on disk.
+/// Facts about one temp that do not come from the file itself.
 #[derive(Clone, Debug)]
 pub struct TempInfo {
-    /// Its base name.
+    /// The base name.
     pub name: OsString,
-    /// What that says.
+    /// The parts of the name.
     pub parsed: ParsedName,
-    /// Why that is reserved, as far as the rule tells and what was seen of it before.
+    /// The reason for which the name is reserved, if the rule or an earlier observation gives one.
     pub reserved: Option<Reserved>,
-    /// What the earlier look saw; `None` where there was none.
+    /// The fingerprint of the earlier look. `None` if there was no earlier look.
     pub expected: Option<Fingerprint>,
-    /// How long it has been quiet.
+    /// The time since the last change.
     pub quiet: Duration,
-    /// How long nobody has used it.
+    /// The time for which no process has used the temp.
     pub unused: Duration,
-    /// How long it must be quiet.
+    /// The time without a change after which the temp may be removed.
     pub grace: Duration,
-    /// When it was changed last, at the latest, if that is known.
+    /// The latest time at which the temp can have been changed last, if that is known.
     pub written: Option<Mono>,
-    /// Whether a close by a writer was reported.
+    /// A close by a writer was reported.
     pub closed: bool,
 }
 
-/// What holds for all temps of one directory.
+/// Facts that apply to all temps of one directory.
 #[derive(Clone, Copy, Debug)]
 pub struct EvidenceContext<'a> {
     /// The rule.
     pub policy: &'a Policy,
-    /// As whom the files are judged.
+    /// The uid for which the files are judged.
     pub our_uid: u32,
-    /// Where restored files are marked.
+    /// The marks of restored files.
     pub marks: &'a RestoreMarks,
-    /// Who goes by which pid in namespaces below ours.
-    pub nested: &'a ContainerPids,
-    /// Which files are seen to be locked.
+    /// The processes in child pid namespaces, by the pids that they have there.
+    pub container_pids: &'a ContainerPids,
+    /// The table of locked files.
     pub locks: &'a Locks,
-    /// What lies beside them.
+    /// The other names in the directory.
     pub siblings: &'a Siblings,
-    /// What is judged was looked at before this too, and was the same.
+    /// Each temp was also looked at before this time, and was the same then.
     pub since: Mono,
-    /// A quarantine is there, or could be.
+    /// A quarantine exists or can be created.
     pub quarantine: bool,
-    /// A walk over the processes, where the proof does not see mappings.
+    /// A scan of all processes, on file systems where a lease does not cover mappings.
     pub process_scan: Option<&'a ProcessScan>,
 }
 
-/// Whether the process that goes by `pid`, here or in a namespace below ours, can have written the temp.
+/// Returns whether the process with the number `pid`, in this pid namespace or in a child namespace, can have written
+/// the temp.
 fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Writer {
     let can_have = |pid| matches!(writer(pid, temp_info.written), Writer::Alive(_));
     if can_have(pid) {
         return Writer::Alive(pid);
     }
-    // That long it stood between the two looks at the least.
+    // At least this time has passed between the two looks.
     let between = policy::min_observation_gap(temp_info.grace, Duration::ZERO);
     let since = context.since.min(clock::mono().before(between));
-    match context.nested.resolve(pid, since) {
-        Ok(called)
+    match context.container_pids.resolve(pid, since) {
+        Ok(pids)
             if rule!(
                 "writer-in-a-container-lives",
-                called.iter().copied().any(can_have)
+                pids.iter().copied().any(can_have)
             ) =>
         {
             Writer::InContainer(pid)
@@ -155,10 +157,10 @@ fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Wr
     }
 }
 
-/// Puts together what the verdict rests on. `answer` is what the kernel was asked with, if it was,
-/// and what it answered; `seen` is the newest look.
+/// Collects the evidence for a verdict. `seen` is the newest observation of the temp. `answer` holds the file that was
+/// leased, if it could be opened, and the use state that the kernel reported.
 ///
-/// Returns what was found at the name of its target, too.
+/// Also returns the target of the temp.
 pub fn gather(
     dir: &Dir,
     temp_info: &TempInfo,
@@ -166,31 +168,31 @@ pub fn gather(
     answer: (Option<&LeasedFile>, UseState),
     context: EvidenceContext<'_>,
 ) -> io::Result<(Evidence, FoundTarget)> {
-    let (leased, hold) = answer;
+    let (leased, use_state) = answer;
     let fingerprint = seen.fingerprint;
-    let temp = Compared {
+    let temp = ComparedTemp {
         seen: &seen,
         file: leased.map(LeasedFile::file),
     };
-    let found = target(dir, context.policy, &temp_info.parsed, temp)?;
+    let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
     let writer = match temp_info.parsed.pid {
         None => Writer::NoPid,
         Some(pid) => writer_of(pid, temp_info, context),
     };
     let is_locked = || {
-        let asked = system::is_locked(leased);
-        asked.unwrap_or_else(|| context.locks.tell_of(&fingerprint))
+        let by_file = system::is_locked(leased);
+        by_file.unwrap_or_else(|| context.locks.is_locked(&fingerprint))
     };
-    let hold = match hold {
+    let use_state = match use_state {
         UseState::InUse | UseState::Unknown if is_locked() => UseState::Locked,
-        // Nobody who locks it lets it be free.
-        _ => hold,
+        // A process that locks the file has it open, so an unused file is not locked.
+        _ => use_state,
     };
     let restored = match leased {
         Some(leased) => context.marks.has(leased.file(), &fingerprint)?,
         None => false,
     };
-    // Digits that read as a date may be a part of a flag's name. Only an empty file is asked whether it is one.
+    // Digits that look like a date may be part of the name of a flag. Only an empty file can be a flag.
     let random_name = temp_info.parsed.is_random
         && rule!(
             "empty-file-may-be-flag",
@@ -214,7 +216,7 @@ pub fn gather(
         our_uid: context.our_uid,
         writer,
         closed: temp_info.closed,
-        use_state: hold,
+        use_state,
         opened: rule!("unopened-is-not-asked", leased.is_some(), without: true),
         mappings_examined: context
             .process_scan

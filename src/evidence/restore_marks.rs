@@ -1,8 +1,8 @@
-//! The mark that `restore` leaves on a file, so that no watcher takes it again by itself.
+//! The mark that `restore` puts on a file, so that no watcher removes the file again.
 //!
-//! It is an extended attribute, because it must be seen by every orphand of every user, and it
-//! names the state that the file was in: any change of the content makes it void. Where a file
-//! system has no such attributes, a list in the state folder does the same for one user.
+//! The mark is an extended attribute, because the orphand of every user must see it. It names the state of the file, so
+//! any change of the content makes it invalid. On a file system without extended attributes, a list in the state folder
+//! replaces it for one user.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,50 +15,51 @@ use crate::decide::observation::Fingerprint;
 use crate::error;
 use crate::state::{open_own, read_own};
 
-/// The most that the list may have, bytes. One that is larger is not read, and every file in question is kept.
-const LARGEST: u64 = 64_000_000;
+/// The largest size of the list, in bytes. A larger list is not read, and every file that it could name is kept.
+const MAX_LIST_BYTES: u64 = 64_000_000;
 
-/// Where the marks are kept that a file cannot carry itself.
+/// Reads and writes the marks of restored files.
 #[derive(Clone, Debug)]
 pub struct RestoreMarks {
+    /// The list of the marks that could not be stored as extended attributes.
     list: Option<PathBuf>,
-    /// What the list said when it was read for all of a batch.
-    said: Option<Arc<io::Result<String>>>,
+    /// The content of the list, if it was read once for a whole batch.
+    cached: Option<Arc<io::Result<String>>>,
 }
 
 impl RestoreMarks {
-    /// `state` is the state folder, where there is one.
+    /// Creates the marks. `state` is the state folder, if there is one.
     #[must_use]
     pub fn new(state: Option<&Path>) -> RestoreMarks {
         RestoreMarks {
             list: state.map(|state| state.join("restored")),
-            said: None,
+            cached: None,
         }
     }
 
-    /// The same, with the list as it is now: it is not read again for each file of a batch.
+    /// Returns a copy that holds the current content of the list, so that the list is not read again for each file of a
+    /// batch.
     ///
-    /// A mark is put before the file gets its old name back, and giving that sets the time of its
-    /// last change. So a file that an *earlier* look saw in the state that it is in now was marked
-    /// before this call, if ever.
+    /// A file is marked before it gets its old name back, and the rename sets its ctime. So if an *earlier* look has
+    /// seen the file in its current state, any mark was stored before this call.
     #[must_use]
-    pub fn read(&self) -> RestoreMarks {
+    pub fn with_list_read(&self) -> RestoreMarks {
         RestoreMarks {
-            said: Some(Arc::new(self.list())),
+            cached: Some(Arc::new(self.read_list())),
             list: self.list.clone(),
         }
     }
 
-    /// Marks `file`, which is in the state `seen`.
+    /// Marks `file`, whose state is `seen`.
     pub fn put(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<()> {
-        let mark = mark(seen);
+        let mark = format_mark(seen);
         match system::set_mark(file, system::RESTORED, mark.as_bytes()) {
             Ok(()) => Ok(()),
-            Err(error) => self.note(seen, &mark).map_err(|_| error),
+            Err(error) => self.append_to_list(seen, &mark).map_err(|_| error),
         }
     }
 
-    fn note(&self, seen: &Fingerprint, mark: &str) -> io::Result<()> {
+    fn append_to_list(&self, seen: &Fingerprint, mark: &str) -> io::Result<()> {
         let list = self.list.as_ref().ok_or(io::ErrorKind::NotFound)?;
         if let Some(folder) = list.parent() {
             fs::create_dir_all(folder)?;
@@ -69,9 +70,9 @@ impl RestoreMarks {
         list.write_all(line.as_bytes())
     }
 
-    /// The list as it is. A state folder that may not be read is done without, and so is what we have
-    /// not written.
-    fn list(&self) -> io::Result<String> {
+    /// Returns the content of the list. It is empty if the state folder cannot be read, and if the list was not written
+    /// by orphand.
+    fn read_list(&self) -> io::Result<String> {
         let Some(list) = &self.list else {
             return Ok(String::new());
         };
@@ -79,7 +80,7 @@ impl RestoreMarks {
             String::from_utf8(bytes)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
         };
-        match read_own(list, LARGEST).and_then(text) {
+        match read_own(list, MAX_LIST_BYTES).and_then(text) {
             Err(error)
                 if matches!(
                     error.kind(),
@@ -95,30 +96,31 @@ impl RestoreMarks {
         }
     }
 
-    /// Whether `file` carries the mark of the very state that it is in.
+    /// Reports whether `file` has a mark for its current state.
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
-        if let Some(found) = system::mark(file, system::RESTORED)? {
-            return Ok(found == mark(seen).as_bytes());
+        if let Some(found) = system::read_mark(file, system::RESTORED)? {
+            return Ok(found == format_mark(seen).as_bytes());
         }
-        let lists = |list: &str| {
-            // Mostly there is nothing in it to be compared with.
+        let is_listed = |list: &str| {
+            // The list is nearly always empty.
             !list.is_empty() && {
-                let line = format!("{} {}", seen.dev, mark(seen));
+                let line = format!("{} {}", seen.dev, format_mark(seen));
                 list.lines().any(|known| known == line)
             }
         };
-        match &self.said {
-            Some(said) => match said.as_ref() {
-                Ok(list) => Ok(lists(list)),
+        match &self.cached {
+            Some(cached) => match cached.as_ref() {
+                Ok(list) => Ok(is_listed(list)),
                 Err(error) => Err(error::copy(error)),
             },
-            None => Ok(lists(&self.list()?)),
+            None => Ok(is_listed(&self.read_list()?)),
         }
     }
 }
 
-/// Inode, size and time of the last change of content. Not `ctime`: putting the mark sets it.
-fn mark(seen: &Fingerprint) -> String {
+/// Returns the mark for the state `seen`: inode number, size and mtime. It does not contain the ctime, which changes
+/// when the mark is stored.
+fn format_mark(seen: &Fingerprint) -> String {
     let (sec, nsec) = (seen.mtime.sec, seen.mtime.nsec);
     format!("1 {} {} {sec}.{nsec:09}", seen.ino, seen.size)
 }

@@ -1,9 +1,9 @@
-//! The other names in a temp's directory, as far as they protect it: companions (`x.tmp-wal` beside
-//! `x.tmp`), and temps that may be meant for it (`x.tmp.tmp` beside `x.tmp`).
+//! Finds the other names in a temp's directory that protect the temp: companions (`x.tmp-wal` beside `x.tmp`), and
+//! temps of which it may be the target (`x.tmp.tmp` beside `x.tmp`).
 //!
-//! A directory is listed once for many temps, and three names are asked for where that is cheaper. The
-//! listing of a large directory is used again for fifty times as long as it took, so that listings take
-//! no more than a fiftieth of the time; right before each removal the companions are asked for anew.
+//! A directory is listed once for many temps. For few temps it is cheaper to look up the three companions of each. The
+//! listing of a large directory is reused for fifty times the time that it took, so that listings take at most a
+//! fiftieth of the time. The companions are looked up again right before each removal.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -19,29 +19,29 @@ use crate::decide::temp_name::{Names, ParsedName, strip_number};
 use crate::decide::time::Mono;
 use crate::look::{Buffer, Dir, RootId};
 
-/// Looking up the three companions of a temp takes as long as listing this number of names (ext4: 9 µs, and
-/// 280 ns for each name).
+/// The number of names that can be listed in the time in which the three companions of one temp can be looked up (ext4:
+/// 9 µs for a temp, 280 ns for a listed name).
 const LISTED_PER_TEMP: usize = 32;
 /// The listing of a large directory is reused for this multiple of the time that it took.
-const USED_FOR: u32 = 50;
-/// The largest number of listings that are kept.
-const MOST_KEPT: usize = 16;
+const REUSE_FACTOR: u32 = 50;
+/// The largest number of listings that are stored.
+const MAX_LISTINGS: usize = 16;
 
-/// The names that protect temps of one directory.
+/// The names in one directory that protect temps.
 #[derive(Clone, Debug, Default)]
 pub struct Siblings {
     companions: HashSet<OsString>,
-    /// Names that another name may be meant for, and that other one.
+    /// The names that may be targets of a temp in the directory, each with that temp.
     targets: HashMap<OsString, OsString>,
-    /// What stands before a number or a uuid at the end of names that are no temps.
+    /// The names of files that are not temps, without the number or uuid at their end.
     numbered: HashSet<OsString>,
 }
 
 impl Siblings {
-    /// Lists `dir` and counts its names; stops early where there are more than `most`.
-    fn read(dir: &Dir, names: &Names, most: usize) -> io::Result<(Siblings, usize)> {
+    /// Lists `dir` and counts its names. Stops early if there are more than `max`.
+    fn read(dir: &Dir, names: &Names, max: usize) -> io::Result<(Siblings, usize)> {
         let mut companions = HashSet::new();
-        let mut taken = Vec::new();
+        let mut temps = Vec::new();
         let mut numbered = HashSet::new();
         let mut count = 0;
         let listed = dir.read_while(&mut Buffer::default(), &mut |name, _| {
@@ -52,20 +52,20 @@ impl Siblings {
             }
             let bytes = name.as_encoded_bytes();
             if names.may_have_target(bytes) {
-                taken.push(name.to_owned());
+                temps.push(name.to_owned());
             } else if let Some(stem) = strip_number(bytes)
                 && !numbered.contains(OsStr::from_bytes(stem))
             {
                 numbered.insert(OsStr::from_bytes(stem).to_owned());
             }
-            count <= most
+            count <= max
         });
         match listed {
-            // It was removed while it was listed: nothing is in it.
+            // The directory was removed while it was listed, so it is empty.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             listed => listed?,
         }
-        let targets = names.targets_among(taken.iter().map(OsString::as_os_str));
+        let targets = names.targets_among(temps.iter().map(OsString::as_os_str));
         let siblings = Siblings {
             companions,
             targets,
@@ -74,11 +74,11 @@ impl Siblings {
         Ok((siblings, count))
     }
 
-    /// Returns what a temp's name says, in view of the other names: digits before a uuid belong to the target where
-    /// another file shows that targets end in such numbers. `metrics.4711.<uuid>.tmp` beside `metrics.4710` is one of
-    /// `metrics.4711`.
+    /// Corrects the parsed name of a temp by the other names in the directory. Digits before a uuid belong to the
+    /// target if another file shows that targets end in such numbers: beside `metrics.4710`, `metrics.4711.<uuid>.tmp`
+    /// is a temp of `metrics.4711`.
     #[must_use]
-    pub fn parsed(&self, parsed: ParsedName) -> ParsedName {
+    pub fn apply_numbered(&self, parsed: ParsedName) -> ParsedName {
         let mut targets = parsed.targets.iter();
         let is_numbered =
             !parsed.numbered_targets.is_empty() && targets.any(|name| self.numbered.contains(name));
@@ -93,7 +93,7 @@ impl Siblings {
     pub fn protect(&self, name: &OsStr) -> Option<Reserved> {
         let temp = rule!("target-of-another-temp", self.targets.get(name), without: None);
         temp.cloned().map(Reserved::TargetOf).or_else(|| {
-            // Nearly always.
+            // The usual case.
             if self.companions.is_empty() {
                 return None;
             }
@@ -104,11 +104,11 @@ impl Siblings {
 }
 
 /// Looks up the companions of the temp `name`.
-pub fn companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
+pub fn find_companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
     for companion in reserved::companions(name) {
         match dir.observe(&companion) {
             Ok(None) => {}
-            // A name that is too long has no file.
+            // No file can have a name that is too long.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {}
             Ok(Some(_)) => return Ok(Some(Reserved::HasCompanion(companion))),
             Err(error) => return Err(error),
@@ -117,20 +117,20 @@ pub fn companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
     Ok(None)
 }
 
-/// The siblings of a batch of temps, asked for at the last moment.
+/// The siblings of a batch of temps, read right before their removal.
 #[derive(Debug)]
-pub struct Fresh<'a> {
+pub struct FreshSiblings<'a> {
     dir: &'a Dir,
     temps: usize,
-    /// Once it was listed; `None` in it: it is too large for that.
+    /// `None` until the directory was listed. `Some(None)` if it is too large to be listed.
     listed: Option<Option<Siblings>>,
 }
 
-impl<'a> Fresh<'a> {
-    /// `temps` temps of `dir` are to be asked about.
+impl<'a> FreshSiblings<'a> {
+    /// Creates the siblings for `temps` temps of `dir`. Nothing is read before the first question.
     #[must_use]
-    pub fn new(dir: &'a Dir, temps: usize) -> Fresh<'a> {
-        Fresh {
+    pub fn new(dir: &'a Dir, temps: usize) -> FreshSiblings<'a> {
+        FreshSiblings {
             dir,
             temps,
             listed: None,
@@ -141,26 +141,27 @@ impl<'a> Fresh<'a> {
     /// lists the directory.
     pub fn protect(&mut self, names: &Names, name: &OsStr) -> io::Result<Option<Reserved>> {
         if self.listed.is_none() {
-            let most = self.temps.saturating_mul(LISTED_PER_TEMP);
-            let (siblings, count) = Siblings::read(self.dir, names, most)?;
-            self.listed = Some((count <= most).then_some(siblings));
+            let max = self.temps.saturating_mul(LISTED_PER_TEMP);
+            let (siblings, count) = Siblings::read(self.dir, names, max)?;
+            self.listed = Some((count <= max).then_some(siblings));
         }
         match &self.listed {
             Some(Some(siblings)) => Ok(siblings.protect(name)),
             _ => rule!(
                 "companions-in-a-large-directory",
-                companion(self.dir, name),
+                find_companion(self.dir, name),
                 without: Ok(None),
             ),
         }
     }
 }
 
-/// Lists directories, and keeps the listings of large ones for a while.
+/// Lists directories, and stores the listings of large ones for a while.
 #[derive(Debug, Default)]
 pub struct Listings {
-    kept: Mutex<Vec<Listing>>,
-    shortest: Duration,
+    stored: Mutex<Vec<Listing>>,
+    /// Each listing is reused at least for this time.
+    min_reuse: Duration,
 }
 
 #[derive(Debug)]
@@ -172,44 +173,49 @@ struct Listing {
 }
 
 impl Listings {
-    /// Keeps every listing for a second: for a command that looks once, and removes nothing.
+    /// Reuses every listing for a second. This is for a command that looks once and removes nothing.
     #[must_use]
-    pub fn for_one_look() -> Listings {
+    pub fn for_one_command() -> Listings {
         Listings {
-            shortest: Duration::from_secs(1),
+            min_reuse: Duration::from_secs(1),
             ..Listings::default()
         }
     }
 
     /// Returns the siblings of `temps` temps in `dir`.
-    pub fn of(&self, dir: &Dir, policy: &Arc<Policy>, temps: usize) -> io::Result<Arc<Siblings>> {
+    pub fn siblings_of(
+        &self,
+        dir: &Dir,
+        policy: &Arc<Policy>,
+        temps: usize,
+    ) -> io::Result<Arc<Siblings>> {
         let started = clock::mono();
-        let is_it =
+        let matches =
             |listing: &&Listing| listing.dir == dir.id() && Arc::ptr_eq(&listing.policy, policy);
         {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.retain(|listing| listing.until > started);
-            if let Some(listing) = kept.iter().find(is_it) {
+            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+            stored.retain(|listing| listing.until > started);
+            if let Some(listing) = stored.iter().find(matches) {
                 return Ok(Arc::clone(&listing.siblings));
             }
         }
         let (siblings, count) = Siblings::read(dir, &policy.names, usize::MAX)?;
         let siblings = Arc::new(siblings);
         let ended = clock::mono();
-        let used_for = match count > temps.saturating_mul(LISTED_PER_TEMP) {
-            true => (ended.since(started) * USED_FOR).max(self.shortest),
-            false => self.shortest,
+        let reuse = match count > temps.saturating_mul(LISTED_PER_TEMP) {
+            true => (ended.since(started) * REUSE_FACTOR).max(self.min_reuse),
+            false => self.min_reuse,
         };
-        if !used_for.is_zero() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.retain(|listing| !is_it(&listing));
-            if kept.len() == MOST_KEPT {
-                kept.remove(0);
+        if !reuse.is_zero() {
+            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+            stored.retain(|listing| !matches(&listing));
+            if stored.len() == MAX_LISTINGS {
+                stored.remove(0);
             }
-            kept.push(Listing {
+            stored.push(Listing {
                 dir: dir.id(),
                 policy: Arc::clone(policy),
-                until: ended.after(used_for),
+                until: ended.after(reuse),
                 siblings: Arc::clone(&siblings),
             });
         }

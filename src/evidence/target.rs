@@ -1,4 +1,4 @@
-//! The target of a temp: what stands at the name that it was to be renamed to, and whether that counts.
+//! Finds the target of a temp, which is the file that the temp would have replaced, and decides whether it counts.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,26 +16,26 @@ use crate::look::{self, Dir};
 
 /// The temp that a target is compared with.
 #[derive(Clone, Copy, Debug)]
-pub struct Compared<'a> {
-    /// It, as it was observed.
+pub struct ComparedTemp<'a> {
+    /// The observation of the temp.
     pub seen: &'a Observation,
-    /// It, open; `None` where it could not be opened. Then its length counts as data.
+    /// The open temp. `None` if it could not be opened; its length counts as data then.
     pub file: Option<BorrowedFd<'a>>,
 }
 
-/// What was found at the name of a target.
+/// The result of the search for a target.
 #[derive(Clone, Copy, Debug)]
 pub struct FoundTarget {
-    /// What stands there.
+    /// The state of the target.
     pub target: Target,
-    /// Which of the names that the temp may have been meant for it has, or would have.
+    /// The index of the target's name among the possible target names of the temp.
     pub index: Option<usize>,
-    /// The regular file that stands at that very name, where the answer rests on it.
+    /// The regular file with the target's name, if the state was derived from it.
     seen: Option<Observation>,
 }
 
 impl FoundTarget {
-    fn plain(target: Target, index: Option<usize>) -> FoundTarget {
+    fn without_file(target: Target, index: Option<usize>) -> FoundTarget {
         FoundTarget {
             target,
             index,
@@ -43,33 +43,33 @@ impl FoundTarget {
         }
     }
 
-    /// When the regular file at the name of the target last changed, or was born. `None` where there is none.
+    /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file.
     #[must_use]
-    pub fn newest(&self) -> Option<crate::decide::time::Wall> {
+    pub fn newest_date(&self) -> Option<crate::decide::time::Wall> {
         self.seen.map(|seen| seen.fingerprint.newest())
     }
 }
 
-/// Looks for the target of a temp: which of the names that it may have been meant for stands in `dir`, and whether
-/// that counts. Where none of them does, the first is the name to speak of.
+/// Finds the target of a temp in `dir`: the first of its possible target names that exists, and whether that file
+/// counts. If none exists, the result has the index of the first name.
 ///
-/// No name can tell a target whose own name ends like a temp's. `app.<uuid>.tmp` is read as one of `app`, as its
-/// writers name it; where `app` stands, nothing shows that `app.<uuid>` was meant.
+/// A target whose own name ends like the name of a temp cannot be recognized. `app.<uuid>.tmp` is parsed as a temp of
+/// `app`, as its writers name it. If `app` exists, nothing shows that the target was `app.<uuid>`.
 ///
 /// # Errors
 ///
-/// The system does not answer.
-pub fn target(
+/// The system reports an error.
+pub fn find_target(
     dir: &Dir,
     policy: &Policy,
     parsed: &ParsedName,
-    temp: Compared<'_>,
+    temp: ComparedTemp<'_>,
 ) -> io::Result<FoundTarget> {
-    let mut first = FoundTarget::plain(Target::Unknown, None);
+    let mut first = FoundTarget::without_file(Target::Unknown, None);
     for (index, name) in parsed.targets.iter().enumerate() {
         let Some(seen) = dir.observe(name)? else {
             if first.index.is_none() {
-                first = FoundTarget::plain(Target::Absent, Some(index));
+                first = FoundTarget::without_file(Target::Absent, Some(index));
             }
             continue;
         };
@@ -80,18 +80,18 @@ pub fn target(
                     name,
                     by_link: false,
                 };
-                weighed(dir, place, &seen, temp)?
+                compare_with_file(dir, place, &seen, temp)?
             }
-            Kind::Symlink => behind(dir, policy, name, temp)?,
+            Kind::Symlink => compare_with_link_target(dir, policy, name, temp)?,
             kind => Target::NotRegular(kind),
         };
-        // `.config.tmp` beside `config` alone: it may as well be all that there is of `.config`.
+        // If only `config` exists beside `.config.tmp`, the temp may hold the only copy of `.config`.
         let is_guess = index > 0 && !parsed.dot_is_prefix();
         if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
         {
-            return Ok(FoundTarget::plain(Target::Unknown, Some(0)));
+            return Ok(FoundTarget::without_file(Target::Unknown, Some(0)));
         }
-        // The one that exists is the target, though it does not count.
+        // The file that exists is the target, even if it does not count.
         return Ok(FoundTarget {
             target,
             index: Some(index),
@@ -101,54 +101,54 @@ pub fn target(
     Ok(first)
 }
 
-/// Looks for the target again, of which `found` was found before. A file that has not been touched since is not
-/// measured a second time.
+/// Finds the target again after the result `found`. A file that has not changed since then is not measured a second
+/// time.
 ///
 /// # Errors
 ///
-/// The system does not answer.
-pub fn target_again(
+/// The system reports an error.
+pub fn recheck_target(
     dir: &Dir,
     policy: &Policy,
     parsed: &ParsedName,
-    temp: Compared<'_>,
+    temp: ComparedTemp<'_>,
     found: &FoundTarget,
 ) -> io::Result<Target> {
-    /// A file that changed so recently may have changed again without another date.
+    /// A file whose last change is more recent may have changed again without a new date.
     const RECENT: Duration = Duration::from_secs(3);
     if let (Some(before), Some(name)) = (found.seen, target_name(parsed, found.index)) {
         let file = &before.fingerprint;
-        let has_rested = clock::wall().since(file.mtime.max(file.ctime)) >= RECENT;
-        if has_rested && dir.observe(name)? == Some(before) {
+        let has_settled = clock::wall().since(file.mtime.max(file.ctime)) >= RECENT;
+        if has_settled && dir.observe(name)? == Some(before) {
             return Ok(found.target);
         }
     }
-    Ok(target(dir, policy, parsed, temp)?.target)
+    Ok(find_target(dir, policy, parsed, temp)?.target)
 }
 
-/// Returns the base name that `index` speaks of.
+/// Returns the possible target name at `index`.
 #[must_use]
 pub fn target_name(parsed: &ParsedName, index: Option<usize>) -> Option<&OsStr> {
     parsed.targets.get(index?).map(AsRef::as_ref)
 }
 
-/// A name that leads to a target.
+/// The directory and the name of a target.
 #[derive(Clone, Copy)]
 struct TargetPlace<'a> {
     /// The directory.
     at: BorrowedFd<'a>,
-    /// The name in it.
+    /// The base name in the directory.
     name: &'a OsStr,
-    /// A symlink at the target's own name leads there.
+    /// A symlink at the target's own name leads to this file.
     by_link: bool,
 }
 
-/// Weighs the regular file at `place`, which was observed as `seen`, against `temp` in `dir`.
-fn weighed(
+/// Compares the regular file at `place`, of which `seen` is the observation, with `temp` in `dir`.
+fn compare_with_file(
     dir: &Dir,
     place: TargetPlace<'_>,
     seen: &Observation,
-    temp: Compared<'_>,
+    temp: ComparedTemp<'_>,
 ) -> io::Result<Target> {
     let (file, other) = (&seen.fingerprint, &temp.seen.fingerprint);
     if FileId::from(file) == FileId::from(other) {
@@ -165,14 +165,14 @@ fn weighed(
     let mut target = TargetFile {
         uid: file.uid,
         data: 0,
-        // The file's dates do not tell when the symlink was turned to it, nor when it was mounted.
+        // The dates of the file do not show when the symlink was set to it, nor when the file was mounted at its path.
         changed: (rule!("link-may-have-been-turned", !place.by_link, without: true)
             && rule!("mount-may-be-later", !seen.mount_root, without: true))
         .then(|| file.mtime.max(file.ctime)),
     };
     let mut compared = TempFile {
         uid: other.uid,
-        // No file holds more data than its length.
+        // The data of a file is at most its length.
         data: other.size,
         written: TempFile::written(other.mtime, other.ctime),
     };
@@ -183,7 +183,7 @@ fn weighed(
         return Ok(Target::Empty);
     }
     let opened = match look::open_to_measure(place.at, place.name) {
-        // It is gone, or something else stands there now: the caller asks again.
+        // The file was removed after the observation. The caller looks again before it removes the temp.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(Target::Absent),
         opened => opened?,
     };
@@ -202,8 +202,13 @@ fn weighed(
     Ok(assess(&target, &compared, clock::wall(), step))
 }
 
-/// Weighs the file that the symlink `name` in `dir` leads to against `temp`.
-fn behind(dir: &Dir, policy: &Policy, name: &OsStr, temp: Compared<'_>) -> io::Result<Target> {
+/// Compares the file that the symlink `name` in `dir` leads to with `temp`.
+fn compare_with_link_target(
+    dir: &Dir,
+    policy: &Policy,
+    name: &OsStr,
+    temp: ComparedTemp<'_>,
+) -> io::Result<Target> {
     use std::os::fd::AsFd;
     let found = match dir.follow(name, temp.seen.fingerprint.uid)? {
         Ok(found) => found,
@@ -223,7 +228,7 @@ fn behind(dir: &Dir, policy: &Policy, name: &OsStr, temp: Compared<'_>) -> io::R
                 name: &found.name,
                 by_link: true,
             };
-            weighed(dir, place, &found.seen, temp)
+            compare_with_file(dir, place, &found.seen, temp)
         }
         kind => Ok(Target::NotRegular(kind)),
     }

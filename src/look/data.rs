@@ -1,6 +1,6 @@
-//! How much data a file holds: its length without holes and without space that is only reserved.
+//! Measures the data of a file: its length without holes and without space that is only reserved.
 //!
-//! Nothing is flushed, and nothing is read but the first byte of a file without blocks.
+//! Nothing is flushed. Nothing is read, except the first byte of a file without blocks.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -15,22 +15,23 @@ use crate::decide::observation::Observation;
 /// (`inline_data` of ext4: less than an inode, of which 4 KiB is the largest).
 const INLINE: u64 = 4096;
 
-/// So many ranges are counted. A file with more of them is sparse by design.
-const RANGES: usize = 1_000;
+/// The largest number of ranges that are counted. A file with more ranges is sparse by design.
+const MAX_RANGES: usize = 1_000;
 
-/// Returns how many bytes of data `file` holds at the least; `seen` was observed of it. Counting stops where `enough`
-/// is reached.
+/// Returns a lower bound for the bytes of data in `file`, of which `seen` is the observation. Counting stops when
+/// `enough` is reached.
 ///
 /// # Errors
 ///
-/// The file system does not answer.
+/// The file system reports an error.
 pub fn data_at_least(file: BorrowedFd<'_>, seen: &Observation, enough: u64) -> io::Result<u64> {
     if system::is_compressed(file)? {
         return Ok(0);
     }
     let size = seen.fingerprint.size;
     match seen.allocated {
-        // lseek(2) reports data in an inode, and also where a file system does not know its holes.
+        // lseek(2) reports data that is stored in an inode. It also reports data if a file system does not know its
+        // holes.
         0 if size > INLINE || !begins_with_content(file)? => {
             Ok(rule!("hole-is-no-data", 0, without: size))
         }
@@ -42,11 +43,11 @@ pub fn data_at_least(file: BorrowedFd<'_>, seen: &Observation, enough: u64) -> i
     }
 }
 
-/// Returns how many bytes of data `file` holds at the most; `seen` was observed of it.
+/// Returns an upper bound for the bytes of data in `file`, of which `seen` is the observation.
 ///
 /// # Errors
 ///
-/// The file system does not answer.
+/// The file system reports an error.
 pub fn data_at_most(file: BorrowedFd<'_>, seen: &Observation) -> io::Result<u64> {
     let size = seen.fingerprint.size;
     if system::is_compressed(file)? {
@@ -56,25 +57,33 @@ pub fn data_at_most(file: BorrowedFd<'_>, seen: &Observation) -> io::Result<u64>
         0 if size <= INLINE => Ok(size),
         0 => Ok(0),
         allocated => Ok(match ranges(file, size, u64::MAX)? {
-            Ranges { sum, all: true } => sum.min(allocated),
-            Ranges { all: false, .. } => size.min(allocated),
+            Ranges {
+                sum,
+                is_complete: true,
+            } => sum.min(allocated),
+            Ranges {
+                is_complete: false, ..
+            } => size.min(allocated),
         }),
     }
 }
 
-/// The ranges of a file that are no holes.
+/// The ranges of a file that are not holes.
 struct Ranges {
-    /// Their length, in bytes.
+    /// The sum of their lengths, in bytes.
     sum: u64,
-    /// All of them were counted.
-    all: bool,
+    /// All ranges were counted.
+    is_complete: bool,
 }
 
 fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
     let (mut sum, mut at) = (0u64, 0u64);
-    for _ in 0..RANGES {
+    for _ in 0..MAX_RANGES {
         if at >= size {
-            return Ok(Ranges { sum, all: true });
+            return Ok(Ranges {
+                sum,
+                is_complete: true,
+            });
         }
         if sum >= enough {
             break;
@@ -82,7 +91,12 @@ fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
         let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
             // No data from here on.
-            Err(Errno::NXIO) => return Ok(Ranges { sum, all: true }),
+            Err(Errno::NXIO) => {
+                return Ok(Ranges {
+                    sum,
+                    is_complete: true,
+                });
+            }
             Err(error) => return Err(error.into()),
         };
         at = rustix::fs::seek(file, SeekFrom::Hole(start))?;
@@ -91,7 +105,10 @@ fn ranges(file: BorrowedFd<'_>, size: u64, enough: u64) -> io::Result<Ranges> {
         }
         sum = sum.saturating_add(at.min(size).saturating_sub(start));
     }
-    Ok(Ranges { sum, all: false })
+    Ok(Ranges {
+        sum,
+        is_complete: false,
+    })
 }
 
 fn begins_with_content(file: BorrowedFd<'_>) -> io::Result<bool> {
@@ -120,7 +137,7 @@ mod tests {
         let seen = look::observe_fd(file.as_fd()).unwrap();
         let least = data_at_least(file.as_fd(), &seen, u64::MAX).unwrap();
         let most = data_at_most(file.as_fd(), &seen).unwrap();
-        assert!(want.contains(&least), "{what}: {least} at the least");
+        assert!(want.contains(&least), "{what}: at least {least}");
         assert!(
             least <= most && most <= seen.fingerprint.size,
             "{what}: {most}"
@@ -128,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_data() {
+    fn holes_are_not_data() {
         check("empty", |_| {}, 0..=0);
         check(
             "a word",
@@ -154,7 +171,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn space_that_is_only_reserved_is_no_data() {
+    fn reserved_space_is_not_data() {
         use rustix::fs::FallocateFlags;
         let reserve = |file: &File| {
             rustix::fs::fallocate(file, FallocateFlags::empty(), 0, 20_000).unwrap();
@@ -162,9 +179,8 @@ mod tests {
         check("reserved", reserve, 0..=0);
     }
 
-    /// It stops where it has seen enough.
     #[test]
-    fn no_more_is_counted_than_is_asked_for() {
+    fn counting_stops_when_enough_is_reached() {
         let file = tempfile::tempfile().unwrap();
         for n in 0..9 {
             file.write_all_at(b"x", n * MIB).unwrap();
@@ -175,9 +191,9 @@ mod tests {
         assert!((1..all).contains(&some), "{some} of {all}");
     }
 
-    /// A file with very many holes: the bounds differ, and the truth lies between them.
+    /// For a file with very many holes the two bounds differ, and the true value is between them.
     #[test]
-    fn where_there_are_too_many_ranges_both_bounds_are_safe() {
+    fn both_bounds_are_safe_if_there_are_too_many_ranges() {
         const HOLES: u64 = 1_500;
         let file = tempfile::tempfile().unwrap();
         for n in 0..HOLES {

@@ -1,4 +1,4 @@
-//! Following a symlink at the name of a target, and only where no other user can turn it elsewhere.
+//! Follows a symlink at the name of a target, if no other user can redirect it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -8,22 +8,22 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, MOST_LINKS, PathPart, system};
+use super::{Dir, MAX_LINKS, PathPart, system};
 use crate::decide::judge::LinkFault;
 use crate::decide::observation::{Kind, Observation};
 
 /// The file that a symlink leads to.
 #[derive(Debug)]
 pub struct Followed {
-    /// The directory that it lies in, open for look-ups only.
+    /// The file's directory, open for look-ups only.
     pub dir: OwnedFd,
-    /// Its base name there.
+    /// The file's base name in `dir`.
     pub name: OsString,
-    /// It, as it was observed there.
+    /// The observation of the file.
     pub seen: Observation,
 }
 
-/// A directory on the way, open for look-ups only.
+/// The directory that a walk has reached, open for look-ups only.
 struct WalkPosition<'a> {
     start: &'a Dir,
     owner: u32,
@@ -31,16 +31,17 @@ struct WalkPosition<'a> {
 }
 
 impl Dir {
-    /// Follows the symlink `name`. It and each further symlink must belong to `owner` or root. Each directory on the
-    /// way, this one included, must belong to `owner` or root, and no other user may write to it. No mount is crossed.
+    /// Follows the symlink `name`. It and each further symlink must belong to `owner` or the superuser. Each directory
+    /// of the walk, this one included, must belong to `owner` or the superuser, and no other user may write to it. No
+    /// mount is crossed.
     ///
-    /// `RACE:` each part is opened by name and then asked for by handle, so only the last name can be exchanged
-    /// between two calls, by `owner` or root. Worst case: that happens in the microseconds before a removal, and the
-    /// temp is removed beside a symlink that leads elsewhere by then.
+    /// `RACE:` each component is opened by name and then observed by handle, so only the last name can be replaced
+    /// between two calls, by `owner` or the superuser. Worst case: that happens in the microseconds before a removal,
+    /// and the temp is removed beside a symlink that leads elsewhere by then.
     ///
     /// # Errors
     ///
-    /// The system does not answer.
+    /// The system reports an error.
     pub fn follow(&self, name: &OsStr, owner: u32) -> io::Result<Result<Followed, LinkFault>> {
         match self.walk(name, owner) {
             Ok(found) => Ok(Ok(found)),
@@ -58,10 +59,14 @@ impl Dir {
         let mut rest = vec![name.to_owned()];
         let mut links = 0;
         while let Some(name) = rest.pop() {
-            let stands = system::stands(at.fd.as_fd(), &name).map_err(WalkEnd::of)?;
-            let PathPart::Link { owner: whose, to } = stands else {
+            let part = system::path_part(at.fd.as_fd(), &name).map_err(WalkEnd::of)?;
+            let PathPart::Link {
+                owner: link_owner,
+                to,
+            } = part
+            else {
                 if rest.is_empty() {
-                    return at.end(name);
+                    return at.finish(name);
                 }
                 if name.as_encoded_bytes().starts_with(b".orphand") {
                     return Err(WalkEnd::Fault(LinkFault::Temp));
@@ -69,13 +74,16 @@ impl Dir {
                 at.enter(&name)?;
                 continue;
             };
-            // Only the kernel knows where a link of /proc leads.
+            // Only the kernel knows the target of a link in /proc.
             let to = to.ok_or(WalkEnd::Fault(LinkFault::OtherMount))?;
-            if rule!("link-of-another-user", whose != owner && whose != 0) {
+            if rule!(
+                "link-of-another-user",
+                link_owner != owner && link_owner != 0
+            ) {
                 return Err(WalkEnd::Fault(LinkFault::Foreign));
             }
             links += 1;
-            if links > MOST_LINKS {
+            if links > MAX_LINKS {
                 return Err(WalkEnd::Fault(LinkFault::Dangling));
             }
             let to = Path::new(&to);
@@ -87,12 +95,12 @@ impl Dir {
                 parts.filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
             rest.extend(parts.map(|part| part.as_os_str().to_owned()));
         }
-        // Nothing but "/" or ".": a directory.
-        at.end(OsString::from("."))
+        // The target is "/" or ".", a directory.
+        at.finish(OsString::from("."))
     }
 }
 
-/// Why a walk ends without a file.
+/// The reason for which a walk ends without a file.
 enum WalkEnd {
     Fault(LinkFault),
     Io(Errno),
@@ -106,7 +114,7 @@ impl WalkEnd {
 
 impl<'a> WalkPosition<'a> {
     fn new(start: &'a Dir, owner: u32) -> Result<WalkPosition<'a>, WalkEnd> {
-        let fd = rustix::fs::openat(&start.fd, ".", system::ON_THE_WAY, Mode::empty());
+        let fd = rustix::fs::openat(&start.fd, ".", system::TRAVERSED, Mode::empty());
         let at = WalkPosition {
             start,
             owner,
@@ -117,7 +125,7 @@ impl<'a> WalkPosition<'a> {
     }
 
     fn enter(&mut self, name: &OsStr) -> Result<(), WalkEnd> {
-        let flags = system::ON_THE_WAY | OFlags::NOFOLLOW;
+        let flags = system::TRAVERSED | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
         self.fd = fd.map_err(WalkEnd::Io)?;
         self.check()
@@ -125,11 +133,12 @@ impl<'a> WalkPosition<'a> {
 
     /// Refuses a directory that another user could change, and one on another mount.
     fn check(&self) -> Result<(), WalkEnd> {
-        const BY_OTHERS: u32 = 0o022;
+        const WRITABLE_BY_OTHERS: u32 = 0o022;
         let seen = system::observe_fd(self.fd.as_fd()).map_err(WalkEnd::Io)?;
         self.on_same_mount(&seen)?;
         let uid = seen.fingerprint.uid;
-        let is_closed = rule!("others-write-on-the-way", seen.mode & BY_OTHERS == 0, without: true);
+        let is_closed =
+            rule!("others-write-on-the-way", seen.mode & WRITABLE_BY_OTHERS == 0, without: true);
         match (uid == self.owner || uid == 0) && is_closed {
             true => Ok(()),
             false => Err(WalkEnd::Fault(LinkFault::Writable)),
@@ -148,10 +157,10 @@ impl<'a> WalkPosition<'a> {
         }
     }
 
-    fn end(self, name: OsString) -> Result<Followed, WalkEnd> {
+    fn finish(self, name: OsString) -> Result<Followed, WalkEnd> {
         let seen = system::observe_at(self.fd.as_fd(), &name).map_err(WalkEnd::Io)?;
         self.on_same_mount(&seen)?;
-        // It was no symlink a moment ago.
+        // The name was not a symlink in the look before this one.
         if seen.fingerprint.kind == Kind::Symlink {
             return Err(WalkEnd::Fault(LinkFault::Dangling));
         }

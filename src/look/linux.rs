@@ -1,4 +1,4 @@
-//! Looking on Linux: statx(2), openat2(2), statfs(2).
+//! Observes files on Linux by statx(2), openat2(2) and statfs(2).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,7 +17,7 @@ use crate::decide::judge::{Dates, LeaseCoverage};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
 
-/// Where processes can be looked at.
+/// The folder that shows processes.
 pub const PROC: Option<&str> = Some("/proc");
 
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS
@@ -61,39 +61,40 @@ fn observation(seen: &Statx) -> Observation {
     }
 }
 
-/// Whether a file's blocks do not tell how much data it holds. On btrfs and f2fs they do: a compressed file has fewer.
+/// Reports whether the number of blocks says nothing about the data of a file. On Linux the number can always be used:
+/// a compressed file on btrfs or f2fs has fewer blocks.
 pub(super) fn is_compressed(_: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Flags for a directory on the way to a root: it need not be one that we may read.
-pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::PATH);
+/// Flags for an ancestor of a root. They do not need the right to read the directory.
+pub(super) const TRAVERSED: OFlags = DIRECTORY.union(OFlags::PATH);
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_FS: u32 = 0x0000_9FA0;
 
-/// What stands at `name`. A symlink is held while it is asked whose it is and what it says, so both
-/// answers are of the same one.
-pub(super) fn stands(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
+/// Returns the component `name` of the directory `at`. A symlink is held open while its owner and its target are read,
+/// so both belong to the same symlink.
+pub(super) fn path_part(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let there = rustix::fs::openat(at, name, flags, Mode::empty())?;
-    let seen = rustix::fs::fstat(&there)?;
+    let part = rustix::fs::openat(at, name, flags, Mode::empty())?;
+    let seen = rustix::fs::fstat(&part)?;
     if FileType::from_raw_mode(seen.st_mode) != FileType::Symlink {
         return Ok(PathPart::Plain);
     }
-    // Links of /proc to a process's own directories say a path as that process sees it.
-    let says = match rustix::fs::fstatfs(there.as_fd())?.f_type as u32 {
+    // A link in /proc to a directory of a process contains the path as that process sees it.
+    let to = match rustix::fs::fstatfs(part.as_fd())?.f_type as u32 {
         PROC_FS => None,
-        _ => Some(rustix::fs::readlinkat(&there, "", Vec::new())?),
+        _ => Some(rustix::fs::readlinkat(&part, "", Vec::new())?),
     };
     Ok(PathPart::Link {
         owner: seen.st_uid,
-        to: says.map(|says| OsString::from_vec(says.into_bytes())),
+        to: to.map(|to| OsString::from_vec(to.into_bytes())),
     })
 }
 
-/// Opens `below` from `root`. The kernel refuses symlinks and other mounts by itself; where it has
-/// no openat2(2) (before 5.6, or a seccomp filter that hides it) each part is opened in turn.
+/// Opens `below` from `root`. The kernel itself refuses symlinks and other mounts. Without openat2(2) (before Linux
+/// 5.6, or with a seccomp filter that hides it) each component is opened in turn.
 pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
     let no_symlinks =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -107,7 +108,7 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<Own
     }
 }
 
-/// Where the kernel puts names, as many as go in at a time. Used again for the next directory.
+/// Memory for the directory entries of one getdents64(2). It is reused for the next directory.
 #[derive(Debug)]
 pub struct Buffer(Vec<MaybeUninit<u8>>);
 
@@ -117,8 +118,8 @@ impl Default for Buffer {
     }
 }
 
-/// Calls `each` with the names in `dir` as long as it says so, straight from getdents64(2): the C library's way would open
-/// the directory a second time, because it wants to own what it reads from.
+/// Calls `each` with the names in `dir` until `each` returns `false`. It calls getdents64(2) directly, because the C
+/// library's functions take ownership of the descriptor, so that the directory would have to be opened a second time.
 pub(super) fn read(
     dir: BorrowedFd<'_>,
     buffer: &mut Buffer,
@@ -134,13 +135,15 @@ pub(super) fn read(
     Ok(())
 }
 
-/// The magic numbers of statfs(2) and linux/magic.h, for the file systems on which it was measured
-/// that a lease is refused while anybody has a file open or mapped. Everything else is named by
-/// its number: a granted lease proves nothing there (before Linux 7.0 a file system that says
-/// nothing about leases grants them, even one that does not see its other clients).
+/// Returns the properties of the file system of `dir`, by the magic numbers of statfs(2) and linux/magic.h.
+///
+/// [`LeaseCoverage::OpensAndMaps`] is for file systems on which it was measured that the kernel refuses a lease while
+/// any process has the file open or mapped. A file system that is not in the list is named by its number. On such a one
+/// a granted lease proves nothing: before Linux 7.0 a file system that does not implement leases grants them, even if
+/// it does not see its other clients.
 pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     let magic = rustix::fs::fstatfs(dir)?.f_type as u32;
-    let (name, reach, dates) = match magic {
+    let (name, lease_coverage, dates) = match magic {
         0x0000_EF53 => ("ext4", LeaseCoverage::OpensAndMaps, Dates::FineIfBorn), // ext2 and ext3 as well
         0x5846_5342 => ("xfs", LeaseCoverage::OpensAndMaps, Dates::Fine),
         0x9123_683E => ("btrfs", LeaseCoverage::OpensAndMaps, Dates::Fine),
@@ -163,7 +166,7 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     };
     Ok(FileSystemInfo {
         name: name.to_owned(),
-        reach,
+        lease_coverage,
         dates,
     })
 }

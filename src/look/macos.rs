@@ -1,4 +1,5 @@
-//! Looking on macOS: fstatat(2), openat(2), fstatfs(2). Type-checked only; see docs/platforms.md.
+//! Observes files on macOS by fstatat(2), openat(2) and fstatfs(2). This code is type-checked but was never run; see
+//! docs/platforms.md.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +9,7 @@ use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{BLOCK, DIRECTORY, FileSystemInfo, entry_kind, kind};
-pub(super) use super::{open_step_by_step as open_beneath, stands_by_name as stands};
+pub(super) use super::{open_step_by_step as open_beneath, path_part_by_name as path_part};
 use crate::decide::judge::{Dates, LeaseCoverage};
 use crate::decide::observation::{Fingerprint, Kind, Observation};
 use crate::decide::time::Wall;
@@ -16,7 +17,7 @@ use crate::decide::time::Wall;
 /// macOS has no `/proc`.
 pub const PROC: Option<&str> = None;
 
-/// `st_flags` of sys/stat.h: the owner, root or the system said that it is to stay.
+/// Flags in `st_flags` (sys/stat.h) by which the owner, the superuser or the system protects a file.
 const PROTECTED: u32 = 0x0000_0002 // UF_IMMUTABLE
     | 0x0000_0004 // UF_APPEND
     | 0x0000_0080 // UF_DATAVAULT
@@ -24,7 +25,7 @@ const PROTECTED: u32 = 0x0000_0002 // UF_IMMUTABLE
     | 0x0004_0000 // SF_APPEND
     | 0x0008_0000 // SF_RESTRICTED
     | 0x0010_0000; // SF_NOUNLINK
-/// Its bytes are not on this disk.
+/// Flag of a file whose data is not on this disk.
 const SF_DATALESS: u32 = 0x4000_0000;
 
 pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
@@ -44,20 +45,20 @@ fn observation(seen: &Stat) -> Observation {
     let mode = u32::from(seen.st_mode);
     Observation {
         fingerprint: Fingerprint {
-            // Not sign-extended: the process tables give it as `u32`.
+            // Not sign-extended, because the process tables report it as `u32`.
             dev: u64::from(seen.st_dev.cast_unsigned()),
             ino: seen.st_ino,
             kind: kind(mode),
             size: u64::try_from(seen.st_size).unwrap_or(0),
             mtime: time(seen.st_mtime, seen.st_mtime_nsec),
             ctime: time(seen.st_ctime, seen.st_ctime_nsec),
-            // HFS+ and APFS move it back when mtime is set before it: no identity.
+            // HFS+ and APFS move the birth time back when mtime is set to an earlier time, so it is no identity.
             btime: None,
             links: u64::from(seen.st_nlink),
             uid: seen.st_uid,
         },
         mode,
-        // Mounts have no number of their own here; each has its own device number.
+        // macOS does not number mounts. Each mount has its own device number.
         mount: None,
         mount_root: false,
         protected: flags & PROTECTED != 0,
@@ -68,19 +69,19 @@ fn observation(seen: &Stat) -> Observation {
     }
 }
 
-/// `UF_COMPRESSED` of sys/stat.h: the data lies compressed in an extended attribute or the resource fork.
+/// `UF_COMPRESSED` of sys/stat.h: the data is compressed, in an extended attribute or the resource fork.
 const UF_COMPRESSED: u32 = 0x0000_0020;
 
-/// Whether a file's blocks do not tell how much data it holds.
+/// Reports whether the number of blocks says nothing about the data of a file.
 pub(super) fn is_compressed(file: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(rustix::fs::fstat(file)?.st_flags & UF_COMPRESSED != 0)
 }
 
-/// Flags for a directory on the way to a root: it need not be one that we may read. `O_SEARCH` of
-/// fcntl.h is `O_EXEC | O_DIRECTORY`.
-pub(super) const ON_THE_WAY: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
+/// Flags for an ancestor of a root. They do not need the right to read the directory. `O_SEARCH` of fcntl.h is
+/// `O_EXEC | O_DIRECTORY`.
+pub(super) const TRAVERSED: OFlags = DIRECTORY.union(OFlags::from_bits_retain(0x4000_0000));
 
-/// By `f_fstypename`: APFS and HFS+ are on every Mac's own disks.
+/// Returns the properties of the file system of `dir`, by `f_fstypename`. The disks of every Mac have APFS or HFS+.
 pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
     let seen = rustix::fs::fstatfs(dir)?;
     let bytes: Vec<u8> = seen
@@ -90,19 +91,23 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
         .map(|&c| c as u8)
         .collect();
     let name = String::from_utf8_lossy(&bytes).into_owned();
-    let (reach, dates) = match name.as_str() {
+    let (lease_coverage, dates) = match name.as_str() {
         "apfs" => (LeaseCoverage::OpensAndMaps, Dates::Fine),
         "hfs" => (LeaseCoverage::OpensAndMaps, Dates::WholeSeconds),
         _ => (LeaseCoverage::Unknown, Dates::Unknown),
     };
-    Ok(FileSystemInfo { name, reach, dates })
+    Ok(FileSystemInfo {
+        name,
+        lease_coverage,
+        dates,
+    })
 }
 
-/// Nothing that is used again: the C library has a buffer of its own.
+/// Empty: the C library has its own buffer.
 #[derive(Debug, Default)]
 pub struct Buffer(());
 
-/// Calls `each` with the names in `dir` as long as it says so.
+/// Calls `each` with the names in `dir` until `each` returns `false`.
 pub(super) fn read(
     dir: BorrowedFd<'_>,
     _: &mut Buffer,

@@ -1,9 +1,8 @@
-//! Looking: the one place where a path becomes a fingerprint.
+//! Opens directories and observes files. Only this module turns a path into a fingerprint.
 //!
-//! A directory is opened through its root, as it stands at this moment, and everything in it is
-//! asked for by that handle and a bare name. No path is resolved twice, no symlink followed below
-//! or at a root, on the way to a root none that somebody else could turn elsewhere, no other mount
-//! and no other subvolume entered.
+//! A directory is opened through its root at the time of the look. Every file in it is accessed by that handle and a
+//! base name, so no path is resolved twice. A symlink is never followed at a root or below it. A symlink in the path of
+//! a root is followed only if no other user could replace it. No other mount and no other subvolume is entered.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -30,26 +29,27 @@ pub use data::{data_at_least, data_at_most};
 pub use follow::Followed;
 pub use system::{Buffer, PROC};
 
-/// Flags with which a directory is opened: never through a symlink, never inherited.
+/// Flags with which a directory is opened: a symlink is not followed, and child processes do not inherit the
+/// descriptor.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The unit of `st_blocks`, in bytes, whatever the file system's own block size is: stat(2).
+/// The unit of `st_blocks`, in bytes. It does not depend on the block size of the file system: stat(2).
 const BLOCK: u64 = 512;
 
-/// What is known of a file system.
+/// Properties of a file system.
 struct FileSystemInfo {
-    /// The kernel's name of it.
+    /// The kernel's name for its type.
     name: String,
-    /// How far the proof reaches on it.
-    reach: LeaseCoverage,
-    /// How exact its dates are.
+    /// The uses of a file that prevent a lease on it.
+    lease_coverage: LeaseCoverage,
+    /// The precision of its dates.
     dates: Dates,
 }
 
-/// What a directory was when it was opened as a root. No handle is kept: that would pin its mount.
+/// The identity of a directory when it was opened as a root. No handle is kept, because that would prevent unmounting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RootId {
     /// Device number.
@@ -57,11 +57,11 @@ pub struct RootId {
     /// Inode number.
     pub ino: u64,
     mount: Option<u64>,
-    /// A directory that is removed and made again may well get the same inode number.
+    /// Birth time. A directory that is removed and created again may get the same inode number.
     born: Option<Wall>,
 }
 
-/// An open directory below a root.
+/// An open root, or an open directory below a root.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -71,55 +71,55 @@ pub struct Dir {
     id: RootId,
 }
 
-/// Why a root cannot be opened.
+/// The reason for which a root cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// Nothing is there, or a part of the way to it is missing.
+    /// The root or one of its ancestors does not exist.
     #[error("it does not exist")]
     Missing,
-    /// It is a symlink: what it points to may change under us.
+    /// The root is a symlink, whose target may change at any time.
     #[error("it is a symlink")]
     Symlink {
-        /// Where it leads now.
+        /// The current target.
         leads_to: Option<PathBuf>,
     },
-    /// A symlink on the way to it belongs to neither root nor us: its owner may turn it elsewhere
-    /// at any time, and with it everything that is done in the root.
+    /// A symlink in the path of the root belongs neither to the superuser nor to this user. Its owner could replace it
+    /// at any time, and redirect every operation in the root.
     #[error(
-        "the way to it leads through {link:?}, a symlink of uid {owner}, who may turn it elsewhere; \
-         give the directory that it leads to"
+        "its path contains {link:?}, a symlink of uid {owner}, who can change its target at any time; \
+         give the directory that it points to"
     )]
     ForeignLink {
         /// The symlink.
         link: PathBuf,
-        /// Whose it is.
+        /// Uid of the symlink's owner.
         owner: u32,
     },
-    /// It is no directory.
+    /// The root is not a directory.
     #[error("it is not a directory")]
     NotADirectory,
-    /// Another directory than at the start stands there now.
-    #[error("another directory has taken its place")]
+    /// The path leads to a different directory than before.
+    #[error("it has been replaced by another directory")]
     Replaced,
-    /// The system said no.
+    /// The system reported an error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl RootError {
-    /// Whether it says that no directory of this root is there any more: nothing, a file, a symlink,
-    /// another mount, or another directory.
+    /// Reports whether the error means that the root's directory no longer exists at its path: the path is missing, or
+    /// leads to a file, a symlink, another mount or another directory.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         match self {
-            RootError::Io(error) => RootError::is_gone_by(error),
+            RootError::Io(error) => RootError::is_missing_error(error),
             _ => true,
         }
     }
 
-    /// The same of the system's own word.
+    /// Reports whether an error of the system means that the directory no longer exists at its path.
     #[must_use]
-    pub fn is_gone_by(error: &io::Error) -> bool {
+    pub fn is_missing_error(error: &io::Error) -> bool {
         matches!(
             error.raw_os_error(),
             Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
@@ -128,15 +128,15 @@ impl RootError {
 }
 
 impl RootId {
-    /// The directory itself, wherever it stands and however it is mounted: its inode number and birth. `None` where the
-    /// file system keeps no births: the next directory may get the same number.
+    /// Returns an id of the directory that does not depend on its path and mount: its inode number and birth time.
+    /// Returns `None` if the file system stores no birth times, because the next directory may get the same number.
     #[must_use]
     pub fn inode(&self) -> Option<String> {
         let Wall { sec, nsec } = self.born?;
         Some(format!("1 {} {sec}.{nsec:09}", self.ino))
     }
 
-    /// What stands at `path` now.
+    /// Returns the identity of the directory at `path`.
     pub fn of(path: &Path) -> Result<RootId, RootError> {
         let fd = open_root(path)?;
         Ok(identify(fd.as_fd())?.0)
@@ -154,7 +154,7 @@ fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
             Ok(meta) if meta.is_symlink() => Err(RootError::Symlink {
                 leads_to: std::fs::canonicalize(path).ok(),
             }),
-            // A file stands where one of its parents should be: it is simply not there yet.
+            // One of its ancestors is a file: the root does not exist.
             Err(_) => Err(RootError::Missing),
             Ok(_) => Err(RootError::NotADirectory),
         },
@@ -162,55 +162,56 @@ fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
     }
 }
 
-/// As many symlinks as a path may lead through on Linux; elsewhere it is fewer.
-const MOST_LINKS: usize = 40;
+/// The number of symlinks that one path may contain on Linux. Other systems allow fewer.
+const MAX_LINKS: usize = 40;
 
-/// What stands at a name on the way to a root.
+/// One component of a path.
 enum PathPart {
-    /// No symlink.
+    /// Anything but a symlink.
     Plain,
     /// A symlink.
     Link {
-        /// Whose.
+        /// Uid of its owner.
         owner: u32,
-        /// What it says; `None` where only the system knows where it leads (`/proc/PID/root`).
+        /// Its target. `None` if only the system knows the target (`/proc/PID/root`).
         to: Option<OsString>,
     },
 }
 
-/// What stands at `name`, asked by name: for systems that cannot hold a symlink while it is asked.
-/// `RACE:` a symlink may be swapped and swapped back between the calls; worst case, within one tick
-/// of the file system's clock, what another one says is taken for what one of ours says.
+/// Returns the component `name` of the directory `at`. This is for systems on which a symlink cannot be opened itself.
+///
+/// `RACE:` a symlink may be replaced and put back between the calls. Worst case: if that happens within one tick of the
+/// file system's clock, the target of a foreign symlink is used as the target of one of ours.
 #[cfg(not(target_os = "linux"))]
-fn stands_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
+fn path_part_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
     use std::os::unix::ffi::OsStringExt;
     let seen = system::observe_at(at, name)?;
     if seen.fingerprint.kind != Kind::Symlink {
         return Ok(PathPart::Plain);
     }
-    let says = rustix::fs::readlinkat(at, name, Vec::new())?;
+    let to = rustix::fs::readlinkat(at, name, Vec::new())?;
     if system::observe_at(at, name)? != seen {
         return Err(Errno::LOOP.into());
     }
     Ok(PathPart::Link {
         owner: seen.fingerprint.uid,
-        to: Some(OsString::from_vec(says.into_bytes())),
+        to: Some(OsString::from_vec(to.into_bytes())),
     })
 }
 
-/// Opens the directory at `path`, part by part.
+/// Opens the directory at `path`, one component at a time.
 ///
-/// Where the way leads through a symlink, what that says is walked instead, and only if it belongs
-/// to root or to us. Whoever else may write to a directory on the way could turn it elsewhere, and
-/// have files deleted that only we may delete (CVE-2018-6954 and its like).
+/// A symlink in the path is followed only if it belongs to the superuser or to this user. Otherwise another user who
+/// can write to a directory of the path could redirect it, and have files deleted that only this user may delete
+/// (CVE-2018-6954 and similar ones).
 fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
     let us = rustix::process::geteuid().as_raw();
     let open = |at: BorrowedFd<'_>, name: &OsStr, flags| {
         rustix::fs::openat(at, name, flags, Mode::empty()).map_err(io::Error::from)
     };
     let start = |path: &Path| match path.is_absolute() {
-        true => open(rustix::fs::CWD, OsStr::new("/"), system::ON_THE_WAY),
-        false => open(rustix::fs::CWD, OsStr::new("."), system::ON_THE_WAY),
+        true => open(rustix::fs::CWD, OsStr::new("/"), system::TRAVERSED),
+        false => open(rustix::fs::CWD, OsStr::new("."), system::TRAVERSED),
     };
     let parts = |path: &Path| -> Vec<OsString> {
         let parts = path.components().rev();
@@ -220,42 +221,42 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
     let mut at = start(path)?;
     let mut rest = parts(path);
     let mut links = 0;
-    // For people, and for nothing else.
-    let mut way = PathBuf::from(if path.is_absolute() { "/" } else { "." });
+    // Used only in messages.
+    let mut walked = PathBuf::from(if path.is_absolute() { "/" } else { "." });
     while let Some(name) = rest.pop() {
         if rest.is_empty() {
             return Ok(open(at.as_fd(), &name, DIRECTORY)?);
         }
-        match system::stands(at.as_fd(), &name)? {
+        match system::path_part(at.as_fd(), &name)? {
             PathPart::Plain => {
-                at = open(at.as_fd(), &name, system::ON_THE_WAY)?;
-                way.push(&name);
+                at = open(at.as_fd(), &name, system::TRAVERSED)?;
+                walked.push(&name);
             }
             PathPart::Link { owner, .. }
                 if rule!("root-links-are-ours", owner != 0 && owner != us) =>
             {
-                let link = way.join(&name);
+                let link = walked.join(&name);
                 return Err(RootError::ForeignLink { link, owner });
             }
             PathPart::Link { to: Some(to), .. } => {
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Err(RootError::Io(Errno::LOOP.into()));
                 }
                 let to = Path::new(&to);
                 if to.is_absolute() {
                     at = start(to)?;
-                    way = PathBuf::from("/");
+                    walked = PathBuf::from("/");
                 }
                 rest.extend(parts(to));
             }
             PathPart::Link { to: None, .. } => {
-                at = open(at.as_fd(), &name, system::ON_THE_WAY - OFlags::NOFOLLOW)?;
-                way.push(&name);
+                at = open(at.as_fd(), &name, system::TRAVERSED - OFlags::NOFOLLOW)?;
+                walked.push(&name);
             }
         }
     }
-    // Nothing but "/" or ".".
+    // The path was "/" or ".".
     Ok(open(at.as_fd(), OsStr::new("."), DIRECTORY)?)
 }
 
@@ -271,7 +272,7 @@ fn identify(fd: BorrowedFd<'_>) -> io::Result<(RootId, Observation)> {
 }
 
 impl Dir {
-    /// Opens the root at `root`, which must still be `expected` where that is given.
+    /// Opens the root at `root`. If `expected` is given, the root must still have that identity.
     pub fn open_root(root: &Path, expected: Option<RootId>) -> Result<Dir, RootError> {
         let fd = open_root(root)?;
         let (id, _) = identify(fd.as_fd())?;
@@ -281,7 +282,7 @@ impl Dir {
         Ok(Dir::new(fd, root.to_owned(), PathBuf::new(), id)?)
     }
 
-    /// Opens the directory `below` the root at `root`: through no symlink, on no other mount.
+    /// Opens the directory `below` the root at `root`. Symlinks and other mounts in `below` are refused.
     pub fn open_below(
         root: &Path,
         expected: Option<RootId>,
@@ -294,24 +295,25 @@ impl Dir {
         root_dir.open_within(below)
     }
 
-    /// Opens the directory `below` this one, which is a root's, under the same conditions. For a walk
-    /// that ends soon: as long as the handle of a root lives, its file system cannot be unmounted.
+    /// Opens the directory `below` this root, under the same conditions. This is for a scan that ends soon: as long as
+    /// the handle of the root is open, its file system cannot be unmounted.
     pub fn open_within(&self, below: &Path) -> Result<Dir, RootError> {
         let fd = system::open_beneath(self.fd(), below)?;
-        self.adopt(fd, below.to_owned())
+        self.check_mount(fd, below.to_owned())
     }
 
-    /// Opens the directory `name` in this one, under the same conditions.
+    /// Opens the subdirectory `name`, under the same conditions.
     pub fn open_child(&self, name: &OsStr) -> Result<Dir, RootError> {
         let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
             .map_err(io::Error::from)?;
-        self.adopt(fd, self.below.join(name))
+        self.check_mount(fd, self.below.join(name))
     }
 
-    fn adopt(&self, fd: OwnedFd, below: PathBuf) -> Result<Dir, RootError> {
+    /// Returns the directory `fd` if it is on the same mount and device as this one.
+    fn check_mount(&self, fd: OwnedFd, below: PathBuf) -> Result<Dir, RootError> {
         let (id, seen) = identify(fd.as_fd())?;
-        // A subvolume has its own device number on the same mount, a bind mount its own mount
-        // number on the same device: both must be the root's.
+        // A subvolume has its own device number on the same mount. A bind mount has its own mount number on the same
+        // device. So both numbers must be those of the root.
         let is_elsewhere = id.dev != self.id.dev || id.mount != self.id.mount || seen.mount_root;
         if rule!("no-mount-below-the-root", is_elsewhere) {
             return Err(RootError::Io(Errno::XDEV.into()));
@@ -320,7 +322,7 @@ impl Dir {
         if let Ok(more) = below.strip_prefix(&self.below) {
             path.push(more);
         }
-        // The same mount is the same file system.
+        // The mount is the same, so the file system is too.
         Ok(Dir {
             fd,
             path,
@@ -331,12 +333,16 @@ impl Dir {
     }
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {
-        let FileSystemInfo { name, reach, dates } = system::file_system(fd.as_fd())?;
+        let FileSystemInfo {
+            name,
+            lease_coverage,
+            dates,
+        } = system::file_system(fd.as_fd())?;
         let place = DirProperties {
             dev: id.dev,
             mount: id.mount,
             file_system: name.into(),
-            lease_coverage: reach,
+            lease_coverage,
             // Directories have inodes of the same size as files.
             dates: match dates {
                 Dates::FineIfBorn if id.born.is_none() => {
@@ -355,44 +361,46 @@ impl Dir {
         })
     }
 
-    /// The handle.
+    /// Returns the handle.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// The root's path as given, plus the rest: for people and events, never for acting.
+    /// Returns the path: the root's path as it was given, and the path below the root. It is for messages and events.
+    /// No file is accessed by it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The way from the root to it; empty for the root itself.
+    /// Returns the path relative to the root. It is empty for the root itself.
     #[must_use]
     pub fn below(&self) -> &Path {
         &self.below
     }
 
-    /// Its identity.
+    /// Returns the identity of the directory.
     #[must_use]
     pub fn id(&self) -> RootId {
         self.id
     }
 
-    /// What the judge needs to know of it. Whether a quarantine can be is for others to say.
+    /// Returns the facts about the directory that the judge needs. Its field `quarantine` is always `false`: the caller
+    /// sets it.
     #[must_use]
     pub fn place(&self) -> &DirProperties {
         &self.place
     }
 
-    /// How far the proof reaches in it.
+    /// Returns the uses of a file that prevent a lease on it in this directory.
     #[must_use]
-    pub fn reach(&self) -> LeaseCoverage {
+    pub fn lease_coverage(&self) -> LeaseCoverage {
         self.place.lease_coverage
     }
 
-    /// Calls `each` with every name in it and what kind of thing it is, where the file system says so.
-    /// Once only: what has been read of a handle is not read again.
+    /// Calls `each` with every name in the directory, and with its kind if the file system reports it. Only the first
+    /// call on a handle returns names: a second call goes on at the end.
     pub fn read(
         &self,
         buffer: &mut Buffer,
@@ -402,21 +410,21 @@ impl Dir {
             each(name, kind);
             true
         };
-        self.read_on(buffer, &mut each)
+        self.read_names(buffer, &mut each)
     }
 
-    /// Calls `each` with the names in it from the first one on, also where it was read before, as long as
-    /// `each` says so.
+    /// Calls `each` with the names in the directory until `each` returns `false`. It begins at the first name, even if
+    /// the handle was read before.
     pub fn read_while(
         &self,
         buffer: &mut Buffer,
         each: &mut dyn FnMut(&OsStr, Option<Kind>) -> bool,
     ) -> io::Result<()> {
         rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
-        self.read_on(buffer, each)
+        self.read_names(buffer, each)
     }
 
-    fn read_on(
+    fn read_names(
         &self,
         buffer: &mut Buffer,
         each: &mut dyn FnMut(&OsStr, Option<Kind>) -> bool,
@@ -426,7 +434,7 @@ impl Dir {
         })
     }
 
-    /// What stands at `name`, not followed; `None` where nothing does.
+    /// Observes the file `name` without following a symlink. Returns `None` if it does not exist.
     pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
         match system::observe_at(self.fd(), name) {
             Ok(seen) => Ok(Some(seen)),
@@ -436,12 +444,12 @@ impl Dir {
     }
 }
 
-/// Opens the regular file `name` in `at` to ask how much data it holds. Returns `None` where it may not be opened, and
-/// where opening it would break a lease of another process.
+/// Opens the regular file `name` in `at` to measure its data. Returns `None` if there is no permission to open it, and
+/// if opening it would break a lease of another process.
 ///
 /// # Errors
 ///
-/// The system has no answer; nothing stands at `name` any more.
+/// The system reports an error, or the file does not exist any more.
 pub fn open_to_measure(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -452,18 +460,18 @@ pub fn open_to_measure(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Ow
     }
 }
 
-/// What stands at `name` in the directory `at`, not followed.
+/// Observes the file `name` in the directory `at` without following a symlink.
 pub fn observe_at(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Observation> {
     Ok(system::observe_at(at, name)?)
 }
 
-/// What an open file is.
+/// Observes an open file.
 pub fn observe_fd(fd: BorrowedFd<'_>) -> io::Result<Observation> {
     Ok(system::observe_fd(fd)?)
 }
 
-/// Opens `below` from `root`, part by part, none of them a symlink. That no mount was crossed
-/// shows in what is opened, and the caller compares that.
+/// Opens `below` from `root`, one component at a time, without following a symlink. The caller compares the result with
+/// the root to refuse another mount.
 fn open_step_by_step(root: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for part in below.components() {
@@ -480,7 +488,7 @@ fn kind(mode: u32) -> Kind {
     entry_kind(FileType::from_raw_mode(mode as rustix::fs::RawMode)).unwrap_or(Kind::Other)
 }
 
-/// `None` where the file system does not say.
+/// Returns the kind of a directory entry. Returns `None` if the file system does not report it.
 fn entry_kind(kind: FileType) -> Option<Kind> {
     match kind {
         FileType::RegularFile => Some(Kind::File),
@@ -497,7 +505,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn the_way_to_a_root() {
+    fn symlinks_in_the_path_of_a_root_are_followed() {
         let base = tempfile::tempdir().unwrap();
         let base = std::fs::canonicalize(base.path()).unwrap();
         let at = |name: &str| base.join(name);
@@ -515,7 +523,7 @@ mod tests {
             symlink(to, at(name)).unwrap();
         }
         let root = RootId::of(&at("a/b/root")).unwrap();
-        for way in [
+        for path in [
             "relative/root",
             "absolute/b/root",
             "c/up/b/root",
@@ -523,24 +531,24 @@ mod tests {
             "a/../c/up/../a/b/root",
             "a/b/root/../../b/./root",
         ] {
-            assert_eq!(RootId::of(&at(way)).ok(), Some(root), "{way}");
+            assert_eq!(RootId::of(&at(path)).ok(), Some(root), "{path}");
         }
-        for (way, want) in [
+        for (path, want) in [
             ("loop/root", "it does not exist"),
             ("nowhere/root", "it does not exist"),
             ("a/b/none", "it does not exist"),
             ("relative/last", "it is a symlink"),
             ("relative", "it is a symlink"),
         ] {
-            let error = RootId::of(&at(way)).expect_err(way).to_string();
-            assert_eq!(error, want, "{way}");
+            let error = RootId::of(&at(path)).expect_err(path).to_string();
+            assert_eq!(error, want, "{path}");
         }
-        // Only the kernel knows where this one leads.
+        // Only the kernel knows the target of this symlink.
         if let Some(proc) = PROC {
-            let way = Path::new(proc)
+            let path = Path::new(proc)
                 .join("self/root")
                 .join(at("a/b/root").strip_prefix("/").unwrap());
-            assert_eq!(RootId::of(&way).ok(), Some(root));
+            assert_eq!(RootId::of(&path).ok(), Some(root));
         }
         assert_eq!(
             RootId::of(Path::new("/")).ok(),

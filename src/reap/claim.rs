@@ -1,8 +1,8 @@
-//! The name that a temp bears between its claim and its end: `.orphand-<16 hex>-<name>`.
+//! The name of a temp from its claim to its removal: `.orphand-<16 hex>-<name>`.
 //!
-//! It lies in the same directory, so a claim needs no new directory and crosses no file system. The
-//! suffix stays, so whoever ignores temps ignores it. What it is and where it came from is told by
-//! the name alone, so that a crash can be put in order without any other record.
+//! A claim is in the same directory, so it needs no new directory and crosses no file system. The suffix is kept, so
+//! programs that ignore temps ignore claims too. The name alone shows that the file is a claim and what its original
+//! name was, so a crash can be recovered from without any other record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -16,24 +16,24 @@ use crate::look::RootId;
 
 const PREFIX: &[u8] = b".orphand-";
 const HEX: usize = 16;
-/// NAME_MAX of every file system that the proof is trusted on.
-const LONGEST: usize = 255;
+/// The maximum length of a file name (`NAME_MAX`) on each file system where leases are trusted.
+const NAME_MAX: usize = 255;
 
-/// What all names of orphand's own begin with; scans and watches pass over them.
-pub const OWN: &[u8] = b".orphand";
+/// The prefix of all names that orphand creates. Scans and watches skip them.
+pub const OWN_PREFIX: &[u8] = b".orphand";
 
-/// Gives out claim names, and knows which of them are being worked on: any other claim is one that
-/// a crash left, or that could not be put back.
+/// Creates claim names, and tracks those that this process is using. Any other claim was left by a crash or could not
+/// be put back.
 #[derive(Debug)]
 pub struct Claims {
     session: u32,
     next: AtomicU32,
-    at_work: Mutex<HashSet<OsString>>,
-    /// Claims that could not be put back, by the directory that they lie in and the temp's name.
+    in_progress: Mutex<HashSet<OsString>>,
+    /// Claims that could not be put back, by the directory that contains them and the temp's original name.
     deferred: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
 }
 
-/// A claim name that is being worked on, until this is dropped.
+/// A claim name that is in use until this value is dropped.
 #[derive(Debug)]
 pub struct ClaimName<'a> {
     claims: &'a Claims,
@@ -41,76 +41,78 @@ pub struct ClaimName<'a> {
 }
 
 impl Claims {
-    /// `session` is drawn at random by the caller, so that two processes never give the same names.
+    /// Creates claim names with the number `session`. The caller chooses it at random, so that two processes never
+    /// create the same names.
     #[must_use]
     pub fn new(session: u32) -> Claims {
         Claims {
             session,
             next: AtomicU32::new(0),
-            at_work: Mutex::default(),
+            in_progress: Mutex::default(),
             deferred: Mutex::default(),
         }
     }
 
-    /// A claim name for `name`. Too long a name is cut in the middle.
+    /// Creates a claim name for `name`. A name that is too long is cut in the middle.
     #[must_use]
     pub fn name(&self, name: &OsStr) -> ClaimName<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut claim = Vec::with_capacity(LONGEST);
+        let mut claim = Vec::with_capacity(NAME_MAX);
         claim.extend_from_slice(PREFIX);
-        // Memory takes what is written.
+        // A write to memory does not fail.
         let _ = write!(claim, "{:08x}{number:08x}-", self.session);
-        let room = LONGEST - claim.len();
+        let space = NAME_MAX - claim.len();
         let name = name.as_bytes();
-        if name.len() <= room {
+        if name.len() <= space {
             claim.extend_from_slice(name);
         } else {
-            let head = room / 2;
-            let tail = name.len() - (room - head);
+            let head = space / 2;
+            let tail = name.len() - (space - head);
             claim.extend_from_slice(name.get(..head).unwrap_or_default());
             claim.extend_from_slice(name.get(tail..).unwrap_or_default());
         }
         let name = OsString::from_vec(claim);
-        self.at_work().insert(name.clone());
+        self.in_progress().insert(name.clone());
         ClaimName { claims: self, name }
     }
 
-    /// Whether this process is working on `claim` right now.
+    /// Reports whether this process is currently processing `claim`.
     #[must_use]
-    pub fn is_at_work(&self, claim: &OsStr) -> bool {
-        self.at_work().contains(claim)
+    pub fn is_in_progress(&self, claim: &OsStr) -> bool {
+        self.in_progress().contains(claim)
     }
 
-    /// Notes that `claim` in the directory `dir` could not be put back. It is to be tried again when it is time
-    /// for the temp `name`. Says whether that is news.
+    /// Records that `claim` in the directory `dir` could not be put back. This is retried when the temp `name` is due.
+    /// Returns whether the claim is a new entry.
     pub(crate) fn defer(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
-        let mut stranded = guard(&self.deferred);
-        let of_name = stranded.entry((dir, name.to_owned())).or_default();
+        let mut deferred = lock(&self.deferred);
+        let of_name = deferred.entry((dir, name.to_owned())).or_default();
         of_name.insert(claim.to_owned())
     }
 
-    /// Those of the temp `name` in the directory `dir` that could not be put back: it is to be tried again.
+    /// Removes and returns the claims of the temp `name` in the directory `dir` that could not be put back, so that the
+    /// caller retries that.
     #[must_use]
     pub(crate) fn take_deferred(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
-        let mut stranded = guard(&self.deferred);
-        // Nearly always.
-        if stranded.is_empty() {
+        let mut deferred = lock(&self.deferred);
+        // The usual case.
+        if deferred.is_empty() {
             return BTreeSet::new();
         }
-        stranded.remove(&(dir, name.to_owned())).unwrap_or_default()
+        deferred.remove(&(dir, name.to_owned())).unwrap_or_default()
     }
 
-    fn at_work(&self) -> MutexGuard<'_, HashSet<OsString>> {
-        guard(&self.at_work)
+    fn in_progress(&self) -> MutexGuard<'_, HashSet<OsString>> {
+        lock(&self.in_progress)
     }
 }
 
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ClaimName<'_> {
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         &self.name
@@ -119,38 +121,38 @@ impl ClaimName<'_> {
 
 impl Drop for ClaimName<'_> {
     fn drop(&mut self) {
-        self.claims.at_work().remove(&self.name);
+        self.claims.in_progress().remove(&self.name);
     }
 }
 
-/// A claim name, read.
+/// A parsed claim name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The name that the file had; `None` if it may have been cut and cannot be told any more.
+    /// The original name of the file; `None` if the name may have been cut.
     pub original: Option<OsString>,
 }
 
-/// Whether the file at `path` has a claim's name.
+/// Reports whether the file at `path` is named like a claim.
 #[must_use]
 pub fn is_claim(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| read(name).is_some())
+    path.file_name().is_some_and(|name| parse(name).is_some())
 }
 
-/// Reads a claim name; `None` if it is none.
+/// Parses a claim name. Returns `None` for any other name.
 #[must_use]
-pub fn read(name: &OsStr) -> Option<Claim> {
+pub fn parse(name: &OsStr) -> Option<Claim> {
     let name = name.as_bytes();
     let rest = name.strip_prefix(PREFIX)?;
     let (hex, rest) = rest.split_at_checked(HEX)?;
-    let lower = hex
+    let is_hex = hex
         .iter()
         .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
     let original = rest.strip_prefix(b"-")?;
-    if !lower || original.is_empty() || original == b"." || original == b".." {
+    if !is_hex || original.is_empty() || original == b"." || original == b".." {
         return None;
     }
     Some(Claim {
-        original: (name.len() < LONGEST).then(|| OsString::from_vec(original.to_vec())),
+        original: (name.len() < NAME_MAX).then(|| OsString::from_vec(original.to_vec())),
     })
 }
 
@@ -159,41 +161,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_tells_where_it_came_from() {
+    fn a_claim_name_contains_the_original_name() {
         let claims = Claims::new(0xdead_beef);
 
-        let at_most = LONGEST - PREFIX.len() - HEX - 1;
+        let at_most = NAME_MAX - PREFIX.len() - HEX - 1;
         for name in [
             "a.tmp".to_owned(),
             "-\n\x1b[2J.tmp".into(),
             "x".repeat(at_most - 1),
         ] {
             let claim = claims.name(OsStr::new(&name));
-            let read = read(claim.name()).expect("a claim name");
+            let read = parse(claim.name()).expect("a claim name");
             assert_eq!(read.original.as_deref(), Some(OsStr::new(&name)));
             let name = claim.name().to_owned();
-            assert!(claims.is_at_work(&name));
+            assert!(claims.is_in_progress(&name));
             drop(claim);
-            assert!(!claims.is_at_work(&name));
+            assert!(!claims.is_in_progress(&name));
         }
         let bytes = OsStr::from_bytes(b"\xff\xfe.tmp");
-        let read = read(claims.name(bytes).name()).expect("a claim name");
+        let read = parse(claims.name(bytes).name()).expect("a claim name");
         assert_eq!(read.original.as_deref(), Some(bytes));
     }
 
     #[test]
-    fn a_long_name_is_cut_in_the_middle_and_not_guessed() {
+    fn a_long_name_is_cut_in_the_middle() {
         let claims = Claims::new(7);
         for length in [229, 230, 255] {
             let name = "sessions.json".to_owned() + &"x".repeat(length - 17) + ".tmp";
-            let ticket = claims.name(OsStr::new(&name));
-            let claim = ticket.name();
-            assert_eq!(claim.len(), LONGEST, "{length}");
+            let claim_name = claims.name(OsStr::new(&name));
+            let claim = claim_name.name();
+            assert_eq!(claim.len(), NAME_MAX, "{length}");
             assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
             let kept = claim.as_bytes().split_at(PREFIX.len() + HEX + 1).1;
             assert!(kept.starts_with(b"sessions.json"), "{length}");
             assert_eq!(
-                read(claim).expect("a claim name").original,
+                parse(claim).expect("a claim name").original,
                 None,
                 "{length}"
             );
@@ -201,36 +203,35 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_put_back_is_told_once_to_its_name() {
+    fn deferred_claims_are_returned_once() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dir = |dir: &tempfile::TempDir| {
             RootId::of(&dir.path().canonicalize().unwrap()).expect("a directory")
         };
         let (here, there) = (dir(&here), dir(&there));
         let claims = Claims::new(7);
-        let strand =
-            |dir, name: &str, claim: &str| claims.defer(dir, name.as_ref(), claim.as_ref());
-        assert!(strand(here, "a", "1"));
-        assert!(strand(there, "a", "2"));
-        assert!(strand(here, "a", "3"));
-        assert!(strand(here, "b", "4"));
-        assert!(!strand(here, "b", "4"), "no news");
-        let stranded = |dir, name: &str| Vec::from_iter(claims.take_deferred(dir, name.as_ref()));
-        assert_eq!(stranded(here, "a"), ["1", "3"]);
-        assert!(stranded(here, "a").is_empty());
-        assert_eq!(stranded(there, "a"), ["2"]);
-        assert_eq!(stranded(here, "b"), ["4"]);
+        let defer = |dir, name: &str, claim: &str| claims.defer(dir, name.as_ref(), claim.as_ref());
+        assert!(defer(here, "a", "1"));
+        assert!(defer(there, "a", "2"));
+        assert!(defer(here, "a", "3"));
+        assert!(defer(here, "b", "4"));
+        assert!(!defer(here, "b", "4"), "already recorded");
+        let take = |dir, name: &str| Vec::from_iter(claims.take_deferred(dir, name.as_ref()));
+        assert_eq!(take(here, "a"), ["1", "3"]);
+        assert!(take(here, "a").is_empty());
+        assert_eq!(take(there, "a"), ["2"]);
+        assert_eq!(take(here, "b"), ["4"]);
     }
 
     #[test]
-    fn names_differ() {
+    fn claim_names_differ() {
         let claims = Claims::new(7);
         let (one, two) = (claims.name(OsStr::new("a")), claims.name(OsStr::new("a")));
         assert_ne!(one.name(), two.name());
     }
 
     #[test]
-    fn what_is_no_claim() {
+    fn other_names_are_no_claims() {
         for name in [
             ".orphand",
             ".orphand-",
@@ -242,7 +243,7 @@ mod tests {
             ".orphand-0123456789abcde-a.tmp",
             "orphand-0123456789abcdef-a.tmp",
         ] {
-            assert_eq!(read(OsStr::new(name)), None, "{name}");
+            assert_eq!(parse(OsStr::new(name)), None, "{name}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The calls that move and remove files on Linux: renameat2(2), unlinkat(2), mkdirat(2). They
-//! stand here and nowhere else.
+//! The system calls that move and remove files on Linux: renameat2(2), unlinkat(2), mkdirat(2). No other module makes
+//! these calls.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, RenameFlags};
 
 use crate::evidence::LeasedFile;
 
-/// Gives the file `name` in `from` the name `new` in `to`, if nothing has that name yet.
+/// Renames the file `name` in `from` to `new` in `to`. Fails if that name exists.
 pub(super) fn rename(
     from: BorrowedFd<'_>,
     name: &OsStr,
@@ -25,23 +25,23 @@ pub(super) fn rename(
     )?)
 }
 
-/// Removes the name of a file that `leased` says nobody holds. The lease has that said; the call
-/// itself asks nothing more.
+/// Removes the name of a file that `leased` has proven unused. The lease is the proof; the call itself checks nothing
+/// more.
 pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, _: &LeasedFile) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
-/// Removes the name of a file by the user's explicit wish, held or not.
+/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete copy.
 pub(super) fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
-/// Makes a directory that only its owner may enter.
+/// Creates a directory that only its owner may enter.
 pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::mkdirat(dir, name, Mode::RWXU)?)
 }
 
-/// Removes an empty directory of the quarantine's own.
+/// Removes an empty directory of the quarantine.
 pub(super) fn remove_empty_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }

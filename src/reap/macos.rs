@@ -1,10 +1,10 @@
-//! The calls that move and remove files on macOS: renameatx_np(2), unlinkat(2), mkdirat(2). They
-//! stand here and nowhere else (`evidence/macos.rs` tries unlinkat on a file of its own making).
-//! Type-checked only; see docs/platforms.md.
+//! The system calls that move and remove files on macOS: renameatx_np(2), unlinkat(2), mkdirat(2). No other module
+//! makes these calls (except that `evidence/macos.rs` tries unlinkat on a file that it has created itself). This code
+//! is type-checked only; see docs/platforms.md.
 //!
-//! Absent on purpose: system call 226, `delete`, with which the Carbon library removed files that
-//! are not busy and which would be a kernel proof before macOS 26. No header declares it, it has
-//! no stub, it takes a path instead of a directory handle, and nobody has run it here.
+//! Not used on purpose: system call 226, `delete`, with which the Carbon library removed files that are not busy. It
+//! would be a kernel proof on systems before macOS 26. But no header declares it, it has no stub, it takes a path
+//! instead of a directory handle, and it has never been run in a test of orphand.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,11 +15,10 @@ use rustix::io::Errno;
 
 use crate::evidence::LeasedFile;
 
-/// Gives the file `name` in `from` the name `new` in `to`, if nothing has that name yet.
+/// Renames the file `name` in `from` to `new` in `to`. Fails if that name exists.
 ///
-/// That condition is a property of the volume (`VOL_CAP_INT_RENAME_EXCL`). Where it is missing the
-/// answer is [`io::ErrorKind::Unsupported`] and nothing was moved: a look beforehand would not do
-/// instead.
+/// This condition is a capability of the volume (`VOL_CAP_INT_RENAME_EXCL`). If the volume lacks it, the call fails
+/// with [`io::ErrorKind::Unsupported`] and moves nothing. An earlier check of the name would not be a substitute.
 pub(super) fn rename(
     from: BorrowedFd<'_>,
     name: &OsStr,
@@ -34,39 +33,39 @@ pub(super) fn rename(
     }
 }
 
-/// Removes the name of a file that nobody holds, as far as `leased` can say so. A file in use is
-/// left alone and gives [`io::ErrorKind::ResourceBusy`].
+/// Removes the name of a file that `leased` has proven unused, as far as it can. A file in use is kept, and the call
+/// fails with [`io::ErrorKind::ResourceBusy`].
 ///
-/// Where the kernel can be asked, the call asks it. Elsewhere the answer of a walk over the
-/// processes that began after the claim has to do.
+/// If the kernel can check this, the call asks it to. Otherwise the result of a process scan that began after the claim
+/// has to suffice.
 ///
-/// RACE: without the kernel's refusal a process may open the claim by its own name, or come out of
-/// an `open` that began before the claim, after the walk has passed it by. Worst case: it goes on
-/// with a file that has no name. With it the same is true of the moment between the kernel's check
-/// and the removal, within one system call; how APFS closes that is not public.
+/// RACE: without the kernel's check, a process that the scan has already examined may open the claim by its own name,
+/// or return from an `open` that began before the claim. Worst case: the process goes on with a file that has no name.
+/// With the kernel's check, the same holds for the moment between the check and the removal, within one system call;
+/// whether APFS closes this gap is not public.
 pub(super) fn unlink_proven(
     dir: BorrowedFd<'_>,
     name: &OsStr,
     leased: &LeasedFile,
 ) -> io::Result<()> {
-    match leased.unless_busy() {
+    match leased.removal_flags() {
         Some(flags) => Ok(rustix::fs::unlinkat(dir, name, flags)?),
-        None if leased.is_still_free() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
+        None if leased.is_still_unused() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
         None => Err(Errno::BUSY.into()),
     }
 }
 
-/// Removes the name of a file by the user's explicit wish, held or not.
+/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete copy.
 pub(super) fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
-/// Makes a directory that only its owner may enter.
+/// Creates a directory that only its owner may enter.
 pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::mkdirat(dir, name, Mode::RWXU)?)
 }
 
-/// Removes an empty directory of the quarantine's own.
+/// Removes an empty directory of the quarantine.
 pub(super) fn remove_empty_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }

@@ -1,11 +1,10 @@
-//! Reaping: the protocol by which an orphan is removed, in one place.
+//! The protocol that removes an orphan.
 //!
-//! Everything happens relative to an open directory and by bare names. Nothing is deleted under
-//! the name that its writer knows: a temp is *claimed* first, by a rename that overwrites nothing,
-//! and what is claimed can be put back as long as it has a name. So whatever turns up between the
-//! verdict and the end — an opener, a replacement, a doubt — loses no byte.
+//! All calls use an open directory and bare names. A file is never deleted under the name that its writer knows. It is
+//! first *claimed*: renamed, without overwriting anything. A claimed file can be put back until it is removed. So no
+//! byte is lost if the file is opened or replaced, or if a check fails, between the verdict and the removal.
 //!
-//! [`Step`] lists the steps; docs/safety.md argues for each of them.
+//! [`Step`] lists the steps. docs/safety.md gives the reason for each of them.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
@@ -20,12 +19,13 @@ use rustix::io::Errno;
 use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
 use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Open;
-use crate::evidence::siblings::{self, Fresh};
+use crate::evidence::siblings::{self, FreshSiblings};
 use crate::evidence::{
-    self, Compared, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
+    self, ComparedTemp, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
     TempInfo,
 };
 use crate::look::{self, Dir, RootError, RootId};
+use crate::random::random_u64;
 use claim::{ClaimName, Claims};
 use quarantine::{Quarantine, QuarantineDir, QuarantineUsage, Slot};
 
@@ -36,7 +36,7 @@ pub mod quarantine;
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod calls;
 
-/// Writes the enum and the list of all its variants from one list, so that neither can lack one.
+/// Defines the enum and the list of its variants together, so that the list is always complete.
 macro_rules! steps {
     ($($(#[$what:meta])* $step:ident,)*) => {
         /// The steps of the protocol, in their order.
@@ -46,48 +46,48 @@ macro_rules! steps {
         }
 
         impl Step {
-            /// All of them.
+            /// All steps, in their order.
             pub const ALL: [Step; [$(Step::$step),*].len()] = [$(Step::$step),*];
         }
     };
 }
 
 steps! {
-    /// The directory is still what its path below the root leads to.
+    /// Check that the path of the directory, below the root, still leads to the same directory.
     Resolve,
-    /// The name still stands for what was looked at.
+    /// Check that the name still refers to the file that was looked at.
     Look,
-    /// Open it; what was opened is the same.
+    /// Open the file, and check that it is the same file.
     Open,
-    /// Ask the kernel for the proof that nobody holds it.
+    /// Request a lease: the kernel's proof that no process holds the file.
     Prove,
-    /// Look again, under the proof, and judge.
+    /// Observe the file again while it is leased, and judge it.
     Judge,
-    /// Take the name from it, overwriting nothing.
+    /// Rename the file to its claim, or into the quarantine, without overwriting anything.
     Claim,
-    /// What was claimed is what was judged.
+    /// Check that the claimed file is the file that was judged.
     Compare,
-    /// Still nobody wants it.
+    /// Check that no process waits to open the file or is inside an `open` of it.
     ProveAgain,
-    /// Let go of the proof, so that whoever is inside an `open` comes out.
-    LetGo,
-    /// Wait for that; once for a whole batch.
-    Breathe,
-    /// Ask for the proof once more, and look once more.
+    /// Release the lease, so that a process inside an `open` can finish it.
+    Release,
+    /// Wait for such processes, once for each batch, and resolve the directory again.
+    Wait,
+    /// Request the lease once more, and observe the file once more.
     ProveLast,
     /// Remove the claim.
     Unlink,
 }
 
-/// Something to be called *before* each step of each temp: a test makes a window wide with it, or
-/// lets an attacker in. An ordinary value, so that what is tested is what runs.
+/// A function that is called *before* each step of each temp. Tests use it to act between two steps. It is an ordinary
+/// value, so that the code under test is the code that runs in production.
 #[derive(Clone)]
 pub struct Hook(Arc<Call>);
 
 type Call = dyn Fn(Step, &OsStr) + Send + Sync;
 
 impl Hook {
-    /// Calls `at` with the step and the temp's base name.
+    /// Creates a hook that calls `at` with the step and the temp's file name.
     pub fn new(at: impl Fn(Step, &OsStr) + Send + Sync + 'static) -> Hook {
         Hook(Arc::new(at))
     }
@@ -99,106 +99,105 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// What became of a temp.
+/// The result of the protocol for one temp.
 #[derive(Debug)]
 #[must_use]
 pub enum Outcome {
-    /// It is gone; this was freed (nothing where another name is left).
+    /// The temp was removed, which freed this much space (none if the file has another hard link).
     Reaped {
-        /// Bytes.
+        /// The freed space.
         freed: FileSize,
     },
-    /// It is in the quarantine, under this id.
+    /// The temp was moved to the quarantine.
     Quarantined {
-        /// The id.
+        /// Its id in the quarantine.
         id: String,
     },
-    /// It stays, or was put back.
+    /// The temp was kept, or put back after its claim.
     Kept(Reason),
-    /// Its owner renamed or removed it meanwhile.
+    /// Another process renamed or removed the temp during the protocol.
     Settled,
-    /// The system said no. It stays, or was put back where that was possible.
+    /// A system call failed. The temp was kept, or was put back if possible.
     Failed {
-        /// What was being done.
+        /// The step that failed.
         step: Step,
-        /// What the system said.
+        /// The error of the system call.
         error: io::Error,
     },
 }
 
-/// How many temps go through the protocol together: as many files are open at a time, and a
-/// claimed one is away from its name for as long as the whole batch takes.
+/// The number of temps that go through the protocol together. That many files are open at a time, and a claimed temp is
+/// without its name until the whole batch is done.
 pub const BATCH: usize = 128;
 
-/// How long to wait between letting go of the lease and asking for it again.
+/// The time between the release of the lease and the next request for it.
 ///
-/// What gets past [`Step::ProveAgain`] is a thread inside one `open` call, between its look-up and
-/// the moment it counts. With one thread re-opening the name without pause, 370 to 12,700 of a
-/// million were lost without this wait, and none in 15,900 with 2 ms of it (measured on tmpfs and
-/// ext4, two loaded cores).
-pub const BREATH: Duration = Duration::from_millis(2);
+/// A thread inside one `open` call can pass [`Step::ProveAgain`] unseen, after it has looked up the name and before the
+/// lease counts it. With one thread that opened the name again and again, 370 to 12,700 of a million files were lost
+/// without this wait, and none in 15,900 with a wait of 2 ms (measured on tmpfs and ext4, two loaded cores).
+pub const RELEASE_WAIT: Duration = Duration::from_millis(2);
 
-/// The protocol, ready to run.
+/// Runs the protocol.
 #[derive(Debug)]
 pub struct Reaper {
     claims: Claims,
-    breath: Duration,
+    release_wait: Duration,
     batch: usize,
     hook: Option<Hook>,
     usage: Arc<QuarantineUsage>,
 }
 
-/// Where a batch is reaped.
+/// The context of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchContext<'a> {
     /// The root's path.
     pub root: &'a Path,
-    /// What the root was at the start.
+    /// The identity that the root had at the start.
     pub id: Option<RootId>,
-    /// The directory that the temps lie in.
+    /// The directory that contains the temps.
     pub dir: &'a Dir,
-    /// What holds for all of them.
+    /// The evidence that all temps of the batch share.
     pub context: EvidenceContext<'a>,
 }
 
-/// A temp that is to go, with the verdict that was found before the protocol began.
+/// A temp to be removed or moved, with the verdict of the look before the protocol.
 #[derive(Debug)]
 pub struct Candidate {
     /// The temp.
     pub temp_info: TempInfo,
-    /// What it was sentenced to.
+    /// The verdict.
     pub verdict: Verdict,
-    /// The file as the look opened it that it was sentenced by, and nothing held: then it is not
-    /// opened again. Whether its name still stands for it is asked all the same.
+    /// The file as the look that led to the verdict opened it, if no process held it. It is then not opened again, but
+    /// the protocol still checks that the name refers to it.
     pub opened: Option<LeasedFile>,
 }
 
-/// A temp that has lost its name.
+/// A temp that was renamed to its claim or into the quarantine.
 struct Claimed<'a> {
     temp_info: &'a TempInfo,
     leased: LeasedFile,
-    /// Nobody held it when it was claimed; otherwise it goes by the user's explicit wish.
+    /// A lease has proved the file unused before the claim. If `false`, the policy allows the removal of open files.
     proven: bool,
-    /// What it was judged by.
+    /// The evidence of its verdict.
     evidence: Evidence,
-    /// What was found at its target.
+    /// The target at the time of the verdict.
     target: FoundTarget,
-    /// What it was right after the claim.
+    /// The file right after the claim.
     after: Observation,
     at: ClaimedAt<'a>,
 }
 
-/// A temp that is to be removed by its own name, without a claim.
+/// A temp to be removed by its own name, without a claim.
 struct Unclaimed<'a> {
     temp_info: &'a TempInfo,
     leased: &'a LeasedFile,
-    /// What it was when it was judged.
+    /// The file at the time of the verdict.
     judged: Observation,
-    /// What was found at its target then.
+    /// The target at the time of the verdict.
     target: FoundTarget,
 }
 
-/// Where a claimed temp lies.
+/// The location of a claimed temp.
 enum ClaimedAt<'a> {
     /// In its own directory, under this name.
     Here(ClaimName<'a>),
@@ -213,60 +212,60 @@ impl Default for Reaper {
 }
 
 impl Reaper {
-    /// A reaper whose claims nobody else's can be taken for.
+    /// Creates a reaper. Its claim names contain a random number, so that two processes do not choose the same names.
     #[must_use]
     pub fn new() -> Reaper {
         Reaper {
-            claims: Claims::new(random()),
-            breath: BREATH,
-            batch: affordable(),
+            claims: Claims::new(random_u64() as u32),
+            release_wait: RELEASE_WAIT,
+            batch: affordable_batch(),
             hook: None,
             usage: Arc::default(),
         }
     }
 
-    /// Waits `breath` instead of [`BREATH`].
+    /// Sets the time between the release of the lease and the next request for it; the default is [`RELEASE_WAIT`].
     #[must_use]
-    pub fn with_breath(mut self, breath: Duration) -> Reaper {
-        self.breath = breath;
+    pub fn with_release_wait(mut self, breath: Duration) -> Reaper {
+        self.release_wait = breath;
         self
     }
 
-    /// Calls `hook` before each step.
+    /// Sets a hook that is called before each step.
     #[must_use]
     pub fn with_hook(mut self, hook: Option<Hook>) -> Reaper {
         self.hook = hook;
         self
     }
 
-    /// How many go through the protocol together.
+    /// Returns the number of temps that go through the protocol together.
     #[must_use]
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// The limits of the quarantines that it moves temps to, and their sizes. A new reaper has no limits.
+    /// Returns the limits and sizes of the quarantines that receive temps. A new reaper has no limits.
     #[must_use]
     pub fn usage(&self) -> &QuarantineUsage {
         &self.usage
     }
 
-    /// The names it gives.
+    /// Returns the claim names of this reaper.
     #[must_use]
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    fn at(&self, step: Step, name: &OsStr) {
+    fn before_step(&self, step: Step, name: &OsStr) {
         if let Some(hook) = &self.hook {
             (hook.0)(step, name);
         }
     }
 
-    /// Takes `batch` through the protocol. The answers are in its order.
+    /// Takes `batch` through the protocol, and returns the outcomes in the order of the batch.
     ///
-    /// What is to be deleted goes before what is to be moved: on a full disk that makes the room
-    /// which the quarantine may need.
+    /// Temps to be deleted come before temps to be moved: on a full disk that frees the space that the quarantine may
+    /// need.
     pub fn reap(
         &self,
         batch_context: BatchContext<'_>,
@@ -279,12 +278,12 @@ impl Reaper {
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|&i| batch.get(i).is_some_and(|c| c.verdict != Verdict::Reap));
-        for part in order.chunks(self.batch) {
-            let part = part
+        for chunk in order.chunks(self.batch) {
+            let chunk = chunk
                 .iter()
                 .filter_map(|&i| Some((i, batch.get(i)?, opened.get_mut(i)?.take())))
                 .collect();
-            self.reap_part(batch_context, lease_thread, part, &mut outcomes);
+            self.reap_chunk(batch_context, lease_thread, chunk, &mut outcomes);
         }
         let lost = || Outcome::Kept(Reason::Changed);
         outcomes
@@ -293,11 +292,11 @@ impl Reaper {
             .collect()
     }
 
-    fn reap_part(
+    fn reap_chunk(
         &self,
         batch_context: BatchContext<'_>,
         lease_thread: &LeaseThread,
-        part: Vec<(usize, &Candidate, Option<LeasedFile>)>,
+        chunk: Vec<(usize, &Candidate, Option<LeasedFile>)>,
         outcomes: &mut [Option<Outcome>],
     ) {
         let mut set = |index: usize, outcome| {
@@ -305,22 +304,28 @@ impl Reaper {
                 *slot = Some(outcome);
             }
         };
-        if let Some((_, first, _)) = part.first() {
-            self.at(Step::Resolve, &first.temp_info.name);
+        if let Some((_, first, _)) = chunk.first() {
+            self.before_step(Step::Resolve, &first.temp_info.name);
         }
-        let place = rule!("directory-not-moved", batch_context.is_where_it_was(), without: Ok(()));
-        if let Err(error) = place {
-            for (index, ..) in part {
-                set(index, refused(Step::Resolve, &error));
+        let unmoved =
+            rule!("directory-not-moved", batch_context.check_not_moved(), without: Ok(()));
+        if let Err(error) = unmoved {
+            for (index, ..) in chunk {
+                set(index, dir_failed(Step::Resolve, &error));
             }
             return;
         }
-        // Where the proof does not see mappings, every process is asked before and after the claim.
-        let expected = part.iter().filter_map(|(_, one, _)| one.temp_info.expected);
+        // If a lease does not show mappings, all processes are examined before the claim and again after it.
+        let expected = chunk
+            .iter()
+            .filter_map(|(_, candidate, _)| candidate.temp_info.expected);
         let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
-        let blind = batch_context.dir.reach() == LeaseCoverage::OpensOnly;
-        let examine = || blind.then(|| evidence::scan_processes(&files, batch_context.dir.reach()));
-        let before = examine();
+        let maps_unseen = batch_context.dir.lease_coverage() == LeaseCoverage::OpensOnly;
+        let scan = || {
+            maps_unseen
+                .then(|| evidence::scan_processes(&files, batch_context.dir.lease_coverage()))
+        };
+        let before = scan();
         let batch_context = BatchContext {
             context: EvidenceContext {
                 process_scan: before.as_ref(),
@@ -328,58 +333,58 @@ impl Reaper {
             },
             ..batch_context
         };
-        let rooms = LazyQuarantine::new(batch_context);
-        let mut claimed = Vec::with_capacity(part.len());
-        for (index, candidate, opened) in part {
-            match self.claim(batch_context, &rooms, lease_thread, candidate, opened) {
-                Ok(one) => claimed.push((index, one)),
+        let quarantine = LazyQuarantine::new(batch_context);
+        let mut claimed = Vec::with_capacity(chunk.len());
+        for (index, candidate, opened) in chunk {
+            match self.claim(batch_context, &quarantine, lease_thread, candidate, opened) {
+                Ok(temp) => claimed.push((index, temp)),
                 Err(outcome) => set(index, outcome),
             }
         }
         let Some((_, first)) = claimed.first() else {
             return;
         };
-        self.at(Step::Breathe, &first.temp_info.name);
-        std::thread::sleep(self.breath);
-        // RACE: the directory may be moved out of the root at any time. It is asked for once more
-        // here; worst case, a temp that was judged in it is removed just after it was moved.
-        let still =
-            rule!("directory-not-moved-later", batch_context.is_where_it_was(), without: Ok(()));
-        // By now the names are gone, so nobody new can come to map what is behind them.
-        let after = examine();
-        let mut fresh = Fresh::new(batch_context.dir, claimed.len());
-        for (index, one) in claimed {
-            let file = FileId::from(&one.after.fingerprint);
-            // What no walk had to clear before needs none now.
-            let cleared = |process_scan: &ProcessScan| {
-                !one.evidence.mappings_examined || process_scan.proves_unmapped(file)
+        self.before_step(Step::Wait, &first.temp_info.name);
+        std::thread::sleep(self.release_wait);
+        // RACE: the directory may be moved out of the root at any time. This is the last check. Worst case: a temp in
+        // it is removed although the directory has just been moved.
+        let unmoved =
+            rule!("directory-not-moved-later", batch_context.check_not_moved(), without: Ok(()));
+        // The names no longer exist, so no further process can open and map these files.
+        let after = scan();
+        let mut fresh = FreshSiblings::new(batch_context.dir, claimed.len());
+        for (index, temp) in claimed {
+            let file = FileId::from(&temp.after.fingerprint);
+            // A file whose mappings were not examined before the claim does not need that now.
+            let is_unmapped = |process_scan: &ProcessScan| {
+                !temp.evidence.mappings_examined || process_scan.proves_unmapped(file)
             };
-            let outcome = match &still {
-                Ok(()) if after.as_ref().is_none_or(cleared) => {
-                    self.finish(batch_context, &rooms, one, &mut fresh)
+            let outcome = match &unmoved {
+                Ok(()) if after.as_ref().is_none_or(is_unmapped) => {
+                    self.finish(batch_context, &quarantine, temp, &mut fresh)
                 }
-                Ok(()) => self.put_back(batch_context, &rooms, one, Reason::CannotTell),
+                Ok(()) => self.put_back(batch_context, &quarantine, temp, Reason::CannotTell),
                 Err(error) => {
-                    let why = refused(Step::Breathe, error);
-                    self.put_back_because(batch_context, &rooms, one, why)
+                    let outcome = dir_failed(Step::Wait, error);
+                    self.put_back_because(batch_context, &quarantine, temp, outcome)
                 }
             };
             set(index, outcome);
         }
     }
 
-    /// Everything up to [`Step::LetGo`]; an outcome where it ends earlier.
+    /// Runs the steps up to [`Step::Release`]. Returns an outcome if the protocol ends earlier.
     fn claim<'a>(
         &'a self,
         batch_context: BatchContext<'_>,
-        rooms: &LazyQuarantine<'_>,
+        quarantine: &LazyQuarantine<'_>,
         lease_thread: &LeaseThread,
         candidate: &'a Candidate,
         opened: Option<LeasedFile>,
     ) -> Result<Claimed<'a>, Outcome> {
         let temp_info = &candidate.temp_info;
         let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
-        // Asked at the last door too: what the rule does not name is not touched.
+        // Checked here too: a file that the rule does not name is never touched.
         let policy = batch_context.context.policy;
         if rule!(
             "only-named-files-reaped",
@@ -387,14 +392,14 @@ impl Reaper {
         ) {
             return Err(Outcome::Settled);
         }
-        // The quarantine's folders are made before anything is held: that takes time.
+        // The quarantine's folders are created before the lease, because that takes time.
         let mut slot = match candidate.verdict {
             Verdict::Reap => None,
-            Verdict::Quarantine(_) => Some(rooms.slot(name)?),
+            Verdict::Quarantine(_) => Some(quarantine.slot(name)?),
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
         };
 
-        self.at(Step::Look, name);
+        self.before_step(Step::Look, name);
         let seen = dir.observe(name).map_err(failed(Step::Look))?;
         let seen = seen.ok_or(Outcome::Settled)?;
         let is_other = |expected| expected != seen.fingerprint;
@@ -413,27 +418,27 @@ impl Reaper {
             return Err(Outcome::Kept(Reason::QuarantineFull));
         }
 
-        self.at(Step::Open, name);
-        // One that was opened by the look cannot be another file by now, as long as it is open: so
-        // it is what the name stands for, if Step::Judge finds it to be what Step::Look has seen.
+        self.before_step(Step::Open, name);
+        // A file that the look has left open cannot be replaced by another file with the same inode number. So if
+        // Step::Judge finds this file equal to the one that Step::Look saw, the name refers to it.
         let opened = match opened {
             Some(leased) => Ok(leased),
-            None => Err(
-                evidence::open_to_ask(dir, name).map_err(|error| match error.kind() {
+            None => Err(evidence::open_for_check(dir, name).map_err(|error| {
+                match error.kind() {
                     io::ErrorKind::NotFound => Outcome::Settled,
-                    // Somebody else's lease is in the way: that is a holder.
+                    // A lease of another process is in force: that process holds the file.
                     io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
                     _ => failed(Step::Open)(error),
-                })?,
-            ),
+                }
+            })?),
         };
 
-        self.at(Step::Prove, name);
+        self.before_step(Step::Prove, name);
         let (mut hold, mut leased) = match opened {
             Ok(mut leased) => (lease_thread.lease_again(&mut leased), leased),
             Err(file) => lease_thread.lease(file),
         };
-        // Where what is open may go, a lock is all that keeps it.
+        // If open files may be removed or moved, only a lock keeps them.
         let is_held = matches!(hold, UseState::InUse | UseState::Unknown);
         if rule!("lock-is-asked-for", is_held && policy.open != Open::Keep)
             && leased.lock().map_err(failed(Step::Prove))?
@@ -441,7 +446,7 @@ impl Reaper {
             hold = UseState::Locked;
         }
 
-        self.at(Step::Judge, name);
+        self.before_step(Step::Judge, name);
         let judged = look::observe_fd(leased.file()).map_err(failed(Step::Judge))?;
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
@@ -454,12 +459,12 @@ impl Reaper {
         match verdict {
             verdict if verdict == candidate.verdict => {}
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
-            // It was sentenced to something else: it goes through all of this again, later.
+            // The verdict differs: a later pass runs the whole protocol again.
             _ => return Err(Outcome::Kept(Reason::Changed)),
         }
         let proven = evidence.use_state == UseState::Unused;
 
-        self.at(Step::Claim, name);
+        self.before_step(Step::Claim, name);
         let at = match slot {
             Some(slot) => {
                 calls::rename(dir.fd(), name, slot.folder(), name).map(|()| ClaimedAt::Slot(slot))
@@ -473,20 +478,20 @@ impl Reaper {
         let at = match at {
             Ok(at) => at,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // The name, or the slot that somebody took for litter?
+                // Either the temp's name is missing, or the slot, which another process may have removed.
                 return Err(match dir.observe(name) {
                     Ok(Some(_)) => Outcome::Kept(Reason::NoQuarantine),
                     Ok(None) => Outcome::Settled,
                     Err(error) => failed(Step::Claim)(error),
                 });
             }
-            // Not where mappings must be looked for once more behind the claim.
+            // Not where mappings must be looked for once more after the claim.
             Err(error)
                 if is_full(&error)
                     && proven
                     && candidate.verdict == Verdict::Reap
                     && rule!("full-disk-lease-sees-mappings",
-                        dir.reach() == LeaseCoverage::OpensAndMaps, without: true) =>
+                        dir.lease_coverage() == LeaseCoverage::OpensAndMaps, without: true) =>
             {
                 return Err(self.unlink_unclaimed(
                     batch_context,
@@ -498,13 +503,13 @@ impl Reaper {
                     },
                 ));
             }
-            // No rename here that overwrites nothing: then there is no safe way to claim.
+            // There is no rename here that never overwrites, and so no safe way to claim.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 return Err(Outcome::Kept(Reason::CannotTell));
             }
             Err(error) => return Err(failed(Step::Claim)(error)),
         };
-        let mut one = Claimed {
+        let mut claimed = Claimed {
             temp_info,
             leased,
             proven,
@@ -514,104 +519,114 @@ impl Reaper {
             at,
         };
 
-        self.at(Step::Compare, name);
-        match one.look(dir) {
-            Ok(Some(after)) if rule!("same-file-claimed", one.is_same(&after), without: true) => {
-                one.after = after;
+        self.before_step(Step::Compare, name);
+        match claimed.look(dir) {
+            Ok(Some(after)) if rule!("same-file-claimed", claimed.is_same(&after), without: true) =>
+            {
+                claimed.after = after;
             }
-            Ok(Some(_)) => return Err(self.put_back(batch_context, rooms, one, Reason::Changed)),
-            // RACE: somebody renamed or removed the claim itself. Worst case, it has a name of
-            // theirs now; nothing is done to it.
+            Ok(Some(_)) => {
+                return Err(self.put_back(batch_context, quarantine, claimed, Reason::Changed));
+            }
+            // RACE: another process renamed or removed the claim itself. Worst case: the file has a name that this
+            // process gave it; orphand does nothing to it.
             Ok(None) => return Err(Outcome::Settled),
             Err(error) => {
-                let why = failed(Step::Compare)(error);
-                return Err(self.put_back_because(batch_context, rooms, one, why));
+                let outcome = failed(Step::Compare)(error);
+                return Err(self.put_back_because(batch_context, quarantine, claimed, outcome));
             }
         }
 
-        self.at(Step::ProveAgain, name);
-        if rule!("proven-again-after-claim", one.proven)
-            && let Some(reason) = held(one.leased.still_held())
+        self.before_step(Step::ProveAgain, name);
+        if rule!("proven-again-after-claim", claimed.proven)
+            && let Some(reason) = held_reason(claimed.leased.still_held())
         {
-            return Err(self.put_back(batch_context, rooms, one, reason));
+            return Err(self.put_back(batch_context, quarantine, claimed, reason));
         }
 
-        self.at(Step::LetGo, name);
-        one.leased.release();
-        Ok(one)
+        self.before_step(Step::Release, name);
+        claimed.leased.release();
+        Ok(claimed)
     }
 
-    /// Everything after [`Step::Breathe`].
+    /// Runs the steps after [`Step::Wait`].
     fn finish(
         &self,
         batch_context: BatchContext<'_>,
-        rooms: &LazyQuarantine<'_>,
-        mut one: Claimed<'_>,
-        fresh: &mut Fresh<'_>,
+        quarantine: &LazyQuarantine<'_>,
+        mut claimed: Claimed<'_>,
+        fresh: &mut FreshSiblings<'_>,
     ) -> Outcome {
-        let name = one.temp_info.name.as_os_str();
-        self.at(Step::ProveLast, name);
-        match one.ask_again() {
+        let name = claimed.temp_info.name.as_os_str();
+        self.before_step(Step::ProveLast, name);
+        match claimed.prove_again() {
             Ok(None) => {}
-            Ok(Some(reason)) => return self.put_back(batch_context, rooms, one, reason),
+            Ok(Some(reason)) => return self.put_back(batch_context, quarantine, claimed, reason),
             Err(error) => {
-                let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(batch_context, rooms, one, why);
+                let outcome = failed(Step::ProveLast)(error);
+                return self.put_back_because(batch_context, quarantine, claimed, outcome);
             }
         }
-        match one.look(batch_context.dir) {
-            Ok(Some(now)) if rule!("claim-untouched", one.is_untouched(&now), without: true) => {}
-            Ok(Some(_)) => return self.put_back(batch_context, rooms, one, Reason::Changed),
+        match claimed.look(batch_context.dir) {
+            Ok(Some(now)) if rule!("claim-untouched", claimed.is_untouched(&now), without: true) => {
+            }
+            Ok(Some(_)) => {
+                return self.put_back(batch_context, quarantine, claimed, Reason::Changed);
+            }
             Ok(None) => return Outcome::Settled,
             Err(error) => {
-                let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(batch_context, rooms, one, why);
+                let outcome = failed(Step::ProveLast)(error);
+                return self.put_back_because(batch_context, quarantine, claimed, outcome);
             }
         }
-        // A temp that goes because its target is whole: it must still be.
-        match one.target_now(batch_context) {
-            Ok(target) if rule!("same-target", target == one.evidence.target, without: true) => {}
-            // A symlink that led to the temp leads to nothing now. Nothing is lost by a move where still none counts.
-            Ok(target) if matches!(one.at, ClaimedAt::Slot(_)) && !target.counts() => {}
-            Ok(_) => return self.put_back(batch_context, rooms, one, Reason::Changed),
+        // A temp that is removed because its target counts: the target must still count.
+        match claimed.target_now(batch_context) {
+            Ok(target) if rule!("same-target", target == claimed.evidence.target, without: true) => {
+            }
+            // A symlink that led to the temp now leads nowhere. A move loses nothing as long as no target counts.
+            Ok(target) if matches!(claimed.at, ClaimedAt::Slot(_)) && !target.counts() => {}
+            Ok(_) => return self.put_back(batch_context, quarantine, claimed, Reason::Changed),
             Err(error) => {
-                let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(batch_context, rooms, one, why);
+                let outcome = failed(Step::ProveLast)(error);
+                return self.put_back_because(batch_context, quarantine, claimed, outcome);
             }
         }
 
-        // Nothing that protects it has come to lie beside its name.
+        // No companion that protects the temp has appeared beside its name.
         let names = &batch_context.context.policy.names;
         match rule!("new-companion-puts-back", fresh.protect(names, name), without: Ok(None)) {
             Ok(None) => {}
-            Ok(Some(_)) => return self.put_back(batch_context, rooms, one, Reason::Reserved),
+            Ok(Some(_)) => {
+                return self.put_back(batch_context, quarantine, claimed, Reason::Reserved);
+            }
             Err(error) => {
-                let why = failed(Step::ProveLast)(error);
-                return self.put_back_because(batch_context, rooms, one, why);
+                let outcome = failed(Step::ProveLast)(error);
+                return self.put_back_because(batch_context, quarantine, claimed, outcome);
             }
         }
 
-        self.at(Step::Unlink, name);
-        let claim = match one.at {
+        self.before_step(Step::Unlink, name);
+        let claim = match claimed.at {
             ClaimedAt::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
             ClaimedAt::Here(ref claim) => claim.name(),
         };
-        // RACE: a thread that entered `open` before the claim and has not come out of it since
-        // (Step::LetGo to Step::ProveLast, at least BREATH) loses the name of what it opens; and a
-        // writer that closed the file, paused for longer than the rule allows and renames it now,
-        // finds it gone. docs/safety.md gives both their measured rates.
-        let gone = match one.proven {
-            true => calls::unlink_proven(batch_context.dir.fd(), claim, &one.leased),
+        // RACE: a thread that entered `open` before the claim and is still inside it (from Step::Release to
+        // Step::ProveLast, at least RELEASE_WAIT) opens a file that loses its name. And a writer that closed the file,
+        // paused for longer than the rule allows, and renames it now, gets ENOENT. docs/safety.md gives the measured
+        // rates of both.
+        let removed = match claimed.proven {
+            true => calls::unlink_proven(batch_context.dir.fd(), claim, &claimed.leased),
             false => calls::unlink(batch_context.dir.fd(), claim),
         };
-        match gone {
+        match removed {
             Ok(()) => {
-                let size = one.after.size();
-                let other_name = look::observe_fd(one.leased.file())
+                let size = claimed.after.size();
+                let other_name = look::observe_fd(claimed.leased.file())
                     .is_ok_and(|left| left.fingerprint.links > 0);
-                // Before another thread closes it: what announces a broken lease is blocked in this.
-                one.leased.release();
-                close(one.leased, size.bytes);
+                // Released before another thread closes the file: the signal that announces a broken lease is blocked
+                // in this thread.
+                claimed.leased.release();
+                close(claimed.leased, size.bytes);
                 let freed = if other_name {
                     FileSize::default()
                 } else {
@@ -621,28 +636,27 @@ impl Reaper {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Settled,
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                self.put_back(batch_context, rooms, one, Reason::InUse)
+                self.put_back(batch_context, quarantine, claimed, Reason::InUse)
             }
             Err(error) => {
-                let why = failed(Step::Unlink)(error);
-                self.put_back_because(batch_context, rooms, one, why)
+                let outcome = failed(Step::Unlink)(error);
+                self.put_back_because(batch_context, quarantine, claimed, outcome)
             }
         }
     }
 
-    /// Gives a claimed temp its name back, and only then lets go of it.
+    /// Gives a claimed temp its name back, and only then releases the lease.
     ///
-    /// The name may have a new owner: then the claim goes to the quarantine, and nothing is
-    /// overwritten or deleted.
+    /// If another file has the name, the claim is moved to the quarantine. Nothing is overwritten or deleted.
     fn put_back(
         &self,
         batch_context: BatchContext<'_>,
-        rooms: &LazyQuarantine<'_>,
-        one: Claimed<'_>,
+        quarantine: &LazyQuarantine<'_>,
+        claimed: Claimed<'_>,
         reason: Reason,
     ) -> Outcome {
-        let (dir, name) = (batch_context.dir, one.temp_info.name.as_os_str());
-        let back = match &one.at {
+        let (dir, name) = (batch_context.dir, claimed.temp_info.name.as_os_str());
+        let back = match &claimed.at {
             ClaimedAt::Here(claim) => rule!("put-back-not-deleted",
                 calls::rename(dir.fd(), claim.name(), dir.fd(), name),
                 without: calls::unlink(dir.fd(), claim.name())),
@@ -653,19 +667,19 @@ impl Reaper {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Outcome::Settled,
             Err(error) => error,
         };
-        let taken = error.kind() == io::ErrorKind::AlreadyExists;
-        let claim = match one.at {
-            ClaimedAt::Slot(slot) if taken => return Outcome::Quarantined { id: slot.keep() },
+        let name_is_taken = error.kind() == io::ErrorKind::AlreadyExists;
+        let claim = match claimed.at {
+            ClaimedAt::Slot(slot) if name_is_taken => {
+                return Outcome::Quarantined { id: slot.keep() };
+            }
             ClaimedAt::Slot(slot) => {
                 let id = slot.keep();
-                log::error!(
-                    "{name:?} could not be given its name back; it is in the quarantine: {id}"
-                );
+                log::error!("cannot put back {name:?}; it is in the quarantine: {id}");
                 return failed(Step::Claim)(error);
             }
             ClaimedAt::Here(claim) => claim,
         };
-        let error = match taken.then(|| rooms.slot(name)) {
+        let error = match name_is_taken.then(|| quarantine.slot(name)) {
             None => error,
             Some(Err(Outcome::Failed { error, .. })) => error,
             Some(Err(_)) => error,
@@ -675,71 +689,75 @@ impl Reaper {
             },
         };
         log::error!(
-            "{name:?} could not be given its name back, and is called {:?} until it can be",
+            "cannot put back {name:?}; it keeps the name {:?} until a later attempt succeeds",
             claim.name()
         );
         self.claims.defer(dir.id(), name, claim.name());
         failed(Step::Claim)(error)
     }
 
-    /// The same because of `why`, which is what is told unless there is more to tell.
+    /// Puts the temp back. Returns `outcome` if that succeeds, and otherwise the result of the put-back.
     fn put_back_because(
         &self,
         batch_context: BatchContext<'_>,
-        rooms: &LazyQuarantine<'_>,
-        one: Claimed<'_>,
-        why: Outcome,
+        quarantine: &LazyQuarantine<'_>,
+        claimed: Claimed<'_>,
+        outcome: Outcome,
     ) -> Outcome {
-        match self.put_back(batch_context, rooms, one, Reason::Changed) {
-            Outcome::Kept(_) => why,
-            more => more,
+        match self.put_back(batch_context, quarantine, claimed, Reason::Changed) {
+            Outcome::Kept(_) => outcome,
+            other => other,
         }
     }
 
-    /// On a full disk a rename may find no room for its entry, while removing one always works.
-    /// Such a temp goes without a claim, under the proof.
+    /// Removes a temp by its own name while it is leased. On a full disk a rename may find no space for the new entry,
+    /// but an unlink always works.
     ///
-    /// RACE: between the comparison and the unlink the name may come to stand for another file, and
-    /// somebody may be inside an `open` of it, past the look-up and not yet counted; worst case, a
-    /// file that was renamed onto it in these microseconds is lost, or what is written to the one
-    /// that was opened. That is why it is done only where the claim says ENOSPC or EDQUOT (1 of
-    /// 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
-    fn unlink_unclaimed(&self, batch_context: BatchContext<'_>, one: Unclaimed<'_>) -> Outcome {
+    /// RACE: between the comparison and the unlink the name may come to refer to another file, and a process may be
+    /// inside an `open` of it, after the look-up and before the lease counts it. Worst case: a file that was renamed
+    /// onto the name in these microseconds is lost, or the data written to the file that was opened. So this is done
+    /// only if the claim fails with ENOSPC or EDQUOT (1 of 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
+    fn unlink_unclaimed(
+        &self,
+        batch_context: BatchContext<'_>,
+        unclaimed: Unclaimed<'_>,
+    ) -> Outcome {
         let Unclaimed {
             temp_info,
             leased,
             judged,
             target,
-        } = one;
+        } = unclaimed;
         let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
-        self.at(Step::Compare, name);
+        self.before_step(Step::Compare, name);
         match dir.observe(name) {
             Ok(Some(now)) if rule!("full-disk-same-file", now == judged, without: true) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Changed),
             Ok(None) => return Outcome::Settled,
             Err(error) => return failed(Step::Compare)(error),
         }
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &judged,
             file: Some(leased.file()),
         };
         let policy = batch_context.context.policy;
-        match evidence::target_again(dir, policy, &temp_info.parsed, temp, &target) {
+        match evidence::recheck_target(dir, policy, &temp_info.parsed, temp, &target) {
             Ok(now) if rule!("full-disk-same-target", now == target.target, without: true) => {}
             Ok(_) => return Outcome::Kept(Reason::Changed),
             Err(error) => return failed(Step::Compare)(error),
         }
-        match rule!("full-disk-no-companion", siblings::companion(dir, name), without: Ok(None)) {
+        match rule!("full-disk-no-companion", siblings::find_companion(dir, name), without: Ok(None))
+        {
             Ok(None) => {}
             Ok(Some(_)) => return Outcome::Kept(Reason::Reserved),
             Err(error) => return failed(Step::Compare)(error),
         }
-        self.at(Step::ProveAgain, name);
+        self.before_step(Step::ProveAgain, name);
         let hold = rule!("full-disk-proven-again", leased.still_held(), without: UseState::Unused);
-        if let Some(reason) = held(hold) {
+        if let Some(reason) = held_reason(hold) {
             return Outcome::Kept(reason);
         }
-        self.at(Step::Unlink, name);
+        self.before_step(Step::Unlink, name);
         match calls::unlink_proven(dir.fd(), name, leased) {
             Ok(()) => Outcome::Reaped {
                 freed: judged.size(),
@@ -753,8 +771,8 @@ impl Reaper {
     }
 }
 
-/// Why a file stays of which the kernel has said this.
-fn held(hold: UseState) -> Option<Reason> {
+/// Returns the reason to keep a file with this use state, if there is one.
+fn held_reason(hold: UseState) -> Option<Reason> {
     match hold {
         UseState::Unused => None,
         UseState::InUse | UseState::Locked => Some(Reason::InUse),
@@ -763,23 +781,25 @@ fn held(hold: UseState) -> Option<Reason> {
 }
 
 impl Claimed<'_> {
-    /// Why it stays, if it does: somebody holds it, or has locked what goes by the user's wish.
-    fn ask_again(&mut self) -> io::Result<Option<Reason>> {
+    /// Requests the lease once more, or the locks if the policy allows the removal of open files. Returns the reason to
+    /// keep the file, if there is one.
+    fn prove_again(&mut self) -> io::Result<Option<Reason>> {
         if self.proven {
             let hold = rule!("proven-at-last", self.leased.acquire(), without: UseState::Unused);
-            return Ok(held(hold));
+            return Ok(held_reason(hold));
         }
         Ok(rule!("lock-is-asked-again", self.leased.lock()?).then_some(Reason::Locked))
     }
 
-    /// What is at its target now. The temp is compared as it was judged: the claim has set its ctime.
+    /// Returns the state of the target now. The temp is compared as it was judged, because the claim has changed its
+    /// ctime.
     fn target_now(&self, batch_context: BatchContext<'_>) -> io::Result<Target> {
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &self.evidence.observation,
             file: Some(self.leased.file()),
         };
         let policy = batch_context.context.policy;
-        evidence::target_again(
+        evidence::recheck_target(
             batch_context.dir,
             policy,
             &self.temp_info.parsed,
@@ -788,7 +808,7 @@ impl Claimed<'_> {
         )
     }
 
-    /// What stands at the claim now.
+    /// Observes the file at the claim, if there is one.
     fn look(&self, dir: &Dir) -> io::Result<Option<Observation>> {
         match &self.at {
             ClaimedAt::Here(claim) => dir.observe(claim.name()),
@@ -796,8 +816,8 @@ impl Claimed<'_> {
         }
     }
 
-    /// Whether the claim is the file that was judged. Of a file that is open by the user's wish
-    /// only the identity counts: its holder may go on writing.
+    /// Reports whether the claim is the file that was judged. For a file that may be removed while it is open, only the
+    /// identity counts, because its holder may still write.
     fn is_same(&self, after: &Observation) -> bool {
         let (now, judged) = (&after.fingerprint, &self.evidence.observation);
         match self.proven {
@@ -806,7 +826,7 @@ impl Claimed<'_> {
         }
     }
 
-    /// Whether nothing has happened to it since it was claimed.
+    /// Reports whether the file is unchanged since it was claimed.
     fn is_untouched(&self, now: &Observation) -> bool {
         match self.proven {
             true => *now == self.after,
@@ -815,28 +835,27 @@ impl Claimed<'_> {
     }
 }
 
-/// The last close of a huge file takes long (its blocks are freed then): it is left to a thread of
-/// its own.
+/// Closes the file. The last close of a huge file frees its blocks, which takes long, so a separate thread does that.
 fn close(leased: LeasedFile, bytes: u64) {
     const HUGE: u64 = 256 << 20;
     if bytes < HUGE {
         return drop(leased);
     }
     let closer = std::thread::Builder::new().name("orphand-close".into());
-    // Where there can be no thread the closure is dropped, and the file closed, right here.
+    // If no thread can be created, the closure is dropped and the file is closed here.
     let _ = closer.spawn(move || drop(leased));
 }
 
-/// What a crash left behind is put in order: a claim gets its name back, and is then a temp like
-/// any other; where the name has a new owner, or cannot be told, the claim goes to the quarantine.
+/// Recovers a claim that a crash left: gives it its name back, so that it is a temp like any other. If another file has
+/// the name, or the name is not known, the claim is moved to the quarantine.
 ///
-/// A claim that is held is left alone: it may be another orphand's, at work. `None`: it is none of ours.
+/// A held claim is kept: another orphand may be processing it. Returns `None` if the file is not a claim of ours.
 pub fn recover(
     batch_context: BatchContext<'_>,
     lease_thread: &LeaseThread,
     claim: &OsStr,
 ) -> io::Result<Option<Recovered>> {
-    let Some(read) = claim::read(claim) else {
+    let Some(read) = claim::parse(claim) else {
         return Ok(None);
     };
     let dir = batch_context.dir;
@@ -844,8 +863,8 @@ pub fn recover(
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
         _ => return Ok(None),
     }
-    let opened = match evidence::open_to_ask(dir, claim) {
-        // Whoever was at work on it has ended that meanwhile.
+    let opened = match evidence::open_for_check(dir, claim) {
+        // Another orphand has finished with it in between.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             return Ok(Some(Recovered::Kept(Reason::InUse)));
@@ -854,20 +873,20 @@ pub fn recover(
     };
     let (hold, leased) = lease_thread.lease(opened);
     let now = look::observe_fd(leased.file())?;
-    // What a person brought back stays, even under such a name.
+    // A file that a user restored is kept, even under such a name.
     let marks = batch_context.context.marks;
     let is_restored = marks.has(leased.file(), &now.fingerprint)?;
     if rule!("restored-claim-stays", is_restored) {
         return Ok(None);
     }
-    // A name of this form can be given by anybody: what this rule would not have claimed stays. One that was
-    // cut fits other rules than it did whole: it is moved, for it would never be found again.
+    // Any user can create such a name, so a file that this rule does not take is kept. A cut name matches other rules
+    // than the whole name did: the file is moved, because no rule would find it again.
     let takes = |name| batch_context.context.policy.is_temp(dir.below(), name);
     let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);
     }
-    if let Some(reason) = held(rule!("held-claim-stays", hold, without: UseState::Unused)) {
+    if let Some(reason) = held_reason(rule!("held-claim-stays", hold, without: UseState::Unused)) {
         return Ok(Some(Recovered::Kept(reason)));
     }
     if let Some(name) = &read.original {
@@ -882,7 +901,7 @@ pub fn recover(
     let slot = LazyQuarantine::new(batch_context).slot(&name);
     let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,
-        _ => io::Error::other("it has a new owner, and there can be no quarantine here"),
+        _ => io::Error::other("another file has its name, and no quarantine is possible here"),
     })?;
     calls::rename(dir.fd(), claim, slot.folder(), &name)?;
     Ok(Some(Recovered::Quarantined {
@@ -897,18 +916,18 @@ fn is_ours(seen: &Observation) -> bool {
     us.is_root() || seen.fingerprint.uid == us.as_raw()
 }
 
-/// What became of a claim that a crash left.
+/// The result of the recovery of a claim.
 #[derive(Debug)]
 pub enum Recovered {
-    /// It stays as it is: somebody holds it, or that cannot be told.
+    /// The claim was kept: a process holds it, or that is unknown.
     Kept(Reason),
-    /// It has this name again.
+    /// The file has this name again.
     PutBack(OsString),
-    /// Its name has a new owner, or cannot be told: it is in the quarantine.
+    /// The file was moved to the quarantine, because its name is in use or not known.
     Quarantined {
-        /// Its id there.
+        /// Its id in the quarantine.
         id: String,
-        /// The name that it has there: the one it had, where that can be told.
+        /// Its name in the quarantine: the original name if that is known.
         name: OsString,
         /// Its size.
         size: FileSize,
@@ -916,8 +935,8 @@ pub enum Recovered {
 }
 
 impl BatchContext<'_> {
-    /// Whether the directory is still what its path below the root leads to.
-    fn is_where_it_was(&self) -> Result<(), RootError> {
+    /// Checks that the directory's path below the root still leads to the same directory.
+    fn check_not_moved(&self) -> Result<(), RootError> {
         let now = Dir::open_below(self.root, self.id, self.dir.below())?;
         match now.id() == self.dir.id() {
             true => Ok(()),
@@ -926,64 +945,64 @@ impl BatchContext<'_> {
     }
 }
 
-/// The quarantine of a batch, opened when the first temp needs it.
+/// The quarantine of a batch, opened for the first temp that needs it.
 struct LazyQuarantine<'a> {
     batch_context: BatchContext<'a>,
-    room: RefCell<Option<Arc<Quarantine>>>,
-    /// The place of the batch's directory, where one temp has found room already.
-    place: RefCell<Option<Arc<QuarantineDir>>>,
+    quarantine: RefCell<Option<Arc<Quarantine>>>,
+    /// The directory in the quarantine for the batch's directory, once a temp has a slot in it.
+    dir: RefCell<Option<Arc<QuarantineDir>>>,
 }
 
 impl<'a> LazyQuarantine<'a> {
     fn new(batch_context: BatchContext<'a>) -> LazyQuarantine<'a> {
         LazyQuarantine {
             batch_context,
-            room: RefCell::default(),
-            place: RefCell::default(),
+            quarantine: RefCell::default(),
+            dir: RefCell::default(),
         }
     }
 
-    /// A place for the temp `name`; why it stays where there is none.
+    /// Returns a slot for the temp `name`, or the outcome if there is none.
     fn slot(&self, name: &OsStr) -> Result<Slot, Outcome> {
         let below = self.batch_context.dir.below().join(name);
-        let known = self.place.borrow().as_ref().map(Arc::clone);
-        if let Some(place) = known
-            && let Some(slot) = place.slot(&below).map_err(no_room)?
+        let known = self.dir.borrow().as_ref().map(Arc::clone);
+        if let Some(dir) = known
+            && let Some(slot) = dir.slot(&below).map_err(no_quarantine)?
         {
             return Ok(slot);
         }
         let mut tries = 3;
         let slot = loop {
-            match self.room()?.place(&below) {
-                // Another thread or process has emptied the quarantine and removed it.
+            match self.open()?.new_slot(&below) {
+                // Another thread or process has removed the empty quarantine.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
                     tries -= 1;
-                    self.room.take();
+                    self.quarantine.take();
                 }
-                slot => break slot.map_err(no_room)?,
+                slot => break slot.map_err(no_quarantine)?,
             }
         };
-        self.place.replace(Some(Arc::clone(slot.place())));
+        self.dir.replace(Some(Arc::clone(slot.dir())));
         Ok(slot)
     }
 
-    fn room(&self) -> Result<Arc<Quarantine>, Outcome> {
-        if let Some(room) = &*self.room.borrow() {
-            return Ok(Arc::clone(room));
+    fn open(&self) -> Result<Arc<Quarantine>, Outcome> {
+        if let Some(quarantine) = &*self.quarantine.borrow() {
+            return Ok(Arc::clone(quarantine));
         }
-        let made = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
-        let made = Arc::new(made.map_err(|error| match &error {
-            RootError::Io(error) => no_room(crate::error::copy(error)),
+        let quarantine = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
+        let quarantine = Arc::new(quarantine.map_err(|error| match &error {
+            RootError::Io(error) => no_quarantine(crate::error::copy(error)),
             _ => Outcome::Kept(Reason::NoQuarantine),
         })?);
-        self.room.replace(Some(Arc::clone(&made)));
-        Ok(made)
+        self.quarantine.replace(Some(Arc::clone(&quarantine)));
+        Ok(quarantine)
     }
 }
 
-/// That there can be no quarantine here is a reason to keep. That the system fails, or runs out of
-/// what it lends to processes, is no answer.
-fn no_room(error: io::Error) -> Outcome {
+/// Returns the outcome for a temp without a slot. If no quarantine is possible here, the temp is kept for that reason.
+/// If the system fails or has run out of a resource, the error is reported instead.
+fn no_quarantine(error: io::Error) -> Outcome {
     match Errno::from_io_error(&error) {
         Some(
             Errno::IO | Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN,
@@ -992,8 +1011,9 @@ fn no_room(error: io::Error) -> Outcome {
     }
 }
 
-/// As large a batch as the limit of open files allows: one that goes to the quarantine takes three.
-fn affordable() -> usize {
+/// Returns the largest batch that the limit of open files allows. A temp that is moved to the quarantine needs three
+/// files.
+fn affordable_batch() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
@@ -1001,22 +1021,14 @@ fn affordable() -> usize {
     (limit / 8).clamp(1, BATCH)
 }
 
-/// A number that nobody else draws: the standard library seeds its hash maps from the system.
-fn random() -> u32 {
-    use std::hash::{BuildHasher, Hasher};
-    let seeded = std::collections::hash_map::RandomState::new();
-    let number = seeded.build_hasher().finish();
-    (number ^ (number >> 32)) as u32
-}
-
 fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
     move |error| Outcome::Failed { step, error }
 }
 
-/// The directory is not what it was, or that could not be found out.
-fn refused(step: Step, error: &RootError) -> Outcome {
+/// Returns the outcome for a directory that was replaced or could not be checked.
+fn dir_failed(step: Step, error: &RootError) -> Outcome {
     match error {
-        RootError::Io(error) if !RootError::is_gone_by(error) => {
+        RootError::Io(error) if !RootError::is_missing_error(error) => {
             failed(step)(crate::error::copy(error))
         }
         _ => Outcome::Kept(Reason::Changed),

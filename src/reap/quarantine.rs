@@ -1,15 +1,14 @@
-//! The quarantine: `.orphand/` in the root, mode 0700, for what may not be destroyed.
+//! The quarantine: `.orphand/` in the root, mode 0700, for files that must not be destroyed.
 //!
-//! A file lies there as `.orphand/<folder>/<its path below the root>`, with the bytes, mode, owner and
-//! times that it had. The path shows where it came from, and the name of the folder (`stamp.rs`) when it
-//! was moved, so that neither needs a record that could fail to be written. Files that are moved within
-//! one hour share a folder, as long as no two of them had the same path. Each file has an id of its own,
-//! which follows from the folder's name and the path.
+//! A file is stored as `.orphand/<folder>/<its path below the root>`, with its bytes, mode, owner and times unchanged.
+//! The path shows where it came from, and the name of the folder (`stamp.rs`) shows when it was moved, so no record is
+//! needed whose write could fail. Files that are moved within one hour share a folder, unless two of them had the same
+//! path. Each file has its own id, which follows from the folder's name and the path.
 //!
-//! Older versions gave each file a folder, whose name is the file's id; these are read as well.
+//! Older versions gave each file its own folder, with the file's id as its name. Such folders are read too.
 //!
-//! The quarantine is made when it is needed and removed when it is empty. It must be ours and closed to
-//! other users; otherwise there is no quarantine in this root.
+//! The quarantine is created when it is needed and removed when it is empty. It must belong to orphand's user and be
+//! closed to other users. Otherwise the root has no quarantine.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -34,7 +33,7 @@ use crate::decide::retention::{
 use crate::decide::temp_name::strip_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
-use crate::evidence::{self, Compared, FileId, LeaseThread};
+use crate::evidence::{self, ComparedTemp, FileId, LeaseThread};
 use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -57,43 +56,43 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// The greatest depth of a quarantined file below its folder. A walk goes no deeper.
-const DEEPEST: usize = 256;
+/// The maximum depth of a quarantined file below its folder. Files below it are not found.
+const MAX_DEPTH: usize = 256;
 
-/// The number of the youngest folders that are tried before another one is made.
-const TRIED: usize = 8;
+/// The number of the most recent folders that are tried before a new one is created.
+const FOLDERS_TRIED: usize = 8;
 
-/// The most files that are dropped at a time: other work goes on in between.
-const AT_ONCE: usize = 256;
+/// The maximum number of files that one call drops, so that other work is not delayed for long.
+const MAX_DROPS: usize = 256;
 
-/// The quarantine of one root, open.
+/// The open quarantine of one root.
 #[derive(Debug)]
 pub struct Quarantine {
     root: Dir,
     fd: OwnedFd,
 }
 
-/// A directory in a quarantine that files can be moved to: the place of one directory of the root.
+/// A directory in a quarantine. It receives the files of one directory of the root.
 #[derive(Debug)]
 pub struct QuarantineDir {
-    room: Arc<Quarantine>,
+    quarantine: Arc<Quarantine>,
     /// The folder's name.
     folder: String,
     stamp: Stamp,
-    /// The folder, locked, so that it is not removed as an empty one.
+    /// The folder, locked so that it is not removed as an empty one.
     top: OwnedFd,
-    /// The directory's way from the root.
+    /// The path of the directory, relative to the root.
     below: PathBuf,
-    /// The directory in the folder.
+    /// The directory inside the folder.
     inner: OwnedFd,
 }
 
-/// A place in a quarantine that one file may be moved to.
+/// A slot in a quarantine, for one file.
 #[derive(Debug)]
 pub struct Slot {
-    place: Arc<QuarantineDir>,
+    dir: Arc<QuarantineDir>,
     id: String,
-    /// The space that is counted for it, until it is kept.
+    /// The usage and the bytes that are reserved for the file, until the file is kept.
     reserved: Option<(Arc<QuarantineUsage>, u64)>,
 }
 
@@ -102,15 +101,15 @@ pub struct Slot {
 pub struct Stored {
     /// Its id.
     pub id: String,
-    /// Its way from the root.
+    /// Its original path, relative to the root.
     pub below: PathBuf,
-    /// What it is.
+    /// Its observation.
     pub seen: Observation,
-    /// The folder that it lies in.
+    /// The name of its folder.
     folder: String,
 }
 
-/// Whether a quarantine is in `root`, or could be made there. Changes nothing.
+/// Reports whether `root` has a quarantine or one could be created. Changes nothing.
 #[must_use]
 pub fn is_possible(root: &Dir) -> bool {
     match root.observe(OsStr::new(FOLDER)) {
@@ -120,7 +119,7 @@ pub fn is_possible(root: &Dir) -> bool {
     }
 }
 
-/// A directory of ours, closed to everybody else, on the root's own mount.
+/// Reports whether this is a directory of orphand's user, closed to all others, on the root's own mount.
 fn is_ours(root: &Dir, seen: &Observation) -> bool {
     let has_our_owner = || seen.fingerprint.uid == rustix::process::geteuid().as_raw();
     seen.fingerprint.kind == Kind::Dir
@@ -132,26 +131,26 @@ fn is_ours(root: &Dir, seen: &Observation) -> bool {
 }
 
 impl Quarantine {
-    /// Opens the quarantine of the root at `root`; makes it where there is none.
+    /// Opens the quarantine of the root at `root`. Creates it if it does not exist.
     pub fn open_or_create(root: &Path, id: Option<RootId>) -> Result<Quarantine, RootError> {
         let root = Dir::open_root(root, id)?;
         match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
-            _ => Quarantine::adopt(root),
+            _ => Quarantine::open_in(root),
         }
     }
 
-    /// Opens the quarantine of the root at `root`, if there is one.
+    /// Opens the quarantine of the root at `root`, if it exists.
     pub fn open_existing(root: &Path, id: Option<RootId>) -> Result<Option<Quarantine>, RootError> {
         let root = Dir::open_root(root, id)?;
-        match Quarantine::adopt(root) {
-            Ok(room) => Ok(Some(room)),
+        match Quarantine::open_in(root) {
+            Ok(quarantine) => Ok(Some(quarantine)),
             Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn adopt(root: Dir) -> Result<Quarantine, RootError> {
+    fn open_in(root: Dir) -> Result<Quarantine, RootError> {
         let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
         let seen = look::observe_fd(fd.as_fd())?;
         if rule!("quarantine-is-ours", !is_ours(&root, &seen)) {
@@ -160,37 +159,37 @@ impl Quarantine {
         Ok(Quarantine { root, fd })
     }
 
-    /// Which folder it is, by whatever mount.
-    pub fn folder(&self) -> io::Result<FileId> {
+    /// Returns the identity of its folder, which is the same for all mounts of it.
+    pub fn folder_id(&self) -> io::Result<FileId> {
         Ok(FileId::from(
             &look::observe_fd(self.fd.as_fd())?.fingerprint,
         ))
     }
 
-    /// The root that it is in.
+    /// Returns the root that contains it.
     #[must_use]
     pub fn root(&self) -> &Dir {
         &self.root
     }
 
-    /// Returns a place for the file that lies at `below` the root: in a folder that others are in already, if it
-    /// can have its path there, else in a new one.
-    pub fn place(self: &Arc<Quarantine>, below: &Path) -> io::Result<Slot> {
-        // What lies deeper would never be found again.
-        if below.components().count() >= DEEPEST {
+    /// Returns a slot for the file at the path `below` the root. Uses a recent folder that can hold this path, or
+    /// creates a new one.
+    pub fn new_slot(self: &Arc<Quarantine>, below: &Path) -> io::Result<Slot> {
+        // A walk would not find a deeper file.
+        if below.components().count() >= MAX_DEPTH {
             return Err(Errno::NAMETOOLONG.into());
         }
         let now = clock::now();
         let mut folders: Vec<(Stamp, String)> = Vec::new();
         for name in names(self.fd.as_fd())? {
             let Some(name) = name.to_str() else { continue };
-            let stamp = Stamp::read(name).filter(|stamp| stamp.is_open(now));
+            let stamp = Stamp::parse(name).filter(|stamp| stamp.is_open(now));
             folders.extend(stamp.map(|stamp| (stamp, name.to_owned())));
         }
         folders.sort_by_key(|(stamp, _)| std::cmp::Reverse(stamp.since()));
-        for (_, name) in folders.into_iter().take(TRIED) {
-            if let Some(place) = QuarantineDir::open(self, &name, below)?
-                && let Some(slot) = Arc::new(place).slot(below)?
+        for (_, name) in folders.into_iter().take(FOLDERS_TRIED) {
+            if let Some(dir) = QuarantineDir::open(self, &name, below)?
+                && let Some(slot) = Arc::new(dir).slot(below)?
             {
                 return Ok(slot);
             }
@@ -203,26 +202,26 @@ impl Quarantine {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            let place = match QuarantineDir::open(self, &name, below) {
-                Ok(Some(place)) => Arc::new(place),
+            let dir = match QuarantineDir::open(self, &name, below) {
+                Ok(Some(dir)) => Arc::new(dir),
                 failed => {
-                    // Removes the new folder again.
-                    self.clear(&name, below.parent().unwrap_or(Path::new("")));
+                    // Removes the new folder.
+                    self.remove_empty(&name, below.parent().unwrap_or(Path::new("")));
                     failed?;
                     continue;
                 }
             };
             return Ok(Slot {
                 id: stamp.id(&name, below),
-                place,
+                dir,
                 reserved: None,
             });
         }
         Err(Errno::EXIST.into())
     }
 
-    /// Removes the empty folders that a crash left between making a place and using it. Nobody else
-    /// may be at work in this root.
+    /// Removes the empty folders that a crash left between the creation of a slot and its use. No other process may be
+    /// processing this root.
     pub fn remove_stale_slots(&self) {
         for folder in names(self.fd.as_fd()).unwrap_or_default() {
             let is_ours = folder.to_str().is_some_and(is_folder);
@@ -234,7 +233,7 @@ impl Quarantine {
                 continue;
             }
             prune(top.as_fd(), 0);
-            // Whatever is not an empty folder stays.
+            // Anything but an empty folder is kept.
             let _ = calls::remove_empty_dir(self.fd.as_fd(), &folder);
         }
     }
@@ -247,20 +246,20 @@ impl Quarantine {
             })
     }
 
-    /// Everything that lies in it, the oldest first. What was not put there by us is left out.
+    /// Returns all files in the quarantine, the oldest first. Entries that orphand did not create are left out.
     pub fn stored(&self) -> io::Result<Vec<Stored>> {
         let mut stored = Vec::new();
         for folder in names(self.fd.as_fd())? {
             let Some(folder) = folder.to_str() else {
                 continue;
             };
-            let read = match Stamp::read(folder) {
+            let read = match Stamp::parse(folder) {
                 Some(stamp) => self.read_folder(folder, stamp, &mut stored),
                 None if is_old_id(folder) => self.read_old(folder, &mut stored),
                 None => Ok(()),
             };
             match read {
-                // It has gone meanwhile.
+                // The folder was removed in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 read => read?,
             }
@@ -269,8 +268,8 @@ impl Quarantine {
         Ok(stored)
     }
 
-    /// Reads a folder that several files may share. Each directory in it must be ours alone, and what is neither
-    /// that nor a file is no business of ours.
+    /// Reads a folder that several files may share. Each directory in it must belong to orphand's user alone. Entries
+    /// that are neither directories nor files are ignored.
     fn read_folder(&self, folder: &str, stamp: Stamp, stored: &mut Vec<Stored>) -> io::Result<()> {
         let top = open_dir(self.fd.as_fd(), OsStr::new(folder))?;
         let mut found = Vec::new();
@@ -291,7 +290,7 @@ impl Quarantine {
         found: &mut Vec<(PathBuf, Observation)>,
     ) -> io::Result<()> {
         let is_ours = is_ours(&self.root, &look::observe_fd(at)?);
-        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= DEEPEST {
+        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= MAX_DEPTH {
             return Ok(());
         }
         for name in names(at)? {
@@ -313,12 +312,12 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Reads a folder of an older version, which holds one file: one name in each folder, each folder ours alone.
-    /// Anything else was not put there by us.
+    /// Reads a folder of an older version. It contains one file, and each directory contains one name and belongs to
+    /// orphand's user alone. Anything else is ignored.
     fn read_old(&self, id: &str, stored: &mut Vec<Stored>) -> io::Result<()> {
         let mut folder = open_dir(self.fd.as_fd(), OsStr::new(id))?;
         let mut below = PathBuf::new();
-        for _ in 0..DEEPEST {
+        for _ in 0..MAX_DEPTH {
             let folder_is = look::observe_fd(folder.as_fd())?;
             let mut names = names(folder.as_fd())?;
             let (Some(name), true) = (names.pop(), is_ours(&self.root, &folder_is)) else {
@@ -346,8 +345,9 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Opens the directory that `one` lies in, and returns its name there and a new observation of it. Every
-    /// directory on the way must be ours alone, and the file still a file.
+    /// Opens the directory that contains `one`, and returns it with the file's name and a new observation of the file.
+    /// Each directory on the path must belong to orphand's user alone, and the file must still be the same regular
+    /// file.
     fn locate<'s>(&self, one: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
         let mut at = open_dir(self.fd.as_fd(), OsStr::new(&one.folder))?;
         let check = |at: &OwnedFd| match is_ours(&self.root, &look::observe_fd(at.as_fd())?) {
@@ -366,8 +366,9 @@ impl Quarantine {
         }
     }
 
-    /// Brings `one` back to `name` in `to`, overwriting nothing. `mark` is called with the open file before it has
-    /// its name back. Where `to` is on another file system, the file is copied, compared and then removed here.
+    /// Restores `one` as `name` in `to`, without overwriting anything. Calls `mark` with the open file before the file
+    /// has its name back. If `to` is on another file system, the file is copied, the copy is compared, and the original
+    /// is removed.
     pub fn restore(
         &self,
         one: &Stored,
@@ -377,14 +378,14 @@ impl Quarantine {
     ) -> io::Result<Observation> {
         let (folder, stored, seen) = self.locate(one)?;
         let file = rustix::fs::openat(&folder, stored, FILE, Mode::empty());
-        // Who may not read it can still have it back, without the mark.
+        // A user who may not read the file can still restore it, but without the mark.
         if let Ok(file) = &file {
             mark(file.as_fd(), &seen);
         }
         match calls::rename(folder.as_fd(), stored, to, name) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 copy::across(file?.into(), &seen, to, name, &mark)?;
-                // Only what was copied is removed.
+                // Only the file that was copied is removed.
                 let (folder, stored, now) = self.locate(one)?;
                 let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
                 if of(&now) != of(&seen) {
@@ -395,11 +396,11 @@ impl Quarantine {
             moved => moved?,
         }
         drop(folder);
-        self.clear(&one.folder, one.folder());
+        self.remove_empty(&one.folder, one.folder());
         Ok(seen)
     }
 
-    /// Whether it is proven that nobody holds `one`, and it is still what it was.
+    /// Reports whether it is proven that no process holds `one`, and whether the file is unchanged.
     fn is_proven_unused(&self, one: &Stored, policy: &Policy, lease_thread: &LeaseThread) -> bool {
         let Ok((folder, name, seen)) = self.locate(one) else {
             return false;
@@ -410,8 +411,8 @@ impl Quarantine {
         let (hold, leased) = lease_thread.lease(file);
         let same = look::observe_fd(leased.file()).is_ok_and(|now| now == seen && now == one.seen);
         let file = FileId::from(&seen.fingerprint);
-        let reach = self.root.reach();
-        let seen_whole = match reach {
+        let reach = self.root.lease_coverage();
+        let is_unmapped = match reach {
             LeaseCoverage::OpensAndMaps => true,
             LeaseCoverage::OpensOnly => {
                 evidence::scan_processes(&[file], reach).proves_unmapped(file)
@@ -420,21 +421,21 @@ impl Quarantine {
                 rule!("unproven-is-not-dropped", self.root.place().has_proof(policy), without: true)
             }
         };
-        hold == UseState::Unused && same && seen_whole && leased.still_held() == UseState::Unused
+        hold == UseState::Unused && same && is_unmapped && leased.still_held() == UseState::Unused
     }
 
-    /// Deletes `one` for good.
+    /// Deletes `one` permanently.
     pub fn purge(&self, one: &Stored) -> io::Result<()> {
         let (folder, name, _) = self.locate(one)?;
         calls::unlink(folder.as_fd(), name)?;
         drop(folder);
-        self.clear(&one.folder, one.folder());
+        self.remove_empty(&one.folder, one.folder());
         Ok(())
     }
 
-    /// Removes the empty directories of `folder`, from `below` outwards, unless another thread or process is about to
+    /// Removes the empty directories of `folder`, from `below` upwards, unless another thread or process is about to
     /// use them.
-    fn clear(&self, folder: &str, below: &Path) {
+    fn remove_empty(&self, folder: &str, below: &Path) {
         let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
             return;
         };
@@ -456,96 +457,98 @@ impl Quarantine {
 }
 
 impl Drop for Quarantine {
-    /// An empty quarantine goes away. Where another orphand is just about to use it, that one's
-    /// next call says ENOENT, and its temp stays.
+    /// Removes the quarantine if it is empty. If another orphand is about to use it, its next call fails with ENOENT,
+    /// and its temp is kept.
     fn drop(&mut self) {
         let _ = calls::remove_empty_dir(self.root.fd(), OsStr::new(FOLDER));
     }
 }
 
 impl QuarantineDir {
-    /// Opens the directory of the file at `below` in `folder`, and makes what is missing of it. `None`: it cannot be
-    /// used, because it is being cleared away, is not ours, or a file stands where a directory is needed.
+    /// Opens the directory for the file at `below` in `folder`, and creates its missing parts. Returns `None` if it
+    /// cannot be used: another thread or process is removing it, it is not ours, or a file is where a directory is
+    /// needed.
     fn open(
-        room: &Arc<Quarantine>,
+        quarantine: &Arc<Quarantine>,
         folder: &str,
         below: &Path,
     ) -> io::Result<Option<QuarantineDir>> {
-        let Some(stamp) = Stamp::read(folder) else {
+        let Some(stamp) = Stamp::parse(folder) else {
             return Ok(None);
         };
         let usable = |opened: io::Result<OwnedFd>| match opened {
-            Ok(fd) => Ok(is_ours(&room.root, &look::observe_fd(fd.as_fd())?).then_some(fd)),
+            Ok(fd) => Ok(is_ours(&quarantine.root, &look::observe_fd(fd.as_fd())?).then_some(fd)),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK) => Ok(None),
                 _ => Err(error),
             },
         };
         let name = OsStr::new(folder);
-        let Some(top) = usable(open_dir(room.fd.as_fd(), name))? else {
+        let Some(top) = usable(open_dir(quarantine.fd.as_fd(), name))? else {
             return Ok(None);
         };
         if !lock(&top, FlockOperation::NonBlockingLockShared)? {
             return Ok(None);
         }
-        // It may have been removed before it was locked.
+        // The folder may have been removed before it was locked.
         let opened = FileId::from(&look::observe_fd(top.as_fd())?.fingerprint);
-        match observe(room.fd.as_fd(), name) {
+        match observe(quarantine.fd.as_fd(), name) {
             Ok(there) if FileId::from(&there.fingerprint) == opened => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => return Ok(None),
         }
         let below = below.parent().unwrap_or(Path::new(""));
-        let mut place = QuarantineDir {
-            room: Arc::clone(room),
+        let mut dir = QuarantineDir {
+            quarantine: Arc::clone(quarantine),
             folder: folder.to_owned(),
             stamp,
             inner: top.try_clone()?,
             top,
             below: PathBuf::new(),
         };
-        // From here on what was made is removed again if this fails half-way.
+        // If a later step fails, dropping `dir` removes the new directories.
         for part in below.components() {
             let Component::Normal(name) = part else {
                 return Err(Errno::INVAL.into());
             };
-            let is_new = match calls::make_dir(place.inner.as_fd(), name) {
+            let is_new = match calls::make_dir(dir.inner.as_fd(), name) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(error),
             };
-            place.below.push(name);
-            match usable(open_dir(place.inner.as_fd(), name))? {
-                Some(inner) => place.inner = inner,
+            dir.below.push(name);
+            match usable(open_dir(dir.inner.as_fd(), name))? {
+                Some(inner) => dir.inner = inner,
                 None => return Ok(None),
             }
-            if !place.is_of_this_directory(is_new)? {
+            if !dir.note_origin(is_new)? {
                 return Ok(None);
             }
         }
-        Ok(Some(place))
+        Ok(Some(dir))
     }
 
-    /// Notes at the directory which directory of the root its files lie in. Where that cannot be noted, none of them
-    /// ever becomes old by its target. Returns `false` if another directory is noted there.
-    fn is_of_this_directory(&self, is_new: bool) -> io::Result<bool> {
+    /// Records in an attribute of this directory which directory of the root its files come from. If that fails, no
+    /// target of these files ever counts for the limits. Returns `false` if another directory is recorded.
+    fn note_origin(&self, is_new: bool) -> io::Result<bool> {
         let inner = self.inner.as_fd();
-        // RACE: the directory is replaced between the look at the temp and this one (µs to ms). Its successor is noted.
-        // Worst case: a file that counts in the successor frees the copy after `keep`.
-        let origin = match self.room.root.open_within(&self.below) {
+        // RACE: the directory is replaced between the look at the temp and this one (µs to ms), and its successor is
+        // recorded. Worst case: a file in the successor that counts as the target makes the limits drop the copy after
+        // `keep`.
+        let origin = match self.quarantine.root.open_within(&self.below) {
             Ok(dir) => dir.id().inode().unwrap_or_default(),
             Err(RootError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error);
             }
             Err(_) => String::new(),
         };
-        Ok(match evidence::mark(inner, evidence::ORIGIN)? {
-            Some(noted) => {
-                rule!("folder-of-one-directory", noted == origin.as_bytes(), without: true)
+        Ok(match evidence::read_mark(inner, evidence::ORIGIN)? {
+            Some(recorded) => {
+                rule!("folder-of-one-directory", recorded == origin.as_bytes(), without: true)
             }
             None if is_new => {
                 if let Err(error) = evidence::set_mark(inner, evidence::ORIGIN, origin.as_bytes()) {
-                    log::debug!("the origin of {:?} cannot be noted: {error}", self.below);
+                    log::debug!("cannot record the origin of {:?}: {error}", self.below);
                 }
                 true
             }
@@ -553,16 +556,16 @@ impl QuarantineDir {
         })
     }
 
-    /// Returns a place for another file of the same directory; `None` where it cannot have its path here.
+    /// Returns a slot for another file of the same directory, or `None` if its path cannot be stored here.
     pub fn slot(self: &Arc<QuarantineDir>, below: &Path) -> io::Result<Option<Slot>> {
         let name = below.file_name().unwrap_or_default();
-        // The one file whose id is the folder's name is the one that the folder was made for.
+        // The id that equals the folder's name belongs to the file that the folder was created for.
         let is_first = self.stamp.is_made_for(below);
         if is_first || below.parent() != Some(&self.below) || self.observe(name)?.is_some() {
             return Ok(None);
         }
         Ok(Some(Slot {
-            place: Arc::clone(self),
+            dir: Arc::clone(self),
             id: self.stamp.id(&self.folder, below),
             reserved: None,
         }))
@@ -580,37 +583,37 @@ impl QuarantineDir {
 impl Drop for QuarantineDir {
     fn drop(&mut self) {
         let _ = lock(&self.top, FlockOperation::Unlock);
-        self.room.clear(&self.folder, &self.below);
+        self.quarantine.remove_empty(&self.folder, &self.below);
     }
 }
 
 impl Slot {
-    /// The directory that the file is to be moved into, under its own name.
+    /// Returns the directory that the file is to be moved into, under its own name.
     #[must_use]
     pub fn folder(&self) -> BorrowedFd<'_> {
-        self.place.inner.as_fd()
+        self.dir.inner.as_fd()
     }
 
-    /// The place for other files of the same directory.
-    pub(super) fn place(&self) -> &Arc<QuarantineDir> {
-        &self.place
+    /// Returns the directory, which has slots for other files of the same directory.
+    pub(super) fn dir(&self) -> &Arc<QuarantineDir> {
+        &self.dir
     }
 
-    /// What stands at `name` in it.
+    /// Observes the file `name` in it, if there is one.
     pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
-        self.place.observe(name)
+        self.dir.observe(name)
     }
 
-    /// Counts `bytes` for it. Returns `false` if the quarantine has no room for them.
-    pub(super) fn reserve(&mut self, stock: &Arc<QuarantineUsage>, bytes: u64) -> io::Result<bool> {
-        if !stock.take(&self.place.room, bytes)? {
+    /// Reserves `bytes` for the file. Returns `false` if the quarantine has no space for them.
+    pub(super) fn reserve(&mut self, usage: &Arc<QuarantineUsage>, bytes: u64) -> io::Result<bool> {
+        if !usage.reserve(&self.dir.quarantine, bytes)? {
             return Ok(false);
         }
-        self.reserved = Some((Arc::clone(stock), bytes));
+        self.reserved = Some((Arc::clone(usage), bytes));
         Ok(true)
     }
 
-    /// Keeps its file, and returns the id.
+    /// Marks the slot as used, and returns the id of its file.
     #[must_use]
     pub fn keep(mut self) -> String {
         self.reserved = None;
@@ -620,20 +623,20 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some((stock, bytes)) = self.reserved.take() {
-            stock.give_back(self.place.room.root.id(), bytes);
+        if let Some((usage, bytes)) = self.reserved.take() {
+            usage.release(self.dir.quarantine.root.id(), bytes);
         }
     }
 }
 
 impl Stored {
-    /// When it was moved here: the rename set its `ctime`, and nothing else has since.
+    /// Returns the time of the move. The rename set the file's `ctime`, and nothing else has changed it since.
     #[must_use]
     pub fn since(&self) -> Wall {
         self.seen.fingerprint.ctime
     }
 
-    /// The folder that it was in, from the root.
+    /// Returns its original directory, relative to the root.
     fn folder(&self) -> &Path {
         self.below.parent().unwrap_or(Path::new(""))
     }
@@ -643,7 +646,8 @@ impl Stored {
     }
 }
 
-/// The limits and sizes of the quarantines that this process works on, so that not every move needs a count.
+/// The limits and sizes of the quarantines that this process uses. They are cached, so that not every move needs a
+/// walk.
 #[derive(Debug)]
 pub struct QuarantineUsage {
     limits: Mutex<Limits>,
@@ -652,21 +656,21 @@ pub struct QuarantineUsage {
 
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    /// Bytes on the disk.
+    /// The allocated bytes of all stored files.
     used: u64,
-    /// Those of the whole file system.
+    /// The bytes of the whole file system.
     size: u64,
-    /// When that was counted, and how long it took.
+    /// The time of the measurement and its duration.
     at: Mono,
     took: Duration,
 }
 
-/// A quarantine that was found full is not counted again within this time, nor within twenty times what the count
-/// took.
+/// A full quarantine is not measured again within this time, nor within twenty times the duration of its last
+/// measurement.
 const RECOUNT: Duration = Duration::from_millis(500);
 
 impl Default for QuarantineUsage {
-    /// Without limits.
+    /// Creates a usage without limits.
     fn default() -> QuarantineUsage {
         let limits = Limits {
             age: Duration::ZERO,
@@ -681,21 +685,21 @@ impl Default for QuarantineUsage {
 }
 
 impl QuarantineUsage {
-    /// From now on these are the limits.
+    /// Sets the limits.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
-    /// The limits.
+    /// Returns the limits.
     #[must_use]
     pub fn limits(&self) -> Limits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether `bytes` more have no room in the quarantine of `root`, as far as is known, and it is time to see
-    /// whether room can be made.
+    /// Reports whether the quarantine of `root` is known to have no space for `bytes` more, and whether it is time to
+    /// try to free some.
     #[must_use]
-    pub fn is_short_of(&self, root: &Path, id: Option<RootId>, bytes: u64) -> bool {
+    pub fn lacks_room_for(&self, root: &Path, id: Option<RootId>, bytes: u64) -> bool {
         let limits = self.limits();
         if limits.percent == 0 {
             return false;
@@ -704,7 +708,7 @@ impl QuarantineUsage {
         let count = match known {
             Some(count) => count,
             None => match Quarantine::open_existing(root, id) {
-                Ok(Some(room)) => match self.count(&room) {
+                Ok(Some(quarantine)) => match self.count(&quarantine) {
                     Ok(count) => count,
                     Err(_) => return false,
                 },
@@ -715,50 +719,50 @@ impl QuarantineUsage {
             && (known.is_none() || count.is_stale())
     }
 
-    /// Counts `bytes` more in `room`; returns `false` if they have no room.
-    fn take(&self, room: &Quarantine, bytes: u64) -> io::Result<bool> {
+    /// Reserves `bytes` more in `quarantine`. Returns `false` if it has no space for them.
+    fn reserve(&self, quarantine: &Quarantine, bytes: u64) -> io::Result<bool> {
         let limits = self.limits();
         if limits.percent == 0 {
             return Ok(true);
         }
-        let id = room.root.id();
+        let id = quarantine.root.id();
         let fits = |count: &Usage| count.used.saturating_add(bytes) <= limits.max_bytes(count.size);
         let known = self.counts().get(&id).copied();
         match known {
             Some(count) if fits(&count) || !count.is_stale() => {}
             // Another process may have removed files.
-            _ => _ = self.count(room)?,
+            _ => _ = self.count(quarantine)?,
         }
         let mut counts = self.counts();
-        let has_room = counts.get_mut(&id).filter(|count| fits(count));
-        Ok(has_room
+        let fitting = counts.get_mut(&id).filter(|count| fits(count));
+        Ok(fitting
             .map(|count| count.used = count.used.saturating_add(bytes))
             .is_some())
     }
 
-    fn give_back(&self, id: RootId, bytes: u64) {
+    fn release(&self, id: RootId, bytes: u64) {
         if let Some(count) = self.counts().get_mut(&id) {
             count.used = count.used.saturating_sub(bytes);
         }
     }
 
-    fn count(&self, room: &Quarantine) -> io::Result<Usage> {
+    fn count(&self, quarantine: &Quarantine) -> io::Result<Usage> {
         let began = clock::mono();
-        let stored = room.stored()?;
-        Ok(self.note(room, &stored, began))
+        let stored = quarantine.stored()?;
+        Ok(self.record(quarantine, &stored, began))
     }
 
-    /// Notes how much lies in `room`.
-    fn note(&self, room: &Quarantine, stored: &[Stored], began: Mono) -> Usage {
+    /// Records the size of `quarantine`.
+    fn record(&self, quarantine: &Quarantine, stored: &[Stored], began: Mono) -> Usage {
         let bytes = stored.iter().map(|one| one.seen.allocated);
         let at = clock::mono();
         let count = Usage {
             used: bytes.fold(0, u64::saturating_add),
-            size: space(room.root.fd()).size,
+            size: space(quarantine.root.fd()).size,
             at,
             took: at.since(began),
         };
-        self.counts().insert(room.root.id(), count);
+        self.counts().insert(quarantine.root.id(), count);
         count
     }
 
@@ -787,7 +791,7 @@ fn space(fd: BorrowedFd<'_>) -> Space {
     }
 }
 
-/// Returns whether the file system of `root` has less free than `limits` ask for.
+/// Reports whether the file system of `root` has less free space than `limits` require.
 #[must_use]
 pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
     let space = space(root.fd());
@@ -795,112 +799,114 @@ pub fn lacks_space(root: &Dir, limits: Limits) -> bool {
         || limits.missing_free(space.inodes, space.inodes_free) > 0
 }
 
-/// What it takes to keep a quarantine within its limits.
+/// The context for the limits of a quarantine.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitContext<'a> {
-    /// The limits, and the sizes that are known.
+    /// The limits, and the known sizes.
     pub usage: &'a QuarantineUsage,
-    /// Where each drop is written down, before and after.
+    /// The journal, which records each drop before and after it.
     pub journal: &'a Journal,
-    /// Proves that nobody holds what is dropped.
+    /// The thread whose leases prove that no process holds a file that is dropped.
     pub lease_thread: &'a LeaseThread,
-    /// How far dates can be trusted.
+    /// The trust in the dates of files.
     pub trust: ClockTrust,
-    /// The files to be moved there now.
+    /// The space for the files that are about to be moved into the quarantine.
     pub wanted: NeededSpace,
 }
 
-/// The result of applying the limits to a quarantine.
+/// The result of enforcing the limits of a quarantine.
 #[derive(Debug, Default)]
 pub struct LimitsResult {
-    /// The dropped files.
+    /// The events for the dropped files.
     pub events: Vec<Event>,
-    /// Files are left in it.
+    /// The quarantine still contains files.
     pub holds_files: bool,
-    /// There is more to drop, which was left for the next call.
+    /// More files are to be dropped, by the next call.
     pub has_more: bool,
     /// The time until the next file is too old.
     pub next: Option<Duration>,
 }
 
-/// Drops from the quarantine of `root` what its limits ask for, and says what that was.
+/// Drops the files that the limits of the quarantine of `root` require, and returns what was dropped.
 ///
-/// Some of it may have been moved here *because* nobody could prove that it is unused, or though it
-/// was in use: so nothing is dropped but under the same proof as any other removal.
-pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>) -> LimitsResult {
-    let mut tended = LimitsResult::default();
+/// A file may be here *because* it could not be proven unused, or although it was in use. So a file is dropped only
+/// under the same proof as in any other removal.
+pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>) -> LimitsResult {
+    let mut result = LimitsResult::default();
     let began = clock::mono();
-    let Ok(Some(room)) = Quarantine::open_existing(&root.path, id) else {
-        // Without a quarantine there is no size to know.
-        keeping.usage.counts().retain(|known, _| Some(*known) != id);
-        return tended;
+    let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, id) else {
+        // Without a quarantine there is no size.
+        context.usage.counts().retain(|known, _| Some(*known) != id);
+        return result;
     };
-    let stored = match room.stored() {
+    let stored = match quarantine.stored() {
         Ok(stored) => stored,
         Err(error) => {
-            log::warn!("the quarantine of {:?} cannot be read: {error}", root.path);
-            return tended;
+            log::warn!("cannot read the quarantine of {:?}: {error}", root.path);
+            return result;
         }
     };
-    let limits = keeping.usage.limits();
+    let limits = context.usage.limits();
     let now = clock::now();
-    let mut targets = StoredTargets::new(root, &room, id);
+    let mut targets = StoredTargets::new(root, &quarantine, id);
     let entries: Vec<Entry> = stored
         .iter()
-        .map(|one| entry(&mut targets, one, now))
+        .map(|one| retention_entry(&mut targets, one, now))
         .collect();
     let space = Space {
-        needed: keeping.wanted,
-        ..space(room.root.fd())
+        needed: context.wanted,
+        ..space(quarantine.root.fd())
     };
-    let plan = retention::plan(&entries, limits, space, now.wall, keeping.trust);
+    let plan = retention::plan(&entries, limits, space, now.wall, context.trust);
     let mut by_id: HashMap<&OsStr, Vec<&Stored>> = HashMap::new();
     for one in &stored {
         by_id.entry(OsStr::new(&one.id)).or_default().push(one);
     }
-    // An id that two files have names neither.
-    let find = |id: &OsStr| match by_id.get(id).map(Vec::as_slice) {
+    // An id that two files share identifies neither.
+    let stored_by_id = |id: &OsStr| match by_id.get(id).map(Vec::as_slice) {
         Some([one]) => Some(*one),
         _ => None,
     };
-    let is_unused = |one: &Stored| room.is_proven_unused(one, &root.policy, keeping.lease_thread);
-    tended.next = plan.next;
+    let is_unused =
+        |one: &Stored| quarantine.is_proven_unused(one, &root.policy, context.lease_thread);
+    result.next = plan.next;
     let mut dropped = HashSet::new();
     for (one, better) in plan.drops {
-        if dropped.len() >= AT_ONCE {
-            tended.has_more = true;
+        if dropped.len() >= MAX_DROPS {
+            result.has_more = true;
             break;
         }
         let before = one.target;
-        let Some(one) = find(&one.id) else {
+        let Some(one) = stored_by_id(&one.id) else {
             continue;
         };
         if !is_unused(one) {
             continue;
         }
-        // What was a second copy when this began is the last one if the better one has gone meanwhile, or is
-        // one that somebody may still change.
-        // RACE: that may go between this look and the removal; worst case: both are gone. And who opens the
-        // one that goes, by its path in here, which only we can, loses its name.
-        let is_there = match better {
+        // The file was superseded when this call began. It may be the last copy by now, if the better copy was removed
+        // or another process may still change it.
+        // RACE: the better copy may be removed between this check and the removal. Worst case: both copies are lost. A
+        // process that opens the dropped file by its path in the quarantine, which only our user can do, loses the name
+        // of that file.
+        let still_superseded = match better {
             SupersededBy::Target => rule!("dropped-while-target-counts",
-                targets.stands(one) == TargetState::Counts, without: true),
+                targets.state(one) == TargetState::Counts, without: true),
             SupersededBy::Copies(newer) => {
                 let is_unused =
                     |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
-                let is_there = |id: &OsString| find(id).is_some_and(is_unused);
-                newer.iter().all(is_there) && targets.stands(one) == before
+                let is_kept = |id: &OsString| stored_by_id(id).is_some_and(is_unused);
+                newer.iter().all(is_kept) && targets.state(one) == before
             }
         };
-        if !is_there {
+        if !still_superseded {
             continue;
         }
-        let event = purged(root.path.as_path(), one);
+        let event = purged_event(root.path.as_path(), one);
         let line = |event: &Event| json::event(event, clock::wall());
-        keeping.journal.write(LineKind::Intent, &[line(&event)]);
-        if room.purge(one).is_ok() {
-            keeping.journal.write(LineKind::Outcome, &[line(&event)]);
-            tended.events.push(event);
+        context.journal.write(LineKind::Intent, &[line(&event)]);
+        if quarantine.purge(one).is_ok() {
+            context.journal.write(LineKind::Outcome, &[line(&event)]);
+            result.events.push(event);
             dropped.insert(one.id.as_str());
         }
     }
@@ -909,18 +915,18 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, keeping: LimitContext<'_>
         true => 0,
         false => one.seen.allocated,
     };
-    tended.holds_files = dropped.len() < stored.len();
+    result.holds_files = dropped.len() < stored.len();
     let used = stored.iter().map(size).fold(0, u64::saturating_add);
-    keeping.usage.note(&room, &stored, began);
-    if let Some(count) = keeping.usage.counts().get_mut(&room.root.id()) {
+    context.usage.record(&quarantine, &stored, began);
+    if let Some(count) = context.usage.counts().get_mut(&quarantine.root.id()) {
         count.used = used;
     }
-    tended
+    result
 }
 
-/// What is said of a file that was deleted for good.
+/// Returns the event for a file that was deleted permanently.
 #[must_use]
-pub fn purged(root: &Path, stored: &Stored) -> Event {
+pub fn purged_event(root: &Path, stored: &Stored) -> Event {
     Event::Purged {
         subject: Subject {
             path: root.join(&stored.below),
@@ -931,27 +937,28 @@ pub fn purged(root: &Path, stored: &Stored) -> Event {
     }
 }
 
-/// Looks at the targets of stored files.
+/// Checks the targets of stored files.
 struct StoredTargets<'a> {
     root: &'a Root,
-    room: &'a Quarantine,
+    quarantine: &'a Quarantine,
     id: Option<RootId>,
-    /// For each directory, the names that also exist with digits or a uuid behind them; `None`: not readable.
+    /// For each directory, the names that also exist with digits or a uuid appended; `None` if the directory cannot be
+    /// read.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
 }
 
 impl<'a> StoredTargets<'a> {
-    fn new(root: &'a Root, room: &'a Quarantine, id: Option<RootId>) -> StoredTargets<'a> {
+    fn new(root: &'a Root, quarantine: &'a Quarantine, id: Option<RootId>) -> StoredTargets<'a> {
         StoredTargets {
             root,
-            room,
+            quarantine,
             id,
             siblings: HashMap::new(),
         }
     }
 
     /// Returns the state of the target of `one`.
-    fn stands(&mut self, one: &Stored) -> TargetState {
+    fn state(&mut self, one: &Stored) -> TargetState {
         let mut parsed = self.root.policy.names.parse(one.name());
         if !parsed.numbered_targets.is_empty() {
             let targets = parsed.targets.clone();
@@ -967,19 +974,19 @@ impl<'a> StoredTargets<'a> {
             }
             Err(_) => return TargetState::Other,
         };
-        let temp = Compared {
+        let temp = ComparedTemp {
             seen: &one.seen,
             file: None,
         };
-        match evidence::target(&dir, &self.root.policy, &parsed, temp) {
+        match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
                 TargetState::Nothing
             }
             Ok(found) if found.target.counts() => {
-                // A target that was born or changed after the move may have been made after a loss.
-                let since = Stamp::read(&one.folder).and_then(Stamp::since);
+                // A target that was created or changed after the move may have been made after a loss.
+                let since = Stamp::parse(&one.folder).and_then(Stamp::since);
                 let is_older = found
-                    .newest()
+                    .newest_date()
                     .zip(since)
                     .is_some_and(|(newest, since)| newest < since);
                 let is_origin =
@@ -993,34 +1000,38 @@ impl<'a> StoredTargets<'a> {
         }
     }
 
-    /// Returns whether `dir` is the directory that `one` was moved from. Another one may have been given its name since,
-    /// with files that are older than the move.
+    /// Reports whether `dir` is the directory that `one` was moved from. The name may have been given to another
+    /// directory, with files that are older than the move.
     fn is_origin(&self, dir: &Dir, one: &Stored) -> bool {
         let folder = one.folder();
         if folder.as_os_str().is_empty() {
-            // The quarantine lies in it.
+            // The quarantine is in this directory.
             return true;
         }
         let Some(origin) = dir.id().inode() else {
             return false;
         };
-        let noted = self.room.open_inner(&Path::new(&one.folder).join(folder));
-        let noted = noted.and_then(|inner| evidence::mark(inner.as_fd(), evidence::ORIGIN));
-        noted.is_ok_and(|noted| noted == Some(origin.into_bytes()))
+        let recorded = self
+            .quarantine
+            .open_inner(&Path::new(&one.folder).join(folder));
+        let recorded =
+            recorded.and_then(|inner| evidence::read_mark(inner.as_fd(), evidence::ORIGIN));
+        recorded.is_ok_and(|recorded| recorded == Some(origin.into_bytes()))
     }
 
-    /// Returns whether the directory has a name that is `target` with digits or a uuid behind it. Then digits in a
-    /// temp's name may be a part of its target's name too.
+    /// Reports whether the directory contains a name that is `target` with digits or a uuid appended. Digits in the
+    /// name of a temp may then be part of its target's name.
     fn has_sibling(&mut self, folder: &Path, target: &OsStr) -> bool {
         let (root, id) = (&self.root.path, self.id);
         let siblings = self.siblings.entry(folder.to_owned());
         let siblings = siblings.or_insert_with(|| siblings_in(root, id, folder));
-        // A directory that cannot be read may have one.
+        // A directory that cannot be read may contain one.
         siblings.as_ref().is_none_or(|all| all.contains(target))
     }
 }
 
-/// The names in a directory that have a sibling with digits or a uuid behind them; `None`: it cannot be read.
+/// Returns the names that also exist in the directory with digits or a uuid appended, or `None` if the directory cannot
+/// be read.
 fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet<OsString>> {
     let dir = match Dir::open_below(root, id, folder) {
         Ok(dir) => dir,
@@ -1040,13 +1051,13 @@ fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet
     Some(all)
 }
 
-/// What the limits need to know of a stored file.
-fn entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
+/// Returns the data of a stored file that the limits need.
+fn retention_entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
     let (folder, seen) = (stored.folder(), &stored.seen.fingerprint);
     let shape = targets.root.policy.names.shape(stored.name());
-    let stamp = Stamp::read(&stored.folder);
+    let stamp = Stamp::parse(&stored.folder);
     let since = stamp.and_then(Stamp::since);
-    // Digits may be a part of the target's name.
+    // Digits may be part of the target's name.
     let longer = shape.numbered_target.filter(|longer| {
         let target = shape.target.as_deref();
         let has_sibling = |target| target != longer && targets.has_sibling(folder, target);
@@ -1070,17 +1081,17 @@ fn entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
         uid: seen.uid,
         copy_of: folder.join(copy_of),
         shape: is_known.then(|| folder.join(&shape.form)),
-        target: targets.stands(stored),
+        target: targets.state(stored),
     }
 }
 
-/// Whether `folder` is of a form that we give, or that older versions gave.
+/// Reports whether `folder` is a folder name of this version or of an older one.
 fn is_folder(folder: &str) -> bool {
-    Stamp::read(folder).is_some() || is_old_id(folder)
+    Stamp::parse(folder).is_some() || is_old_id(folder)
 }
 
-/// Whether `id` is of the form that older versions gave: a letter that is no hexadecimal digit, so that it is no date
-/// and no number, and seven digits of hexadecimal.
+/// Reports whether `id` has the form of older versions: a letter that is not a hexadecimal digit, so that it cannot be
+/// a date or a number, and seven hexadecimal digits.
 fn is_old_id(id: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     id.len() == 8
@@ -1089,20 +1100,20 @@ fn is_old_id(id: &str) -> bool {
             .is_some_and(|digits| digits.bytes().all(hex))
 }
 
-/// Whether `id` can be one: at most 16 letters and digits.
+/// Reports whether `id` can be an id: 1 to 16 letters and digits.
 #[must_use]
 pub fn is_id(id: &str) -> bool {
     (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Returns whether both are the same file, changed or not.
+/// Reports whether both are the same file, changed or not.
 fn is_same(now: &Observation, before: &Observation) -> bool {
     FileId::from(&now.fingerprint) == FileId::from(&before.fingerprint)
 }
 
 /// Removes all empty directories in `dir`.
 fn prune(dir: BorrowedFd<'_>, depth: usize) {
-    if depth >= DEEPEST {
+    if depth >= MAX_DEPTH {
         return;
     }
     for name in names(dir).unwrap_or_default() {
@@ -1117,8 +1128,8 @@ fn prune(dir: BorrowedFd<'_>, depth: usize) {
     }
 }
 
-/// Locks a folder; returns `false` if another process or thread has locked it. On a file system without locks every
-/// attempt succeeds.
+/// Locks a folder. Returns `false` if another process or thread has locked it. On a file system without locks it always
+/// succeeds.
 fn lock(folder: &OwnedFd, how: FlockOperation) -> io::Result<bool> {
     match rustix::fs::flock(folder, how) {
         Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(true),
@@ -1160,7 +1171,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_one_and_where_one_could_be() {
+    fn a_quarantine_must_be_ours_and_closed() {
         type Make = fn(&Path);
         fn with_mode(at: &Path, mode: u32) {
             fs::create_dir(at).unwrap();
@@ -1169,7 +1180,7 @@ mod tests {
         let rows: [(&str, Make, bool, Option<bool>); 5] = [
             ("none", |_| {}, true, Some(false)),
             ("ours", |at| with_mode(at, 0o700), true, Some(true)),
-            ("its group's too", |at| with_mode(at, 0o750), false, None),
+            ("open to its group", |at| with_mode(at, 0o750), false, None),
             ("a file", |at| fs::write(at, "").unwrap(), false, None),
             (
                 "a symlink",
@@ -1184,24 +1195,26 @@ mod tests {
             let root = Dir::open_root(&path, None).unwrap();
             assert_eq!(is_possible(&root), possible, "{what}");
             let find = Quarantine::open_existing(&path, None).ok();
-            assert_eq!(find.map(|room| room.is_some()), found, "{what}");
+            assert_eq!(find.map(|quarantine| quarantine.is_some()), found, "{what}");
         }
     }
 
     #[test]
-    fn no_place_is_made_that_would_not_be_found_again() {
+    fn no_slot_is_made_too_deep() {
         let (_folder, path) = folder();
-        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]).join("a.tmp");
-        let error = room.place(&deep(DEEPEST - 1)).expect_err("too deep");
+        let error = quarantine
+            .new_slot(&deep(MAX_DEPTH - 1))
+            .expect_err("too deep");
         assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
 
-        let slot = room.place(&deep(DEEPEST - 2)).unwrap();
+        let slot = quarantine.new_slot(&deep(MAX_DEPTH - 2)).unwrap();
         make(&slot, "a.tmp");
         let id = slot.keep();
-        let stored = room.stored().unwrap();
+        let stored = quarantine.stored().unwrap();
         let found: Vec<_> = stored.iter().map(|one| (&one.id, &one.below)).collect();
-        assert_eq!(found, [(&id, &deep(DEEPEST - 2))]);
+        assert_eq!(found, [(&id, &deep(MAX_DEPTH - 2))]);
     }
 
     fn make(slot: &Slot, name: &str) {
@@ -1213,14 +1226,14 @@ mod tests {
         fs::read_dir(path.join(FOLDER)).unwrap().count()
     }
 
-    /// Files of one hour share a folder, each under an id of its own; two with one path do not.
+    /// Files that are moved within one hour share a folder, each under its own id. Two files with the same path do not.
     #[test]
     fn files_share_a_folder() {
         let (_folder, path) = folder();
-        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let mut ids = HashSet::new();
         for name in ["a.tmp", "b.tmp", "sub/a.tmp", "sub/deep/a.tmp"] {
-            let slot = room.place(Path::new(name)).unwrap();
+            let slot = quarantine.new_slot(Path::new(name)).unwrap();
             make(
                 &slot,
                 Path::new(name).file_name().unwrap().to_str().unwrap(),
@@ -1228,97 +1241,97 @@ mod tests {
             ids.insert(slot.keep());
         }
         assert_eq!(folders(&path), 1);
-        let slot = room.place(Path::new("a.tmp")).unwrap();
+        let slot = quarantine.new_slot(Path::new("a.tmp")).unwrap();
         make(&slot, "a.tmp");
         ids.insert(slot.keep());
         assert_eq!(folders(&path), 2);
-        // A file stands where a directory would have to be.
-        let slot = room.place(Path::new("b.tmp/c.tmp")).unwrap();
+        // A file is where a directory would be needed.
+        let slot = quarantine.new_slot(Path::new("b.tmp/c.tmp")).unwrap();
         make(&slot, "c.tmp");
         ids.insert(slot.keep());
         assert_eq!((folders(&path), ids.len()), (2, 6));
         assert!(ids.iter().all(|id| is_id(id)), "{ids:?}");
 
-        let stored = room.stored().unwrap();
+        let stored = quarantine.stored().unwrap();
         let found: HashSet<String> = stored.iter().map(|one| one.id.clone()).collect();
         assert_eq!(found, ids);
         for one in &stored {
-            room.purge(one).unwrap();
+            quarantine.purge(one).unwrap();
         }
         assert_eq!(folders(&path), 0);
-        drop(room);
+        drop(quarantine);
         assert!(!path.join(FOLDER).exists());
     }
 
-    /// Entries of a folder that we did not put there are left out, and stay.
+    /// Entries of a folder that orphand did not create are left out and kept.
     #[test]
-    fn what_is_not_ours_in_a_folder() {
+    fn foreign_entries_in_a_folder_are_ignored() {
         let (_folder, path) = folder();
-        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-        let slot = room.place(Path::new("sub/a.tmp")).unwrap();
+        let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let slot = quarantine.new_slot(Path::new("sub/a.tmp")).unwrap();
         make(&slot, "a.tmp");
-        let at = path.join(FOLDER).join(&slot.place.folder);
+        let at = path.join(FOLDER).join(&slot.dir.folder);
         let id = slot.keep();
         std::os::unix::fs::symlink("a.tmp", at.join("link")).unwrap();
         fs::create_dir(at.join("open")).unwrap();
         fs::set_permissions(at.join("open"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(at.join("open/b.tmp"), "").unwrap();
-        let stored = room.stored().unwrap();
+        let stored = quarantine.stored().unwrap();
         assert_eq!(stored.iter().map(|one| &one.id).collect::<Vec<_>>(), [&id]);
         fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o750)).unwrap();
-        assert!(room.stored().unwrap().is_empty());
-        assert!(room.purge(&stored[0]).is_err());
+        assert!(quarantine.stored().unwrap().is_empty());
+        assert!(quarantine.purge(&stored[0]).is_err());
         fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
         fs::set_permissions(&at, fs::Permissions::from_mode(0o701)).unwrap();
-        assert!(room.stored().unwrap().is_empty());
+        assert!(quarantine.stored().unwrap().is_empty());
         assert!(at.join("sub/a.tmp").exists() && at.join("open/b.tmp").exists());
     }
 
     /// Empty folders are removed, but not while a file is about to be moved into one.
     #[test]
-    fn empty_folders_are_cleared_unless_they_are_in_use() {
+    fn empty_folders_are_removed_unless_in_use() {
         let (_folder, path) = folder();
-        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-        let slot = room.place(Path::new("sub/deep/a.tmp")).unwrap();
+        let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let slot = quarantine.new_slot(Path::new("sub/deep/a.tmp")).unwrap();
         for _ in 0..2 {
-            room.remove_stale_slots();
-            room.clear(&slot.place.folder, &slot.place.below);
+            quarantine.remove_stale_slots();
+            quarantine.remove_empty(&slot.dir.folder, &slot.dir.below);
         }
         make(&slot, "a.tmp");
         drop(slot.keep());
-        assert_eq!(room.stored().unwrap().len(), 1);
-        room.remove_stale_slots();
-        assert_eq!(room.stored().unwrap().len(), 1);
-        room.purge(&room.stored().unwrap()[0]).unwrap();
-        drop(room.place(Path::new("sub/b.tmp")).unwrap());
+        assert_eq!(quarantine.stored().unwrap().len(), 1);
+        quarantine.remove_stale_slots();
+        assert_eq!(quarantine.stored().unwrap().len(), 1);
+        quarantine.purge(&quarantine.stored().unwrap()[0]).unwrap();
+        drop(quarantine.new_slot(Path::new("sub/b.tmp")).unwrap());
         assert_eq!(folders(&path), 0);
         fs::create_dir_all(path.join(FOLDER).join("q0123abc/sub/deep")).unwrap();
-        room.remove_stale_slots();
+        quarantine.remove_stale_slots();
         assert_eq!(folders(&path), 0);
     }
 
     #[test]
-    fn a_stock_is_counted_once_and_again_when_it_seems_full() {
+    fn a_full_quarantine_is_measured_again() {
         let (_folder, path) = folder();
-        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-        let stock = Arc::new(QuarantineUsage::default());
-        let id = room.root.id();
-        let size = space(room.root.fd()).size;
-        assert!(stock.take(&room, u64::MAX).unwrap(), "no limit");
-        stock.set_limits(Limits {
+        let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let usage = Arc::new(QuarantineUsage::default());
+        let id = quarantine.root.id();
+        let size = space(quarantine.root.fd()).size;
+        assert!(usage.reserve(&quarantine, u64::MAX).unwrap(), "no limit");
+        usage.set_limits(Limits {
             percent: 10,
             ..Limits::default()
         });
         let tenth = size / 100 * 10;
-        assert!(!stock.take(&room, tenth + 1).unwrap());
-        let mut slot = room.place(Path::new("a.tmp")).unwrap();
-        assert!(slot.reserve(&stock, tenth).unwrap());
-        assert!(!stock.take(&room, 1).unwrap());
+        assert!(!usage.reserve(&quarantine, tenth + 1).unwrap());
+        let mut slot = quarantine.new_slot(Path::new("a.tmp")).unwrap();
+        assert!(slot.reserve(&usage, tenth).unwrap());
+        assert!(!usage.reserve(&quarantine, 1).unwrap());
         drop(slot);
-        assert!(stock.take(&room, tenth).unwrap(), "given back");
-        // By now nothing of it is there.
+        assert!(usage.reserve(&quarantine, tenth).unwrap(), "released");
+        // None of these bytes is in the quarantine.
         let used = |at| {
-            stock.counts().insert(
+            usage.counts().insert(
                 id,
                 Usage {
                     used: tenth,
@@ -1329,13 +1342,13 @@ mod tests {
             )
         };
         used(clock::mono());
-        assert!(!stock.take(&room, 1).unwrap());
+        assert!(!usage.reserve(&quarantine, 1).unwrap());
         used(clock::mono().before(RECOUNT));
-        assert!(stock.take(&room, 1).unwrap());
+        assert!(usage.reserve(&quarantine, 1).unwrap());
     }
 
     #[test]
-    fn names_with_digits_behind_them_are_siblings() {
+    fn names_with_trailing_digits_are_siblings() {
         let (_folder, path) = folder();
         let uuid = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
         for name in ["a.1", "b.1.2", &format!("c.{uuid}"), "d.tmp", "e.1x", "f."] {
@@ -1348,23 +1361,25 @@ mod tests {
         found.sort();
         assert_eq!(found, ["a", "b", "b.1", "c"]);
         assert_eq!(
-            siblings_in(&path, None, Path::new("gone")),
+            siblings_in(&path, None, Path::new("missing")),
             Some(HashSet::new())
         );
         assert_eq!(siblings_in(&path, None, Path::new("a.1")), None);
     }
 
     #[test]
-    fn where_the_folder_is_gone_there_is_no_place() {
+    fn a_removed_quarantine_has_no_slots() {
         let (_folder, path) = folder();
-        let room = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+        let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         fs::remove_dir(path.join(FOLDER)).unwrap();
-        let error = room.place(Path::new("a.tmp")).expect_err("no folder");
+        let error = quarantine
+            .new_slot(Path::new("a.tmp"))
+            .expect_err("no folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
-    fn ids() {
+    fn ids_have_a_fixed_form() {
         for (id, given, possible) in [
             ("q0123abc", true, true),
             ("x0123abc", false, true),

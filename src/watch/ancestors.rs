@@ -1,9 +1,10 @@
-//! The ways to the roots: each folder above a root is watched, so that it is heard when a root
-//! comes, goes, is shut or opened, or when one of these folders is moved, replaced or shut.
+//! Watches the ancestors of the roots.
 //!
-//! Names and permissions are asked for. A change of permissions is reported for the folder and for
-//! all that lies right in it: that is why it is asked for here and not on the roots themselves,
-//! where every chmod of a temp would wake us.
+//! Their watches report when a root is created or removed, when one of its ancestors is moved or replaced, and when the
+//! permissions of one of these folders change.
+//!
+//! The event mask has names and permissions. inotify reports a change of permissions for the watched folder and for its
+//! direct children. The roots themselves are not watched for it, because every chmod of a temp would wake this process.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -14,22 +15,22 @@ use notify::event::{EventKind, EventKindMask, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, Limit, NAMES, Notification, Unwatched};
+use super::{CallbackContext, NAME_EVENTS, Notification, WatchError, WatchLimit};
 use crate::root::Root;
 
-/// How much is heard of what happens on the way to a root.
+/// The part of a root's ancestors that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {
-    /// Every folder on it that is there is watched.
+    /// Every ancestor that exists is watched.
     Full,
-    /// One of them may be passed through but not be read, or is a symlink that leads elsewhere.
+    /// One ancestor is not watched, because it can be searched but not read, or is a symlink that leads elsewhere.
     Partial,
-    /// A limit leaves no room for another watch.
-    LimitReached(Limit),
+    /// A limit prevents another watch.
+    LimitReached(WatchLimit),
 }
 
 impl Coverage {
-    fn or(self, worse: Coverage) -> Coverage {
+    fn or_if_full(self, worse: Coverage) -> Coverage {
         match self {
             Coverage::Full => worse,
             known => known,
@@ -37,11 +38,11 @@ impl Coverage {
     }
 }
 
-/// The watcher of all folders above roots.
+/// The watcher of all ancestors of roots.
 #[derive(Default)]
 pub(super) struct AncestorWatches {
     handle: Option<WatcherHandle>,
-    /// What each folder was when it was watched.
+    /// The identity of each folder when its watch was made.
     known: HashMap<PathBuf, Identity>,
 }
 
@@ -49,15 +50,15 @@ pub(super) struct AncestorWatches {
 type Identity = (u64, u64, Option<SystemTime>);
 
 impl AncestorWatches {
-    /// Watches what leads to `root`, as far as it exists. Whoever looks at the root afterwards
-    /// hears of everything that happens after that look.
+    /// Watches the ancestors of `root` that exist. A caller that looks at the root after this call receives an event
+    /// for every change after that look.
     pub(super) fn watch(
         &mut self,
         (callback_context, generation): (&CallbackContext, u32),
         root: &Path,
     ) -> Coverage {
         if self.handle.is_none() {
-            let mask = NAMES | EventKindMask::MODIFY_META;
+            let mask = NAME_EVENTS | EventKindMask::MODIFY_META;
             let watcher_handle = WatcherHandle::new(
                 (&callback_context.notifications, generation),
                 mask,
@@ -65,51 +66,53 @@ impl AncestorWatches {
                     let callback_context = callback_context.clone();
                     move |event| {
                         let _guard = &guard;
-                        callback_context.parent(event);
+                        callback_context.on_ancestor_event(event);
                     }
                 },
             );
-            match watcher_handle.map_err(Unwatched::from) {
+            match watcher_handle.map_err(WatchError::from) {
                 Ok(watcher_handle) => self.handle = Some(watcher_handle),
-                Err(Unwatched::Limit(limit)) => return Coverage::LimitReached(limit),
+                Err(WatchError::Limit(limit)) => return Coverage::LimitReached(limit),
                 Err(_) => return Coverage::Partial,
             }
         }
         let Some(watcher_handle) = &mut self.handle else {
             return Coverage::Partial;
         };
-        let mut hearing = Coverage::Full;
-        let mut ways: Vec<&Path> = root.ancestors().skip(1).collect();
-        // From the top: what is missing now is then heard of when it comes.
-        ways.reverse();
-        for way in ways {
-            // What a symlink leads to lies in folders that are not watched.
-            if way.is_symlink() {
-                hearing = hearing.or(Coverage::Partial);
+        let mut coverage = Coverage::Full;
+        let mut folders: Vec<&Path> = root.ancestors().skip(1).collect();
+        // From the top: the creation of a folder that is missing now is then reported by its parent's watch.
+        folders.reverse();
+        for folder in folders {
+            // The ancestors of a symlink's target are not watched.
+            if folder.is_symlink() {
+                coverage = coverage.or_if_full(Coverage::Partial);
             }
-            let now = identify(way);
-            let known = self.known.get(way).copied();
+            let now = identify(folder);
+            let known = self.known.get(folder).copied();
             if known.is_some() && known == now {
                 continue;
             }
-            // A folder that was deleted and made again is another one with the same path.
-            self.known.remove(way);
-            let _ = watcher_handle.ask(|watcher| watcher.unwatch(way));
-            match watcher_handle.ask(|watcher| watcher.watch(way, RecursiveMode::NonRecursive)) {
-                Ok(()) => _ = now.map(|now| self.known.insert(way.to_owned(), now)),
-                Err(error) => match Unwatched::from(error) {
-                    // It is heard when it comes: what it lies in is watched already.
-                    Unwatched::Gone => return hearing,
-                    Unwatched::Limit(limit) => hearing = Coverage::LimitReached(limit),
-                    Unwatched::Other(_) => hearing = hearing.or(Coverage::Partial),
+            // A folder that was deleted and created again is a different folder at the same path.
+            self.known.remove(folder);
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(folder));
+            let watched = watcher_handle
+                .request(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+            match watched {
+                Ok(()) => _ = now.map(|now| self.known.insert(folder.to_owned(), now)),
+                Err(error) => match WatchError::from(error) {
+                    // Its creation is reported, because its parent is watched already.
+                    WatchError::Missing => return coverage,
+                    WatchError::Limit(limit) => coverage = Coverage::LimitReached(limit),
+                    WatchError::Other(_) => coverage = coverage.or_if_full(Coverage::Partial),
                 },
             }
         }
-        hearing
+        coverage
     }
 
-    /// The watches on `path` and on what lies below it may be dead, though what stands there looks
-    /// the same. `None`: all of them.
+    /// Forgets the watches on `path` and on the folders below it, so that they are made again. Such a watch may have
+    /// ended although the folder looks the same. `None`: all watches.
     pub(super) fn distrust(&mut self, path: Option<&Path>) {
         self.known
             .retain(|known, _| path.is_some_and(|path| !known.starts_with(path)));
@@ -122,8 +125,8 @@ fn identify(folder: &Path) -> Option<Identity> {
 }
 
 impl CallbackContext {
-    /// An event in a parent of some root: it matters if it is about a root or a way to one.
-    fn parent(&self, event: notify::Result<notify::Event>) {
+    /// Handles an event in an ancestor of a root. Only events about a root or one of its ancestors are passed on.
+    fn on_ancestor_event(&self, event: notify::Result<notify::Event>) {
         let Ok(event) = event else {
             return;
         };
@@ -131,21 +134,21 @@ impl CallbackContext {
             let _ = self.notifications.send(Notification::Ancestor(None));
             return;
         }
-        // A change of permissions moves nothing: the watches stand.
-        let stands = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
+        // A change of permissions moves nothing, so the watches stay valid.
+        let is_metadata = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
         for path in event.paths {
-            if !leads_to_one(&path, &self.roots) {
+            if !leads_to_a_root(&path, &self.roots) {
                 continue;
             }
-            let rare = match stands {
+            let notification = match is_metadata {
                 true => Notification::PermissionsChanged,
                 false => Notification::Ancestor(Some(path)),
             };
-            let _ = self.notifications.send(rare);
+            let _ = self.notifications.send(notification);
         }
     }
 }
 
-fn leads_to_one(path: &Path, roots: &[Root]) -> bool {
+fn leads_to_a_root(path: &Path, roots: &[Root]) -> bool {
     roots.iter().any(|root| root.path.starts_with(path))
 }

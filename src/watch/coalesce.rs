@@ -1,9 +1,9 @@
-//! What comes in storms — directories made, moved and removed — goes through
-//! `notify-debouncer-full`, so that a thousand of them cost one look each.
+//! Coalesces events about directories with `notify-debouncer-full`, so that a burst of events costs one look for each
+//! directory.
 //!
-//! It has no watcher of its own: it is built around a [`NullWatcher`] that hands on what our callback
-//! found rare. Once made it wakes every tick for ever (0.8.0-rc.2), so it exists only while there is
-//! something to calm down, and is dropped after ten silent timeouts.
+//! The debouncer has no watcher of its own. It is built around a [`NullWatcher`], and receives the events that the
+//! callback reports as rare. Once created, a debouncer wakes at every tick until it is dropped (0.8.0-rc.2). For this
+//! reason it is created at the first event, and dropped after ten timeouts without an event.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use notify::event::{CreateKind, Event, EventKind};
 use notify::{Config, EventHandler, RecursiveMode, Watcher, WatcherKind};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debouncer_opt};
 
-/// How long a name must be quiet before it is passed on.
+/// The time without an event about a path after which the path is passed on.
 const TIMEOUT: Duration = Duration::from_millis(50);
 
-/// After how many timeouts without an event the debouncer is taken down.
-const SILENT: u32 = 10;
+/// The number of timeouts without an event after which the debouncer is dropped.
+const IDLE_TIMEOUTS: u32 = 10;
 
 type Handler = Box<dyn FnMut(notify::Result<Event>) + Send>;
 
 thread_local! {
-    /// The debouncer makes its watcher itself and gives it nothing but its handler: this is where
-    /// the handler comes out.
+    /// The handler of the debouncer that is being created. The debouncer creates its watcher itself and passes the
+    /// handler only to the watcher, which stores it here.
     static OUTLET: RefCell<Option<Handler>> = const { RefCell::new(None) };
 }
 
-/// A watcher that watches nothing: it is fed.
+/// A watcher that watches nothing. Its events come from [`Coalescer::add`].
 #[derive(Debug)]
 pub struct NullWatcher;
 
@@ -52,82 +52,81 @@ impl Watcher for NullWatcher {
     }
 }
 
-/// Calms storms of names down to one message each.
+/// Combines a burst of events about one path into one message.
 pub struct Coalescer {
-    calm: Sender<Vec<PathBuf>>,
+    output: Sender<Vec<PathBuf>>,
     running: Option<RunningDebouncer>,
 }
 
 struct RunningDebouncer {
     debouncer: Debouncer<NullWatcher, NoCache>,
     handler: Handler,
-    fed: Instant,
+    last_added: Instant,
 }
 
 impl std::fmt::Debug for Coalescer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Calmer")
+        f.write_str("Coalescer")
     }
 }
 
 impl Coalescer {
-    /// Names that have calmed down go to `calm`.
+    /// Creates a coalescer that sends to `output` the paths about which no more events arrive.
     #[must_use]
-    pub fn new(calm: Sender<Vec<PathBuf>>) -> Coalescer {
+    pub fn new(output: Sender<Vec<PathBuf>>) -> Coalescer {
         Coalescer {
-            calm,
+            output,
             running: None,
         }
     }
 
-    /// Something happened at `path`.
-    pub fn feed(&mut self, path: PathBuf) {
+    /// Adds an event about `path`.
+    pub fn add(&mut self, path: PathBuf) {
         if self.running.is_none() {
             self.running = self.start();
         }
-        // Whatever happened is told as a creation: debouncing by kinds can end in the wrong one,
-        // and whoever hears of it looks anyway.
+        // Every event is passed as a creation. Debouncing by kinds can end with the wrong kind, and the receiver looks
+        // at the path in any case.
         let event = Event::new(EventKind::Create(CreateKind::Folder)).add_path(path.clone());
         match &mut self.running {
             Some(running) => {
-                running.fed = Instant::now();
+                running.last_added = Instant::now();
                 (running.handler)(Ok(event));
             }
-            // No thread is to be had: then there is no calm either.
-            None => _ = self.calm.send(vec![path]),
+            // No thread could be started: the event is not coalesced.
+            None => _ = self.output.send(vec![path]),
         }
     }
 
     fn start(&self) -> Option<RunningDebouncer> {
-        let calm = self.calm.clone();
-        let on_calm = move |result: DebounceEventResult| {
+        let output = self.output.clone();
+        let on_result = move |result: DebounceEventResult| {
             let events = result.unwrap_or_default();
             let paths = events
                 .into_iter()
                 .flat_map(|event| event.event.paths)
                 .collect();
-            let _ = calm.send(paths);
+            let _ = output.send(paths);
         };
-        let made = new_debouncer_opt(TIMEOUT, None, on_calm, NoCache::new(), Config::default());
+        let created =
+            new_debouncer_opt(TIMEOUT, None, on_result, NoCache::new(), Config::default());
         let handler = OUTLET.with(|outlet| outlet.borrow_mut().take())?;
-        let debouncer = made.ok()?;
-        let fed = Instant::now();
         Some(RunningDebouncer {
-            debouncer,
+            debouncer: created.ok()?,
             handler,
-            fed,
+            last_added: Instant::now(),
         })
     }
 
-    /// When it is worth asking [`Coalescer::stop_when_idle`].
+    /// Returns the time at which [`Coalescer::stop_when_idle`] should be called.
     #[must_use]
     pub fn idle_at(&self) -> Option<Instant> {
         self.running
             .as_ref()
-            .map(|running| running.fed + TIMEOUT * SILENT)
+            .map(|running| running.last_added + TIMEOUT * IDLE_TIMEOUTS)
     }
 
-    /// Takes the debouncer down if nothing was heard for long enough.
+    /// Drops the debouncer if no event was added for long enough.
     pub fn stop_when_idle(&mut self) {
         if self.idle_at().is_some_and(|at| at <= Instant::now())
             && let Some(running) = self.running.take()
@@ -143,22 +142,22 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     #[test]
-    fn a_storm_comes_out_once_and_then_it_rests() {
-        let (send, calm) = unbounded();
-        let mut coalescer = Coalescer::new(send);
+    fn a_burst_is_sent_once_and_then_the_debouncer_stops() {
+        let (output, coalesced) = unbounded();
+        let mut coalescer = Coalescer::new(output);
         assert!(
             coalescer.idle_at().is_none(),
-            "nothing runs before there is anything to calm"
+            "no debouncer runs before the first event"
         );
         for _ in 0..1_000 {
-            coalescer.feed("/r/d".into());
+            coalescer.add("/r/d".into());
         }
-        let paths = calm
+        let paths = coalesced
             .recv_timeout(Duration::from_secs(20))
-            .expect("calm names");
+            .expect("coalesced paths");
         assert_eq!(paths, [PathBuf::from("/r/d")]);
-        let rests_at = coalescer.idle_at().expect("it runs");
-        while Instant::now() < rests_at {
+        let idle_at = coalescer.idle_at().expect("the debouncer runs");
+        while Instant::now() < idle_at {
             std::thread::sleep(Duration::from_millis(10));
         }
         coalescer.stop_when_idle();

@@ -1,4 +1,4 @@
-//! Hears when one file comes, goes or is replaced: for configuration files.
+//! Reports when one file is created, written, removed or replaced. It serves for configuration files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,124 +7,127 @@ use notify::event::EventKindMask;
 use notify::{RecursiveMode, Watcher as _};
 
 use super::watcher_handle::{ExitGuard, WatcherHandle};
-use super::{CLOSE_EVENTS, NAMES};
+use super::{CLOSE_EVENTS, NAME_EVENTS};
 
-/// Rings when something may have happened to a file.
-pub struct Changes {
+/// Sends a message when a file may have changed.
+pub struct FileWatcher {
     watcher_handle: Option<WatcherHandle>,
-    /// How often its thread may still be started anew.
-    revivals: u8,
+    /// The number of times that notify's thread may still be restarted.
+    restarts_left: u8,
     path: PathBuf,
     /// The folder that is watched.
     folder: Option<PathBuf>,
-    /// Kept, so that the end of the last thread is not heard as a ring without end.
-    ring: Sender<()>,
+    /// Kept so that the channel stays connected: a disconnected channel would wake its receiver without end.
+    wake_tx: Sender<()>,
     wake_rx: Receiver<()>,
 }
 
-/// What ends a thread more often than this would end it again.
-const REVIVALS: u8 = 10;
+/// A thread that has ended more often than this would end again.
+const MAX_RESTARTS: u8 = 10;
 
-impl std::fmt::Debug for Changes {
+impl std::fmt::Debug for FileWatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Changes of {:?}", self.path)
+        write!(f, "FileWatcher of {:?}", self.path)
     }
 }
 
-impl Changes {
-    /// Listens for changes of the file at `path`, which may be missing, and its folders with it.
+impl FileWatcher {
+    /// Watches the file at `path`. The file and its folders may be missing.
     #[must_use]
-    pub fn of(path: &Path) -> Changes {
-        let (ring, wake_rx) = bounded(1);
-        let mut changes = Changes {
+    pub fn new(path: &Path) -> FileWatcher {
+        let (wake_tx, wake_rx) = bounded(1);
+        let mut watcher = FileWatcher {
             watcher_handle: None,
-            revivals: REVIVALS,
+            restarts_left: MAX_RESTARTS,
             path: path.to_owned(),
             folder: None,
-            ring,
+            wake_tx,
             wake_rx,
         };
-        changes.start();
-        changes.listen();
-        changes
+        watcher.start();
+        watcher.rewatch();
+        watcher
     }
 
     fn start(&mut self) {
         self.folder = None;
-        // The end of the thread is a ring too: what was to be heard then is lost.
-        let ring = self.ring.clone();
-        let ended = move |_| _ = ring.try_send(());
+        // The end of the thread sends a message too, because events may have been lost.
+        let wake_tx = self.wake_tx.clone();
+        let ended = move |_| _ = wake_tx.try_send(());
         let watcher_handle = WatcherHandle::with_exit(ended, mask(), |guard| {
-            handler(self.path.clone(), self.ring.clone(), guard)
+            handler(self.path.clone(), self.wake_tx.clone(), guard)
         });
         if let Err(error) = &watcher_handle {
-            log::warn!("changes of {:?} will not be heard: {error}", self.path);
+            log::warn!("cannot watch {:?} for changes: {error}", self.path);
         }
         self.watcher_handle = watcher_handle.ok();
     }
 
-    /// Rung when something may have happened.
+    /// Returns the channel that receives a message when the file may have changed.
     #[must_use]
     pub fn wake_rx(&self) -> &Receiver<()> {
         &self.wake_rx
     }
 
-    /// Watches the folder of the file or, while that is missing, the next one above it that is
-    /// there. To be called again after each ring, before the file is read.
-    pub fn listen(&mut self) {
+    /// Watches the folder of the file, or the closest ancestor that exists. The caller calls this again after each
+    /// message, before it reads the file.
+    pub fn rewatch(&mut self) {
         if self
             .watcher_handle
             .as_ref()
             .is_some_and(WatcherHandle::has_ended)
         {
             self.watcher_handle = None;
-            match self.revivals.checked_sub(1) {
+            match self.restarts_left.checked_sub(1) {
                 Some(left) => {
-                    self.revivals = left;
+                    self.restarts_left = left;
                     self.start();
                 }
-                None => log::error!("changes of {:?} will not be heard any more", self.path),
+                None => log::error!(
+                    "changes of {:?} are no longer noticed: its watcher has ended too often",
+                    self.path
+                ),
             }
         }
         let Some(watcher_handle) = &mut self.watcher_handle else {
             return;
         };
         if let Some(folder) = self.folder.take() {
-            // It may be another one with the same path by now.
-            let _ = watcher_handle.ask(|watcher| watcher.unwatch(&folder));
+            // The path may lead to a different folder by now.
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(&folder));
         }
-        // RACE: a folder may come between two of these attempts; worst case: the one above it is
-        // watched, which rings when anything else comes there, and the file is read late.
+        // RACE: a folder may be created between two of these attempts. Worst case: its parent is watched instead. The
+        // parent's watch sends a message only when something else is created there, so the file is read late.
         self.folder = self
             .path
             .ancestors()
             .skip(1)
             .find(|folder| {
                 let watched = watcher_handle
-                    .ask(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+                    .request(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
                 watched.is_ok()
             })
             .map(Path::to_owned);
     }
 }
 
-/// Names, and what tells that a file was written in place: where closes are reported, the close, so
-/// that no half of a file is read.
+/// Returns the events about names and about writes in place. Where closes are reported, a write is reported by its
+/// close, so that a file is not read while it is half written.
 fn mask() -> EventKindMask {
     let written = match CLOSE_EVENTS {
         true => EventKindMask::ACCESS_CLOSE,
         false => EventKindMask::MODIFY_DATA,
     };
-    NAMES | written
+    NAME_EVENTS | written
 }
 
-fn handler(path: PathBuf, ring: Sender<()>, guard: ExitGuard) -> impl notify::EventHandler {
+fn handler(path: PathBuf, wake_tx: Sender<()>, guard: ExitGuard) -> impl notify::EventHandler {
     move |event: notify::Result<notify::Event>| {
         let _owned = &guard;
         let Ok(event) = event else { return };
         if event.need_rescan() || event.paths.iter().any(|other| path.starts_with(other)) {
-            // A full channel has been rung already.
-            let _ = ring.try_send(());
+            // A full channel has a message already.
+            let _ = wake_tx.try_send(());
         }
     }
 }
@@ -137,30 +140,30 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_file_that_comes_with_its_folder_is_heard() {
+    fn a_file_that_is_created_with_its_folder_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/config.toml");
-        let mut changes = Changes::of(&path);
-        let heard = |changes: &Changes| {
-            let wake_rx = changes.wake_rx().recv_timeout(Duration::from_secs(30));
-            assert!(wake_rx.is_ok(), "nothing was heard");
+        let mut watcher = FileWatcher::new(&path);
+        let expect_message = |watcher: &FileWatcher| {
+            let received = watcher.wake_rx().recv_timeout(Duration::from_secs(30));
+            assert!(received.is_ok(), "no message was received");
         };
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        heard(&changes);
-        changes.listen();
-        while changes.wake_rx().try_recv().is_ok() {}
+        expect_message(&watcher);
+        watcher.rewatch();
+        while watcher.wake_rx().try_recv().is_ok() {}
         fs::write(&path, "x").unwrap();
-        heard(&changes);
+        expect_message(&watcher);
     }
 
-    /// What could not be had, or has ended for good, must not wake anybody for ever.
+    /// A thread that could not be started, or has ended for good, must not wake its receiver without end.
     #[test]
-    fn where_nothing_can_be_heard_nothing_rings() {
+    fn a_watcher_without_a_thread_sends_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut changes = Changes::of(&dir.path().join("config.toml"));
-        changes.watcher_handle = None;
-        while changes.wake_rx().try_recv().is_ok() {}
-        changes.listen();
-        assert_eq!(changes.wake_rx().try_recv(), Err(TryRecvError::Empty));
+        let mut watcher = FileWatcher::new(&dir.path().join("config.toml"));
+        watcher.watcher_handle = None;
+        while watcher.wake_rx().try_recv().is_ok() {}
+        watcher.rewatch();
+        assert_eq!(watcher.wake_rx().try_recv(), Err(TryRecvError::Empty));
     }
 }

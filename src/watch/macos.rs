@@ -1,6 +1,7 @@
-//! Watching on macOS: FSEvents, one stream for all roots. Type-checked only; see docs/platforms.md.
+//! Properties of FSEvents, which has one stream for all roots. This code is type-checked but was never run; see
+//! docs/platforms.md.
 
-/// FSEvents reports no close.
+/// FSEvents does not report closes.
 pub const CLOSE_EVENTS: bool = false;
 
 /// One watch covers everything below a directory.

@@ -1,9 +1,9 @@
-//! Watching: the only place that knows `notify`.
+//! Receives file system events. Only this module uses `notify`.
 //!
-//! The callback runs on notify's own thread, and while it runs the kernel's queue fills. So it does
-//! next to nothing: a created temp goes into the map, a renamed or removed one comes out, and what
-//! is rare goes to a channel. No stat (but on macOS, where events are merged), no log line, nothing
-//! that blocks, nothing that can panic.
+//! The callback runs on notify's own thread, and the kernel's event queue fills while it runs. For this reason the
+//! callback does very little. It adds a created temp to the map, removes a renamed or removed temp from the map, and
+//! sends every rarer event to a channel. It never calls stat(2) (except on macOS, where events are merged), never logs,
+//! never blocks and cannot panic.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::decide::temp_name::Names;
 use crate::event::{Event, Settlement, Subject};
 use crate::root::{Root, is_own};
 use crate::temps::{SplitPath, Temps};
-use translate::{By, FsChange, Translator};
+use translate::{FsChange, NameCause, Translator};
 
 mod ancestors;
 pub mod coalesce;
@@ -41,50 +41,49 @@ pub use ancestors::Coverage;
 pub use rate_probe::RateProbe;
 pub use system::{CLOSE_EVENTS, RECURSIVE};
 
-/// What the callback passes on, because it is rare.
+/// A rare event that the callback sends to the supervisor.
 #[derive(Debug)]
 pub enum Notification {
-    /// A directory may have come, gone or moved at this name.
+    /// A directory may have been created, removed or moved at this path.
     Structure(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
-    /// A root or a folder on the way to one came, went or moved; `None`: events about them were
-    /// lost.
+    /// A root or one of its ancestors was created, removed or moved. `None`: events about them were lost.
     Ancestor(Option<PathBuf>),
-    /// The permissions of a root, or of a folder on the way to one, have changed.
+    /// The permissions of a root or of one of its ancestors have changed.
     PermissionsChanged,
-    /// Something was mounted or unmounted at these places.
+    /// The paths at which file systems were mounted or unmounted.
     Mounts(Vec<PathBuf>),
-    /// Temps are created in this directory faster than it is worth hearing of each.
+    /// Temps are created in this directory so fast that one event for each costs more than a scan.
     Hot(PathBuf),
-    /// There was no room for some temps.
+    /// Some temps could not be tracked because the limit was reached.
     LimitReached,
-    /// Events come faster than a thread reads them, and it had to end to be heard; its generation.
+    /// Events arrive faster than a thread of notify reads them, so the thread had to end. Holds its generation.
     Overrun(u32),
     /// Events were lost.
     EventsLost,
-    /// notify said no.
+    /// notify reported an error.
     Error(notify::Error),
-    /// A thread of notify's is gone: one of the watchers of this generation.
+    /// A thread of notify has ended. Holds the generation of its watcher.
     WatcherEnded(u32),
 }
 
-/// Why a directory is not watched.
+/// The reason for which a directory cannot be watched.
 #[derive(Debug)]
-pub enum Unwatched {
-    /// It is not there, or is no directory.
-    Gone,
+pub enum WatchError {
+    /// The path does not exist, or is not a directory.
+    Missing,
     /// A limit is reached.
-    Limit(Limit),
-    /// Anything else.
+    Limit(WatchLimit),
+    /// Any other error.
     Other(notify::Error),
 }
 
-/// A limit that leaves no room for another watch.
+/// A limit that prevents another watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// The user's limit of watches. Linux reports that as ENOSPC, "no space left on device"; the disk has
-    /// nothing to do with it.
+pub enum WatchLimit {
+    /// The user's limit of watches. Linux reports it as ENOSPC, "no space left on device", although it does not concern
+    /// a disk.
     Watches,
     /// The user's limit of inotify instances.
     Instances,
@@ -94,22 +93,22 @@ pub enum Limit {
     Threads,
 }
 
-/// Passed to the callback of every watcher.
+/// Data that the callback of every watcher uses.
 #[derive(Clone)]
 pub struct CallbackContext {
-    /// Where temps go.
+    /// The map of tracked temps.
     pub temps: Arc<Temps>,
-    /// Where rare things go. Unbounded: a callback must not block.
+    /// Channel for rare events. It is unbounded, because a callback must not block.
     pub notifications: Sender<Notification>,
     /// All roots.
     pub roots: Arc<[Root]>,
-    /// What makes a directory hot.
-    pub hot_from: Threshold,
-    /// Where each single temp is reported, if anybody wants to know.
-    pub tell: Option<Sender<Event>>,
+    /// The rate of creations from which a directory is hot.
+    pub hot_threshold: Threshold,
+    /// Channel for an event about each single temp, if such events were requested.
+    pub event_tx: Option<Sender<Event>>,
 }
 
-/// The kernel's eyes: watchers for the directories of the roots, and one for their parents.
+/// All notify watchers of this process: those of the roots' directories, and one for the roots' ancestors.
 pub struct FsWatcher {
     callback_context: CallbackContext,
     plain: Option<WatcherHandle>,
@@ -120,17 +119,18 @@ pub struct FsWatcher {
 
 impl std::fmt::Debug for FsWatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Kernel")
+        f.write_str("FsWatcher")
     }
 }
 
-/// Half of what a watch reports by default: looking, scanning and reading do not wake us.
-const NAMES: EventKindMask = EventKindMask::CREATE
+/// The events about names: half of the events that a watch reports by default. Opening, listing and reading do not wake
+/// this process.
+const NAME_EVENTS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME);
 
 impl FsWatcher {
-    /// No directory is watched yet.
+    /// Creates the set without any watch.
     #[must_use]
     pub fn new(callback_context: CallbackContext) -> FsWatcher {
         FsWatcher {
@@ -142,76 +142,77 @@ impl FsWatcher {
         }
     }
 
-    /// Watches the directory `dir` (on macOS, and everything below it). `closes`: a close by a
-    /// writer matters; such directories have a watcher of their own, for the mask is per watcher.
-    pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), Unwatched> {
+    /// Watches the directory `dir` (on macOS, with everything below it). With `closes`, closes by writers are reported
+    /// too. Such directories have a separate watcher, because notify has one event mask for each watcher.
+    pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), WatchError> {
         let callback_context = (&self.callback_context, self.generation);
         let watcher_handle = match closes {
-            true => started(
+            true => get_or_start(
                 &mut self.closing,
                 callback_context,
-                NAMES | EventKindMask::ACCESS_CLOSE,
+                NAME_EVENTS | EventKindMask::ACCESS_CLOSE,
             )?,
-            false => started(&mut self.plain, callback_context, NAMES)?,
+            false => get_or_start(&mut self.plain, callback_context, NAME_EVENTS)?,
         };
         let mode = match RECURSIVE {
             true => RecursiveMode::Recursive,
             false => RecursiveMode::NonRecursive,
         };
-        let how = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(watcher_handle.ask(|watcher| watcher.watch_with(dir, how))?)
+        let config = WatchPathConfig::new(mode).with_dereference_symlinks(false);
+        Ok(watcher_handle.request(|watcher| watcher.watch_with(dir, config))?)
     }
 
-    /// Watches no longer. That it was not watched any more anyway is fine. `false`: writers outran
-    /// a thread, and it has ended with all its watches; [`Notification::Overrun`] says so as well.
+    /// Removes the watch on `dir`, if there is one. Returns `false` if a thread could not read events as fast as they
+    /// arrived, and has ended with all its watches. [`Notification::Overrun`] reports that too.
     pub fn unwatch(&mut self, dir: &Path) -> bool {
-        let ears = [&mut self.plain, &mut self.closing].into_iter().flatten();
-        ears.fold(true, |hears, watcher_handle| {
-            let _ = watcher_handle.ask(|watcher| watcher.unwatch(dir));
-            hears && !watcher_handle.has_ended()
+        let handles = [&mut self.plain, &mut self.closing].into_iter().flatten();
+        handles.fold(true, |are_running, watcher_handle| {
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
+            are_running && !watcher_handle.has_ended()
         })
     }
 
-    /// Listens for a while how many temps are created in the directory `dir`, whether it is watched or
-    /// not, and does nothing else with what it hears.
-    pub fn probe_rate(&self, dir: &Path) -> Result<RateProbe, Unwatched> {
-        // Of no generation that counts: that it ends is no news.
+    /// Begins to count the temps that are created in the directory `dir`, whether it is watched or not. The events are
+    /// used for nothing else.
+    pub fn probe_rate(&self, dir: &Path) -> Result<RateProbe, WatchError> {
+        // A generation that is not the current one: the end of the probe's thread is ignored.
         let generation = self.generation.wrapping_sub(1);
         RateProbe::begin((&self.callback_context, generation), dir)
     }
 
-    /// What makes a directory hot.
+    /// Returns the rate of creations from which a directory is hot.
     #[must_use]
-    pub fn hot_from(&self) -> Threshold {
-        self.callback_context.hot_from
+    pub fn hot_threshold(&self) -> Threshold {
+        self.callback_context.hot_threshold
     }
 
-    /// Watches the folders that lead to `root` as far as they exist, so that it is heard when the
-    /// root comes, goes, is shut or opened, or one of them is.
+    /// Watches the ancestors of `root` that exist. They report when the root or one of them is created or removed, and
+    /// when its permissions change.
     pub fn watch_ancestors(&mut self, root: &Path) -> Coverage {
         self.ancestors
             .watch((&self.callback_context, self.generation), root)
     }
 
-    /// What is known of the watches on `path` and on the folders below it, all of them parents of
-    /// roots, is not to be trusted. `None`: of all of them.
+    /// Has the watches on `path` and on the folders below it, all of them ancestors of roots, made again the next time.
+    /// `None`: all watches on ancestors.
     pub fn distrust_ancestors(&mut self, path: Option<&Path>) {
         self.ancestors.distrust(path);
     }
 
-    /// Which generation of watchers this is. Those of an older one end later, and that is no news.
+    /// Returns the generation of the current watchers. Watchers of older generations may end later; their end is
+    /// ignored.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Forgets every watch, and hears for these roots from now on.
+    /// Drops every watch. New watches are for `roots`.
     pub fn set_roots(&mut self, roots: Arc<[Root]>) {
         self.clear();
         self.callback_context.roots = roots;
     }
 
-    /// Forgets every watch: what stands afterwards is built anew.
+    /// Drops every watch.
     pub fn clear(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.plain = None;
@@ -220,11 +221,11 @@ impl FsWatcher {
     }
 }
 
-fn started<'a>(
+fn get_or_start<'a>(
     slot: &'a mut Option<WatcherHandle>,
     (callback_context, generation): (&CallbackContext, u32),
     mask: EventKindMask,
-) -> Result<&'a mut WatcherHandle, Unwatched> {
+) -> Result<&'a mut WatcherHandle, WatchError> {
     match slot {
         Some(watcher_handle) => Ok(watcher_handle),
         None => {
@@ -232,10 +233,10 @@ fn started<'a>(
                 (&callback_context.notifications, generation),
                 mask,
                 |guard| {
-                    let mut hear = callback(callback_context.clone());
+                    let mut handle = callback(callback_context.clone());
                     move |event| {
                         let _owned = &guard;
-                        hear(event);
+                        handle(event);
                     }
                 },
             )?;
@@ -244,8 +245,7 @@ fn started<'a>(
     }
 }
 
-/// What the thread of a watcher calls with each event. To be called without one where it is counted
-/// what that costs.
+/// Returns the function that the thread of a watcher calls with each event. Benchmarks call it without a watcher.
 #[doc(hidden)]
 pub fn callback(
     callback_context: CallbackContext,
@@ -254,26 +254,26 @@ pub fn callback(
     move |event| callback.handle(event)
 }
 
-impl From<notify::Error> for Unwatched {
-    fn from(error: notify::Error) -> Unwatched {
+impl From<notify::Error> for WatchError {
+    fn from(error: notify::Error) -> WatchError {
         use notify::ErrorKind;
         let number = match &error.kind {
-            ErrorKind::MaxFilesWatch => return Unwatched::Limit(Limit::Watches),
-            ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return Unwatched::Gone,
+            ErrorKind::MaxFilesWatch => return WatchError::Limit(WatchLimit::Watches),
+            ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return WatchError::Missing,
             ErrorKind::Io(io) => io.raw_os_error(),
             _ => None,
         };
         match number {
-            Some(libc::ENOENT | libc::ENOTDIR) => Unwatched::Gone,
-            Some(libc::ENOSPC) => Unwatched::Limit(Limit::Watches),
-            Some(libc::ENFILE) => Unwatched::Limit(Limit::Files),
-            // Linux says the same where the user may have no more inotify instances.
+            Some(libc::ENOENT | libc::ENOTDIR) => WatchError::Missing,
+            Some(libc::ENOSPC) => WatchError::Limit(WatchLimit::Watches),
+            Some(libc::ENFILE) => WatchError::Limit(WatchLimit::Files),
+            // Linux reports the limit of inotify instances by the same number.
             Some(libc::EMFILE) => match std::fs::File::open("/dev/null") {
-                Ok(_) => Unwatched::Limit(Limit::Instances),
-                Err(_) => Unwatched::Limit(Limit::Files),
+                Ok(_) => WatchError::Limit(WatchLimit::Instances),
+                Err(_) => WatchError::Limit(WatchLimit::Files),
             },
-            Some(libc::EAGAIN) => Unwatched::Limit(Limit::Threads),
-            _ => Unwatched::Other(error),
+            Some(libc::EAGAIN) => WatchError::Limit(WatchLimit::Threads),
+            _ => WatchError::Other(error),
         }
     }
 }
@@ -282,13 +282,12 @@ struct Callback {
     callback_context: CallbackContext,
     names: Vec<Names>,
     translator: Translator,
-    /// Directories below a root matter.
-    structure: bool,
-    /// `None` where no directory leaves the event path: one watch may cover a whole tree, or no rule
-    /// wants it.
+    /// Changes of directories below a root are reported: at least one root is recursive.
+    reports_dirs: bool,
+    /// `None` if no directory can become hot: because one watch covers a whole tree, or because no rule asks for it.
     meter: Option<RateMeter>,
-    /// The last that came was an error.
-    fails: bool,
+    /// The last result was an error.
+    last_failed: bool,
 }
 
 impl Callback {
@@ -300,7 +299,7 @@ impl Callback {
                 .map(|root| root.policy.names.clone())
                 .collect(),
             translator: Translator::default(),
-            structure: callback_context
+            reports_dirs: callback_context
                 .roots
                 .iter()
                 .any(|root| root.policy.recursive),
@@ -309,8 +308,8 @@ impl Callback {
                     .roots
                     .iter()
                     .any(|root| root.policy.hot == Hot::Scan))
-            .then(|| RateMeter::new(callback_context.hot_from)),
-            fails: false,
+            .then(|| RateMeter::new(callback_context.hot_threshold)),
+            last_failed: false,
             callback_context,
         }
     }
@@ -318,50 +317,53 @@ impl Callback {
     fn handle(&mut self, event: notify::Result<notify::Event>) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return self.error(error),
+            Err(error) => return self.report_error(error),
         };
-        self.fails = false;
+        self.last_failed = false;
         let (names, roots) = (&self.names, &self.callback_context.roots);
-        let hint = self
+        let change = self
             .translator
             .translate(event, |path| is_temp(path, names, roots));
-        match hint {
+        match change {
             FsChange::Nothing => {}
-            FsChange::Appeared(path, by) => {
-                // A rename does not say whether it moved a file or a directory.
-                if by != By::Creation && self.structure {
+            FsChange::Appeared(path, cause) => {
+                // An event of a rename does not show whether a file or a directory was moved.
+                if cause != NameCause::Creation && self.reports_dirs {
                     self.notify(Notification::Structure(path.clone()));
                 }
-                self.tell(&path, |subject, due| Event::Tracked { subject, due });
+                self.emit(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
                 let temps = &self.callback_context.temps;
-                let has_room = match by {
-                    By::Creation => temps.created(&path, now),
-                    By::Rename | By::TempRename => temps.renamed_here(&path, now),
+                let is_tracked = match cause {
+                    NameCause::Creation => temps.created(&path, now),
+                    NameCause::Rename | NameCause::TempRename => temps.renamed_here(&path, now),
                 };
-                if rule!("renamed-temp-tells-a-target", by == By::TempRename) {
+                if rule!(
+                    "renamed-temp-tells-a-target",
+                    cause == NameCause::TempRename
+                ) {
                     temps.mark_target(&path);
                 }
-                if !has_room {
+                if !is_tracked {
                     self.notify(Notification::LimitReached);
                 }
-                if let Some(heat) = &mut self.meter
-                    && heat.count(SplitPath::new(&path).folder().as_os_str().as_bytes(), now)
+                if let Some(meter) = &mut self.meter
+                    && meter.count(SplitPath::new(&path).folder().as_os_str().as_bytes(), now)
                 {
                     self.notify(Notification::Hot(SplitPath::new(&path).folder().to_owned()));
                 }
             }
             FsChange::Gone(path, how) => {
                 if self.callback_context.temps.removed(&path) {
-                    self.tell(&path, |subject, _| Event::Settled { subject, how });
+                    self.emit(&path, |subject, _| Event::Settled { subject, how });
                 } else if how == Settlement::Renamed
-                    && self.structure
+                    && self.reports_dirs
                     && !self.callback_context.temps.has_rejected()
                 {
-                    // It was not known as a file: it may have been a directory. Where some files are
-                    // not known either, each healthy write would be taken for one; a directory
-                    // with such a name then tells of its move by its own watch, and is found at its
-                    // new name by the scan that follows.
+                    // The path was not tracked as a file, so it may have been a directory. This does not hold while
+                    // some files are not tracked because the limit was reached: every complete write would look like
+                    // a moved directory. In that case the watch on a moved directory reports the move, and the scan
+                    // that follows finds the directory at its new path.
                     self.translator.forget();
                     self.notify(Notification::Structure(path));
                 }
@@ -375,7 +377,7 @@ impl Callback {
                 Err(_) => _ = self.callback_context.temps.removed(&path),
             },
             FsChange::Closed(path) => self.callback_context.temps.closed(&path),
-            FsChange::Structure(path) if self.structure => {
+            FsChange::Structure(path) if self.reports_dirs => {
                 self.notify(Notification::Structure(path))
             }
             FsChange::Structure(path) if self.is_root(&path) => {
@@ -387,9 +389,9 @@ impl Callback {
         }
     }
 
-    /// One says it for all that follow it.
-    fn error(&mut self, error: notify::Error) {
-        if !std::mem::replace(&mut self.fails, true) {
+    /// Reports `error`, unless the result before it was an error as well.
+    fn report_error(&mut self, error: notify::Error) {
+        if !std::mem::replace(&mut self.last_failed, true) {
             self.notify(Notification::Error(error));
         }
     }
@@ -401,13 +403,13 @@ impl Callback {
             .any(|root| root.path == path)
     }
 
-    fn notify(&self, rare: Notification) {
-        // The receiver ends with the watcher that this callback belongs to.
-        let _ = self.callback_context.notifications.send(rare);
+    fn notify(&self, notification: Notification) {
+        // The receiver may be dropped before the watcher that this callback belongs to.
+        let _ = self.callback_context.notifications.send(notification);
     }
 
-    fn tell(&self, path: &Path, event: impl FnOnce(Subject, std::time::Duration) -> Event) {
-        let Some(tell) = &self.callback_context.tell else {
+    fn emit(&self, path: &Path, event: impl FnOnce(Subject, std::time::Duration) -> Event) {
+        let Some(event_tx) = &self.callback_context.event_tx else {
             return;
         };
         let root = path.parent().and_then(|dir| {
@@ -424,19 +426,19 @@ impl Callback {
                 root: root.path.clone(),
                 size: None,
             };
-            // Where nobody reads fast enough a line is lost rather than an event of the kernel.
-            let _ = tell.try_send(event(subject, root.policy.grace.shortest() / 2));
+            // If the receiver is too slow, this event is dropped. Waiting would lose events of the kernel instead.
+            let _ = event_tx.try_send(event(subject, root.policy.grace.shortest() / 2));
         }
     }
 }
 
 fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
-    // Asked for every event. To take a path apart into components would be a third of all that is done.
+    // This runs for every event. Splitting the path into components would take a third of the callback's time.
     let name = SplitPath::new(path).name().as_bytes();
     if !names.iter().any(|names| names.matches(name)) {
         return false;
     }
-    // Where one watch covers a whole tree, its events come from directories that no rule covers.
+    // If one watch covers a whole tree, events also arrive from directories that no rule covers.
     !RECURSIVE
         || path
             .parent()
@@ -452,21 +454,20 @@ mod tests {
     use notify::event::{CreateKind, EventKind, ModifyKind, RenameMode};
     use std::time::Duration;
 
-    /// What is told of a temp's creation and its rename, of the `n`-th temp.
-    fn write(hear: &mut impl FnMut(notify::Result<notify::Event>), n: usize) {
+    /// Sends the events of the `n`-th temp's creation and rename.
+    fn write(handle: &mut impl FnMut(notify::Result<notify::Event>), n: usize) {
         let path = PathBuf::from(format!("/r/t{n}.tmp"));
         let created = EventKind::Create(CreateKind::File);
-        hear(Ok(notify::Event::new(created).add_path(path.clone())));
+        handle(Ok(notify::Event::new(created).add_path(path.clone())));
         let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::From));
         let renamed = notify::Event::new(renamed).add_path(path);
-        hear(Ok(renamed.set_tracker(n)));
+        handle(Ok(renamed.set_tracker(n)));
     }
 
-    /// Where there is no room for a temp its rename is no news of a directory.
     #[test]
-    fn a_healthy_write_is_no_rare_thing_where_there_is_no_room() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
-        let (rare, heard) = unbounded();
+    fn the_rename_of_an_untracked_temp_is_not_reported_as_a_directory() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), 1);
+        let (notifications, received) = unbounded();
         let policy = Policy {
             recursive: true,
             ..Policy::default()
@@ -475,20 +476,20 @@ mod tests {
             path: "/r".into(),
             policy: Arc::new(policy),
         }];
-        let mut hear = callback(CallbackContext {
+        let mut handle = callback(CallbackContext {
             temps: Arc::new(temps),
-            notifications: rare,
+            notifications,
             roots: roots.into(),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         });
         let left = EventKind::Create(CreateKind::File);
-        hear(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));
-        (0..100).for_each(|n| write(&mut hear, n));
-        let heard: Vec<Notification> = heard.try_iter().collect();
+        handle(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));
+        (0..100).for_each(|n| write(&mut handle, n));
+        let received: Vec<Notification> = received.try_iter().collect();
         assert!(
-            matches!(heard.as_slice(), [Notification::LimitReached]),
-            "{heard:?}"
+            matches!(received.as_slice(), [Notification::LimitReached]),
+            "{received:?}"
         );
     }
 }

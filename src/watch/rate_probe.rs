@@ -1,4 +1,4 @@
-//! A sample: how many temps are created in one directory, counted and nothing else.
+//! Counts the temps that are created in one directory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,19 +8,18 @@ use notify::event::{EventKind, EventKindMask};
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, Unwatched, is_temp};
+use super::{CallbackContext, WatchError, is_temp};
 
-/// Counts for as long as it lives. It is a watcher of its own, so that nothing of what it hears
-/// reaches the map.
+/// Counts until it is dropped. It has a separate watcher, so that its events do not change the map of temps.
 pub struct RateProbe {
     created: Arc<AtomicU32>,
-    _ear: WatcherHandle,
-    /// After the watcher: its thread is told the usual way first.
-    _over: ProbeEnd,
+    _watcher_handle: WatcherHandle,
+    /// Dropped after the watcher, so that notify's own request to end reaches the thread first.
+    _end: ProbeEnd,
 }
 
-/// Says when it is dropped that the sample is over. notify hears no word of ours before it has read
-/// everything; where a writer is faster than that, its thread would go on for as long as the writer.
+/// Ends the probe's thread when it is dropped. notify handles no request before it has read all events. If events
+/// arrive faster than it reads, its thread would otherwise run for as long as the writers do.
 struct ProbeEnd(Arc<AtomicBool>);
 
 impl Drop for ProbeEnd {
@@ -31,7 +30,7 @@ impl Drop for ProbeEnd {
 
 impl std::fmt::Debug for RateProbe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sample")
+        f.write_str("RateProbe")
     }
 }
 
@@ -39,71 +38,72 @@ impl RateProbe {
     pub(super) fn begin(
         (callback_context, generation): (&CallbackContext, u32),
         dir: &Path,
-    ) -> Result<RateProbe, Unwatched> {
+    ) -> Result<RateProbe, WatchError> {
         let created = Arc::new(AtomicU32::new(0));
-        let over = ProbeEnd(Arc::default());
-        let mut count = counter(callback_context, Arc::clone(&created), Arc::clone(&over.0));
+        let end = ProbeEnd(Arc::default());
+        let mut count = counter(callback_context, Arc::clone(&created), Arc::clone(&end.0));
         let mask = EventKindMask::CREATE;
         let mut watcher_handle = WatcherHandle::new(
             (&callback_context.notifications, generation),
             mask,
             |guard| {
                 move |event: notify::Result<notify::Event>| {
-                    let _alive = &guard;
+                    let _owned = &guard;
                     count(event);
                 }
             },
         )?;
-        let how =
+        let config =
             WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
-        watcher_handle.ask(|watcher| watcher.watch_with(dir, how))?;
+        watcher_handle.request(|watcher| watcher.watch_with(dir, config))?;
         Ok(RateProbe {
             created,
-            _ear: watcher_handle,
-            _over: over,
+            _watcher_handle: watcher_handle,
+            _end: end,
         })
     }
 
-    /// One that has heard of so many, and hears of no more.
+    /// Creates a probe that has counted `created` temps, and counts no more.
     #[cfg(test)]
-    pub(crate) fn of(created: u32) -> RateProbe {
+    pub(crate) fn with_count(created: u32) -> RateProbe {
         RateProbe {
             created: Arc::new(AtomicU32::new(created)),
-            _ear: WatcherHandle::without_thread(),
-            _over: ProbeEnd(Arc::default()),
+            _watcher_handle: WatcherHandle::without_thread(),
+            _end: ProbeEnd(Arc::default()),
         }
     }
 
-    /// How many it has heard of so far.
+    /// Returns the number of temps counted so far.
     #[must_use]
     pub fn created(&self) -> u32 {
         self.created.load(Ordering::Relaxed)
     }
 }
 
-/// What notify's thread calls with each event. It ends that thread once the sample is over.
+/// Returns the function that notify's thread calls with each event. It ends that thread once the probe was dropped.
 fn counter(
     callback_context: &CallbackContext,
     created: Arc<AtomicU32>,
-    over: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
 ) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
     let roots = Arc::clone(&callback_context.roots);
     let names: Vec<_> = roots.iter().map(|root| root.policy.names.clone()).collect();
     move |event| {
-        if over.load(Ordering::Relaxed) {
-            std::panic::resume_unwind(Box::new("the sample is over"));
+        if is_over.load(Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("the probe has ended"));
         }
         let event = match event {
             Ok(event) if !event.need_rescan() => event,
-            // More than the kernel's queue holds is not calm, and what cannot be read may not be.
+            // Events were lost because the kernel's queue was full, or could not be read. Either way the rate may be
+            // high, so it counts as high.
             _ => return created.store(u32::MAX / 2, Ordering::Relaxed),
         };
-        let is_one = matches!(event.kind, EventKind::Create(_))
+        let is_created_temp = matches!(event.kind, EventKind::Create(_))
             && event
                 .paths
                 .first()
                 .is_some_and(|path| is_temp(path, &names, &roots));
-        if is_one {
+        if is_created_temp {
             created.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -119,10 +119,10 @@ mod tests {
     use notify::event::CreateKind;
     use std::time::Duration;
 
-    /// Whatever is still to be read: whoever does not count any more does not slow the writers.
+    /// The thread ends although events are still unread, so that the probe does not slow the writers any longer.
     #[test]
-    fn its_thread_ends_with_it_however_fast_the_events_come() {
-        let (temps, _bell) = Temps::new(Duration::from_secs(1), 1);
+    fn the_thread_ends_at_the_first_event_after_the_probe() {
+        let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), 1);
         let root = Root {
             path: "/r".into(),
             policy: Arc::default(),
@@ -131,23 +131,26 @@ mod tests {
             temps: Arc::new(temps),
             notifications: unbounded().0,
             roots: [root].into(),
-            hot_from: Threshold::default(),
-            tell: None,
+            hot_threshold: Threshold::default(),
+            event_tx: None,
         };
-        let (created, over) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
-        let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&over.0));
+        let (created, end) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
+        let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&end.0));
         let event = || {
             let created = EventKind::Create(CreateKind::File);
             Ok(notify::Event::new(created).add_path("/r/a.tmp".into()))
         };
         count(event());
         assert_eq!(created.load(Ordering::Relaxed), 1);
-        count(Err(notify::Error::generic("nothing can be read")));
-        let heard = created.load(Ordering::Relaxed);
-        assert!(!Threshold::default().is_calm(heard), "who knows?");
-        drop(over);
+        count(Err(notify::Error::generic("the events cannot be read")));
+        let counted = created.load(Ordering::Relaxed);
+        assert!(
+            !Threshold::default().is_calm(counted),
+            "an unknown rate counts as high"
+        );
+        drop(end);
         let thread = std::thread::spawn(move || count(event()));
-        assert!(thread.join().is_err(), "it reads on");
-        assert_eq!(created.load(Ordering::Relaxed), heard);
+        assert!(thread.join().is_err(), "the thread goes on");
+        assert_eq!(created.load(Ordering::Relaxed), counted);
     }
 }

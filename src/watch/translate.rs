@@ -1,7 +1,7 @@
-//! From the words of `notify` to ours. Pure: an event in, a hint out.
+//! Translates events of `notify` to [`FsChange`]. This module is pure.
 //!
-//! A hint says that something may have changed, never that it did: the truth is what is seen when
-//! somebody looks. Duplicated, reordered, merged and lost events must all be dull.
+//! A change means that something may have changed on disk, not that it did. Only a look at the disk decides. So
+//! duplicated, reordered, merged and lost events must do no harm.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +9,20 @@ use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, Modify
 
 use crate::event::Settlement;
 
-/// What the kernel says, in our words.
+/// A possible change of the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FsChange {
-    /// Nothing that concerns us.
+    /// The event is irrelevant.
     Nothing,
-    /// A temp's name came to be: created, or renamed to.
-    Appeared(PathBuf, By),
-    /// A temp's name is gone.
+    /// A temp was created at this path, or a file or directory was renamed to it.
+    Appeared(PathBuf, NameCause),
+    /// A temp was removed from this path or renamed.
     Gone(PathBuf, Settlement),
-    /// A temp's name may be there or not (FSEvents merges what happened to it).
+    /// A temp may or may not exist at this path (FSEvents merges several events).
     Unsure(PathBuf),
-    /// Somebody who could write a temp closed it.
+    /// A descriptor that could write the temp was closed.
     Closed(PathBuf),
-    /// A directory may have come, gone or moved at this name.
+    /// A directory may have been created, removed or moved at this path.
     Structure(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
@@ -30,38 +30,39 @@ pub enum FsChange {
     Lost,
 }
 
-/// What gave a temp its name.
+/// The operation that created the name of a temp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// It was created as a file.
+pub enum NameCause {
+    /// The creation of a file.
     Creation,
-    /// A rename, of a file or of a directory.
+    /// A rename of a file or directory.
     Rename,
-    /// A rename of another temp: this name is its target.
+    /// A rename of another temp, which has this name as its target.
     TempRename,
 }
 
-/// Translates one event after the other. It remembers which rename took a temp away: the name that
-/// the same rename gives is a file's, not a directory's.
+/// Translates one event after the other. It remembers the last rename of a temp, because the new name of that rename is
+/// the name of a file and not of a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Translator {
+    /// notify's number of the last rename of a temp.
     renamed: Option<usize>,
 }
 
 impl Translator {
-    /// What the last rename took away was no temp.
+    /// Forgets the last rename: it did not rename a temp.
     pub fn forget(&mut self) {
         self.renamed = None;
     }
 
-    /// What `event` says. `is_temp` tells whether a path's base name is one that some rule takes.
+    /// Returns the change that `event` reports. `is_temp` returns whether the base name of a path matches a rule.
     pub fn translate(&mut self, mut event: Event, is_temp: impl FnOnce(&Path) -> bool) -> FsChange {
-        // A lost event often comes without any path: it is asked for before any path is.
+        // A report of lost events often has no path, so this comes before the path is read.
         if event.need_rescan() {
             return FsChange::Lost;
         }
         let tracker = event.tracker();
-        // inotify reports the end of a mount; FSEvents both, and what changed on the way to a root.
+        // inotify reports an unmount. FSEvents reports mounts, unmounts and changes of a root's ancestors.
         let remounted = matches!(event.info(), Some("mount" | "unmount" | "root changed"));
         let Some(path) = (!event.paths.is_empty()).then(|| event.paths.swap_remove(0)) else {
             return FsChange::Nothing;
@@ -72,7 +73,7 @@ impl Translator {
         match event.kind {
             EventKind::Create(CreateKind::Folder) => FsChange::Structure(path),
             EventKind::Create(_) => match is_temp(&path) {
-                true => FsChange::Appeared(path, By::Creation),
+                true => FsChange::Appeared(path, NameCause::Creation),
                 false => FsChange::Nothing,
             },
             EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::Structure(path),
@@ -91,13 +92,13 @@ impl Translator {
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 let is_temps = tracker.is_some() && tracker == self.renamed;
                 match (is_temp(&path), is_temps) {
-                    (true, true) => FsChange::Appeared(path, By::TempRename),
-                    (true, false) => FsChange::Appeared(path, By::Rename),
+                    (true, true) => FsChange::Appeared(path, NameCause::TempRename),
+                    (true, false) => FsChange::Appeared(path, NameCause::Rename),
                     (false, true) => FsChange::Nothing,
                     (false, false) => FsChange::Structure(path),
                 }
             }
-            // FSEvents says that one side of a rename is here, not which.
+            // FSEvents reports one side of a rename, but not which side.
             EventKind::Modify(ModifyKind::Name(RenameMode::Any)) => match is_temp(&path) {
                 true => FsChange::Unsure(path),
                 false => FsChange::Structure(path),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn one_event_at_a_time() {
+    fn single_events_are_translated() {
         let temp = || PathBuf::from("/r/a.tmp");
         let other = || PathBuf::from("/r/a");
         let file = EventKind::Create(CreateKind::File);
@@ -147,7 +148,7 @@ mod tests {
                 file,
                 "/r/a.tmp",
                 None,
-                FsChange::Appeared(temp(), By::Creation),
+                FsChange::Appeared(temp(), NameCause::Creation),
             ),
             (file, "/r/a", None, FsChange::Nothing),
             (folder, "/r/a.tmp", None, FsChange::Structure(temp())),
@@ -186,7 +187,7 @@ mod tests {
                 name(RenameMode::To),
                 "/r/a.tmp",
                 Some(1),
-                FsChange::Appeared(temp(), By::Rename),
+                FsChange::Appeared(temp(), NameCause::Rename),
             ),
             (
                 name(RenameMode::To),
@@ -217,8 +218,8 @@ mod tests {
             (read, "/r/a.tmp", None, FsChange::Nothing),
             (data, "/r/a.tmp", None, FsChange::Nothing),
         ] {
-            let hint = Translator::default().translate(event(kind, path, tracker), is_temp);
-            assert_eq!(hint, want, "{kind:?} {path} {tracker:?}");
+            let change = Translator::default().translate(event(kind, path, tracker), is_temp);
+            assert_eq!(change, want, "{kind:?} {path} {tracker:?}");
         }
     }
 
@@ -245,7 +246,7 @@ mod tests {
         let temp = event(name(RenameMode::To), "/r/b.tmp", Some(7));
         assert_eq!(
             translator.translate(temp, is_temp),
-            FsChange::Appeared("/r/b.tmp".into(), By::TempRename)
+            FsChange::Appeared("/r/b.tmp".into(), NameCause::TempRename)
         );
         let another = event(name(RenameMode::To), "/r/d", Some(8));
         assert_eq!(
@@ -255,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_comes_or_goes_is_the_end_of_a_directory() {
+    fn a_mount_or_unmount_is_the_end_of_a_directory() {
         for info in ["mount", "unmount", "root changed"] {
             let mut gone = event(EventKind::Remove(RemoveKind::Other), "/r", None);
             gone.attrs = EventAttributes::new();
             gone = gone.set_info(info);
-            let hint = Translator::default().translate(gone, is_temp);
-            assert_eq!(hint, FsChange::SelfGone("/r".into()), "{info}");
+            let change = Translator::default().translate(gone, is_temp);
+            assert_eq!(change, FsChange::SelfGone("/r".into()), "{info}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A watcher of notify's, and whether its thread still lives.
+//! Owns a watcher of notify and records whether the watcher's thread still runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -13,150 +13,154 @@ use super::Notification;
 use crate::clock;
 use crate::decide::time::Mono;
 
-/// A watcher that can be dropped whatever has become of its thread: notify's own panics then where
-/// that has ended (9.0.0-rc.7, its `inotify.rs:1395`).
+/// A watcher that can be dropped even if its thread has ended. notify's own watcher panics in that case (9.0.0-rc.7,
+/// its `inotify.rs:1395`).
 pub(super) struct WatcherHandle {
     watcher: Option<RecommendedWatcher>,
     has_ended: Arc<AtomicBool>,
-    asked: Arc<PendingRequest>,
+    pending: Arc<PendingRequest>,
 }
 
-/// Since when notify's thread is asked for something, nanoseconds of the monotonic clock; 0: it is not.
+/// A request to notify's thread that has not been answered yet.
 ///
-/// That thread hears of nothing before it has read all events (9.0.0-rc.7, its `inotify.rs:384`). Where
-/// writers are faster than it reads, it never has, and whoever asked would wait for as long as they
-/// write: so it ends then, by its own hand, at the next event.
+/// The thread handles no request before it has read all events (9.0.0-rc.7, its `inotify.rs:384`). If events arrive
+/// faster than it reads them, the caller would wait for as long as the writers write. For this reason the thread ends
+/// itself at the next event.
 #[derive(Debug, Default)]
 struct PendingRequest {
+    /// The time of the request, in nanoseconds of the monotonic clock. 0: there is no request.
     since: AtomicU64,
     was_overrun: AtomicBool,
 }
 
-/// For how long an answer is waited for: 16,384 events, all that the kernel's queue holds, are read in a
-/// fifth of a second.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time that the thread has to answer a request. It reads 16,384 events, which is the size of the kernel's queue,
+/// in a fifth of a second.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After how many errors in a row a thread is given up. notify reads on after an error, and where every
-/// read fails it never hears a word of ours, so its thread can be ended from inside only.
-const HOPELESS: u32 = 100;
+/// The number of consecutive errors after which the thread ends itself. notify goes on reading after an error. If every
+/// read fails, it never handles a request, so only the callback can end the thread.
+const MAX_ERRORS: u32 = 100;
 
 impl PendingRequest {
-    /// RACE: the answer may come just now; worst case: a thread ends that need not have, and all watches
-    /// are set anew.
-    fn check(&self) {
+    /// Ends the thread if a request has waited for longer than [`REQUEST_TIMEOUT`].
+    ///
+    /// RACE: the thread may be about to answer. Worst case: a thread ends without need, and all watches are
+    /// re-established.
+    fn end_if_overrun(&self) {
         let since = self.since.load(Ordering::Relaxed);
-        if since != 0 && clock::mono().since(Mono(since)) > PATIENCE {
+        if since != 0 && clock::mono().since(Mono(since)) > REQUEST_TIMEOUT {
             self.was_overrun.store(true, Ordering::SeqCst);
-            resume_unwind(Box::new("writers are faster than their events are read"));
+            resume_unwind(Box::new("events arrive faster than they are read"));
         }
     }
 }
 
-/// Owned by a callback, and so by notify's thread: when that ends, for whatever reason, this does.
+/// Reports the end of notify's thread. A callback owns it, and the thread owns the callback, so it is dropped when the
+/// thread ends for any reason.
 pub(super) struct ExitGuard {
-    ended: Arc<dyn Fn(bool) + Send + Sync>,
-    is_dead: Arc<AtomicBool>,
-    asked: Arc<PendingRequest>,
-    /// There is a thread: before that only a callback ends, for which no thread could be had.
+    on_exit: Arc<dyn Fn(bool) + Send + Sync>,
+    has_ended: Arc<AtomicBool>,
+    pending: Arc<PendingRequest>,
+    /// The thread was started. Before that, the guard is dropped with a callback for which no thread could be started.
     has_begun: Arc<AtomicBool>,
 }
 
 impl WatcherHandle {
-    /// Starts a thread that hears what `mask` says, and whose end is rare news. The handler that `make`
-    /// makes must own the guard that it is given.
+    /// Starts a thread that receives the events of `mask`, and sends a notification when the thread ends. The handler
+    /// that `make_handler` returns must own the guard that it receives.
     pub(super) fn new<H: notify::EventHandler>(
-        (rare, generation): (&Sender<Notification>, u32),
+        (notifications, generation): (&Sender<Notification>, u32),
         mask: EventKindMask,
-        make: impl FnOnce(ExitGuard) -> H,
+        make_handler: impl FnOnce(ExitGuard) -> H,
     ) -> notify::Result<WatcherHandle> {
-        let rare = rare.clone();
-        let ended = move |was_outrun| {
-            if was_outrun {
-                let _ = rare.send(Notification::Overrun(generation));
+        let notifications = notifications.clone();
+        let on_exit = move |was_overrun| {
+            if was_overrun {
+                let _ = notifications.send(Notification::Overrun(generation));
             }
-            let _ = rare.send(Notification::WatcherEnded(generation));
+            let _ = notifications.send(Notification::WatcherEnded(generation));
         };
-        WatcherHandle::with_exit(ended, mask, make)
+        WatcherHandle::with_exit(on_exit, mask, make_handler)
     }
 
-    /// The same; when the thread ends, `ended` is called, in it: with `true`, where it could not read
-    /// events as fast as they came.
+    /// Starts a thread that receives the events of `mask`, and calls `on_exit` in the thread when the thread ends. The
+    /// argument of `on_exit` is `true` if the thread could not read events as fast as they arrived.
     pub(super) fn with_exit<H: notify::EventHandler>(
-        ended: impl Fn(bool) + Send + Sync + 'static,
+        on_exit: impl Fn(bool) + Send + Sync + 'static,
         mask: EventKindMask,
-        make: impl FnOnce(ExitGuard) -> H,
+        make_handler: impl FnOnce(ExitGuard) -> H,
     ) -> notify::Result<WatcherHandle> {
-        let asked = Arc::<PendingRequest>::default();
-        let is_dead = Arc::new(AtomicBool::new(false));
+        let pending = Arc::<PendingRequest>::default();
+        let has_ended = Arc::new(AtomicBool::new(false));
         let has_begun = Arc::new(AtomicBool::new(false));
         let guard = ExitGuard {
-            ended: Arc::new(ended),
-            is_dead: Arc::clone(&is_dead),
-            asked: Arc::clone(&asked),
+            on_exit: Arc::new(on_exit),
+            has_ended: Arc::clone(&has_ended),
+            pending: Arc::clone(&pending),
             has_begun: Arc::clone(&has_begun),
         };
         let config = Config::default()
             .with_follow_symlinks(false)
             .with_event_kinds(mask);
-        let (mut handler, check) = (make(guard), Arc::clone(&asked));
+        let (mut handler, request) = (make_handler(guard), Arc::clone(&pending));
         let mut errors = 0;
         let handler = move |event: notify::Result<notify::Event>| {
-            check.check();
+            request.end_if_overrun();
             errors = if event.is_ok() { 0 } else { errors + 1 };
-            if errors >= HOPELESS {
-                resume_unwind(Box::new("nothing but errors is read"));
+            if errors >= MAX_ERRORS {
+                resume_unwind(Box::new("every read fails"));
             }
             handler.handle_event(event);
         };
-        // Where there can be no more threads pthread_create(3) says EAGAIN, and notify ignores that on Linux
-        // (9.0.0-rc.7, its `inotify.rs:243`). A watcher without a thread cannot be dropped, and would cost a
-        // descriptor at each attempt: a thread of our own is tried first.
+        // At the limit of threads pthread_create(3) fails with EAGAIN, which notify ignores on Linux (9.0.0-rc.7, its
+        // `inotify.rs:243`). A watcher without a thread cannot be dropped, and each attempt would leak a descriptor.
+        // For this reason another thread is started first, as a trial.
         let trial = std::thread::Builder::new().name("orphand-trial".into());
         let _ = trial.spawn(|| {}).map_err(notify::Error::io)?.join();
         let watcher = RecommendedWatcher::new(handler, config)?;
         has_begun.store(true, Ordering::SeqCst);
-        if is_dead.load(Ordering::SeqCst) {
-            // RACE: another thread took the place of the trial; worst case: a descriptor is lost.
+        if has_ended.load(Ordering::SeqCst) {
+            // RACE: another thread was started between the trial and this one. Worst case: a descriptor is leaked.
             std::mem::forget(watcher);
-            let why = std::io::Error::from_raw_os_error(libc::EAGAIN);
-            return Err(notify::Error::io(why));
+            let error = std::io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err(notify::Error::io(error));
         }
         Ok(WatcherHandle {
             watcher: Some(watcher),
-            has_ended: is_dead,
-            asked,
+            has_ended,
+            pending,
         })
     }
 
-    /// Its thread has ended: nothing is heard any more.
+    /// Reports whether the thread has ended. After that no events are received.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::SeqCst)
     }
 
-    /// One that hears nothing.
+    /// Creates a handle that receives no events.
     #[cfg(test)]
     pub(super) fn without_thread() -> WatcherHandle {
         WatcherHandle {
             watcher: None,
             has_ended: Arc::default(),
-            asked: Arc::default(),
+            pending: Arc::default(),
         }
     }
 
-    /// Has notify's thread do something. Where it cannot, because writers outrun it, it ends, and that
-    /// is the error.
-    pub(super) fn ask<T>(
+    /// Passes a request to notify's thread. If the thread cannot read events as fast as they arrive, it ends, and the
+    /// request fails.
+    pub(super) fn request<T>(
         &mut self,
         act: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>,
     ) -> notify::Result<T> {
         let Some(watcher) = &mut self.watcher else {
             return Err(notify::Error::watch_not_found());
         };
-        self.asked
+        self.pending
             .since
             .store(clock::mono().0.max(1), Ordering::SeqCst);
         let done = act(watcher);
-        self.asked.since.store(0, Ordering::SeqCst);
+        self.pending.since.store(0, Ordering::SeqCst);
         done
     }
 }
@@ -165,19 +169,19 @@ impl Drop for WatcherHandle {
     fn drop(&mut self) {
         let watcher = self.watcher.take();
         if self.has_ended() {
-            // A descriptor and some memory are lost with it, once for each thread that dies.
+            // This leaks a descriptor and some memory, once for each thread that has ended.
             return std::mem::forget(watcher);
         }
-        // RACE: its thread may end just now; worst case: a panic is printed that ends nothing.
+        // RACE: the thread may end at this moment. Worst case: the message of a panic is printed, and nothing ends.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(watcher)));
     }
 }
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        self.is_dead.store(true, Ordering::SeqCst);
+        self.has_ended.store(true, Ordering::SeqCst);
         if self.has_begun.load(Ordering::SeqCst) {
-            (self.ended)(self.asked.was_overrun.load(Ordering::SeqCst));
+            (self.on_exit)(self.pending.was_overrun.load(Ordering::SeqCst));
         }
     }
 }
@@ -187,21 +191,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_is_outrun_ends_when_it_is_asked() {
-        let asked = |since: Option<Mono>| {
-            let since = AtomicU64::new(since.map_or(0, |since| since.0));
-            let was_outrun = AtomicBool::new(false);
-            let asked = PendingRequest {
-                since,
-                was_overrun: was_outrun,
+    fn a_thread_ends_when_a_request_has_waited_too_long() {
+        let has_ended = |since: Option<Mono>| {
+            let pending = PendingRequest {
+                since: AtomicU64::new(since.map_or(0, |since| since.0)),
+                was_overrun: AtomicBool::new(false),
             };
-            let ended = catch_unwind(AssertUnwindSafe(|| asked.check())).is_err();
-            assert_eq!(asked.was_overrun.load(Ordering::SeqCst), ended);
+            let ended = catch_unwind(AssertUnwindSafe(|| pending.end_if_overrun())).is_err();
+            assert_eq!(pending.was_overrun.load(Ordering::SeqCst), ended);
             ended
         };
         let now = clock::mono();
-        assert!(!asked(None), "nobody asks");
-        assert!(!asked(Some(now)), "it has time");
-        assert!(asked(Some(now.before(PATIENCE * 2))));
+        assert!(!has_ended(None), "there is no request");
+        assert!(!has_ended(Some(now)), "there is time left");
+        assert!(has_ended(Some(now.before(REQUEST_TIMEOUT * 2))));
     }
 }

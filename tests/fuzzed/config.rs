@@ -18,7 +18,7 @@ pub(crate) fn check(text: &[u8]) {
             }
         }
         Err(error) => {
-            let (line, column) = error.place.expect("a place");
+            let (line, column) = error.position.expect("a place");
             let length = text
                 .split('\n')
                 .nth(line - 1)
@@ -27,7 +27,7 @@ pub(crate) fn check(text: &[u8]) {
                 length.is_some_and(|length| (1..=length + 1).contains(&column)),
                 "{error}"
             );
-            assert!(!error.what.is_empty());
+            assert!(!error.message.is_empty());
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Attacks by another user of the directory, while orphand runs as root or as the owner.
+//! Attacks by another user of the directory, while orphand runs as root or as the directory's owner.
 //!
-//! Whatever somebody who may write to a root does there, nothing outside of it changes, and orphand
-//! neither hangs nor falls. Inside the root they can destroy what the system lets them destroy by
-//! themselves; orphand must not do more for them.
+//! Whatever a user with write access to a root does there, nothing outside the root changes, and orphand neither hangs
+//! nor crashes. Inside the root such a user can destroy what the system allows; orphand must not destroy more on the
+//! user's behalf.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -25,30 +25,30 @@ use crate::fixture::{
 };
 use crate::sandbox::{self, CommandResult, NOBODY, Sandbox, StartChild, is_root};
 
-/// Who attacks an orphand of root's, and who attacks one of that user's.
+/// The user who attacks an orphand of root, and the user who attacks an orphand of that user.
 const ATTACKERS: [u32; 2] = [NOBODY, NOBODY - 1];
 
 const SHORT: [&str; 3] = ["-r", "--grace", "100ms"];
 
-/// Set in the attacker's process: where it plays, and what.
-const ARENA: &str = "ORPHAND_TEST_ARENA";
-const PLAY: &str = "ORPHAND_TEST_PLAY";
+/// Environment variables of the attacker's process: its base directory and its attack.
+const BASE_VAR: &str = "ORPHAND_TEST_BASE";
+const ATTACK_VAR: &str = "ORPHAND_TEST_ATTACK";
 
-/// Made in the arena when enough was removed: the attacker need not go on.
+/// Created in the base directory when enough temps were removed, so that the attacker stops.
 const ENOUGH: &str = "enough";
 
-/// A root that somebody else may write to, and what lies beside it.
-struct Arena {
+/// A root that another user may write to, and the files beside it.
+struct AttackFixture {
     sandbox: Sandbox,
     attacker: u32,
-    /// What no attack may change, with everything a change would show in.
+    /// The files that no attack may change, with all their metadata.
     before: Vec<String>,
 }
 
-impl Arena {
-    /// `mode` is that of the root. The victims belong to orphand's user, and have the very names
-    /// that the attacks use, so that whoever is led astray finds something to destroy.
-    fn new(sandbox: Sandbox, attacker: u32, mode: u32) -> Arena {
+impl AttackFixture {
+    /// Creates the fixture; `mode` is the mode of the root. The victims belong to orphand's user and have the names
+    /// that the attacks use. So if orphand is misled, it finds something to destroy.
+    fn new(sandbox: Sandbox, attacker: u32, mode: u32) -> AttackFixture {
         let at = |name: &str| sandbox.base().join(name);
         fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
         fs::set_permissions(sandbox.base(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -57,14 +57,14 @@ impl Arena {
             "victims/root",
             "victims/q0000000",
             "victims/q1111111",
-            "theirs",
+            "attacker",
             "other-locks",
         ] {
             fs::create_dir(at(dir)).unwrap();
             sandbox.chown_to_user(&at(dir));
         }
-        let theirs = at("theirs");
-        std::os::unix::fs::lchown(&theirs, Some(attacker), Some(attacker)).unwrap();
+        let attacker_dir = at("attacker");
+        std::os::unix::fs::lchown(&attacker_dir, Some(attacker), Some(attacker)).unwrap();
         for dir in ["victims", "victims/root", "victims/q1111111"] {
             let names = (0..NAMES).flat_map(|n| [temp(n), target(n)]);
             for name in names.chain(["sole.tmp".into(), "passwd".into()]) {
@@ -73,18 +73,18 @@ impl Arena {
                 sandbox.chown_to_user(&file);
             }
         }
-        let before = sealed(&at("victims"));
-        Arena {
+        let before = snapshot(&at("victims"));
+        AttackFixture {
             sandbox,
             attacker,
             before,
         }
     }
 
-    /// The same for root and for an ordinary user, in a directory open to all and in a sticky one.
-    fn each(test: impl Fn(&Arena)) {
+    /// Runs `test` as root and as an ordinary user, in a world-writable directory and in a sticky one.
+    fn each(test: impl Fn(&AttackFixture)) {
         if !is_root() {
-            return eprintln!("skipped: to be somebody else needs root");
+            return eprintln!("skipped: changing the user needs root");
         }
         for mode in [0o777, 0o1777] {
             for attacker in ATTACKERS {
@@ -92,26 +92,27 @@ impl Arena {
                     NOBODY => Sandbox::new(),
                     _ => Sandbox::ordinary(),
                 };
-                test(&Arena::new(sandbox, attacker, mode));
+                test(&AttackFixture::new(sandbox, attacker, mode));
             }
         }
     }
 
-    fn attack(&self, play: &str) -> Attack {
+    fn attack(&self, attack_name: &str) -> AttackProcess {
         let mut command = fixture::test_command("attacks::the_attacker");
-        command.env(ARENA, self.sandbox.base()).env(PLAY, play);
+        command
+            .env(BASE_VAR, self.sandbox.base())
+            .env(ATTACK_VAR, attack_name);
         command.uid(self.attacker).gid(self.attacker);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        Attack(command.start_child().unwrap())
+        AttackProcess(command.start_child().unwrap())
     }
 
-    /// A sweep beside a watcher: with a folder for locks of its own, so that nothing tells the two
-    /// of each other.
+    /// Runs a sweep beside a watcher. It has its own folder for locks, so that the two do not detect each other.
     fn sweep(&self, root: &str) -> CommandResult {
-        // Others may write to it: that is what is tried.
+        // Other users may write to the root: that is under test.
         let args = ["sweep", "--yes", "--json", "--allow-broad-root"];
         let args = args.iter().chain(&SHORT);
         let mut command = self.sandbox.command(args.chain([&root]));
@@ -119,20 +120,19 @@ impl Arena {
         self.sandbox.finish(command)
     }
 
-    /// Watches `root` and sweeps it for as long as `play` lasts: until orphans that were made
-    /// meanwhile have been removed meanwhile, however slow the machine is. Otherwise nobody was at
-    /// work, and nothing was attacked.
-    fn under(&self, play: &str, root: &str) {
+    /// Watches `root` and sweeps it during the attack, until orphans that were created during the attack have been
+    /// removed, however slow the machine is. Otherwise orphand did nothing and was not under attack.
+    fn run_during(&self, attack_name: &str, root: &str) {
         let args = SHORT.iter().chain([&"--allow-broad-root", &root]);
         let mut watching = self.sandbox.watch_dirs(args).ready();
         let folder = self.sandbox.base().join(root);
         let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let folder = folder.unwrap();
-        let mut attack = self.attack(play);
+        let mut process = self.attack(attack_name);
         let end = Instant::now() + 5 * sandbox::DEADLINE;
         let (mut leaked, mut rounds) = (0, 0);
-        while attack.lasts() {
-            // A name is there once, so that all but the last of each have been removed.
+        while process.is_running() {
+            // Each name exists only once, so all but the last file of each name have been removed.
             leaked += usize::from(self.leak(&folder, rounds % NAMES));
             rounds += 1;
             let removed = leaked.saturating_sub(NAMES);
@@ -141,23 +141,23 @@ impl Arena {
             }
             assert!(Instant::now() < end, "{removed} removed, {rounds} sweeps");
             let ran = self.sweep(root);
-            // 1: the root was away. 3: something could not be done, or told.
-            let code = ran.code().expect("ended by itself");
+            // 1: the root was missing. 3: something failed or was unknown.
+            let code = ran.code().expect("an exit code");
             assert!([0, 1, 3].contains(&code), "{ran:?}");
         }
-        self.is_unharmed(play);
-        // Still at work, and whatever was found before the end of the attack has been judged.
+        self.check_victims(attack_name);
+        // The watcher still works, and has judged all files that it found before the end of the attack.
         let last = self.sandbox.base().join(root).join("the-last.4194304.tmp");
         fs::write(&last, "").unwrap();
         self.sandbox.chown_to_user(&last);
         watching.wait_for(sandbox::is("reaped", "the-last.4194304.tmp"));
-        self.is_unharmed(play);
+        self.check_victims(attack_name);
         let stopped = watching.stop();
         assert!(matches!(stopped.status.code(), Some(0 | 3)), "{stopped:#?}");
     }
 
-    /// An orphan of orphand's own user, whose claim the attacker meets: whether there was none of
-    /// this number.
+    /// Creates an orphan of orphand's own user, whose claim the attacker can reach. Returns whether there was no orphan
+    /// with this number.
     fn leak(&self, root: &OwnedFd, n: usize) -> bool {
         let make = |name: String, content: &str| {
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -174,21 +174,17 @@ impl Arena {
     }
 
     #[track_caller]
-    fn is_unharmed(&self, what: &str) {
-        let now = sealed(&self.sandbox.base().join("victims"));
+    fn check_victims(&self, what: &str) {
+        let now = snapshot(&self.sandbox.base().join("victims"));
         for (now, before) in now.iter().zip(&self.before) {
-            assert_eq!(now, before, "outside of the root, by {what}");
+            assert_eq!(now, before, "outside the root, by {what}");
         }
-        assert_eq!(
-            now.len(),
-            self.before.len(),
-            "outside of the root, by {what}"
-        );
+        assert_eq!(now.len(), self.before.len(), "outside the root, by {what}");
     }
 }
 
-/// Everything below `dir`, itself included, with its content and all that a change shows in.
-fn sealed(dir: &Path) -> Vec<String> {
+/// Returns all files below `dir`, and `dir` itself, with content and metadata.
+fn snapshot(dir: &Path) -> Vec<String> {
     let mut all = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(path) = todo.pop() {
@@ -222,36 +218,36 @@ fn sealed(dir: &Path) -> Vec<String> {
     all
 }
 
-/// A process of somebody else's. It is killed with the test.
-struct Attack(Child);
+/// A process of another user. It is killed when this value is dropped.
+struct AttackProcess(Child);
 
-impl Attack {
-    /// Whether it goes on. It ends by itself, and well.
-    fn lasts(&mut self) -> bool {
+impl AttackProcess {
+    /// Reports whether the process still runs. It must end by itself, with success.
+    fn is_running(&mut self) -> bool {
         match self.0.try_wait().unwrap() {
             None => true,
             Some(status) => {
-                let mut says = String::new();
+                let mut stderr = String::new();
                 let _ = self
                     .0
                     .stderr
                     .take()
-                    .map(|mut from| from.read_to_string(&mut says));
-                assert!(status.success(), "{status}: {says}");
+                    .map(|mut from| from.read_to_string(&mut stderr));
+                assert!(status.success(), "{status}: {stderr}");
                 false
             }
         }
     }
 }
 
-impl Drop for Attack {
+impl Drop for AttackProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// How many names each stunt plays with.
+/// The number of names that each attack uses.
 const NAMES: usize = 12;
 
 fn temp(n: usize) -> String {
@@ -262,63 +258,64 @@ fn target(n: usize) -> String {
     format!("t{n}")
 }
 
-/// Where an attacker plays.
-struct DirContext {
+/// The directories of an attack.
+struct AttackDirs {
     root: PathBuf,
     victims: PathBuf,
-    theirs: PathBuf,
+    attacker_dir: PathBuf,
 }
 
-/// One thing that an attacker does again and again; the number says with which of the names. What
-/// the system does not let it do, it does not do.
-type Play = fn(&DirContext, usize) -> Option<()>;
+/// One attack, which is repeated. The number selects one of the names. If the system refuses a call, the attack stops
+/// early.
+type AttackStep = fn(&AttackDirs, usize) -> Option<()>;
 
-/// What is done inside a root, all of it at once. Each has a folder of its own, and the root.
-const INSIDE: &[Play] = &[
-    a_link_for_a_name,
-    a_fifo_for_a_name,
-    another_file_for_a_name,
-    another_name_for_a_file,
-    a_link_for_a_parent,
-    a_parent_goes_out,
-    a_quarantine_before_ours,
-    claims_are_stolen,
-    targets_come_and_go,
-    names_that_look_like_something,
+/// The attacks inside a root, all at the same time. They use the root and separate folders in it.
+const INSIDE: &[AttackStep] = &[
+    replace_temp_by_symlink,
+    replace_temp_by_fifo,
+    replace_temp_by_file,
+    replace_temp_by_hard_link,
+    replace_parent_by_symlink,
+    move_parent_out_and_back,
+    create_quarantine_first,
+    replace_claims,
+    create_and_remove_target,
+    create_misleading_name,
 ];
 
-/// The attacker's part: not a test, but the process that the tests start. Alone it does nothing.
+/// The code of the attacker's process: the tests start it as a separate process. As a test of its own it does nothing.
 #[test]
 fn the_attacker() {
-    let (Some(base), Ok(play)) = (std::env::var_os(ARENA), std::env::var(PLAY)) else {
+    let (Some(base), Ok(attack_name)) = (std::env::var_os(BASE_VAR), std::env::var(ATTACK_VAR))
+    else {
         return;
     };
     let base = PathBuf::from(base);
-    let dir_context = DirContext {
+    let dirs = AttackDirs {
         root: base.join("root"),
         victims: base.join("victims"),
-        theirs: base.join("theirs"),
+        attacker_dir: base.join("attacker"),
     };
-    // Not in step with the grace: each name is touched now before, now after it would be judged.
+    // Independent of the grace: each name is changed sometimes before and sometimes after its verdict.
     let pause =
-        |play: usize, round: usize| Duration::from_millis(((round * 7 + play * 5) % 19) as u64);
-    let lasts = |rounds: &usize, least: usize| *rounds < least || !base.join(ENOUGH).exists();
-    match play.as_str() {
+        |attack: usize, round: usize| Duration::from_millis(((round * 7 + attack * 5) % 19) as u64);
+    let continues = |rounds: &usize, least: usize| *rounds < least || !base.join(ENOUGH).exists();
+    match attack_name.as_str() {
         "inside" => std::thread::scope(|scope| {
-            for (number, play) in INSIDE.iter().enumerate() {
-                let (dir_context, lasts) = (&dir_context, &lasts);
+            for (number, attack) in INSIDE.iter().enumerate() {
+                let (dirs, continues) = (&dirs, &continues);
                 scope.spawn(move || {
-                    for round in (0..).take_while(|round| lasts(round, 200)) {
-                        let _ = play(dir_context, (round * 5) % NAMES);
+                    for round in (0..).take_while(|round| continues(round, 200)) {
+                        let _ = attack(dirs, (round * 5) % NAMES);
                         std::thread::sleep(pause(number, round));
                     }
                 });
             }
         }),
         "above" => {
-            for round in (0..).take_while(|round| lasts(round, 12)) {
-                let _ = a_link_above_the_root(&dir_context);
-                // Too short for anything to be done, and long enough for it.
+            for round in (0..).take_while(|round| continues(round, 12)) {
+                let _ = replace_ancestor_by_symlink(&dirs);
+                // Alternates between a pause that is too short for any work and one that is long enough.
                 let settled = round % 2 * 250;
                 std::thread::sleep(3 * pause(1, round) + Duration::from_millis(settled as u64));
             }
@@ -331,126 +328,123 @@ fn put(path: &Path, content: &str) -> Option<()> {
     fs::write(path, content).ok()
 }
 
-/// The file at `path`, made in no other way than a writer would.
-fn anew(dir_context: &DirContext, path: &Path) -> Option<()> {
-    let other = dir_context
-        .theirs
+/// Creates the file at `path` by a rename, as a writer does.
+fn create_by_rename(dirs: &AttackDirs, path: &Path) -> Option<()> {
+    let other = dirs
+        .attacker_dir
         .join(format!("new-{:?}", std::thread::current().id()));
-    put(&other, "of somebody else's")?;
+    put(&other, "of another user")?;
     fs::rename(other, path).ok()
 }
 
-fn a_link_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
-    let path = dir_context.root.join(temp(n));
-    let link = dir_context.theirs.join("link");
-    symlink(dir_context.victims.join(temp(n)), &link).ok()?;
+fn replace_temp_by_symlink(dirs: &AttackDirs, n: usize) -> Option<()> {
+    let path = dirs.root.join(temp(n));
+    let link = dirs.attacker_dir.join("link");
+    symlink(dirs.victims.join(temp(n)), &link).ok()?;
     fs::rename(&link, &path).ok()?;
     std::thread::sleep(Duration::from_millis(n as u64 / 4));
-    anew(dir_context, &path)
+    create_by_rename(dirs, &path)
 }
 
-fn a_fifo_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
-    let path = dir_context.root.join(format!("fifo{n}.tmp"));
-    let fifo = dir_context.theirs.join("fifo");
+fn replace_temp_by_fifo(dirs: &AttackDirs, n: usize) -> Option<()> {
+    let path = dirs.root.join(format!("fifo{n}.tmp"));
+    let fifo = dirs.attacker_dir.join("fifo");
     sandbox::fifo(&fifo);
     fs::rename(&fifo, &path).ok()?;
-    anew(dir_context, &path)
+    create_by_rename(dirs, &path)
 }
 
-fn another_file_for_a_name(dir_context: &DirContext, n: usize) -> Option<()> {
-    anew(dir_context, &dir_context.root.join(format!("f{n}.tmp")))?;
+fn replace_temp_by_file(dirs: &AttackDirs, n: usize) -> Option<()> {
+    create_by_rename(dirs, &dirs.root.join(format!("f{n}.tmp")))?;
     put(
-        &dir_context.root.join(format!("f{n}")),
+        &dirs.root.join(format!("f{n}")),
         "whole, to the last byte of it",
     )
 }
 
-fn another_name_for_a_file(dir_context: &DirContext, n: usize) -> Option<()> {
-    let own = dir_context.theirs.join("own");
+fn replace_temp_by_hard_link(dirs: &AttackDirs, n: usize) -> Option<()> {
+    let own = dirs.attacker_dir.join("own");
     put(&own, "linked from the root")?;
-    let path = dir_context.root.join(format!("linked{n}.tmp"));
+    let path = dirs.root.join(format!("linked{n}.tmp"));
     let _ = fs::remove_file(&path);
-    // The system may not let it link what is not its own; then it links its own.
-    let victim = dir_context.victims.join("passwd");
+    // The system may refuse a link to another user's file; then the attacker links its own file.
+    let victim = dirs.victims.join("passwd");
     fs::hard_link(victim, &path)
         .or_else(|_| fs::hard_link(&own, &path))
         .ok()
 }
 
-fn a_link_for_a_parent(dir_context: &DirContext, n: usize) -> Option<()> {
-    let dir = dir_context.root.join(format!("d{}", n % 3));
-    let away = dir_context.theirs.join(format!("d{}", n % 3));
+fn replace_parent_by_symlink(dirs: &AttackDirs, n: usize) -> Option<()> {
+    let dir = dirs.root.join(format!("d{}", n % 3));
+    let away = dirs.attacker_dir.join(format!("d{}", n % 3));
     let _ = fs::create_dir(&dir);
-    put(&dir.join(temp(n)), "of somebody else's");
+    put(&dir.join(temp(n)), "of another user");
     put(&dir.join(target(n)), "whole, to the last byte of it");
     fs::rename(&dir, &away).ok()?;
-    symlink(&dir_context.victims, &dir).ok()?;
+    symlink(&dirs.victims, &dir).ok()?;
     std::thread::sleep(Duration::from_millis(n as u64));
     fs::remove_file(&dir).ok()?;
     fs::rename(away, dir).ok()
 }
 
-fn a_parent_goes_out(dir_context: &DirContext, n: usize) -> Option<()> {
-    let dir = dir_context.root.join(format!("out{}", n % 3));
-    let away = dir_context.theirs.join(format!("out{}", n % 3));
+fn move_parent_out_and_back(dirs: &AttackDirs, n: usize) -> Option<()> {
+    let dir = dirs.root.join(format!("out{}", n % 3));
+    let away = dirs.attacker_dir.join(format!("out{}", n % 3));
     let _ = fs::create_dir(&dir);
-    put(&dir.join(temp(n)), "of somebody else's");
+    put(&dir.join(temp(n)), "of another user");
     put(&dir.join(target(n)), "whole, to the last byte of it");
     std::thread::sleep(Duration::from_millis(n as u64 * 3));
     fs::rename(&dir, &away).ok()?;
     fs::rename(away, dir).ok()
 }
 
-fn a_quarantine_before_ours(dir_context: &DirContext, n: usize) -> Option<()> {
-    let room = dir_context.root.join(".orphand");
+fn create_quarantine_first(dirs: &AttackDirs, n: usize) -> Option<()> {
+    let quarantine = dirs.root.join(".orphand");
     let sole = format!("{n}-sole-{}.tmp", std::process::id());
-    put(&dir_context.root.join(sole), "the only copy");
-    let _ = fs::rename(&room, dir_context.root.join(format!("taken-{n}")));
-    let _ = fs::remove_file(&room);
-    let _ = fs::remove_dir(&room);
+    put(&dirs.root.join(sole), "the only copy");
+    let _ = fs::rename(&quarantine, dirs.root.join(format!("taken-{n}")));
+    let _ = fs::remove_file(&quarantine);
+    let _ = fs::remove_dir(&quarantine);
     match n % 4 {
-        0 => symlink(&dir_context.victims, &room).ok(),
-        1 => fs::create_dir(&room).ok(),
-        2 => put(&room, "a file"),
+        0 => symlink(&dirs.victims, &quarantine).ok(),
+        1 => fs::create_dir(&quarantine).ok(),
+        2 => put(&quarantine, "a file"),
         _ => None,
     }
 }
 
-fn claims_are_stolen(dir_context: &DirContext, n: usize) -> Option<()> {
+fn replace_claims(dirs: &AttackDirs, n: usize) -> Option<()> {
     for _ in 0..8 {
-        for entry in fs::read_dir(&dir_context.root).ok()?.flatten() {
+        for entry in fs::read_dir(&dirs.root).ok()?.flatten() {
             let (name, path) = (entry.file_name(), entry.path());
             if !name.as_bytes().starts_with(b".orphand-") {
                 continue;
             }
             let _ = match n % 4 {
-                0 => fs::rename(&path, dir_context.theirs.join("stolen")),
+                0 => fs::rename(&path, dirs.attacker_dir.join("stolen")),
                 1 => fs::remove_file(&path)
-                    .and_then(|()| symlink(dir_context.victims.join("passwd"), &path)),
+                    .and_then(|()| symlink(dirs.victims.join("passwd"), &path)),
                 2 => fs::remove_file(&path)
-                    .and_then(|()| fs::hard_link(dir_context.theirs.join("own"), &path)),
-                _ => fs::write(&path, "of somebody else's"),
+                    .and_then(|()| fs::hard_link(dirs.attacker_dir.join("own"), &path)),
+                _ => fs::write(&path, "of another user"),
             };
         }
     }
-    // And one that no crash has left.
+    // A claim that no crash has left.
     let claim = format!(".orphand-0123456789abcdef-{}", temp(n));
-    put(&dir_context.root.join(claim), "no claim")
+    put(&dirs.root.join(claim), "no claim")
 }
 
-fn targets_come_and_go(dir_context: &DirContext, n: usize) -> Option<()> {
+fn create_and_remove_target(dirs: &AttackDirs, n: usize) -> Option<()> {
     let (target, temp) = (format!("g{n}"), format!("g{n}.tmp"));
-    put(&dir_context.root.join(temp), "of somebody else's")?;
+    put(&dirs.root.join(temp), "of another user")?;
     match n % 2 {
-        0 => put(
-            &dir_context.root.join(target),
-            "whole, to the last byte of it",
-        ),
-        _ => fs::remove_file(dir_context.root.join(target)).ok(),
+        0 => put(&dirs.root.join(target), "whole, to the last byte of it"),
+        _ => fs::remove_file(dirs.root.join(target)).ok(),
     }
 }
 
-fn names_that_look_like_something(dir_context: &DirContext, n: usize) -> Option<()> {
+fn create_misleading_name(dirs: &AttackDirs, n: usize) -> Option<()> {
     let names: [&[u8]; NAMES] = [
         b"--help.tmp",
         b"-rf.tmp",
@@ -465,61 +459,58 @@ fn names_that_look_like_something(dir_context: &DirContext, n: usize) -> Option<
         b"\xff\xfe.tmp",
         b"..\\..\\victims\\passwd.tmp",
     ];
-    put(
-        &dir_context.root.join(std::ffi::OsStr::from_bytes(names[n])),
-        "",
-    )
+    put(&dirs.root.join(std::ffi::OsStr::from_bytes(names[n])), "")
 }
 
-/// `theirs/way/root` is watched; the attacker owns `theirs`.
-fn a_link_above_the_root(dir_context: &DirContext) -> Option<()> {
-    let (way, away) = (
-        dir_context.theirs.join("way"),
-        dir_context.theirs.join("away"),
+/// The watched root is `attacker/parent/root`, and the attacker owns `attacker`.
+fn replace_ancestor_by_symlink(dirs: &AttackDirs) -> Option<()> {
+    let (parent, away) = (
+        dirs.attacker_dir.join("parent"),
+        dirs.attacker_dir.join("away"),
     );
-    fs::rename(&way, &away).ok()?;
-    symlink(&dir_context.victims, &way).ok()?;
-    // Long enough for a watcher to come back to it and to judge.
+    fs::rename(&parent, &away).ok()?;
+    symlink(&dirs.victims, &parent).ok()?;
+    // Long enough for a watcher to attach the root again and judge its files.
     std::thread::sleep(Duration::from_millis(250));
-    fs::remove_file(&way).ok()?;
-    fs::rename(&away, &way).ok()
+    fs::remove_file(&parent).ok()?;
+    fs::rename(&away, &parent).ok()
 }
 
 #[test]
-fn inside_the_root() {
-    Arena::each(|arena| {
-        arena.under("inside", "root");
+fn attacks_inside_the_root_change_nothing_outside() {
+    AttackFixture::each(|fixture| {
+        fixture.run_during("inside", "root");
     });
 }
 
-/// The way to the root leads through a directory of somebody else's.
+/// The path of the root leads through a directory of another user.
 #[test]
-fn above_the_root() {
-    Arena::each(|arena| {
-        let root = arena.sandbox.base().join("theirs/way/root");
+fn attacks_above_the_root_change_nothing_outside() {
+    AttackFixture::each(|fixture| {
+        let root = fixture.sandbox.base().join("attacker/parent/root");
         fs::create_dir_all(&root).unwrap();
-        arena.sandbox.chown_to_user(&root);
+        fixture.sandbox.chown_to_user(&root);
         for n in 0..NAMES {
             for (name, content) in [
                 (temp(n), "an orphan"),
                 (target(n), "whole, to the last byte of it"),
             ] {
                 fs::write(root.join(&name), content).unwrap();
-                arena.sandbox.chown_to_user(&root.join(&name));
+                fixture.sandbox.chown_to_user(&root.join(&name));
             }
         }
-        let way = arena.sandbox.base().join("theirs/way");
-        std::os::unix::fs::lchown(way, Some(arena.attacker), Some(arena.attacker)).unwrap();
-        arena.under("above", "theirs/way/root");
+        let parent = fixture.sandbox.base().join("attacker/parent");
+        std::os::unix::fs::lchown(parent, Some(fixture.attacker), Some(fixture.attacker)).unwrap();
+        fixture.run_during("above", "attacker/parent/root");
     });
 }
 
-/// Whoever may make names in a directory, but may not touch what is another's (it is sticky), must
-/// not be able to have that destroyed by a target of their own making.
+/// In a sticky directory, a user may create names but not touch files of others. Such a user must not be able to have a
+/// temp of another user destroyed by creating its target.
 #[test]
-fn a_target_of_somebody_elses() {
+fn another_users_target_does_not_count() {
     if !is_root() {
-        return eprintln!("skipped: to be somebody else needs root");
+        return eprintln!("skipped: changing the user needs root");
     }
     for attacker in ATTACKERS {
         let sandbox = match attacker {
@@ -544,10 +535,10 @@ fn a_target_of_somebody_elses() {
     }
 }
 
-/// Root's orphand may be started in somebody else's environment, `sudo` or not. What it keeps there
-/// is written to no file of another name, and through no symlink.
+/// Root's orphand may run in the environment of another user, with or without `sudo`. Its state files are not written
+/// to a file with a second hard link, and not through a symlink.
 #[test]
-fn a_state_folder_of_somebody_elses() {
+fn planted_state_files_are_not_written() {
     type Plant = fn(&Path, &Path);
     let plants: [(&str, Plant); 3] = [
         ("a symlink", |at, victim| symlink(victim, at).unwrap()),
@@ -588,9 +579,9 @@ fn a_state_folder_of_somebody_elses() {
     }
 }
 
-/// Before each step of the protocol, with something outside of the root at the other end.
+/// Before each step of the protocol, the attacker makes a name lead outside the root.
 #[test]
-fn a_temp_replaced_in_every_window() {
+fn a_replacement_at_any_step_is_not_followed() {
     type Act = fn(&Fixture, &Path);
     let acts: [(&str, Act); 9] = [
         ("a symlink", |fixture, victim| {
@@ -646,7 +637,7 @@ fn a_temp_replaced_in_every_window() {
                         false => Fixture::new(),
                         true => Fixture::new().with_sole_copy(),
                     };
-                    // Where a swapped directory or root would lead to: the very same names.
+                    // A replaced directory or root would lead to these files, which have the same names.
                     let victims = fixture.outside.join("victims").join(SUBDIR);
                     fs::create_dir_all(&victims).unwrap();
                     for name in [TEMP, "sessions.json"] {
@@ -682,9 +673,9 @@ fn claims(fixture: &Fixture) -> Vec<PathBuf> {
     paths.filter(is_claim).collect()
 }
 
-/// As many names as somebody cares to make, few of them temps.
+/// A user may create this many names, few of them temps.
 #[test]
-fn two_hundred_thousand_entries() {
+fn two_hundred_thousand_entries_are_swept() {
     const ENTRIES: usize = 200_000;
     let sandbox = Sandbox::ordinary();
     let mut temps = 0;
@@ -694,7 +685,7 @@ fn two_hundred_thousand_entries() {
             sandbox.write(format!("f.{n:08x}-2fa1-11d2-883f-0016d3cca427.tmp"), "");
             continue;
         }
-        // Names, and few files: that is much faster, and a file has no more than 65,000 of them.
+        // Hard links to few files: this is much faster, and a file can have at most 65,000 of them.
         let file = sandbox.path(format!("file-{}", n / 50_000));
         let made = fs::hard_link(&file, sandbox.path(n.to_string()));
         made.unwrap_or_else(|_| _ = File::create(file).unwrap());
@@ -711,10 +702,10 @@ fn two_hundred_thousand_entries() {
     );
 }
 
-/// As deep as somebody cares to make it: what has no path that the system takes is said to be out
-/// of reach, and everything above it is dealt with.
+/// A user may create a tree this deep. Temps whose path is too long for the system are reported as unreachable, and all
+/// temps above them are processed.
 #[test]
-fn six_thousand_levels() {
+fn six_thousand_levels_are_reported() {
     const LEVELS: usize = 6_000;
     let sandbox = Sandbox::ordinary();
     deep(&sandbox, LEVELS, &[0, 1_000, 1_900, LEVELS]);
@@ -726,10 +717,10 @@ fn six_thousand_levels() {
     watching.wait_for_sentinel(&sandbox);
     watching.stop().exit(3);
     println!("{LEVELS} levels: {:?}", started.elapsed());
-    clear(&sandbox);
+    remove_deep(&sandbox);
 }
 
-/// A chain of directories below the root, with a temp at each of these levels.
+/// Creates a chain of directories below the root, with a temp at each of these levels.
 pub(crate) fn deep(sandbox: &Sandbox, levels: usize, temps: &[usize]) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |at: &OwnedFd| rustix::fs::openat(at, "d", flags, Mode::empty()).unwrap();
@@ -750,8 +741,8 @@ pub(crate) fn deep(sandbox: &Sandbox, levels: usize, temps: &[usize]) {
     }
 }
 
-/// What the standard library would take too deep a stack for, and too many descriptors.
-pub(crate) fn clear(sandbox: &Sandbox) {
+/// Removes such a chain, for which the standard library needs too much stack and too many descriptors.
+pub(crate) fn remove_deep(sandbox: &Sandbox) {
     let done = Command::new("rm")
         .arg("-rf")
         .arg(sandbox.path("d"))
@@ -760,9 +751,9 @@ pub(crate) fn clear(sandbox: &Sandbox) {
     assert!(done.success());
 }
 
-/// With as few descriptors as somebody may have set: batches are smaller, nothing else changes.
+/// With this few descriptors, batches are smaller; nothing else changes.
 #[test]
-fn sixty_four_descriptors() {
+fn sixty_four_descriptors_are_enough() {
     Sandbox::for_each_user(|sandbox| {
         let sandbox = sandbox
             .with_descriptor_limit(64)
@@ -789,7 +780,7 @@ fn sixty_four_descriptors() {
         watching.wait_for_nth(600, |event| event["event"] == "reaped");
         watching.wait_for_nth(100, |event| event["event"] == "quarantined");
         let stopped = watching.stop().exit(0);
-        // On a slow machine one may be looked at while it is being written, and is kept for a grace.
+        // On a slow machine a temp may be looked at while it is being written. It is then kept for a grace.
         let [reaped, quarantined, _, failed] = stopped.events.sums();
         let sums = (reaped, quarantined, failed);
         assert_eq!(sums, (600, 100, 0), "{}", stopped.stderr);
@@ -799,9 +790,9 @@ fn sixty_four_descriptors() {
     });
 }
 
-/// Nothing is left of a watcher that has ended: no thread, no descriptor, no lock.
+/// A watcher that has ended leaves nothing: no thread, no descriptor, no lock.
 #[test]
-fn started_and_stopped_two_hundred_times() {
+fn a_dropped_watcher_leaves_nothing_open() {
     in_own_process(&[fixture::RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let size = || {
@@ -817,7 +808,7 @@ fn started_and_stopped_two_hundred_times() {
                 .allow_broad_roots(true)
                 .start()
                 .unwrap();
-            // At once, after it stands, and after it has done something.
+            // Stopped at once, when ready, and after a removal.
             let until: Option<fn(&Event) -> bool> = match round % 20 {
                 0 => Some(|event| matches!(event, Event::Reaped(_))),
                 n if n % 2 == 0 => Some(|event| matches!(event, Event::Ready { .. })),
@@ -827,7 +818,7 @@ fn started_and_stopped_two_hundred_times() {
             while until.is_some_and(|until| !until(&watcher.events().recv_deadline(end).unwrap())) {
             }
             drop(watcher);
-            // What is freed in a thread of its own is freed in a moment.
+            // A separate thread frees its resources a moment later.
             wait_until(&format!("{before:?} is open, not {:?}", size()), || {
                 size() == before
             });

@@ -349,7 +349,7 @@ fn an_invalid_file_keeps_the_old_rules_and_is_reported() {
     wait_until("the missing file on stderr", || {
         watch
             .stderr()
-            .contains("no directory to watch: none was given, and there is no ")
+            .contains("config.toml\" does not exist; create it again")
     });
     watch.wait_for_sentinel_in(&sandbox, "a");
     // Once the file is valid again, its rules apply and the error is cleared.
@@ -371,6 +371,40 @@ fn an_attached_watch_follows_changed_defaults() {
     replace_config(&sandbox, "[defaults]\ngrace = \"200ms\"\n");
     watch.wait_for(is("reaped", "x.4194304.tmp"));
     watch.stop();
+}
+
+/// Without the file an attached watch would fall back to the built-in defaults, and remove what the rules keep.
+#[test]
+fn a_missing_file_leaves_the_rules_of_an_attached_watch_in_force() {
+    let sandbox = two_roots();
+    let path = replace_config(
+        &sandbox,
+        "[defaults]\ngrace = \"200ms\"\naction = \"report\"\nexclude = [\"excluded.*\"]\n",
+    );
+    let mut watch = sandbox.watch_dirs(["--grace", "200ms", "root/a"]).ready();
+    fs::remove_file(&path).unwrap();
+    wait_until("the missing file on stderr", || {
+        let stderr = watch.stderr();
+        stderr.contains("config.toml\" does not exist; create it again")
+            && stderr.contains("the old rules are still in force")
+    });
+    sandbox.write("a/excluded.4194304.tmp", "");
+    sandbox.write("a/x.4194304.tmp", "");
+    let reported = watch.wait_for(is("reaped", "x.4194304.tmp"));
+    assert_eq!(reported["dry_run"], true);
+    assert!(sandbox.has("a/x.4194304.tmp") && sandbox.has("a/excluded.4194304.tmp"));
+    // The rules of a new file are in force again.
+    replace_config(&sandbox, "[defaults]\nexclude = [\"excluded.*\"]\n");
+    for n in 0.. {
+        let name = format!("n{n}.4194304.tmp");
+        sandbox.write(format!("a/{name}"), "");
+        if watch.wait_for(is("reaped", &name))["dry_run"] == false {
+            break;
+        }
+    }
+    let stopped = watch.stop();
+    assert_eq!(stopped.events.about("excluded.4194304.tmp"), [""; 0]);
+    assert!(sandbox.has("a/excluded.4194304.tmp"));
 }
 
 #[test]

@@ -750,7 +750,7 @@ fn recursion_is_switched_by_flag_variable_and_file() {
     assert_eq!(orphans(&filed, &[]), 3);
     let ran = filed.run(["scan", "--recursive=perhaps", "root"]).exit(2);
     ran.stderr_has("'--recursive")
-        .stderr_has("say 1, true, yes or on");
+        .stderr_has("write 1, true, yes or on");
 }
 
 /// An invalid configuration stops every command that reads it, with the position of the error.

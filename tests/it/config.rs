@@ -62,14 +62,14 @@ fn init_writes_a_file_once_that_watches_nothing() {
         sandbox
             .run(["config", "check"])
             .exit(0)
-            .stdout_has("is right");
+            .stdout_has("is valid");
         let json = sandbox.run(["config", "check", "--json"]).exit(0);
         assert_eq!(json.stdout_json()["roots"], serde_json::json!([]));
         // An existing file is never overwritten.
         fs::write(&file, "mine").unwrap();
         let again = sandbox.run(["config", "init"]).exit(1).prints_nothing();
         again
-            .stderr_has("is there already")
+            .stderr_has("already exists")
             .stderr_has("--config FILE");
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     });
@@ -93,12 +93,12 @@ fn init_writes_to_the_given_path() {
     let sandbox = Sandbox::new();
     symlink("elsewhere", sandbox.base().join("link.toml")).unwrap();
     let linked = sandbox.run(["config", "init", "--config", "link.toml"]);
-    linked.exit(1).stderr_has("is there already");
+    linked.exit(1).stderr_has("already exists");
     assert!(!sandbox.base().join("elsewhere").exists());
     let beyond = sandbox.run(["config", "init", "--config", "link.toml/x.toml"]);
     beyond
         .exit(1)
-        .stderr_has("cannot make")
+        .stderr_has("cannot create")
         .stderr_has("link.toml");
 }
 
@@ -109,7 +109,7 @@ fn init_reports_a_file_that_cannot_be_created() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
     let ran = sandbox.run(["config", "init"]).exit(1).prints_nothing();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    ran.stderr_has("cannot make").stderr_has("--config FILE");
+    ran.stderr_has("cannot create").stderr_has("--config FILE");
     let nowhere = Sandbox::new().env("HOME", "").env("XDG_CONFIG_HOME", "x");
     for verb in ["init", "path"] {
         let ran = nowhere.run(["config", verb]).exit(1).prints_nothing();
@@ -124,11 +124,11 @@ fn check_describes_a_valid_file() {
         + &rule("later", "");
     let sandbox = with_config(Sandbox::new().dir("inner"), &text);
     let ran = sandbox.run(["config", "check"]).exit(0);
-    let ran = ran.stdout_has("config.toml is right, and lists 3 directories:");
-    let ran = ran.stdout_has("root (and below it, without inner) for *.tmp");
-    let ran = ran.stdout_has("root/inner (not below it) for *.tmp; the grace is 10 s\n");
-    ran.stdout_has("later (not below it)")
-        .stdout_has("not there yet");
+    let ran = ran.stdout_has("config.toml is valid and lists 3 directories:");
+    let ran = ran.stdout_has("root (with subfolders, excluding inner) for *.tmp");
+    let ran = ran.stdout_has("root/inner (without subfolders) for *.tmp; the grace is 10 s\n");
+    ran.stdout_has("later (without subfolders)")
+        .stdout_has("does not exist yet");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let base = sandbox.base();
     let roots = ["root", "root/inner", "later"].map(|root| base.join(root));
@@ -148,15 +148,15 @@ fn check_lists_the_searched_paths_without_a_file() {
     let ran = sandbox.run(["config", "check"]).exit(0);
     ran.stdout_has("there is no configuration file")
         .stdout_has("$XDG_CONFIG_HOME")
-        .stdout_has("config/orphand/config.toml is not there")
-        .stdout_has("home/.config/orphand/config.toml is not there");
+        .stdout_has("config/orphand/config.toml does not exist")
+        .stdout_has("home/.config/orphand/config.toml does not exist");
     let json = sandbox.run(["config", "check", "--json"]).exit(0);
     let want = serde_json::json!({"path": null, "ok": true, "error": null, "roots": []});
     assert_eq!(json.stdout_json(), want);
     // A file that is named must exist.
     let named = ["config", "check", "--config", "x.toml"];
     let ran = sandbox.run(named).exit(78).prints_nothing();
-    ran.stderr_has("x.toml: cannot be read");
+    ran.stderr_has("x.toml: cannot read the file");
     let json = sandbox.run([&named[..], &["--json"]].concat()).exit(78);
     let error = &json.stdout_json()["error"];
     assert_eq!(
@@ -200,7 +200,7 @@ fn overlapping_rules_are_an_error() {
     let words = &[
         "line 2",
         "exclude = [\"inner/**\"]",
-        "or make one of the two",
+        "or merge the two rules",
     ];
     for args in [
         &["config", "check"][..],
@@ -272,7 +272,7 @@ fn invalid_roots_in_the_file_are_errors() {
         (
             rule("link/deep", "recursive = true") + &rule("root/deep/er", ""),
             "5:8",
-            &["lies in", "exclude = [\"er/**\"]"],
+            &["is in", "exclude = [\"er/**\"]"],
         ),
     ] {
         let base = sandbox.base().to_str().unwrap();
@@ -444,11 +444,11 @@ fn path_prints_the_file_in_use() {
     };
     let usual = "config/orphand/config.toml";
     only(sandbox.run(["config", "path"]), usual)
-        .stderr_has("config/orphand/config.toml is not there  <-")
-        .stderr_has("home/.config/orphand/config.toml is not there\n");
+        .stderr_has("config/orphand/config.toml does not exist  <-")
+        .stderr_has("home/.config/orphand/config.toml does not exist\n");
     sandbox.write(FILE, "wrong");
     only(sandbox.run(["config", "path"]), usual)
-        .stderr_has("config/orphand/config.toml is there  <-");
+        .stderr_has("config/orphand/config.toml exists  <-");
     let named = ["config", "path", "--config", "x/y.toml"];
     only(sandbox.run(named), "x/y.toml").stderr_has("--config: ");
     let quiet = only(sandbox.run(["config", "path", "-q"]), usual);

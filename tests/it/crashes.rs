@@ -1,4 +1,4 @@
-//! What a killed orphand leaves, and what the next one makes of it; and what a quarantine must be.
+//! The files that a killed orphand leaves, and their recovery by the next start; and the conditions for a quarantine.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,29 +16,29 @@ use orphand::reap::{Hook, Outcome, Reaper, Recovered, Step};
 
 use crate::fixture::*;
 
-/// What another writer puts there.
+/// The content that another writer writes.
 const NEW: &[u8] = b"what a live writer is just writing";
 
-/// The ways through the protocol.
+/// The ways in which the protocol disposes of a temp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Route {
     Removed,
     Moved,
-    /// There is no room for a claim: it goes by its own name. (Only Linux can be told so.)
+    /// The disk has no space for a claim, so the temp is removed by its own name. (Only Linux can simulate this.)
     #[cfg(target_os = "linux")]
     FullDisk,
 }
 
-impl Way {
-    const ALL: &[Way] = &[
-        Way::Removed,
-        Way::Moved,
+impl Route {
+    const ALL: &[Route] = &[
+        Route::Removed,
+        Route::Moved,
         #[cfg(target_os = "linux")]
-        Way::FullDisk,
+        Route::FullDisk,
     ];
 
-    /// Whether a step lies on it.
-    fn has(self, step: Step) -> bool {
+    /// Reports whether this route includes the step.
+    fn has_step(self, step: Step) -> bool {
         match step {
             Step::Resolve
             | Step::Look
@@ -49,21 +49,21 @@ impl Way {
             | Step::Compare
             | Step::ProveAgain
             | Step::Unlink => true,
-            // What has not lost its name need not wait for who is about to look for it.
-            Step::LetGo | Step::Breathe | Step::ProveLast => match self {
-                Way::Removed | Way::Moved => true,
+            // A temp without a claim keeps its name, so nothing waits for processes that are about to look it up.
+            Step::Release | Step::Wait | Step::ProveLast => match self {
+                Route::Removed | Route::Moved => true,
                 #[cfg(target_os = "linux")]
-                Way::FullDisk => false,
+                Route::FullDisk => false,
             },
         }
     }
 
-    /// Goes it, and does not come back.
-    fn go(self, fixture: Fixture, hook: Hook) -> Outcome {
+    /// Runs the protocol on this route. In a test of a kill, this does not return.
+    fn run(self, fixture: Fixture, hook: Hook) -> Outcome {
         match self {
-            Way::Removed | Way::Moved => fixture.reap(hook),
+            Route::Removed | Route::Moved => fixture.reap(hook),
             #[cfg(target_os = "linux")]
-            Way::FullDisk => {
+            Route::FullDisk => {
                 use crate::intercept::{self, Call, CallResponse};
                 let answer = |asked: &intercept::PendingCall| match asked.call {
                     Call::Rename => CallResponse::Fail(rustix::io::Errno::NOSPC),
@@ -77,12 +77,11 @@ impl Way {
     }
 }
 
-/// Killed at any step of any way, nothing is lost, and the next sweep or start puts everything in
-/// order.
+/// Wherever orphand is killed, nothing is lost, and the next sweep or start recovers everything.
 #[test]
-fn killed_at_any_step() {
+fn a_kill_at_any_step_loses_nothing() {
     const STEP: &str = "ORPHAND_TEST_KILLED_AT";
-    const WAY: &str = "ORPHAND_TEST_WAY";
+    const ROUTE: &str = "ORPHAND_TEST_ROUTE";
     const HOME: &str = "ORPHAND_TEST_HOME";
     #[cfg(target_os = "linux")]
     let full = crate::intercept::is_possible();
@@ -90,7 +89,8 @@ fn killed_at_any_step() {
     let full = true;
     in_own_process(ALL_USERS, || {
         let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
-        if let (Some(step), Some(way), Ok(home)) = (number(STEP), number(WAY), std::env::var(HOME))
+        if let (Some(step), Some(route), Ok(home)) =
+            (number(STEP), number(ROUTE), std::env::var(HOME))
         {
             let stunt = AtStep::new(Step::ALL[step], || {
                 let _ = rustix::process::kill_process(
@@ -98,17 +98,17 @@ fn killed_at_any_step() {
                     rustix::process::Signal::KILL,
                 );
             });
-            let outcome = Way::ALL[way].go(Fixture::at(home.into()), stunt.hook);
-            panic!("it lives: {outcome:?}");
+            let outcome = Route::ALL[route].run(Fixture::at(home.into()), stunt.hook);
+            panic!("not killed: {outcome:?}");
         }
         for (index, step) in Step::ALL.into_iter().enumerate() {
-            for (number, way) in Way::ALL.iter().enumerate() {
-                let what = format!("killed at {step:?}, {way:?}");
+            for (number, route) in Route::ALL.iter().enumerate() {
+                let what = format!("killed at {step:?}, {route:?}");
                 if number > 1 && !full {
                     continue;
                 }
-                let fixture = match way {
-                    Way::Moved => Fixture::new().with_sole_copy(),
+                let fixture = match route {
+                    Route::Moved => Fixture::new().with_sole_copy(),
                     _ => Fixture::new(),
                 };
                 let mut victim = test_command(&this_test());
@@ -116,13 +116,13 @@ fn killed_at_any_step() {
                     .env(STEP, index.to_string())
                     .env(HOME, fixture.home());
                 let ended = victim
-                    .env(WAY, number.to_string())
+                    .env(ROUTE, number.to_string())
                     .collect_output()
                     .unwrap();
                 use std::os::unix::process::ExitStatusExt;
-                if !way.has(step) {
+                if !route.has_step(step) {
                     let out = String::from_utf8_lossy(&ended.stderr);
-                    assert!(out.contains("it lives: Reaped"), "{what}: {ended:?}");
+                    assert!(out.contains("not killed: Reaped"), "{what}: {ended:?}");
                     continue;
                 }
                 assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
@@ -133,14 +133,14 @@ fn killed_at_any_step() {
                     fixture.files()
                 );
 
-                // One door as often as the other.
+                // A sweep and a start recover equally often.
                 let events = match (index + number) % 2 {
                     0 => fixture.sweep(),
                     _ => watched(&fixture),
                 };
                 let left = fixture.copies(TEMP_CONTENT);
-                match way {
-                    Way::Moved => {
+                match route {
+                    Route::Moved => {
                         assert_eq!(left.len(), 1, "{what}: {events:?}");
                         assert!(
                             left[0].starts_with(fixture.quarantine()),
@@ -159,13 +159,13 @@ fn killed_at_any_step() {
     });
 }
 
-/// What a watcher says until it has disposed of the temp.
+/// Runs a watcher until it has disposed of the temp, and returns its events.
 fn watched(fixture: &Fixture) -> Vec<Event> {
     let watcher = Watcher::builder().root(&fixture.root.path, Fixture::policy());
     let watcher = watcher.allow_broad_roots(true).start().unwrap();
     let mut events = Vec::new();
     let end = Instant::now() + TIMEOUT;
-    // What was moved before the crash is there already, and nothing more is said of it.
+    // A temp that was moved before the crash is in the quarantine already, and causes no further event.
     let is_over = |events: &[Event]| {
         let gone = |event: &Event| matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
         let ready = |event: &Event| matches!(event, Event::Ready { .. });
@@ -180,16 +180,16 @@ fn watched(fixture: &Fixture) -> Vec<Event> {
             watcher
                 .events()
                 .recv_deadline(end)
-                .expect("it is disposed of"),
+                .expect("an event for the temp"),
         );
     }
     drop(watcher);
     events
 }
 
-/// The claim that a crash left, and a new file by its old name: both stay.
+/// A crash left a claim, and a new file has its old name: both are kept.
 #[test]
-fn a_claim_of_a_crash_whose_name_is_taken() {
+fn a_crash_claim_whose_name_is_taken_is_moved() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::rename(
@@ -213,9 +213,9 @@ fn a_claim_of_a_crash_whose_name_is_taken() {
     });
 }
 
-/// A claim that somebody holds may be another's at work: it is left alone, whatever is asked.
+/// A held claim may be in use by another orphand. It is kept in any case.
 #[test]
-fn a_claim_that_is_held_is_left_alone() {
+fn a_held_claim_is_kept() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let claim = fixture
@@ -231,18 +231,18 @@ fn a_claim_that_is_held_is_left_alone() {
     });
 }
 
-/// Anybody may make something by such a name: what is no file of ours is not even opened.
+/// Any user can create something with such a name. It is not even opened unless it is a file of ours.
 #[test]
-fn what_only_has_the_name_of_a_claim_is_left_alone() {
+fn other_things_named_like_a_claim_are_ignored() {
     const HOME: &str = "ORPHAND_TEST_HOME";
     let claim = format!(".orphand-0123456789abcdef-{TEMP}");
-    let left_alone = |fixture: &Fixture, what: &str| {
+    let check_ignored = |fixture: &Fixture, what: &str| {
         let recovered = fixture.recover(&claim);
         assert!(matches!(recovered, Ok(None)), "{what}: {recovered:?}");
     };
     in_own_process(&[RunAs::CurrentUser], || {
         if let Some(home) = std::env::var_os(HOME) {
-            return left_alone(&Fixture::at(home.into()), "somebody else's");
+            return check_ignored(&Fixture::at(home.into()), "another user's");
         }
         type Make = fn(&Path);
         let makes: [(&str, Make); 2] = [
@@ -252,7 +252,7 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
         for (what, make) in makes {
             let fixture = Fixture::new();
             make(&fixture.dir.join(&claim));
-            left_alone(&fixture, what);
+            check_ignored(&fixture, what);
             fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, what);
         }
         if rustix::process::geteuid().is_root() {
@@ -264,23 +264,23 @@ fn what_only_has_the_name_of_a_claim_is_left_alone() {
             let mut other = test_command(&this_test());
             other.env(HOME, fixture.home());
             run_test(other, RunAs::Nobody);
-            fixture.assert_only_at(TEMP_CONTENT, &at, "somebody else's");
+            fixture.assert_only_at(TEMP_CONTENT, &at, "another user's");
         }
     });
 }
 
-/// A name of that form can be given by anybody: only what this rule takes is put in order. A long name may have
-/// been cut: what the rule would have said of it is not known, and under that name it would never be found.
+/// Any user can create such a name, so only claims of temps that this rule takes are recovered. A long name may have
+/// been cut: the rule's answer for the original name is unknown, and no rule would find the file under this name.
 #[test]
-fn a_claim_that_this_rule_would_not_have_made() {
+fn a_claim_outside_the_rule_is_ignored() {
     in_own_process(ALL_USERS, || {
-        // As long as a name may be: a longer one may have been cut to this.
+        // The maximum length of a name: a longer name may have been cut to this length.
         let long = |suffix: &str| format!("{:x<1$}{suffix}", "report", 229 - suffix.len());
         let rows = [
-            ("its name is whole", "report.tmp".to_owned(), true),
-            ("whole, and no temp's", "report.doc".into(), false),
+            ("its name is complete", "report.tmp".to_owned(), true),
+            ("complete, and no temp", "report.doc".into(), false),
             ("its name may have been cut", long(".tmp"), true),
-            ("cut, and who knows whose", long(".doc"), true),
+            ("cut, original unknown", long(".doc"), true),
         ];
         for (what, name, takes) in rows {
             let fixture = Fixture::new();
@@ -306,9 +306,9 @@ fn a_claim_that_this_rule_would_not_have_made() {
     });
 }
 
-/// What a person brought back stays, even under such a name.
+/// A file that a user restored is kept, even under such a name.
 #[test]
-fn a_restored_file_by_the_name_of_a_claim() {
+fn a_restored_file_named_like_a_claim_is_kept() {
     in_own_process(ALL_USERS, || {
         let claim = format!(".orphand-0123456789abcdef-{TEMP}");
         for marked in [true, false] {
@@ -335,16 +335,16 @@ fn a_restored_file_by_the_name_of_a_claim() {
     });
 }
 
-/// What a quarantine must be. Where there can be none, a sole copy stays.
+/// The conditions for a quarantine. If no quarantine is possible, a sole copy is kept.
 #[test]
-fn a_quarantine_that_is_not_ours() {
+fn a_foreign_quarantine_is_not_used() {
     in_own_process(ALL_USERS, || {
         type Make = fn(&Fixture);
         let makes: [(&str, Make); 6] = [
             ("open to its group", |fixture| {
                 make_quarantine(fixture, 0o750)
             }),
-            ("open to everybody", |fixture| {
+            ("open to all users", |fixture| {
                 make_quarantine(fixture, 0o701)
             }),
             ("a symlink", |fixture| {
@@ -359,12 +359,12 @@ fn a_quarantine_that_is_not_ours() {
             ("a symlink to nowhere", |fixture| {
                 symlink("nowhere", fixture.quarantine()).unwrap()
             }),
-            ("somebody else's", |fixture| {
+            ("another user's", |fixture| {
                 make_quarantine(fixture, 0o700);
                 if rustix::process::geteuid().is_root() {
                     std::os::unix::fs::chown(fixture.quarantine(), Some(NOBODY), None).unwrap();
                 } else {
-                    // An ordinary user cannot give a folder away.
+                    // An ordinary user cannot change the owner of a folder.
                     fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(0o707))
                         .unwrap();
                 }
@@ -373,7 +373,7 @@ fn a_quarantine_that_is_not_ours() {
         for (name, make) in makes {
             let fixture = Fixture::new().with_sole_copy();
             make(&fixture);
-            // Also when the look said that there can be one.
+            // Also if the look found that a quarantine is possible.
             for before in [false, true] {
                 let outcome = match before {
                     false => fixture.reap(AtStep::new(Step::Look, || {}).hook),

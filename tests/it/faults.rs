@@ -1,7 +1,8 @@
-//! Every call that the protocol makes, answered with every error that the kernel may give.
+//! Answers every system call of the protocol with every error that the kernel may return.
 //!
-//! The calls are real and so is what meets their errors: see [`crate::intercept`]. What a fault
-//! stops stays, is said, and goes when the fault is gone; what it need not stop goes all the same.
+//! The calls are real, and so is the code that handles their errors: see [`crate::intercept`]. If a fault stops the
+//! protocol, the temp is kept, the fault is reported, and the temp is removed once the fault is over. A fault that need
+//! not stop the protocol does not.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -34,41 +35,41 @@ const ERRORS: [Errno; 10] = [
     Errno::OPNOTSUPP,
 ];
 
-/// What is to become of the temp.
+/// The intended result for the temp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Disposal {
     Removed,
     Moved,
-    /// Removed though it is open, by the user's wish.
-    Taken,
+    /// Removed while it is open, because the policy allows that.
+    RemovedOpen,
 }
 
-/// How the fault goes on.
+/// The course of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
+enum FaultPattern {
     /// The call fails once.
     Once,
-    /// From then on every call of its sort fails.
+    /// From then on, every call of this kind fails.
     Lasting,
-    /// The same after the claim, and nothing can be put back.
-    Stranding,
+    /// After the claim, every rename fails too, so nothing can be put back.
+    NoPutBack,
 }
 
-/// The sorts of call that each step makes, in the order in which they are first made. What happens
-/// between two steps belongs to the first of them.
-fn calls(step: Step, fate: Fate) -> &'static [Call] {
-    // Each part of the way to the root is opened and looked at: it may be a symlink.
-    const WAY: &[Call] = &[
+/// Returns the kinds of calls that each step makes, in the order of their first use. Calls between two steps belong to
+/// the first of them.
+fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
+    // Each component of the root's path is opened and observed, because it may be a symlink.
+    const RESOLVE_CALLS: &[Call] = &[
         Call::OpenDir,
         Call::OpenFile,
         Call::StatFd,
         Call::FileSystem,
         Call::OpenBelow,
     ];
-    match (step, fate) {
-        (Step::Resolve, Fate::Removed | Fate::Taken) => WAY,
-        // The place in the quarantine is made before anything is held.
-        (Step::Resolve, Fate::Moved) => &[
+    match (step, disposal) {
+        (Step::Resolve, Disposal::Removed | Disposal::RemovedOpen) => RESOLVE_CALLS,
+        // The slot in the quarantine is created before the lease.
+        (Step::Resolve, Disposal::Moved) => &[
             Call::OpenDir,
             Call::OpenFile,
             Call::StatFd,
@@ -82,7 +83,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         ],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
-        (Step::Prove, Fate::Taken) => &[
+        (Step::Prove, Disposal::RemovedOpen) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::Lock,
@@ -90,8 +91,8 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::QueryLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
-        (Step::Judge, Fate::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
-        // The target is opened, and asked how much data it holds.
+        (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
+        // The target is opened to measure its data.
         (Step::Judge, _) => &[
             Call::StatFd,
             Call::StatName,
@@ -101,13 +102,13 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
         ],
         (Step::Claim, _) => &[Call::Rename],
         (Step::Compare, _) => &[Call::StatName],
-        (Step::ProveAgain, Fate::Taken) => &[],
+        (Step::ProveAgain, Disposal::RemovedOpen) => &[],
         (Step::ProveAgain, _) => &[Call::GetLease, Call::SetLease],
-        (Step::LetGo, Fate::Taken) => &[Call::UnlockRange, Call::Unlock],
-        (Step::LetGo, _) => &[Call::EndLease],
-        (Step::Breathe, _) => WAY,
+        (Step::Release, Disposal::RemovedOpen) => &[Call::UnlockRange, Call::Unlock],
+        (Step::Release, _) => &[Call::EndLease],
+        (Step::Wait, _) => RESOLVE_CALLS,
         // A target that changed in the last seconds is measured again.
-        (Step::ProveLast, Fate::Taken) => &[
+        (Step::ProveLast, Disposal::RemovedOpen) => &[
             Call::Lock,
             Call::LockRange,
             Call::QueryLock,
@@ -117,7 +118,7 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::Seek,
             Call::List,
         ],
-        (Step::ProveLast, Fate::Removed) => &[
+        (Step::ProveLast, Disposal::Removed) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::StatName,
@@ -126,19 +127,19 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
             Call::Seek,
             Call::List,
         ],
-        (Step::ProveLast, Fate::Moved) => &[
+        (Step::ProveLast, Disposal::Moved) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::StatName,
             Call::Seek,
             Call::List,
         ],
-        (Step::Unlink, Fate::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
-        (Step::Unlink, Fate::Taken) => {
+        (Step::Unlink, Disposal::Removed) => &[Call::Unlink, Call::StatFd, Call::EndLease],
+        (Step::Unlink, Disposal::RemovedOpen) => {
             &[Call::Unlink, Call::StatFd, Call::UnlockRange, Call::Unlock]
         }
-        // After that its folder is cleared away, if it is empty.
-        (Step::Unlink, Fate::Moved) => &[
+        // Then its folder is removed if it is empty.
+        (Step::Unlink, Disposal::Moved) => &[
             Call::EndLease,
             Call::Unlock,
             Call::OpenDir,
@@ -148,54 +149,54 @@ fn calls(step: Step, fate: Fate) -> &'static [Call] {
     }
 }
 
-/// Whether this fault need not stop it.
-fn is_harmless(step: Step, call: Call, errno: Errno, fate: Fate) -> bool {
+/// Reports whether this fault need not stop the protocol.
+fn is_harmless(step: Step, call: Call, errno: Errno, disposal: Disposal) -> bool {
     match (step, call) {
-        // It ends when the file is closed, and till then an opener waits.
-        (Step::LetGo | Step::Unlink, Call::EndLease | Call::UnlockRange | Call::Unlock) => true,
-        // Whether it is held or that cannot be told is the same to this wish.
-        (Step::Prove, Call::SetOwner | Call::SetLease) => fate == Fate::Taken,
-        // It is gone already, and this only counts what was freed; or an empty folder stays.
+        // It ends when the file is closed. Until then, an opener waits.
+        (Step::Release | Step::Unlink, Call::EndLease | Call::UnlockRange | Call::Unlock) => true,
+        // This policy treats "in use" and "unknown" alike.
+        (Step::Prove, Call::SetOwner | Call::SetLease) => disposal == Disposal::RemovedOpen,
+        // The file is removed already, and this call only counts the freed space; or an empty folder is left.
         (Step::Unlink, Call::StatFd | Call::RemoveDir) => true,
-        // Where folders cannot be locked they are used without.
+        // Folders that cannot be locked are used without a lock.
         (Step::Resolve, Call::Lock) => matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
-        (Step::Unlink, Call::OpenDir | Call::Lock) => fate == Fate::Moved,
-        // No such call in this kernel, or in this sandbox: there is another way.
-        (Step::Resolve | Step::Breathe, Call::OpenBelow) => errno == Errno::NOSYS,
-        // No such attributes on this file system.
+        (Step::Unlink, Call::OpenDir | Call::Lock) => disposal == Disposal::Moved,
+        // The kernel or the sandbox lacks this call; orphand has an alternative.
+        (Step::Resolve | Step::Wait, Call::OpenBelow) => errno == Errno::NOSYS,
+        // The file system has no such attributes.
         (Step::Judge | Step::Resolve, Call::GetXattr) => {
             matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP)
         }
-        // On a full disk it goes without a claim; what is to be moved needs one.
-        (Step::Claim, Call::Rename) => errno == Errno::NOSPC && fate == Fate::Removed,
+        // On a full disk the temp is removed without a claim. A temp to be moved needs one.
+        (Step::Claim, Call::Rename) => errno == Errno::NOSPC && disposal == Disposal::Removed,
         _ => false,
     }
 }
 
-/// Calls and steps as they come.
-type Log = Arc<Mutex<Vec<(Step, Call)>>>;
+/// The calls, each with its step, in their order.
+type CallLog = Arc<Mutex<Vec<(Step, Call)>>>;
 
-struct LeaseProbe {
+struct FaultRun {
     fixture: Arc<Fixture>,
     outcome: Outcome,
     log: Vec<(Step, Call)>,
 }
 
-/// Takes a temp through the protocol; `fault` is asked for an answer to its n-th call.
+/// Takes a temp through the protocol. `fault` returns the error for its n-th call, if any.
 fn attempt(
-    fate: Fate,
+    disposal: Disposal,
     fault: impl Fn(usize, Call) -> Option<Errno> + Send + 'static,
-) -> Option<LeaseProbe> {
-    let fixture = Arc::new(match fate {
-        Fate::Removed => Fixture::new(),
-        Fate::Moved => Fixture::new().with_sole_copy(),
-        Fate::Taken => Fixture::new().with_policy(Policy {
+) -> Option<FaultRun> {
+    let fixture = Arc::new(match disposal {
+        Disposal::Removed => Fixture::new(),
+        Disposal::Moved => Fixture::new().with_sole_copy(),
+        Disposal::RemovedOpen => Fixture::new().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
         }),
     });
-    let holder = (fate == Fate::Taken).then(|| File::open(&fixture.temp).unwrap());
-    let log = Log::default();
+    let holder = (disposal == Disposal::RemovedOpen).then(|| File::open(&fixture.temp).unwrap());
+    let log = CallLog::default();
     let at = Arc::new(AtomicUsize::new(usize::MAX));
     let now = Arc::clone(&at);
     let hook = Hook::new(move |step, _| {
@@ -213,7 +214,7 @@ fn attempt(
         fault(noted.len() - 1, asked.call).map_or(CallResponse::Allow, CallResponse::Fail)
     };
     let outcome = match intercept::thread(move || actor.reap(hook), answer) {
-        Ok(outcome) => outcome.expect("a fault is no reason to panic"),
+        Ok(outcome) => outcome.expect("no panic after a fault"),
         Err(error) => {
             report_skipped(&format!("seccomp: {error}"));
             return None;
@@ -221,33 +222,33 @@ fn attempt(
     };
     drop(holder);
     let log = std::mem::take(&mut *log.lock().unwrap());
-    Some(LeaseProbe {
+    Some(FaultRun {
         fixture,
         outcome,
         log,
     })
 }
 
-/// One call of the protocol, and how it fails.
+/// One call of the protocol, and its fault.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    fate: Fate,
-    /// Which call it is, of all.
+    disposal: Disposal,
+    /// The number of the call in the whole run.
     index: usize,
     step: Step,
     call: Call,
     errno: Errno,
-    course: Course,
+    pattern: FaultPattern,
 }
 
-/// Each call of each step, each error, once and for good: what is stopped is kept and said, nothing
-/// is lost, and the next run without the fault puts all in order and takes it.
+/// Each call of each step fails with each error, once and permanently. A temp that is stopped is kept and reported,
+/// nothing is lost, and the next run without the fault recovers everything and removes the temp.
 #[test]
-fn each_call_of_each_step() {
+fn each_failing_call_of_the_protocol_keeps_the_temp() {
     in_own_process(&[RunAs::CurrentUser], || {
         let mut faults = Vec::new();
-        for fate in [Fate::Removed, Fate::Moved, Fate::Taken] {
-            let Some(healthy) = attempt(fate, |_, _| None) else {
+        for disposal in [Disposal::Removed, Disposal::Moved, Disposal::RemovedOpen] {
+            let Some(healthy) = attempt(disposal, |_, _| None) else {
                 return;
             };
             for step in Step::ALL {
@@ -257,30 +258,30 @@ fn each_call_of_each_step() {
                         made.push(*call);
                     }
                 }
-                assert_eq!(made, calls(step, fate), "{step:?} {fate:?}");
+                assert_eq!(made, calls(step, disposal), "{step:?} {disposal:?}");
             }
             let claimed = healthy.log.iter().position(|(at, _)| *at == Step::Claim);
             for (index, (step, call)) in healthy.log.iter().copied().enumerate() {
-                // What is not called again cannot fail again.
+                // A call that is not repeated cannot fail again.
                 let again = healthy.log[index + 1..]
                     .iter()
                     .any(|(_, next)| *next == call);
-                let courses = [
-                    (Course::Once, true),
-                    (Course::Lasting, again || call == Call::Rename),
-                    (Course::Stranding, Some(index) > claimed),
+                let patterns = [
+                    (FaultPattern::Once, true),
+                    (FaultPattern::Lasting, again || call == Call::Rename),
+                    (FaultPattern::NoPutBack, Some(index) > claimed),
                 ];
-                // The library that reads directories asks again after a signal, for as long as there are signals.
+                // The library that reads directories repeats the call after a signal, as often as a signal comes.
                 let is_retried = |errno| call == Call::List && errno == Errno::INTR;
                 let errors = ERRORS.into_iter().filter(|errno| !is_retried(*errno));
-                for (course, _) in courses.into_iter().filter(|(_, differs)| *differs) {
+                for (pattern, _) in patterns.into_iter().filter(|(_, differs)| *differs) {
                     faults.extend(errors.clone().map(|errno| Fault {
-                        fate,
+                        disposal,
                         index,
                         step,
                         call,
                         errno,
-                        course,
+                        pattern,
                     }));
                 }
             }
@@ -293,7 +294,7 @@ fn each_call_of_each_step() {
             for _ in 0..8 {
                 scope.spawn(|| {
                     while let Some(fault) = faults.get(next.fetch_add(1, Ordering::SeqCst)) {
-                        fault.strike();
+                        fault.run();
                     }
                 });
             }
@@ -302,44 +303,44 @@ fn each_call_of_each_step() {
 }
 
 impl Fault {
-    fn strike(self) {
+    fn run(self) {
         let Fault {
-            fate,
+            disposal,
             index,
             step,
             call,
             errno,
-            course,
+            pattern,
         } = self;
         let what = format!("{self:?}");
-        let trial = attempt(fate, move |now, asked| match course {
+        let run = attempt(disposal, move |now, asked| match pattern {
             _ if now == index => Some(errno),
-            Course::Lasting if now > index && asked == call => Some(errno),
-            Course::Stranding if now > index && asked == Call::Rename => Some(errno),
+            FaultPattern::Lasting if now > index && asked == call => Some(errno),
+            FaultPattern::NoPutBack if now > index && asked == Call::Rename => Some(errno),
             _ => None,
         });
-        let LeaseProbe {
+        let FaultRun {
             fixture,
             outcome,
             log,
-        } = trial.expect("seccomp has worked before");
+        } = run.expect("seccomp worked before");
         assert_eq!(
             log.get(index),
             Some(&(step, call)),
-            "{what}: it was not met"
+            "{what}: the call was not made"
         );
         let what = format!("{what}: {outcome:?}");
         let copies = fixture.copies(TEMP_CONTENT);
-        if fate != Fate::Moved {
+        if disposal != Disposal::Moved {
             fixture.assert_only_at(TARGET_CONTENT, &fixture.target, &what);
         }
-        let harmless = is_harmless(step, call, errno, fate);
-        match (&outcome, harmless, fate) {
-            (Outcome::Reaped { freed }, true, Fate::Removed | Fate::Taken) => {
+        let harmless = is_harmless(step, call, errno, disposal);
+        match (&outcome, harmless, disposal) {
+            (Outcome::Reaped { freed }, true, Disposal::Removed | Disposal::RemovedOpen) => {
                 assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
-            (Outcome::Quarantined { id }, true, Fate::Moved) => {
+            (Outcome::Quarantined { id }, true, Disposal::Moved) => {
                 let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
                 assert_eq!(copies, [moved], "{what}");
             }
@@ -348,19 +349,21 @@ impl Fault {
                 assert_eq!(copies.len(), 1, "{what}: {copies:?}");
             }
             (Outcome::Kept(reason), false, _) => {
-                // Said as what it means, where it means something.
-                let means = match reason {
+                // The reason is correct for this error.
+                let is_right = match reason {
                     Reason::CannotTell => {
                         matches!(call, Call::SetOwner | Call::SetLease | Call::GetLease)
                             || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
                             || (call, errno) == (Call::Rename, Errno::NOSYS)
                     }
-                    // That the system fails, or lends nothing more, is no answer.
+                    // A failure of the system, or a lack of resources, is not an answer.
                     Reason::NoQuarantine => {
-                        let lent = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::INTR];
-                        step == Step::Resolve && fate == Fate::Moved && !lent.contains(&errno)
+                        let failures = [Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::INTR];
+                        step == Step::Resolve
+                            && disposal == Disposal::Moved
+                            && !failures.contains(&errno)
                     }
-                    // A target that may not be read does not count any more.
+                    // An unreadable target does not count any more.
                     Reason::Changed => {
                         let is_target = matches!(step, Step::Judge | Step::ProveLast);
                         let is_unreadable = is_target && call == Call::OpenFile;
@@ -368,28 +371,30 @@ impl Fault {
                     }
                     _ => false,
                 };
-                assert!(means, "{what}");
+                assert!(is_right, "{what}");
                 assert_eq!(copies, std::slice::from_ref(&fixture.temp), "{what}");
             }
             _ => panic!("{what}: {copies:?}, {log:?}"),
         }
-        // The next start, without the fault. Where nothing is left over it has nothing to do.
+        // The next start, without the fault. If nothing is left over, it has nothing to do.
         if copies != [fixture.temp.clone()] || fixture.quarantine().exists() {
-            put_in_order(&fixture);
+            recover_only(&fixture);
         }
         fixture.assert_no_leftovers(&what);
         let copies = fixture.copies(TEMP_CONTENT);
         match copies.as_slice() {
-            [] => assert!(harmless && fate != Fate::Moved, "{what}"),
+            [] => assert!(harmless && disposal != Disposal::Moved, "{what}"),
             [one] if one.starts_with(fixture.quarantine()) => {}
             [one] => {
                 assert_eq!(*one, fixture.temp, "{what}");
                 let outcome = fixture.reap(Hook::new(|_, _| {}));
-                let went = match fate {
-                    Fate::Removed | Fate::Taken => matches!(outcome, Outcome::Reaped { .. }),
-                    Fate::Moved => matches!(outcome, Outcome::Quarantined { .. }),
+                let is_gone = match disposal {
+                    Disposal::Removed | Disposal::RemovedOpen => {
+                        matches!(outcome, Outcome::Reaped { .. })
+                    }
+                    Disposal::Moved => matches!(outcome, Outcome::Quarantined { .. }),
                 };
-                assert!(went, "{what}, then {outcome:?}");
+                assert!(is_gone, "{what}, then {outcome:?}");
             }
             _ => panic!("{what}: {copies:?}"),
         }
@@ -397,32 +402,32 @@ impl Fault {
     }
 }
 
-/// Errors that say what has happened meanwhile.
+/// Errors that show an action of another process.
 #[test]
-fn errors_with_a_meaning() {
+fn errors_are_translated_into_reasons() {
     in_own_process(&[RunAs::CurrentUser], || {
-        use Fate::*;
-        // Which calls of their sort fail, and how; and what becomes of it.
+        use Disposal::*;
+        // The number of the call among its kind, its error, and the expected result.
         type Faults = &'static [(Call, usize, Errno)];
         #[rustfmt::skip]
-        let rows: [(&str, Fate, Faults, &str); 8] = [
+        let rows: [(&str, Disposal, Faults, &str); 8] = [
             ("no rename that overwrites nothing", Removed, &[(Call::Rename, 0, Errno::OPNOTSUPP)], "Kept(CannotTell)"),
             ("busy", Removed, &[(Call::Unlink, 0, Errno::BUSY)], "Kept(InUse)"),
-            ("gone", Removed, &[(Call::Unlink, 0, Errno::NOENT)], "Settled"),
-            ("gone when it was to be put back", Removed,
+            ("removed", Removed, &[(Call::Unlink, 0, Errno::NOENT)], "Settled"),
+            ("removed before it could be put back", Removed,
                 &[(Call::Unlink, 0, Errno::IO), (Call::Rename, 1, Errno::NOENT)], "Settled"),
             ("busy on a full disk", Removed,
                 &[(Call::Rename, 0, Errno::NOSPC), (Call::Unlink, 0, Errno::BUSY)], "Kept(InUse)"),
-            ("gone on a full disk", Removed,
+            ("removed on a full disk", Removed,
                 &[(Call::Rename, 0, Errno::NOSPC), (Call::Unlink, 0, Errno::NOENT)], "Settled"),
             ("a fault on a full disk", Removed,
                 &[(Call::Rename, 0, Errno::NOSPC), (Call::Unlink, 0, Errno::IO)], "Failed { step: Unlink"),
-            // The first one makes the quarantine.
+            // The first call creates the quarantine.
             ("the id is taken", Moved, &[(Call::MakeDir, 1, Errno::EXIST)], "Quarantined"),
         ];
-        for (what, fate, faults, want) in rows {
+        for (what, disposal, faults, want) in rows {
             let made = Mutex::new(Vec::new());
-            let trial = attempt(fate, move |_, asked| {
+            let run = attempt(disposal, move |_, asked| {
                 let mut made = made.lock().unwrap();
                 let before = made.iter().filter(|call| **call == asked).count();
                 made.push(asked);
@@ -431,30 +436,30 @@ fn errors_with_a_meaning() {
                     .find(|(call, n, _)| (*call, *n) == (asked, before));
                 fault.map(|(_, _, errno)| *errno)
             });
-            let Some(LeaseProbe { outcome, .. }) = trial else {
+            let Some(FaultRun { outcome, .. }) = run else {
                 return;
             };
             let outcome = format!("{outcome:?}");
             assert!(outcome.starts_with(want), "{what}: {outcome}");
         }
 
-        // Somebody else's lease is in the way; or it is gone.
+        // The lease of another process is in force, or the file is missing.
         let opened = (Step::Open, Call::OpenFile);
         for (errno, want) in [(Errno::AGAIN, "Kept(InUse)"), (Errno::NOENT, "Settled")] {
             let Some(healthy) = attempt(Removed, |_, _| None) else {
                 return;
             };
             let at = healthy.log.iter().position(|call| *call == opened);
-            let trial = attempt(Removed, move |now, _| (Some(now) == at).then_some(errno));
-            let outcome = format!("{:?}", trial.unwrap().outcome);
+            let run = attempt(Removed, move |now, _| (Some(now) == at).then_some(errno));
+            let outcome = format!("{:?}", run.unwrap().outcome);
             assert_eq!(outcome, want, "{errno:?}");
         }
     });
 }
 
-/// A claim that a crash left stays as it is when it cannot be put in order, and why is told.
+/// A claim that a crash left is kept if its recovery fails, and the reason is reported.
 #[test]
-fn a_claim_that_cannot_be_put_in_order() {
+fn a_claim_that_cannot_be_recovered_is_kept() {
     in_own_process(&[RunAs::CurrentUser], || {
         for (taken, call, errno) in [
             (false, Call::Rename, Errno::ACCESS),
@@ -473,7 +478,7 @@ fn a_claim_that_cannot_be_put_in_order() {
                 _ => CallResponse::Allow,
             };
             let error = match intercept::thread(move || actor.recover(&claim), once) {
-                Ok(recovered) => recovered.unwrap().expect_err("it fails"),
+                Ok(recovered) => recovered.unwrap().expect_err("an error"),
                 Err(error) => return report_skipped(&format!("seccomp: {error}")),
             };
             assert_eq!(Errno::from_io_error(&error), Some(errno), "{call:?}");
@@ -482,9 +487,9 @@ fn a_claim_that_cannot_be_put_in_order() {
     });
 }
 
-/// On a full disk a temp goes by its own name. What is looked at there is looked at last.
+/// On a full disk a temp is removed by its own name. The last look is the look at that name.
 #[test]
-fn on_a_full_disk_somebody_comes() {
+fn changes_on_a_full_disk_keep_the_temp() {
     in_own_process(ALL_USERS, || {
         type Act = fn(&Fixture);
         let replace: Act = |fixture| {
@@ -502,10 +507,10 @@ fn on_a_full_disk_somebody_comes() {
         };
         for (name, act, reason) in [
             ("replaced", replace, Reason::Changed),
-            ("its target goes", lose_target, Reason::Changed),
+            ("its target is removed", lose_target, Reason::Changed),
             ("its target is emptied", empty_target, Reason::Changed),
             ("touched", touch, Reason::Changed),
-            ("a companion comes", companion, Reason::Reserved),
+            ("a companion appears", companion, Reason::Reserved),
         ] {
             let fixture = Arc::new(Fixture::new());
             let old = File::open(&fixture.temp).unwrap().metadata().unwrap().ino();
@@ -527,18 +532,18 @@ fn on_a_full_disk_somebody_comes() {
             };
             let kept = matches!(outcome, Outcome::Kept(why) if why == reason);
             assert!(kept, "{name}: {outcome:?}");
-            let there = fixture
+            let found = fixture
                 .files()
                 .into_iter()
                 .find(|file| file.path == fixture.temp);
-            let there = there.unwrap_or_else(|| panic!("{name}: it is gone"));
-            assert_eq!(there.ino == old, name != "replaced", "{name}");
+            let found = found.unwrap_or_else(|| panic!("{name}: the temp is missing"));
+            assert_eq!(found.ino == old, name != "replaced", "{name}");
         }
     });
 }
 
-/// A sweep for which everything is too young: what it puts in order at its start is all it does.
-fn put_in_order(fixture: &Fixture) {
+/// Runs a sweep for which all temps are too young, so that it does nothing but the recovery at its start.
+fn recover_only(fixture: &Fixture) {
     let policy = Policy {
         grace: Graces::both(Duration::from_secs(3_600)),
         ..Fixture::policy()
@@ -549,12 +554,12 @@ fn put_in_order(fixture: &Fixture) {
 }
 
 /// A call of the whole program, from its start to its end.
-struct Place {
+struct SweepCall {
     name: &'static str,
-    is: fn(&PendingCall) -> bool,
-    /// Whether this error need not stop it.
+    matches: fn(&PendingCall) -> bool,
+    /// Reports whether this error need not stop the sweep.
     is_harmless: fn(Errno) -> bool,
-    /// Without it there is no root to work on.
+    /// Without this call there is no usable root.
     is_root: bool,
 }
 
@@ -562,123 +567,123 @@ const NEVER: fn(Errno) -> bool = |_| false;
 const ALWAYS: fn(Errno) -> bool = |_| true;
 const TEMP_FILE: &str = "root/a.tmp";
 
-const fn place(
+const fn sweep_call(
     name: &'static str,
     is: fn(&PendingCall) -> bool,
     is_harmless: fn(Errno) -> bool,
-) -> Place {
-    Place {
+) -> SweepCall {
+    SweepCall {
         name,
-        is,
+        matches: is,
         is_harmless,
         is_root: false,
     }
 }
 
-const PLACES: &[Place] = &[
-    Place {
+const SWEEP_CALLS: &[SweepCall] = &[
+    SweepCall {
         is_root: true,
-        ..place(
+        ..sweep_call(
             "open the root",
             |asked| asked.call == Call::OpenDir && asked.path().ends_with("root"),
             NEVER,
         )
     },
-    place(
+    sweep_call(
         "read the root",
         |asked| asked.call == Call::List && asked.path().ends_with("root"),
         NEVER,
     ),
-    Place {
+    SweepCall {
         is_root: true,
-        ..place(
+        ..sweep_call(
             "identify the root",
             |asked| asked.call == Call::StatFd && asked.path().ends_with("root"),
             NEVER,
         )
     },
-    Place {
+    SweepCall {
         is_root: true,
-        ..place(
+        ..sweep_call(
             "ask for its file system",
             |asked| asked.call == Call::FileSystem,
             NEVER,
         )
     },
-    place(
+    sweep_call(
         "look at the temp",
         |asked| asked.call == Call::StatName && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    place(
+    sweep_call(
         "open the temp",
         |asked| asked.call == Call::OpenFile && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    place(
+    sweep_call(
         "look at the open temp",
         |asked| asked.call == Call::StatFd && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    place("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
-    place(
+    sweep_call("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
+    sweep_call(
         "take the lease",
         |asked| asked.call == Call::SetLease,
         NEVER,
     ),
-    place(
+    sweep_call(
         "ask for the lease",
         |asked| asked.call == Call::GetLease,
         NEVER,
     ),
-    place(
+    sweep_call(
         "end the lease",
         |asked| asked.call == Call::EndLease,
         ALWAYS,
     ),
-    place(
+    sweep_call(
         "read the mark",
         |asked| asked.call == Call::GetXattr,
         |errno| matches!(errno, Errno::NOSYS | Errno::OPNOTSUPP),
     ),
-    place(
+    sweep_call(
         "look at the target",
         |asked| asked.call == Call::StatName && asked.path().ends_with("root/a"),
         NEVER,
     ),
-    place(
+    sweep_call(
         "claim",
         |asked| asked.call == Call::Rename && asked.path().ends_with(TEMP_FILE),
         |errno| errno == Errno::NOSPC,
     ),
-    place(
+    sweep_call(
         "look at the claim",
         |asked| asked.call == Call::StatName && is_claim(&asked.path()),
         NEVER,
     ),
-    place(
+    sweep_call(
         "remove the claim",
         |asked| asked.call == Call::Unlink && is_claim(&asked.path()),
         NEVER,
     ),
-    // What orphand wants for itself stops nothing.
-    place(
+    // Faults of orphand's own files stop nothing.
+    sweep_call(
         "make its folders",
         |asked| asked.call == Call::MakeDir && is_its_own(asked),
         ALWAYS,
     ),
-    place(
+    sweep_call(
         "open its files",
         |asked| asked.call == Call::Create && is_its_own(asked),
         ALWAYS,
     ),
-    place("lock its files", |asked| asked.call == Call::Lock, ALWAYS),
-    place(
+    sweep_call("lock its files", |asked| asked.call == Call::Lock, ALWAYS),
+    sweep_call(
         "write its files",
         |asked| asked.call == Call::Write && is_its_own(asked),
         ALWAYS,
     ),
-    place(
+    sweep_call(
         "shorten its files",
         |asked| asked.call == Call::Truncate && is_its_own(asked),
         ALWAYS,
@@ -700,31 +705,31 @@ fn is_its_own(asked: &PendingCall) -> bool {
 
 const SHORT: [&str; 7] = ["sweep", "--yes", "--json", "--grace", "100ms", "root", "-v"];
 
-/// The whole program, and its exit code: 3 where a fault stopped it, 0 where it need not.
+/// The whole program and its exit code: 3 if a fault stopped it, 0 if the fault need not.
 #[test]
-fn each_call_of_a_sweep() {
+fn each_failing_call_of_a_sweep_is_reported() {
     if !intercept::is_possible() {
         return report_skipped("seccomp");
     }
     let next = AtomicUsize::new(0);
-    let all: Vec<(&Place, Errno)> = PLACES
+    let all: Vec<(&SweepCall, Errno)> = SWEEP_CALLS
         .iter()
-        .flat_map(|place| ERRORS.map(|errno| (place, errno)))
+        .flat_map(|call| ERRORS.map(|errno| (call, errno)))
         .collect();
     // They mostly wait for the second look.
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                while let Some((place, errno)) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    a_sweep_with(place, *errno);
+                while let Some((call, errno)) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    a_sweep_with(call, *errno);
                 }
             });
         }
     });
 }
 
-fn a_sweep_with(place: &'static Place, errno: Errno) {
-    let what = format!("{}: {errno:?}", place.name);
+fn a_sweep_with(call: &'static SweepCall, errno: Errno) {
+    let what = format!("{}: {errno:?}", call.name);
     let sandbox = Sandbox::new()
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
@@ -733,63 +738,72 @@ fn a_sweep_with(place: &'static Place, errno: Errno) {
     let count = Arc::clone(&met);
     let mut command = sandbox.command(SHORT);
     intercept::process(&mut command, move |asked| {
-        if !(place.is)(asked) {
+        if !(call.matches)(asked) {
             return CallResponse::Allow;
         }
-        // Who is interrupted may try again, and is not interrupted for ever.
+        // An interrupted call may be repeated, and is not interrupted again.
         match (count.fetch_add(1, Ordering::SeqCst), errno) {
             (1.., Errno::INTR) => CallResponse::Allow,
             _ => CallResponse::Fail(errno),
         }
     });
     let ran = sandbox.finish(command);
-    assert!(met.load(Ordering::SeqCst) > 0, "{what}: it was not met");
-    let said = format!("{what}: {ran:?}");
+    assert!(
+        met.load(Ordering::SeqCst) > 0,
+        "{what}: the call was not made"
+    );
+    let context = format!("{what}: {ran:?}");
     assert_eq!(
         sandbox.content("a"),
         "whole, to the last byte of it",
-        "{said}"
+        "{context}"
     );
-    let harmless = (place.is_harmless)(errno) || errno == Errno::INTR;
-    // Nobody could tell at the first look who holds it. Its grace begins at the second.
+    let harmless = (call.is_harmless)(errno) || errno == Errno::INTR;
+    // The first look could not find out who holds the temp, so its grace starts at the second look.
     let unanswered =
-        errno == Errno::INTR && ["own the lease", "take the lease"].contains(&place.name);
+        errno == Errno::INTR && ["own the lease", "take the lease"].contains(&call.name);
     match ran.code() {
         Some(0) if unanswered => {
             let events = ran.events();
-            assert_eq!(events.one("kept")["reason"], "young", "{said}");
+            assert_eq!(events.one("kept")["reason"], "young", "{context}");
         }
         Some(0) if harmless => {
-            assert_eq!(ran.events().names("reaped"), ["a.tmp"], "{said}");
-            assert_eq!(sandbox.listing(), ["a"], "{said}");
+            assert_eq!(ran.events().names("reaped"), ["a.tmp"], "{context}");
+            assert_eq!(sandbox.listing(), ["a"], "{context}");
             return;
         }
-        Some(3) if !(place.is_harmless)(errno) => {
-            let told = ran.events().0.iter().any(|event| {
+        Some(3) if !(call.is_harmless)(errno) => {
+            let is_reported = ran.events().0.iter().any(|event| {
                 event["event"] == "failed"
                     || (event["event"] == "kept" && event["reason"] == "cannot-tell")
             });
-            assert!(told, "{said}");
+            assert!(is_reported, "{context}");
         }
-        // Not even the root could be had.
-        Some(1) if place.is_root && ran.stderr.contains("root") => {}
-        _ => panic!("{said}"),
+        // Not even the root could be opened.
+        Some(1) if call.is_root && ran.stderr.contains("root") => {}
+        _ => panic!("{context}"),
     }
-    assert_eq!(sandbox.content("a.tmp"), "xyz", "{said}");
-    // Tried again without the fault. What was put back begins a new grace.
+    assert_eq!(sandbox.content("a.tmp"), "xyz", "{context}");
+    // Repeated without the fault. A temp that was put back starts a new grace.
     sandbox.age(Duration::from_millis(150));
     let again = sandbox.run(SHORT).exit(0);
-    assert_eq!(again.events().names("reaped"), ["a.tmp"], "{said}");
-    assert_eq!(sandbox.listing(), ["a"], "{said}");
+    assert_eq!(again.events().names("reaped"), ["a.tmp"], "{context}");
+    assert_eq!(sandbox.listing(), ["a"], "{context}");
 }
 
-/// A watcher that a fault has stopped takes the temp when the fault is gone, without being told.
+/// A watcher that a fault has stopped removes the temp once the fault is over, without any request.
 #[test]
-fn a_watcher_tries_again() {
+fn a_watcher_retries() {
     if !intercept::is_possible() {
         return report_skipped("seccomp");
     }
-    let named = |name: &str| PLACES.iter().find(|place| place.name == name).unwrap().is;
+    let named = |name: &str| {
+        SWEEP_CALLS
+            .iter()
+            .find(|call| call.name == name)
+            .unwrap()
+            .matches
+    };
     let rows: [(&str, Errno, bool); 7] = [
         ("look at the temp", Errno::IO, false),
         ("open the temp", Errno::MFILE, false),
@@ -797,18 +811,18 @@ fn a_watcher_tries_again() {
         ("claim", Errno::ACCESS, false),
         ("look at the claim", Errno::IO, false),
         ("remove the claim", Errno::ROFS, false),
-        // It cannot even be put back: it lies there under its claim's name until it can.
+        // The temp cannot even be put back. It keeps the name of its claim until it can.
         ("remove the claim", Errno::IO, true),
     ];
-    for (name, errno, strands) in rows {
-        let what = format!("{name}: {errno:?}, strands: {strands}");
+    for (name, errno, no_put_back) in rows {
+        let what = format!("{name}: {errno:?}, no_put_back: {no_put_back}");
         let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
         let mut command = sandbox.command(["watch", "--json", "--grace", "200ms", "root"]);
         let lasts = Arc::new(AtomicBool::new(false));
         let (is, fault) = (named(name), Arc::clone(&lasts));
         intercept::process(&mut command, move |asked| {
             let put_back = asked.call == Call::Rename && is_claim(&asked.path());
-            let fails = is(asked) || (strands && put_back);
+            let fails = is(asked) || (no_put_back && put_back);
             match fault.load(Ordering::SeqCst) && fails {
                 true => CallResponse::Fail(errno),
                 false => CallResponse::Allow,
@@ -818,14 +832,14 @@ fn a_watcher_tries_again() {
         lasts.store(true, Ordering::SeqCst);
         sandbox.write("a.tmp", "xyz");
         watching.wait_for(|event| {
-            let said = ["failed", "kept"]
+            let is_report = ["failed", "kept"]
                 .iter()
-                .any(|said| event["event"] == **said);
-            said && crate::sandbox::name(event) == "a.tmp"
+                .any(|kind| event["event"] == **kind);
+            is_report && crate::sandbox::name(event) == "a.tmp"
         });
         let claims = sandbox.listing().into_iter();
-        let stranded = claims.filter(|name| name.starts_with(".orphand-")).count();
-        assert_eq!(stranded, usize::from(strands), "{what}");
+        let left = claims.filter(|name| name.starts_with(".orphand-")).count();
+        assert_eq!(left, usize::from(no_put_back), "{what}");
         assert_eq!(sandbox.listing().len(), 2, "{what}");
         lasts.store(false, Ordering::SeqCst);
         watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
@@ -834,15 +848,15 @@ fn a_watcher_tries_again() {
     }
 }
 
-/// Where a user can have no more threads one does it all; a watch that could not be stopped is not begun,
-/// one that cannot hear of anything scans by time. Nothing is left, and nothing hangs.
+/// If a user cannot have more threads, one thread does all the work. A watch that could not be stopped is not started,
+/// and one that cannot receive events scans periodically. Nothing is left over, and nothing hangs.
 #[test]
-fn no_more_threads() {
+fn a_thread_limit_is_handled() {
     if !is_root() {
-        return report_skipped("a user of its own needs root");
+        return report_skipped("a separate user needs root");
     }
     if is_sanitized() {
-        return report_skipped("a sanitizer has threads of its own");
+        return report_skipped("a sanitizer creates threads");
     }
     let sandbox = Sandbox::with_thread_limit(1)
         .file("a", "whole, to the last byte of it")
@@ -861,7 +875,7 @@ fn no_more_threads() {
         let sandbox = Sandbox::with_thread_limit(most).file("b/a", "whole, to the last byte of it");
         let options = ["watch", "--json", "-r", "--grace", "400ms", "root"];
         let command = sandbox.command(options);
-        if most < ENOUGH {
+        if most < THREADS_NEEDED {
             sandbox.finish(command).exit(1).stderr_has("ulimit -u");
             continue;
         }
@@ -870,12 +884,12 @@ fn no_more_threads() {
         watching.wait_for_sentinel_in(&sandbox, "b");
         watching.wait_for(crate::sandbox::is("reaped", "a.tmp"));
         let stopped = watching.stop();
-        // The threads that hear events did not end: they never began. That is told once of the root, and once
-        // of the way to it.
-        let said = &stopped.stderr;
-        assert!(!said.contains("has ended"), "{most} threads: {said}");
-        let causes = said.matches("no more threads can be started.").count();
-        assert!(causes <= 2, "{most} threads: {said}");
+        // The threads that receive events have not ended: they were never started. This is reported once for the root
+        // and once for its ancestors.
+        let stderr = &stopped.stderr;
+        assert!(!stderr.contains("has ended"), "{most} threads: {stderr}");
+        let causes = stderr.matches("no more threads can be started.").count();
+        assert!(causes <= 2, "{most} threads: {stderr}");
         began.push((
             most,
             stopped.stderr.contains("no more threads can be started."),
@@ -886,10 +900,14 @@ fn no_more_threads() {
             "{most} threads"
         );
     }
-    assert_eq!(began.first(), Some(&(ENOUGH, true)), "it scans by time");
+    assert_eq!(
+        began.first(),
+        Some(&(THREADS_NEEDED, true)),
+        "it scans periodically"
+    );
     assert_eq!(began.last(), Some(&(64, false)), "it watches");
 }
 
-/// The main thread, ctrlc's and the one that is told by it, the timer and the keeper: without one of them
-/// there is no watch.
-const ENOUGH: u64 = 5;
+/// The number of threads that a watch needs: the main thread, the thread of ctrlc and the one that it notifies, the
+/// timer and the supervisor.
+const THREADS_NEEDED: u64 = 5;

@@ -21,7 +21,7 @@ use orphand::reap::{Reaper, Step};
 use tempfile::TempDir;
 
 use crate::fixture::*;
-use crate::holders::{Holding, UseState};
+use crate::holders::{HoldKind, Holding};
 use crate::incidents::refuse_leases;
 
 /// The file systems of the list in docs/platforms.md.
@@ -147,19 +147,19 @@ fn an_orphan_is_removed() {
 fn a_held_temp_is_kept() {
     for_each_file_system(16, |disk| {
         for (how, want) in [
-            (UseState::Read, Reason::InUse),
-            (UseState::Write, Reason::InUse),
-            (UseState::Map, Reason::InUse),
-            (UseState::MapToWrite, Reason::InUse),
-            (UseState::Flight, Reason::InUse),
-            (UseState::Flock, Reason::Locked),
-            (UseState::Posix, Reason::Locked),
+            (HoldKind::Read, Reason::InUse),
+            (HoldKind::Write, Reason::InUse),
+            (HoldKind::Map, Reason::InUse),
+            (HoldKind::MapToWrite, Reason::InUse),
+            (HoldKind::InFlight, Reason::InUse),
+            (HoldKind::Flock, Reason::Locked),
+            (HoldKind::Posix, Reason::Locked),
         ] {
             let fixture = disk.fixture();
             let what = format!("{}, {how:?}", disk.system);
             let holding = Holding::new(how, &fixture.temp);
             let unseen =
-                disk.system == "overlayfs" && matches!(how, UseState::Map | UseState::MapToWrite);
+                disk.system == "overlayfs" && matches!(how, HoldKind::Map | HoldKind::MapToWrite);
             match fixture.judge(TEMP) {
                 Event::Kept { reason, .. } if !unseen => {
                     // btrfs and overlayfs report other device numbers for their files than the table of
@@ -244,7 +244,7 @@ fn a_locked_temp_is_kept() {
             open: Open::Reap,
             ..Fixture::policy()
         });
-        let holding = Holding::new(UseState::Flock, &fixture.temp);
+        let holding = Holding::new(HoldKind::Flock, &fixture.temp);
         match fixture.judge(TEMP) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::Locked, "{}", disk.system),
             event => panic!("{}: {event:?}", disk.system),

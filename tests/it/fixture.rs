@@ -85,7 +85,7 @@ impl Fixture {
             .filter_map(|home| TempDir::new_in(home).ok())
             .find(|home| {
                 let home = Dir::open_root(&canonical(home.path()), None);
-                home.is_ok_and(|home| home.reach() == LeaseCoverage::OpensAndMaps)
+                home.is_ok_and(|home| home.lease_coverage() == LeaseCoverage::OpensAndMaps)
             });
         Fixture::within(whole.expect("a file system on which a lease covers opens and mappings"))
     }
@@ -257,7 +257,7 @@ impl Fixture {
     pub(crate) fn opened(&self, lease_thread: &LeaseThread, verdict: Verdict) -> Candidate {
         let candidate = self.candidate(verdict);
         let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
-        let file = evidence::open_to_ask(&dir, &candidate.temp_info.name).unwrap();
+        let file = evidence::open_for_check(&dir, &candidate.temp_info.name).unwrap();
         let (_, mut leased) = lease_thread.lease(file);
         leased.release();
         Candidate {
@@ -309,7 +309,7 @@ impl Fixture {
                 policy: &self.root.policy,
                 our_uid: rustix::process::geteuid().as_raw(),
                 marks: &marks,
-                nested: &ContainerPids::default(),
+                container_pids: &ContainerPids::default(),
                 locks: &Locks::default(),
                 siblings: &Siblings::default(),
                 since: clock::mono(),

@@ -1,4 +1,4 @@
-//! Who holds a file is seen, however they hold it; and asking harms nobody.
+//! Every way in which a process can hold a file is detected, and the check disturbs no process.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,68 +12,68 @@ use orphand::event::Event;
 
 use crate::fixture::*;
 
-/// How a process holds a file.
+/// The way in which a process holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UseState {
-    /// It has it open for writing.
+pub(crate) enum HoldKind {
+    /// Opened for writing.
     Write,
-    /// It has it open for reading.
+    /// Opened for reading.
     Read,
-    /// It has it mapped for reading, and no descriptor.
+    /// Mapped for reading, without a descriptor.
     Map,
-    /// It has it mapped for writing, and no descriptor.
+    /// Mapped for writing, without a descriptor.
     MapToWrite,
-    /// It has it mapped and no descriptor, and its first thread has ended.
+    /// Mapped without a descriptor, by a process whose first thread has ended.
     MapInThread,
-    /// It holds a BSD lock.
+    /// BSD lock.
     Flock,
-    /// It holds a POSIX lock.
+    /// POSIX lock.
     Posix,
-    /// The file is in flight over a socket; nobody has a descriptor.
-    Flight,
-    /// It has a handle that is no open file.
+    /// In flight over a socket; no process has a descriptor.
+    InFlight,
+    /// `O_PATH` handle, which is not an open file.
     #[cfg(target_os = "linux")]
     Path,
-    /// Its working directory is there.
+    /// The file's directory is the working directory of the process.
     Directory,
 }
 
-impl UseState {
-    const ALL: &[UseState] = &[
-        UseState::Write,
-        UseState::Read,
-        UseState::Map,
-        UseState::MapToWrite,
-        UseState::MapInThread,
-        UseState::Flock,
-        UseState::Posix,
-        UseState::Flight,
+impl HoldKind {
+    const ALL: &[HoldKind] = &[
+        HoldKind::Write,
+        HoldKind::Read,
+        HoldKind::Map,
+        HoldKind::MapToWrite,
+        HoldKind::MapInThread,
+        HoldKind::Flock,
+        HoldKind::Posix,
+        HoldKind::InFlight,
         #[cfg(target_os = "linux")]
-        UseState::Path,
-        UseState::Directory,
+        HoldKind::Path,
+        HoldKind::Directory,
     ];
 }
 
 const HOW: &str = "ORPHAND_TEST_HOLDS";
 const FILE: &str = "ORPHAND_TEST_FILE";
-const READY: &str = "it is held";
+const READY: &str = "the file is held";
 
-/// Puts a process where it is to run.
+/// Prepares the environment of a process before it starts.
 pub(crate) type Prepare = fn(&mut Command);
 
-/// A process that holds a file until this is dropped.
+/// A process that holds a file until this value is dropped.
 pub(crate) struct Holding {
     child: Child,
     pub(crate) pid: u32,
 }
 
 impl Holding {
-    pub(crate) fn new(how: UseState, file: &Path) -> Holding {
+    pub(crate) fn new(how: HoldKind, file: &Path) -> Holding {
         Holding::within(how, file, |_| {})
     }
 
-    /// `prepare` may put the process into a namespace.
-    pub(crate) fn within(how: UseState, file: &Path, prepare: Prepare) -> Holding {
+    /// Starts a holder; `prepare` may put it into a namespace.
+    pub(crate) fn within(how: HoldKind, file: &Path, prepare: Prepare) -> Holding {
         let mut command = test_command("holders::the_holder");
         command.env(HOW, format!("{how:?}")).env(FILE, file);
         command
@@ -84,12 +84,12 @@ impl Holding {
         let mut child = command.start_child().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut lines = lines.lines().map_while(Result::ok);
-        let ready = lines.find_map(|line| Some(line.split_once(READY)?.1.to_owned()));
-        let Some(ready) = ready else {
-            panic!("{how:?} came to nothing: {:?}", child.wait());
+        let suffix = lines.find_map(|line| Some(line.split_once(READY)?.1.to_owned()));
+        let Some(suffix) = suffix else {
+            panic!("the holder {how:?} failed: {:?}", child.wait());
         };
-        // Where it is not the child itself, it says who it is.
-        let pid = ready
+        // If the holder is not the child itself, it prints its pid.
+        let pid = suffix
             .trim_start_matches(" by ")
             .parse()
             .unwrap_or(child.id());
@@ -104,13 +104,13 @@ impl Drop for Holding {
     }
 }
 
-/// The holder's part: not a test, but the process that the tests start. Alone it does nothing.
+/// The code of the holder process: the tests start it as a separate process. As a test of its own it does nothing.
 #[test]
 fn the_holder() {
     let (Ok(how), Some(file)) = (std::env::var(HOW), std::env::var_os(FILE)) else {
         return;
     };
-    let how = UseState::ALL
+    let how = HoldKind::ALL
         .iter()
         .find(|known| format!("{known:?}") == how)
         .unwrap();
@@ -118,20 +118,20 @@ fn the_holder() {
     let until_the_end = || {
         println!("{READY}");
         let _ = io::stdin().read_to_end(&mut Vec::new());
-        // What the harness has to say nobody reads.
+        // The output of the test harness is not read.
         std::process::exit(0);
     };
     match how {
-        UseState::Write => {
+        HoldKind::Write => {
             let _file = File::options().append(true).open(path).unwrap();
             until_the_end();
         }
-        UseState::Read => {
+        HoldKind::Read => {
             let _file = File::open(path).unwrap();
             until_the_end();
         }
-        UseState::Map | UseState::MapToWrite => {
-            let to_write = *how == UseState::MapToWrite;
+        HoldKind::Map | HoldKind::MapToWrite => {
+            let to_write = *how == HoldKind::MapToWrite;
             map(File::options()
                 .read(true)
                 .write(to_write)
@@ -139,25 +139,25 @@ fn the_holder() {
                 .unwrap());
             until_the_end();
         }
-        UseState::MapInThread => {
+        HoldKind::MapInThread => {
             map_in_thread(&path);
         }
-        UseState::Flock => {
+        HoldKind::Flock => {
             let file = File::open(path).unwrap();
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             until_the_end();
         }
-        UseState::Posix => {
+        HoldKind::Posix => {
             let file = File::options().write(true).open(path).unwrap();
             rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             until_the_end();
         }
-        UseState::Flight => {
+        HoldKind::InFlight => {
             let _socket = in_flight(File::open(path).unwrap());
             until_the_end();
         }
         #[cfg(target_os = "linux")]
-        UseState::Path => {
+        HoldKind::Path => {
             use std::os::unix::fs::OpenOptionsExt;
             let options = File::options()
                 .read(true)
@@ -166,7 +166,7 @@ fn the_holder() {
             let _handle = options.open(path).unwrap();
             until_the_end();
         }
-        UseState::Directory => {
+        HoldKind::Directory => {
             std::env::set_current_dir(path.parent().unwrap()).unwrap();
             let _dir = File::open(".").unwrap();
             until_the_end();
@@ -174,14 +174,13 @@ fn the_holder() {
     }
 }
 
-/// Maps a file for as long as the process lives, with the raw call, and closes it: no descriptor
-/// is left.
+/// Maps a file for the lifetime of the process, with the raw call, and closes it, so that no descriptor is left.
 pub(crate) fn map(file: File) {
     let length = file.metadata().unwrap().len() as usize;
     let mode = rustix::fs::fcntl_getfl(&file).unwrap();
     let to_write = mode.contains(rustix::fs::OFlags::RDWR);
     let protection = libc::PROT_READ | if to_write { libc::PROT_WRITE } else { 0 };
-    // SAFETY: a new mapping of an open file; nothing else is there to be harmed.
+    // SAFETY: creates a new mapping of an open file and changes no other memory.
     let at = unsafe {
         let (fd, shared) = (file.as_raw_fd(), libc::MAP_SHARED);
         libc::mmap(std::ptr::null_mut(), length, protection, shared, fd, 0)
@@ -189,12 +188,12 @@ pub(crate) fn map(file: File) {
     assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
 }
 
-/// Forks; the child maps the file in a second thread, and its first one ends.
+/// Forks. The child maps the file in a second thread, and its first thread ends.
 fn map_in_thread(path: &Path) {
-    // SAFETY: the child goes on with its one thread; glibc and Apple's libc let it make another.
+    // SAFETY: the child continues with its one thread, and both glibc and Apple's libc allow it to create another.
     let child = unsafe { libc::fork() };
     if child != 0 {
-        // The harness of the test reads nothing more from here.
+        // This process prints nothing more for the test harness.
         let mut status = 0;
         // SAFETY: waits for our child.
         while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {}
@@ -215,7 +214,7 @@ fn map_in_thread(path: &Path) {
     });
     loop {
         #[cfg(target_os = "linux")]
-        // SAFETY: exit(2), which ends this one thread; the other one goes on.
+        // SAFETY: exit(2) ends this one thread; the other thread continues.
         unsafe {
             libc::syscall(libc::SYS_exit, 0);
         }
@@ -223,7 +222,7 @@ fn map_in_thread(path: &Path) {
     }
 }
 
-/// Sends an open file to a socket that nobody reads, and closes every descriptor of it.
+/// Sends an open file to a socket that no process reads, and closes all its descriptors.
 fn in_flight(file: File) -> std::os::unix::net::UnixStream {
     let (from, to) = std::os::unix::net::UnixStream::pair().unwrap();
     let mut byte = [0u8];
@@ -232,8 +231,8 @@ fn in_flight(file: File) -> std::os::unix::net::UnixStream {
         iov_len: 1,
     };
     let mut space = [0u64; 8];
-    // SAFETY: the message names one byte and room for one descriptor, all of which outlive the
-    // call; CMSG_FIRSTHDR gives a place within that room, large enough for it.
+    // SAFETY: the message refers to one byte and to space for one descriptor, both of which outlive the call.
+    // CMSG_FIRSTHDR returns an address in that space, with enough room for the header.
     let sent = unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut part;
@@ -253,9 +252,9 @@ fn in_flight(file: File) -> std::os::unix::net::UnixStream {
     to
 }
 
-/// What is said of the temp, and who holds it.
+/// Returns the reason to keep the temp, and its holders.
 #[track_caller]
-fn kept(fixture: &Fixture) -> (Reason, Vec<Holder>) {
+fn kept_because(fixture: &Fixture) -> (Reason, Vec<Holder>) {
     match fixture.judge(TEMP) {
         Event::Kept {
             reason, holders, ..
@@ -265,45 +264,45 @@ fn kept(fixture: &Fixture) -> (Reason, Vec<Holder>) {
 }
 
 #[track_caller]
-fn is_taken(fixture: &Fixture, what: &str) {
+fn check_reaped(fixture: &Fixture, what: &str) {
     let event = fixture.judge(TEMP);
     assert!(matches!(event, Event::Reaped(_)), "{what}: {event:?}");
     assert!(!fixture.temp.exists(), "{what}");
 }
 
-/// What Linux calls a program that was started as `/proc/self/exe`.
+/// The name that Linux gives to a program that was started as `/proc/self/exe`.
 const NAME: &str = "exe";
 
-/// Leases are Linux's: elsewhere the same holders must keep it, for whatever reason.
+/// Only Linux has leases. On other systems the same holders must keep the temp, for any reason.
 #[test]
-fn whoever_holds_it_is_seen() {
+fn every_holder_keeps_the_temp() {
     in_own_process(ALL_USERS, || {
-        for how in UseState::ALL {
+        for how in HoldKind::ALL {
             let fixture = Fixture::new();
             let holding = Holding::new(*how, &fixture.temp);
             let (want, named) = match how {
-                UseState::Write | UseState::Read | UseState::Map | UseState::MapToWrite => {
+                HoldKind::Write | HoldKind::Read | HoldKind::Map | HoldKind::MapToWrite => {
                     (Some(Reason::InUse), true)
                 }
-                UseState::MapInThread => (Some(Reason::InUse), true),
-                UseState::Flock | UseState::Posix => (Some(Reason::Locked), true),
-                UseState::Flight => (Some(Reason::InUse), false),
+                HoldKind::MapInThread => (Some(Reason::InUse), true),
+                HoldKind::Flock | HoldKind::Posix => (Some(Reason::Locked), true),
+                HoldKind::InFlight => (Some(Reason::InUse), false),
                 #[cfg(target_os = "linux")]
-                UseState::Path => (None, false),
-                UseState::Directory => (None, false),
+                HoldKind::Path => (None, false),
+                HoldKind::Directory => (None, false),
             };
             let Some(want) = want else {
-                // Neither of them can lose a byte of the file.
-                is_taken(&fixture, &format!("{how:?}"));
+                // Neither of these loses a byte of the file.
+                check_reaped(&fixture, &format!("{how:?}"));
                 continue;
             };
-            let (reason, holders) = kept(&fixture);
+            let (reason, holders) = kept_because(&fixture);
             assert!(fixture.temp.exists(), "{how:?}");
             if cfg!(target_os = "linux") {
                 assert_eq!(reason, want, "{how:?}");
                 let name = match how {
-                    // It was not started, but forked by a thread of that name.
-                    UseState::MapInThread => "holders::the_ho",
+                    // It was forked by a thread with this name.
+                    HoldKind::MapInThread => "holders::the_ho",
                     _ => NAME,
                 };
                 let holder = Holder {
@@ -316,33 +315,41 @@ fn whoever_holds_it_is_seen() {
                 }
             }
             drop(holding);
-            is_taken(&fixture, &format!("{how:?}, over"));
+            check_reaped(&fixture, &format!("{how:?}, released"));
             fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
         }
     });
 }
 
 #[test]
-fn another_name_keeps_it() {
+fn a_second_hard_link_keeps_the_temp() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let other = fixture.outside.join("the-other-name");
         fs::hard_link(&fixture.temp, &other).unwrap();
-        assert_eq!(kept(&fixture).0, Reason::HardLinked, "nobody holds it");
-        let holding = Holding::new(UseState::Write, &other);
-        assert_eq!(kept(&fixture).0, Reason::HardLinked, "held by that name");
-        // The name goes, the holder stays.
+        assert_eq!(
+            kept_because(&fixture).0,
+            Reason::HardLinked,
+            "no process holds it"
+        );
+        let holding = Holding::new(HoldKind::Write, &other);
+        assert_eq!(
+            kept_because(&fixture).0,
+            Reason::HardLinked,
+            "held under the other name"
+        );
+        // The other name is removed, but the holder still has the file.
         fs::remove_file(&other).unwrap();
-        assert_eq!(kept(&fixture).0, Reason::InUse);
+        assert_eq!(kept_because(&fixture).0, Reason::InUse);
         drop(holding);
-        is_taken(&fixture, "one name, nobody holds it");
+        check_reaped(&fixture, "one name, no holder");
     });
 }
 
-/// Linked to its target, then killed before the unlink: nothing is lost with the temp's name, and
-/// nothing comes free.
+/// The writer linked the temp to its target and was killed before the unlink. Removing the temp's name loses nothing
+/// and frees nothing.
 #[test]
-fn its_target_as_its_other_name() {
+fn a_hard_link_to_the_target_is_removed() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::remove_file(&fixture.target).unwrap();
@@ -355,23 +362,23 @@ fn its_target_as_its_other_name() {
     });
 }
 
-/// The opt-outs that `systemd-tmpfiles` honours: a lock on a temp that is otherwise an orphan.
+/// A lock, which `systemd-tmpfiles` honors as an opt-out, keeps a temp that is otherwise an orphan.
 #[test]
-fn a_shared_lock_keeps_it_too() {
+fn a_shared_lock_keeps_the_temp() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let file = File::open(&fixture.temp).unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
-        let reason = kept(&fixture).0;
+        let reason = kept_because(&fixture).0;
         if cfg!(target_os = "linux") {
             assert_eq!(reason, Reason::Locked);
         }
         drop(file);
-        is_taken(&fixture, "unlocked");
+        check_reaped(&fixture, "unlocked");
     });
 }
 
-/// Namespaces, `/proc` and signals by descriptor are Linux's.
+/// Namespaces, `/proc` and signals by descriptor exist only on Linux.
 #[cfg(target_os = "linux")]
 mod linux {
     use std::ffi::OsStr;
@@ -404,68 +411,68 @@ mod linux {
         unsafe { command.pre_exec(|| check_syscall(libc::unshare(libc::CLONE_NEWUSER))) };
     }
 
-    fn may(namespace: Prepare) -> bool {
+    fn may_create(namespace: Prepare) -> bool {
         let mut command = Command::new("/bin/true");
         namespace(&mut command);
         command.run_to_end().is_ok_and(|status| status.success())
     }
 
     #[test]
-    fn from_other_namespaces() {
+    fn holders_in_other_namespaces_are_seen() {
         in_own_process(&[RunAs::CurrentUser], || {
             let namespaces: [(&str, Prepare); 2] = [("pid", in_own_pids), ("user", in_own_users)];
             for (name, namespace) in namespaces {
-                if !may(namespace) {
-                    report_skipped(&format!("a {name} namespace may not be made here"));
+                if !may_create(namespace) {
+                    report_skipped(&format!("this user may not create a {name} namespace"));
                     continue;
                 }
                 for how in [
-                    UseState::Write,
-                    UseState::Read,
-                    UseState::Map,
-                    UseState::Flock,
-                    UseState::Flight,
+                    HoldKind::Write,
+                    HoldKind::Read,
+                    HoldKind::Map,
+                    HoldKind::Flock,
+                    HoldKind::InFlight,
                 ] {
                     let fixture = Fixture::new();
-                    // A process without any user of ours is everybody else to the file.
+                    // The file treats a process of an unmapped user as "other".
                     fs::set_permissions(&fixture.temp, fs::Permissions::from_mode(0o666)).unwrap();
                     let holding = Holding::within(how, &fixture.temp, namespace);
-                    let (reason, holders) = kept(&fixture);
+                    let (reason, holders) = kept_because(&fixture);
                     match how {
-                        // The table of locks shows those of this pid namespace and of those below.
-                        UseState::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
+                        // The table of locks shows the locks of this pid namespace and of its children.
+                        HoldKind::Flock => assert_eq!(reason, Reason::Locked, "{name} {how:?}"),
                         _ => assert_eq!(reason, Reason::InUse, "{name} {how:?}"),
                     }
-                    if how != UseState::Flight && rustix::process::geteuid().is_root() {
+                    if how != HoldKind::InFlight && rustix::process::geteuid().is_root() {
                         let named = holders.iter().any(|holder| holder.name == NAME);
                         assert!(named, "{name} {how:?}: {holders:?}");
                     }
                     drop(holding);
-                    is_taken(&fixture, &format!("{name} {how:?}, over"));
+                    check_reaped(&fixture, &format!("{name} {how:?}, released"));
                 }
             }
         });
     }
 
-    /// `/proc` shows none of the holders in there, without an error: the lease is the proof.
+    /// In a pid namespace, `/proc` shows none of the holders and no error. The lease is the proof.
     #[test]
-    fn seen_from_within_a_pid_namespace() {
+    fn holders_are_seen_from_inside_a_pid_namespace() {
         const HOME: &str = "ORPHAND_TEST_HOME";
         in_own_process(&[RunAs::CurrentUser], || {
             if let Some(home) = std::env::var_os(HOME) {
                 let fixture = Fixture::at(home.into());
                 assert_eq!(std::process::id(), 1);
-                assert_eq!(kept(&fixture), (Reason::InUse, Vec::new()));
+                assert_eq!(kept_because(&fixture), (Reason::InUse, Vec::new()));
                 return;
             }
             if !rustix::process::geteuid().is_root() {
                 return report_skipped("a pid namespace needs root");
             }
             for how in [
-                UseState::Write,
-                UseState::Read,
-                UseState::Map,
-                UseState::Flight,
+                HoldKind::Write,
+                HoldKind::Read,
+                HoldKind::Map,
+                HoldKind::InFlight,
             ] {
                 let fixture = Fixture::new();
                 let holding = Holding::new(how, &fixture.temp);
@@ -478,17 +485,17 @@ mod linux {
         });
     }
 
-    /// A walk over the processes names them; and it can only ever clear a file if it saw all.
+    /// A process scan names the holders. It proves a file unused only if it could examine all processes.
     #[test]
-    fn a_walk_over_the_processes() {
+    fn a_process_scan_finds_holders() {
         in_own_process(ALL_USERS, || {
-            let ways = [
-                UseState::Write,
-                UseState::Read,
-                UseState::Map,
-                UseState::MapToWrite,
+            let kinds = [
+                HoldKind::Write,
+                HoldKind::Read,
+                HoldKind::Map,
+                HoldKind::MapToWrite,
             ];
-            for how in ways.into_iter().chain([UseState::Flock]) {
+            for how in kinds.into_iter().chain([HoldKind::Flock]) {
                 let fixture = Fixture::new();
                 let holding = Holding::new(how, &fixture.temp);
                 let (held, free) = (id(&fixture.temp), id(&fixture.target));
@@ -496,18 +503,22 @@ mod linux {
                     let process_scan = evidence::scan_processes(&[held, free], reach);
                     assert_eq!(pids(&process_scan, held), [holding.pid], "{how:?}");
                     assert!(!process_scan.proves_unmapped(held), "{how:?}");
-                    // One with the same number on another device: nobody is named, and it may be the same.
-                    let namesake = FileId {
+                    // A file with the same inode number on another device: no holder is named, but it may be the same
+                    // file.
+                    let same_ino = FileId {
                         dev: held.dev + 1,
                         ..held
                     };
-                    let process_scan = evidence::scan_processes(&[namesake, free], reach);
-                    assert!(process_scan.of(namesake).is_empty(), "{how:?}");
-                    let is_it = process_scan.doubtful.contains(&namesake);
-                    assert_eq!(is_it, reach == LeaseCoverage::OpensOnly, "{how:?}");
-                    assert!(!process_scan.proves_unmapped(namesake) || !is_it, "{how:?}");
+                    let process_scan = evidence::scan_processes(&[same_ino, free], reach);
+                    assert!(process_scan.holders_of(same_ino).is_empty(), "{how:?}");
+                    let is_doubtful = process_scan.uncertain.contains(&same_ino);
+                    assert_eq!(is_doubtful, reach == LeaseCoverage::OpensOnly, "{how:?}");
+                    assert!(
+                        !process_scan.proves_unmapped(same_ino) || !is_doubtful,
+                        "{how:?}"
+                    );
                     if reach == LeaseCoverage::OpensAndMaps {
-                        assert!(process_scan.of(free).is_empty(), "{how:?}");
+                        assert!(process_scan.holders_of(free).is_empty(), "{how:?}");
                         assert_eq!(process_scan.proves_unmapped(free), process_scan.complete);
                     }
                 }
@@ -517,7 +528,7 @@ mod linux {
 
     fn pids(process_scan: &evidence::ProcessScan, file: FileId) -> Vec<u32> {
         process_scan
-            .of(file)
+            .holders_of(file)
             .iter()
             .map(|holder| holder.pid)
             .collect()
@@ -531,46 +542,46 @@ mod linux {
         }
     }
 
-    /// Its `/proc/PID/maps` is empty and its state is `Z`, while its other threads go on.
+    /// The `/proc/PID/maps` of such a process is empty and its state is `Z`, but its other threads run.
     #[test]
-    fn a_process_whose_first_thread_has_ended() {
+    fn a_process_scan_sees_mappings_of_other_threads() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::MapInThread, &fixture.temp);
+            let holding = Holding::new(HoldKind::MapInThread, &fixture.temp);
             let process_scan =
                 evidence::scan_processes(&[id(&fixture.temp)], LeaseCoverage::OpensOnly);
             let seen = pids(&process_scan, id(&fixture.temp));
-            let missed = "its mapping is missed, and on overlayfs the walk is the only proof";
+            let missed = "the scan misses its mapping, and on overlayfs the scan is the only proof";
             assert_eq!(seen, [holding.pid], "{missed}");
         });
     }
 
-    /// The same process as the writer that a name speaks of: it lives.
+    /// Such a process still counts as the live writer that a name refers to.
     #[test]
-    fn a_writer_whose_first_thread_has_ended() {
+    fn a_writer_is_alive_after_its_first_thread_ended() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::MapInThread, &fixture.target);
-            stays_while_its_writer_lives(&fixture, holding.pid, || drop(holding));
+            let holding = Holding::new(HoldKind::MapInThread, &fixture.target);
+            check_kept_until_writer_ends(&fixture, holding.pid, || drop(holding));
         });
     }
 
-    /// A temp whose name carries `pid` stays. Its name.
+    /// Checks that a temp whose name contains `pid` is kept. Returns its name.
     #[track_caller]
-    fn stays_while_its_writer_may_live(fixture: &Fixture, pid: u32) -> String {
+    fn check_kept_for_writer(fixture: &Fixture, pid: u32) -> String {
         let name = format!("{TARGET}.{pid}.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
         fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
         match fixture.judge(&name) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::WriterAlive),
-            event => panic!("its writer may live: {event:?}"),
+            event => panic!("its writer may be alive: {event:?}"),
         }
         name
     }
 
-    /// A temp whose name carries `pid` stays, and goes when `end` has ended that process.
+    /// Checks that a temp whose name contains `pid` is kept, and removed once `end` has ended that process.
     #[track_caller]
-    fn stays_while_its_writer_lives(fixture: &Fixture, pid: u32, end: impl FnOnce()) {
-        let name = stays_while_its_writer_may_live(fixture, pid);
+    fn check_kept_until_writer_ends(fixture: &Fixture, pid: u32, end: impl FnOnce()) {
+        let name = check_kept_for_writer(fixture, pid);
         end();
         let event = fixture.judge(&name);
         assert!(
@@ -579,59 +590,58 @@ mod linux {
         );
     }
 
-    /// A writer in a container puts the number into the name by which it knows itself, and here that is
-    /// nobody's.
+    /// A writer in a container uses its pid in the container for the name. Outside, no process has this pid.
     #[test]
-    fn a_writer_in_a_pid_namespace_below() {
+    fn a_writer_in_a_child_pid_namespace_is_alive() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let Some(mut inside) = Inside::new() else {
-                return report_skipped("no pid namespace can be made here");
+                return report_skipped("no pid namespace can be created here");
             };
-            stays_while_its_writer_lives(&fixture, inside.pid, || inside.end());
+            check_kept_until_writer_ends(&fixture, inside.pid, || inside.end());
         });
     }
 
-    /// Threads have numbers too, and kill(2) knows them.
+    /// Threads have ids too, and kill(2) accepts them.
     #[test]
-    fn a_thread_in_a_pid_namespace_below() {
+    fn a_thread_in_a_child_pid_namespace_has_a_pid() {
         in_own_process(&[RunAs::CurrentUser], || {
             if !rustix::process::geteuid().is_root() {
                 return report_skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
-            let _holding = Holding::within(UseState::MapInThread, &fixture.temp, |command| {
+            let _holding = Holding::within(HoldKind::MapInThread, &fixture.temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
                 unsafe { command.pre_exec(unshare_pids) };
             });
-            let called = |pid| {
+            let resolve = |pid| {
                 ContainerPids::default()
                     .resolve(pid, clock::mono())
                     .unwrap()
             };
-            let first = called(1);
-            let both = called(2).into_iter().filter(|pid| first.contains(pid));
-            assert_ne!(both.count(), 0, "it goes by two numbers");
+            let first = resolve(1);
+            let both = resolve(2).into_iter().filter(|pid| first.contains(pid));
+            assert_ne!(both.count(), 0, "no thread has both ids");
         });
     }
 
-    /// Where `/proc` is empty, or not that of the own pid namespace, it tells of no writer that it is gone.
+    /// If `/proc` is empty or belongs to another pid namespace, no writer counts as gone.
     #[test]
-    fn a_proc_that_is_not_ours() {
+    fn an_empty_proc_proves_nothing() {
         in_own_process(&[RunAs::OwnMounts], || {
             let fixture = Fixture::new();
             let Some(inside) = Inside::new() else {
-                return report_skipped("no pid namespace can be made here");
+                return report_skipped("no pid namespace can be created here");
             };
             mount("none", Path::new("/proc"), "tmpfs", 0, "");
-            stays_while_its_writer_may_live(&fixture, inside.pid);
+            check_kept_for_writer(&fixture, inside.pid);
         });
     }
 
-    /// The number of a live writer is another process's too, in the namespace that `/proc` shows: one that
-    /// started later than the temp was made.
+    /// In the namespace that `/proc` shows, the pid of a live writer also belongs to another process, which started
+    /// after the temp was created.
     #[test]
-    fn a_proc_of_another_pid_namespace() {
+    fn a_proc_of_another_pid_namespace_proves_nothing() {
         const WITHIN: &str = "ORPHAND_TEST_WITHIN";
         in_own_process(&[RunAs::CurrentUser], || {
             if std::env::var_os(WITHIN).is_none() {
@@ -644,7 +654,7 @@ mod linux {
                 unsafe { inside.pre_exec(unshare_pids) };
                 return run_test(inside, RunAs::CurrentUser);
             }
-            // The number that we have outside; the process that has it here is made now.
+            // Our pid in the outer namespace; the process that has it in this namespace is created next.
             let pid: u32 = fs::read_link("/proc/self")
                 .unwrap()
                 .to_string_lossy()
@@ -662,7 +672,7 @@ mod linux {
             writer.kill().unwrap();
             writer.wait().unwrap();
             assert_eq!(evidence::writer(pid, before_us), Writer::Gone(pid));
-            // Whoever holds it is known by a number that is another's here: nobody is named, and nothing proven.
+            // The holder has a pid that belongs to another process here. So no holder is named, and nothing is proven.
             let fixture = Fixture::new();
             let held = File::open(&fixture.temp).unwrap();
             let file = FileId::from(&look::observe_fd(held.as_fd()).unwrap().fingerprint);
@@ -674,16 +684,16 @@ mod linux {
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensAndMaps);
             holder.kill().unwrap();
             holder.wait().unwrap();
-            assert_eq!(process_scan.of(file), [], "{process_scan:?}");
-            assert!(process_scan.doubtful.contains(&file), "{process_scan:?}");
-            // The one that is seen is no answer to whether one lives below.
-            stays_while_its_writer_may_live(&fixture, pid);
+            assert_eq!(process_scan.holders_of(file), [], "{process_scan:?}");
+            assert!(process_scan.uncertain.contains(&file), "{process_scan:?}");
+            // The process that `/proc` shows does not prove that no writer runs in a child namespace.
+            check_kept_for_writer(&fixture, pid);
         });
     }
 
-    /// For want of descriptors nobody is seen. That says nothing of anybody, also later.
+    /// Without free descriptors no process can be examined. That proves nothing, not even later.
     #[test]
-    fn a_walk_that_cannot_be_made() {
+    fn a_failed_process_scan_proves_nothing() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let pid = crate::sandbox::dead_pid();
@@ -692,7 +702,7 @@ mod linux {
             let temp_info = fixture.candidate_named(&name, Verdict::Reap).temp_info;
             // There is no descriptor to measure a target with, either.
             fs::remove_file(&fixture.target).unwrap();
-            let nested = ContainerPids::default();
+            let container_pids = ContainerPids::default();
             let long_ago = Mono::default();
             let file = FileId { dev: 0, ino: 0 };
             let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -724,21 +734,21 @@ mod linux {
                 })
             };
             assert_eq!(writer(before.current), Writer::Gone(pid));
-            assert_eq!(writer(Some(0)), Writer::Unknown(pid), "it may live");
+            assert_eq!(writer(Some(0)), Writer::Unknown(pid), "it may be alive");
             limit(Some(0));
-            let seen = nested.resolve(1, long_ago);
+            let seen = container_pids.resolve(1, long_ago);
             let process_scan = evidence::scan_processes(&[file], LeaseCoverage::OpensOnly);
             limit(before.current);
             assert!(seen.is_err(), "{seen:?}");
-            assert!(nested.resolve(1, long_ago).is_ok());
+            assert!(container_pids.resolve(1, long_ago).is_ok());
             assert!(!process_scan.proves_unmapped(file), "{process_scan:?}");
         });
     }
 
-    /// No table shows the locks of processes outside in a pid namespace: where what is open may go, they are
-    /// all that keeps it.
+    /// In a pid namespace, no table shows the locks of processes outside. If open files may be removed, only such a
+    /// lock keeps them.
     #[test]
-    fn locked_outside_of_a_pid_namespace() {
+    fn a_lock_outside_the_pid_namespace_keeps_the_temp() {
         const HOME: &str = "ORPHAND_TEST_HOME";
         let policy = |open| Policy {
             open,
@@ -748,7 +758,7 @@ mod linux {
             if let Some(home) = std::env::var_os(HOME) {
                 for open in [Open::Reap, Open::Quarantine] {
                     let fixture = Fixture::at(home.clone().into()).with_policy(policy(open));
-                    assert_eq!(kept(&fixture).0, Reason::Locked, "{open:?}");
+                    assert_eq!(kept_because(&fixture).0, Reason::Locked, "{open:?}");
                 }
                 return;
             }
@@ -756,7 +766,7 @@ mod linux {
                 return report_skipped("a pid namespace needs root");
             }
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::Flock, &fixture.temp);
+            let holding = Holding::new(HoldKind::Flock, &fixture.temp);
             let changed = || {
                 let meta = fs::metadata(&fixture.temp).unwrap();
                 (meta.ctime(), meta.ctime_nsec())
@@ -765,21 +775,21 @@ mod linux {
             let mut inside = test_command(&this_test());
             inside.env(HOME, fixture.home());
             run_test(inside, RunAs::OwnPidNamespace);
-            assert_eq!(changed(), before, "its name was taken from it for a moment");
+            assert_eq!(changed(), before, "the temp was renamed in between");
             drop(holding);
         });
     }
 
-    /// A process in a pid namespace of its own, whose number there is nobody's here.
+    /// A process in its own pid namespace. Outside, no process has its pid.
     struct Inside {
         unshare: std::process::Child,
         pid: u32,
     }
 
     impl Inside {
-        /// `None` where this user may have no such namespace.
+        /// Starts the process. Returns `None` if this user may not create such a namespace.
         fn new() -> Option<Inside> {
-            // One after the other gets the next number, until one is told to stay.
+            // Each process gets the next pid, until one of them is chosen.
             let script =
                 "while :; do sh -c 'echo $$; read a; test $a = go || exec sleep 600'; done";
             let mut command = Command::new("unshare");
@@ -794,15 +804,15 @@ mod linux {
             let numbers = BufReader::new(unshare.stdout.take()?).lines();
             for number in numbers.map_while(Result::ok) {
                 let pid: u32 = number.parse().unwrap();
-                // Nor that of a process in another container that runs here.
-                let called = ContainerPids::default()
+                // The pid must not belong to a process in another container on this machine either.
+                let resolved = ContainerPids::default()
                     .resolve(pid, clock::mono())
                     .unwrap();
-                let is_nobody = evidence::writer(pid, None) == Writer::Gone(pid);
-                let is_nobody = is_nobody && called.len() == 1;
-                let word = if is_nobody { "stay" } else { "go" };
+                let is_unused = evidence::writer(pid, None) == Writer::Gone(pid);
+                let is_unused = is_unused && resolved.len() == 1;
+                let word = if is_unused { "stay" } else { "go" };
                 writeln!(answer, "{word}").unwrap();
-                if is_nobody {
+                if is_unused {
                     return Some(Inside { unshare, pid });
                 }
             }
@@ -813,9 +823,12 @@ mod linux {
         fn end(&mut self) {
             let _ = self.unshare.kill();
             self.unshare.wait().unwrap();
-            wait_until("it is gone", || {
-                let nested = ContainerPids::default();
-                let mut left = nested.resolve(self.pid, clock::mono()).unwrap().into_iter();
+            wait_until("the process is gone", || {
+                let container_pids = ContainerPids::default();
+                let mut left = container_pids
+                    .resolve(self.pid, clock::mono())
+                    .unwrap()
+                    .into_iter();
                 left.all(|pid| evidence::writer(pid, None) == Writer::Gone(pid))
             });
         }
@@ -828,14 +841,14 @@ mod linux {
         }
     }
 
-    /// A writer that was killed, and whose parent does not ask for it.
+    /// A writer that was killed and whose parent has not waited for it.
     #[test]
-    fn a_zombie_is_gone() {
+    fn a_zombie_writer_counts_as_gone() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             let mut child = Command::new("/bin/true").start_child().unwrap();
             let stat = format!("/proc/{}/stat", child.id());
-            wait_until("it is a zombie", || {
+            wait_until("the process is a zombie", || {
                 fs::read_to_string(&stat).unwrap().contains(") Z ")
             });
             let name = format!(
@@ -849,22 +862,22 @@ mod linux {
         });
     }
 
-    /// A program that embeds orphand may itself have mapped what it wrote.
+    /// A program that embeds orphand may itself have mapped the files that it wrote.
     #[test]
-    fn what_we_have_mapped_ourselves() {
+    fn our_own_mapping_keeps_the_temp() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
             map(File::open(&fixture.temp).unwrap());
-            assert_eq!(kept(&fixture).0, Reason::InUse);
+            assert_eq!(kept_because(&fixture).0, Reason::InUse);
             let process_scan =
                 evidence::scan_processes(&[id(&fixture.temp)], LeaseCoverage::OpensOnly);
             let seen = pids(&process_scan, id(&fixture.temp));
-            let missed = "our mapping is missed, and on overlayfs the walk is the only proof";
+            let missed = "the scan misses our mapping, and on overlayfs the scan is the only proof";
             assert_eq!(seen, [std::process::id()], "{missed}");
         });
     }
 
-    /// Everything that the kernel keeps about SIGIO: this thread's mask, and the process' action.
+    /// Returns all state of the kernel for SIGIO: the mask of this thread and the action of the process.
     fn signals() -> (Vec<bool>, usize, i32) {
         let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
@@ -890,8 +903,8 @@ mod linux {
         }
     }
 
-    /// Lets somebody open the temp before each step, with and without waiting: wherever we have a
-    /// lease then, it breaks.
+    /// Opens the temp before each step, with and without waiting. If orphand has a lease at that moment, the open
+    /// breaks it.
     fn break_leases() {
         for step in Step::ALL {
             for flags in [0, libc::O_NONBLOCK] {
@@ -910,7 +923,7 @@ mod linux {
                         let _ = options.open(path);
                         drop(handle);
                     });
-                    wait_until("it has tried", || {
+                    wait_until("the opener has tried", || {
                         opener.is_finished() || is_waiting(&opener)
                     });
                     others.lock().unwrap().push(opener);
@@ -923,7 +936,7 @@ mod linux {
         }
     }
 
-    /// Whether any lease of this process is being broken.
+    /// Reports whether any lease of this process is being broken.
     fn is_waiting<T>(_: &std::thread::JoinHandle<T>) -> bool {
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
         let us = std::process::id().to_string();
@@ -932,9 +945,10 @@ mod linux {
         })
     }
 
-    /// A broken lease is announced by SIGIO, and by default that kills. Nobody else is to notice.
+    /// The kernel announces a broken lease by SIGIO, which by default kills the process. It must not affect the
+    /// process.
     #[test]
-    fn a_broken_lease_kills_nobody() {
+    fn a_broken_lease_kills_no_process() {
         in_own_process(ALL_USERS, || {
             let before = signals();
             break_leases();
@@ -943,7 +957,7 @@ mod linux {
     }
 
     #[test]
-    fn nor_in_a_thread_with_a_mask_of_its_own() {
+    fn a_broken_lease_keeps_signal_masks() {
         in_own_process(ALL_USERS, || {
             for signal in [libc::SIGUSR2, libc::SIGIO] {
                 let thread = std::thread::spawn(move || {
@@ -957,32 +971,40 @@ mod linux {
         });
     }
 
-    static HEARD: AtomicUsize = AtomicUsize::new(0);
+    static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 
-    extern "C" fn hear(_: libc::c_int) {
-        HEARD.fetch_add(1, Ordering::SeqCst);
+    extern "C" fn count_signal(_: libc::c_int) {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Its handler for SIGIO is its own, and hears nothing of ours.
+    /// A program's handler for SIGIO belongs to the program, and must not receive orphand's signals.
     #[test]
-    fn nor_does_a_handler_hear_of_it() {
+    fn a_sigio_handler_gets_no_signal_of_ours() {
         in_own_process(ALL_USERS, || {
             // SAFETY: the handler does nothing but count.
-            unsafe { libc::signal(libc::SIGIO, hear as *const () as libc::sighandler_t) };
+            unsafe { libc::signal(libc::SIGIO, count_signal as *const () as libc::sighandler_t) };
             let before = signals();
             join(std::thread::spawn(break_leases));
             break_leases();
             assert_eq!(signals(), before);
-            assert_eq!(HEARD.load(Ordering::SeqCst), 0, "SIGIO went to the process");
+            assert_eq!(
+                SIGNALS.load(Ordering::SeqCst),
+                0,
+                "SIGIO was sent to the process"
+            );
             // SAFETY: raises a signal that has a handler.
             unsafe { libc::raise(libc::SIGIO) };
-            assert_eq!(HEARD.load(Ordering::SeqCst), 1, "and is its own again");
+            assert_eq!(
+                SIGNALS.load(Ordering::SeqCst),
+                1,
+                "the handler does not work"
+            );
         });
     }
 
-    /// The whole watcher in a program that knows nothing of leases.
+    /// A whole watcher, in a program that does not know about leases.
     #[test]
-    fn nor_does_a_watcher_kill_its_program() {
+    fn a_watcher_does_not_kill_its_process() {
         in_own_process(ALL_USERS, || {
             let before = signals();
             let fixture = Fixture::new();
@@ -998,7 +1020,11 @@ mod linux {
                     .custom_flags(libc::O_NONBLOCK)
                     .clone();
                 let error = options.open(path).unwrap_err();
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it was leased");
+                assert_eq!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock,
+                    "the file was not leased"
+                );
             });
             let watcher = Watcher::builder();
             let watcher = watcher
@@ -1014,13 +1040,13 @@ mod linux {
         });
     }
 
-    /// A lease of ours that is not let go would make others wait: there is none left over.
+    /// A lease that orphand does not release would make other processes wait. None is left.
     #[test]
-    fn nothing_stays_leased() {
+    fn no_lease_is_left() {
         in_own_process(ALL_USERS, || {
             let fixture = Fixture::new();
-            let holding = Holding::new(UseState::Write, &fixture.temp);
-            kept(&fixture);
+            let holding = Holding::new(HoldKind::Write, &fixture.temp);
+            kept_because(&fixture);
             drop(holding);
             let _ = fixture.reap(AtStep::new(Step::Look, || {}).hook);
             let us = std::process::id().to_string();

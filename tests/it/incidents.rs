@@ -33,7 +33,7 @@ use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::attacks;
 use crate::fixture::*;
-use crate::holders::{Holding, UseState};
+use crate::holders::{HoldKind, Holding};
 use crate::places::Mounted;
 use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root};
 
@@ -60,14 +60,14 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
  {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
-        let holding = Holding::new(UseState::Write, &fixture.temp);
+        let holding = Holding::new(HoldKind::Write, &fixture.temp);
         kept(&fixture, Reason::InUse);
         drop(holding);
         let fixture = Fixture::new();
         let name = format!("{TARGET}.{}.1.tmp", dead_pid());
         let temp = fixture.dir.join(&name);
         fs::rename(&fixture.temp, &temp).unwrap();
-        let holding = Holding::new(UseState::Read, &temp);
+        let holding = Holding::new(HoldKind::Read, &temp);
         let event = fixture.judge(&name);
         let in_use = matches!(
             event,
@@ -82,7 +82,7 @@ fn owncloud_36187_pi_lens_2686_duckdb_24758_jdk_8286030_omnigent_7495_dot_agent_
         );
         drop(holding);
         if is_root() {
-            let holding = Holding::within(UseState::Write, &temp, |command| {
+            let holding = Holding::within(HoldKind::Write, &temp, |command| {
                 // SAFETY: between fork and exec only system calls are made.
                 unsafe { command.pre_exec(unshare_pids) };
             });
@@ -107,7 +107,7 @@ fn systemd_30760_dycov_371_a_file_that_is_locked() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         fs::write(&fixture.temp, "").unwrap();
-        let _holding = Holding::new(UseState::Flock, &fixture.temp);
+        let _holding = Holding::new(HoldKind::Flock, &fixture.temp);
         match fixture.judge(TEMP) {
             Event::Kept { reason, .. } => assert_eq!(reason, Reason::Locked),
             event => panic!("{event:?}"),
@@ -142,7 +142,7 @@ fn cc_reaper_18_held_by_another_path() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         symlink(&fixture.dir, fixture.outside.join("way")).unwrap();
-        let holding = Holding::new(UseState::Write, &fixture.outside.join("way").join(TEMP));
+        let holding = Holding::new(HoldKind::Write, &fixture.outside.join("way").join(TEMP));
         match fixture.judge(TEMP) {
             Event::Kept { holders, .. } => {
                 let pids: Vec<u32> = holders.iter().map(|holder| holder.pid).collect();
@@ -316,7 +316,7 @@ fn cve_2000_0829_cve_2021_3997_a_deep_tree() {
     std::thread::sleep(OLD_ENOUGH);
     let ran = sandbox.sweep(["-r", "--grace", "100ms"]).exit(3);
     let [reaped, ..] = ran.events().sums();
-    attacks::clear(&sandbox);
+    attacks::remove_deep(&sandbox);
     assert_eq!(reaped, 1, "{}", ran.stderr);
 }
 

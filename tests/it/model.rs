@@ -1,16 +1,15 @@
-//! The protocol as a model, explored to its end for small bounds.
+//! A model of the protocol, explored exhaustively for small bounds.
 //!
-//! Names, inodes, leases, threads inside one `open`, writers that follow the rule (docs/safety.md,
-//! first paragraph) or die, a second writer by the same name, readers, a full disk, and a reaper
-//! that may be killed between any two of its calls: every order in which they can act is tried.
-//! What judges is the real judge, what compares is the real fingerprint, and the reaper goes through
-//! the real [`Step::ALL`]; a step without its part here does not compile.
+//! The model has names, inodes, leases, threads inside one `open`, writers that follow the rule (docs/safety.md, first
+//! paragraph) or are killed, a second writer with the same name, readers, a full disk, and a reaper that may be killed
+//! between any two of its calls. Every order of their actions is tried. It uses the real judge and the real
+//! fingerprint, and the reaper follows the real [`Step::ALL`]: a step without its part in the model does not compile.
 //!
-//! A model that finds nothing says little. So each check of the protocol is taken out in turn, and
-//! each window that docs/safety.md names is opened in turn, and a loss must be found then.
+//! A model that finds no loss proves little by itself. So each check of the protocol is left out in turn, and each
+//! window that docs/safety.md names is opened in turn; the model must then find a loss.
 //!
-//! The explorer is a breadth-first walk of fifty lines: stateright would do as well, and bring
-//! forty crates along, a web server among them.
+//! The explorer is a breadth-first search of fifty lines. stateright would work too, but has forty dependencies, among
+//! them a web server.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -28,18 +27,18 @@ use orphand::reap::Step;
 
 use crate::fixture::{RunAs, in_own_process};
 
-/// A number that stands for an inode.
+/// The number of an inode.
 type Ino = u8;
 
-/// The names that there are.
+/// The file names in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Name {
     Temp,
     Target,
-    /// Another temp, that somebody renames onto the first.
+    /// Another temp, which a writer renames onto the first.
     Spare,
     Claim(u8),
-    /// A place in the quarantine.
+    /// A slot in the quarantine.
     Slot(u8),
 }
 
@@ -64,9 +63,9 @@ impl Name {
 enum Lease {
     #[default]
     None,
-    /// The reaper has it.
+    /// The reaper has a lease.
     Held,
-    /// The reaper has it, and somebody has asked for the file.
+    /// The reaper has a lease, and another process has tried to open the file.
     Breaking,
 }
 
@@ -80,16 +79,16 @@ struct Inode {
     lease: Lease,
 }
 
-/// What a look sees.
+/// The result of a look at a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Seen {
+struct Snapshot {
     ino: Ino,
     content: u8,
     renamed: u8,
     empty: bool,
 }
 
-impl Seen {
+impl Snapshot {
     fn observation(self) -> Observation {
         let wall = |sec: u8, nsec: u8| Wall {
             sec: i64::from(sec),
@@ -116,19 +115,19 @@ impl Seen {
         }
     }
 
-    fn same_after_rename(self, judged: Seen) -> bool {
+    fn same_after_rename(self, judged: Snapshot) -> bool {
         let (now, judged) = (self.observation(), judged.observation());
         now.fingerprint.is_same_after_rename(&judged.fingerprint)
     }
 }
 
-/// What others do.
+/// The operations of other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
-    /// `O_CREAT | O_EXCL`; gives up where something is there.
+    /// `O_CREAT | O_EXCL`; the script ends if the name exists.
     Create(Name),
     /// Opens the temp.
-    Open(How),
+    Open(OpenMode),
     Write,
     Close,
     Rename(Name, Name),
@@ -138,7 +137,7 @@ enum Op {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
+enum OpenMode {
     /// `O_CREAT | O_TRUNC`
     Truncate,
     /// `O_CREAT | O_APPEND`
@@ -157,13 +156,13 @@ const WRITER: Script = &[
     Op::Rename(Name::Temp, Name::Target),
 ];
 const TRUNCATER: Script = &[
-    Op::Open(How::Truncate),
+    Op::Open(OpenMode::Truncate),
     Op::Write,
     Op::Close,
     Op::Rename(Name::Temp, Name::Target),
 ];
 const APPENDER: Script = &[
-    Op::Open(How::Append),
+    Op::Open(OpenMode::Append),
     Op::Write,
     Op::Close,
     Op::Rename(Name::Temp, Name::Target),
@@ -182,21 +181,21 @@ const REPLACER: Script = &[
     Op::Rename(Name::Spare, Name::Temp),
     Op::Rename(Name::Temp, Name::Target),
 ];
-const READER: Script = &[Op::Open(How::Read), Op::Close];
-const PEEPER: Script = &[Op::Open(How::ReadWithoutWaiting), Op::Close];
+const READER: Script = &[Op::Open(OpenMode::Read), Op::Close];
+const PEEPER: Script = &[Op::Open(OpenMode::ReadWithoutWaiting), Op::Close];
 const SPOILER: Script = &[Op::Unlink(Name::Target)];
 const MOVER: Script = &[Op::MoveDir];
 
-/// Where a thread is inside `open`. The kernel counts an opener before it looks for leases.
+/// The progress of a thread inside `open`. The kernel counts an opener before it looks for leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Opening {
     #[default]
     Not,
-    /// It has found the inode behind the name.
+    /// It has looked up the inode of the name.
     Found(Ino),
-    /// A lease would be refused now.
+    /// It is counted: a lease would now be refused.
     Counted(Ino),
-    /// It waits for ours to end.
+    /// It waits for the reaper's lease to end.
     Waits(Ino),
 }
 
@@ -206,59 +205,59 @@ struct Actor {
     dead: bool,
     open: Option<Ino>,
     opening: Opening,
-    /// What it means to rename to the target.
+    /// The inode that it will rename to the target.
     pending: Option<Ino>,
-    /// How often it was looked at since it last changed the file, or was last seen holding it.
+    /// The number of looks at its file since it last changed the file, or was last seen holding it.
     looks: u8,
-    /// It was inside `open` already when the reaper asked for the second time.
+    /// It was already inside `open` when the reaper requested the lease for the second time.
     was_in: bool,
 }
 
-/// Where the reaper is.
+/// The progress of the reaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum ReaperState {
     /// Killed, or not started.
-    Down,
-    /// Puts a claim in order; the call that is next.
+    Stopped,
+    /// Recovering a claim: the number of the claim, and its next call.
     Recover(u8, u8),
-    /// Waits for the next look.
+    /// Waiting for the next look.
     Track,
-    /// The call of a step that is next.
+    /// Running a step, and its next call.
     Do(Step, u8),
-    /// The call that is next.
+    /// Putting a claim back, and its next call.
     PutBack(u8),
 }
 
-/// What the reaper knows, and what is known of it.
+/// The reaper, and data for the properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Reaper {
-    at: At,
-    /// The last look, and whether somebody held the file.
-    known: Option<(Seen, bool)>,
+struct ModelReaper {
+    at: ReaperState,
+    /// The result of the last look, and whether a process held the file.
+    known: Option<(Snapshot, bool)>,
     attempts: u8,
-    lives: u8,
-    /// Claims that it left alone because somebody held them.
+    kills_left: u8,
+    /// A bit for each claim that it kept because a process held it.
     left: u8,
     now: Attempt,
 }
 
-/// One temp on its way through the protocol.
+/// One temp that goes through the protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Attempt {
-    expected: Seen,
-    seen: Seen,
+    expected: Snapshot,
+    seen: Snapshot,
     moves: bool,
     opened: Ino,
     free: bool,
-    judged: Seen,
+    judged: Snapshot,
     whole: bool,
     claim: Option<Claimed>,
-    after: Seen,
+    after: Snapshot,
     held: bool,
-    /// The disk is full: it is worked on by its own name.
+    /// The disk is full: the temp is processed under its own name.
     unclaimed: bool,
-    /// From here on it is not part of the protocol, but of what is asked about it.
-    told: Told,
+    /// Not part of the protocol, but data for the properties.
+    history: History,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -276,59 +275,59 @@ impl Claimed {
     }
 }
 
-/// What was so at certain moments, for the properties.
+/// Facts at certain moments, for the properties.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Told {
+struct History {
     /// The directory was moved before the first step.
     moved_before: bool,
-    /// It was moved before the last question for it.
+    /// The directory was moved before the last check of it.
     moved_since: bool,
-    /// What the name stood for at the last comparison on a full disk.
+    /// The inode of the name at the last comparison on a full disk.
     compared: Option<Ino>,
-    /// There was a whole target at the last look.
+    /// The target counted at the last look.
     whole_last: bool,
-    /// Somebody was turned away by our lease before it was asked for again.
-    turned_away: bool,
+    /// An opener got an error because of the reaper's lease, before the lease was requested again.
+    was_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FakeEnv {
+struct ModelState {
     names: [Option<Ino>; NAMES],
     inodes: [Inode; INODES],
-    /// How many of them there are.
+    /// The number of inodes.
     made: Ino,
     dir_moved: bool,
     actors: [Actor; 2],
-    reaper: Reaper,
+    reaper: ModelReaper,
 }
 
-/// What is lost.
+/// The description of a loss.
 type Loss = &'static str;
 
-/// Who does something.
+/// An action of an actor or of the reaper.
 #[derive(Clone, Copy, Debug)]
-enum ActionOptions {
-    Acts(usize, Op, &'static str),
-    Dies(usize),
-    Reaps(At),
-    IsKilled,
+enum Action {
+    ActorStep(usize, Op, &'static str),
+    ActorDies(usize),
+    ReaperStep(ReaperState),
+    ReaperKilled,
 }
 
-impl fmt::Display for ActionOptions {
+impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ActionOptions::Acts(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
-            ActionOptions::Dies(who) => write!(f, "actor {who} dies"),
-            ActionOptions::Reaps(at) => write!(f, "reaper: {at:?}"),
-            ActionOptions::IsKilled => f.write_str("the reaper is killed"),
+            Action::ActorStep(who, op, what) => write!(f, "actor {who}: {op:?}{what}"),
+            Action::ActorDies(who) => write!(f, "actor {who} is killed"),
+            Action::ReaperStep(at) => write!(f, "reaper: {at:?}"),
+            Action::ReaperKilled => f.write_str("the reaper is killed"),
         }
     }
 }
 
-/// What somebody does, and what comes of it.
-type Next = (ActionOptions, Result<FakeEnv, Loss>);
+/// An action, and the resulting state or the loss.
+type Transition = (Action, Result<ModelState, Loss>);
 
-/// A check that the protocol makes.
+/// A check of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
     TwoLooks,
@@ -344,7 +343,7 @@ enum Check {
     Compare,
     WaitsForUs,
     CountedByNow,
-    Breath,
+    ReleaseWait,
     ResolvedAgain,
     ProveLast,
     Untouched,
@@ -374,7 +373,7 @@ impl Check {
         Check::Compare,
         Check::WaitsForUs,
         Check::CountedByNow,
-        Check::Breath,
+        Check::ReleaseWait,
         Check::ResolvedAgain,
         Check::ProveLast,
         Check::Untouched,
@@ -391,11 +390,11 @@ impl Check {
     ];
 }
 
-// None is forgotten above.
+// The lists above are complete.
 const _: () = assert!(Check::ALL.len() == Check::RecoveryLeavesHeldAlone as usize + 1);
 const _: () = assert!(Window::ALL.len() == Window::FullDiskInsideOpen as usize + 1);
 
-/// A window that is left, and that docs/safety.md names. While it is not opened, nobody acts in it.
+/// A remaining window that docs/safety.md names. While it is closed, no process acts in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Window {
     /// A thread stays inside one `open` from before the claim until after the last proof.
@@ -403,11 +402,11 @@ enum Window {
     /// A writer pauses for longer than the rule allows.
     Pause,
     /// A writer renames between the claim and the put-back.
-    Meanwhile,
-    /// The directory is moved out of the root after the last question for it.
+    BeforePutBack,
+    /// The directory is moved out of the root after its last check.
     MovedOut,
-    /// The target goes after the last look at it.
-    TargetGoes,
+    /// The target is removed after its last check.
+    TargetRemoved,
     /// Full disk: another file takes the name after the comparison.
     FullDiskReplaced,
     /// Full disk: a thread is inside `open` when the file is removed.
@@ -418,9 +417,9 @@ impl Window {
     const ALL: [Window; 7] = [
         Window::InsideOpen,
         Window::Pause,
-        Window::Meanwhile,
+        Window::BeforePutBack,
         Window::MovedOut,
-        Window::TargetGoes,
+        Window::TargetRemoved,
         Window::FullDiskReplaced,
         Window::FullDiskInsideOpen,
     ];
@@ -429,19 +428,19 @@ impl Window {
 #[derive(Clone, Copy, Debug)]
 struct Model {
     scripts: [Script; 2],
-    /// A temp of a dead writer lies there from the beginning.
+    /// A temp of a killed writer exists from the start.
     orphan: bool,
-    /// So does a target.
+    /// A target exists from the start.
     target: bool,
-    /// A claim may find no room.
+    /// A claim may fail for lack of space.
     full: bool,
-    /// How often the reaper is killed, at most.
+    /// The maximum number of times that the reaper is killed.
     kills: u8,
     without: &'static [Check],
     open: Option<Window>,
 }
 
-impl FakeEnv {
+impl ModelState {
     fn at(&self, name: Name) -> Option<Ino> {
         self.names[name.index()]
     }
@@ -454,9 +453,9 @@ impl FakeEnv {
         &mut self.inodes[usize::from(ino)]
     }
 
-    fn look(&self, ino: Ino) -> Seen {
+    fn look(&self, ino: Ino) -> Snapshot {
         let inode = self.inodes[usize::from(ino)];
-        Seen {
+        Snapshot {
             ino,
             content: inode.content,
             renamed: inode.renamed,
@@ -464,7 +463,7 @@ impl FakeEnv {
         }
     }
 
-    fn look_at(&self, name: Name) -> Option<Seen> {
+    fn look_at(&self, name: Name) -> Option<Snapshot> {
         self.at(name).map(|ino| self.look(ino))
     }
 
@@ -476,7 +475,7 @@ impl FakeEnv {
         ino
     }
 
-    /// Renames, over whatever is there.
+    /// Renames, and overwrites the new name.
     fn rename(&mut self, from: Name, to: Name) {
         let ino = self.at(from);
         self.set(from, None);
@@ -498,7 +497,7 @@ impl FakeEnv {
         matches!(self.target(), Target::Whole { .. })
     }
 
-    /// Whether a lease on it would be refused.
+    /// Reports whether a lease on the inode would be refused.
     fn is_held(&self, ino: Ino) -> bool {
         self.actors.iter().any(|actor| {
             actor.open == Some(ino)
@@ -506,7 +505,7 @@ impl FakeEnv {
         })
     }
 
-    /// Whether somebody who lives could still need it.
+    /// Reports whether a live actor may still need the inode.
     fn is_needed(&self, ino: Ino) -> bool {
         self.actors.iter().any(|actor| {
             let open = actor.open == Some(ino) || actor.pending == Some(ino);
@@ -514,14 +513,14 @@ impl FakeEnv {
         })
     }
 
-    /// Whether the reaper has taken its name away.
+    /// Reports whether the reaper has renamed the inode away.
     fn is_taken(&self, ino: Ino) -> bool {
         self.names[Name::Claim(0).index()..].contains(&Some(ino))
     }
 
     fn free_slot(&self) -> u8 {
         let free = (0..SLOTS).find(|n| self.at(Name::Slot(*n)).is_none());
-        free.expect("there are enough slots for all attempts")
+        free.expect("enough slots for all attempts")
     }
 }
 
@@ -539,67 +538,67 @@ impl Model {
         !self.without.contains(&check)
     }
 
-    fn is_shut(&self, window: Window) -> bool {
+    fn is_closed(&self, window: Window) -> bool {
         self.open != Some(window)
     }
 
-    fn start(&self) -> FakeEnv {
-        let mut fake_env = FakeEnv {
+    fn start(&self) -> ModelState {
+        let mut state = ModelState {
             names: [None; NAMES],
             inodes: [Inode::default(); INODES],
             made: 0,
             dir_moved: false,
             actors: [Actor::default(); 2],
-            reaper: Reaper {
-                at: At::Track,
+            reaper: ModelReaper {
+                at: ReaperState::Track,
                 known: None,
                 attempts: 2,
-                lives: self.kills,
+                kills_left: self.kills,
                 left: 0,
                 now: Attempt::default(),
             },
         };
         for (name, there) in [(Name::Target, self.target), (Name::Temp, self.orphan)] {
             if there {
-                let ino = fake_env.make(name);
-                fake_env.inode(ino).empty = false;
+                let ino = state.make(name);
+                state.inode(ino).empty = false;
             }
         }
-        fake_env
+        state
     }
 
-    fn next(&self, fake_env: &FakeEnv, next: &mut Vec<Next>) {
-        for index in 0..fake_env.actors.len() {
-            self.act(fake_env, index, next);
+    fn next(&self, state: &ModelState, next: &mut Vec<Transition>) {
+        for index in 0..state.actors.len() {
+            self.act(state, index, next);
         }
-        self.reap(fake_env, next);
+        self.reap(state, next);
     }
 
-    /// What the actor may do now: go on, or die.
-    fn act(&self, fake_env: &FakeEnv, index: usize, next: &mut Vec<Next>) {
-        let me = fake_env.actors[index];
+    /// Adds the possible actions of the actor: the next operation, or its death.
+    fn act(&self, state: &ModelState, index: usize, next: &mut Vec<Transition>) {
+        let me = state.actors[index];
         let Some(op) = self.scripts[index].get(usize::from(me.at)) else {
             return;
         };
         if me.dead {
             return;
         }
-        let mut dead = *fake_env;
+        let mut dead = *state;
         dead.actors[index] = Actor {
             dead: true,
             at: me.at,
             ..Actor::default()
         };
-        next.push((ActionOptions::Dies(index), Ok(dead)));
+        next.push((Action::ActorDies(index), Ok(dead)));
 
-        let mut then = *fake_env;
+        let mut then = *state;
         let end = self.scripts[index].len() as u8;
-        // Set on the copy through this, at the end of each arm.
+        // Modified here, and stored in the new state at the end.
         let mut me = me;
         let mut loss = None;
         let mut what = "";
         match *op {
-            Op::Create(name) if fake_env.at(name).is_some() => {
+            Op::Create(name) if state.at(name).is_some() => {
                 me.at = end;
                 what = " gives up";
             }
@@ -611,12 +610,12 @@ impl Model {
                 me.at += 1;
             }
             Op::Open(how) => match me.opening {
-                Opening::Not => match (fake_env.at(Name::Temp), how) {
+                Opening::Not => match (state.at(Name::Temp), how) {
                     (Some(ino), _) => {
                         me.opening = Opening::Found(ino);
                         what = " finds it";
                     }
-                    (None, How::Truncate | How::Append) => {
+                    (None, OpenMode::Truncate | OpenMode::Append) => {
                         let ino = then.make(Name::Temp);
                         me.open = Some(ino);
                         me.pending = Some(ino);
@@ -624,7 +623,7 @@ impl Model {
                         me.at += 1;
                         what = " creates it";
                     }
-                    (None, How::Read | How::ReadWithoutWaiting) => {
+                    (None, OpenMode::Read | OpenMode::ReadWithoutWaiting) => {
                         me.at = end;
                         what = " finds nothing";
                     }
@@ -634,36 +633,36 @@ impl Model {
                     what = " is counted";
                 }
                 Opening::Counted(ino) | Opening::Waits(ino) => {
-                    match (fake_env.inodes[usize::from(ino)].lease, me.opening) {
+                    match (state.inodes[usize::from(ino)].lease, me.opening) {
                         (Lease::None, _) => {
                             me.opening = Opening::Not;
                             me.open = Some(ino);
-                            if matches!(how, How::Truncate | How::Append) {
+                            if matches!(how, OpenMode::Truncate | OpenMode::Append) {
                                 me.pending = Some(ino);
                             }
-                            if how == How::Truncate {
+                            if how == OpenMode::Truncate {
                                 then.inode(ino).content += 1;
                                 then.inode(ino).empty = true;
                                 me.looks = 0;
                             }
                             me.at += 1;
                         }
-                        // It goes on waiting.
+                        // It still waits.
                         (_, Opening::Waits(_)) => return,
                         _ => {
                             then.inode(ino).lease = Lease::Breaking;
-                            if how == How::ReadWithoutWaiting {
-                                let before = match fake_env.reaper.at {
-                                    At::Do(step, sub) => {
-                                        place(step) < place(Step::ProveAgain)
+                            if how == OpenMode::ReadWithoutWaiting {
+                                let before = match state.reaper.at {
+                                    ReaperState::Do(step, sub) => {
+                                        position(step) < position(Step::ProveAgain)
                                             || (step, sub) == (Step::ProveAgain, 0)
                                     }
                                     _ => false,
                                 };
-                                then.reaper.now.told.turned_away |= before;
+                                then.reaper.now.history.was_refused |= before;
                                 me.opening = Opening::Not;
                                 me.at = end;
-                                what = " is turned away";
+                                what = " gets an error";
                             } else {
                                 me.opening = Opening::Waits(ino);
                                 what = " waits";
@@ -673,7 +672,7 @@ impl Model {
                 }
             },
             Op::Write => {
-                let ino = me.open.expect("it is open");
+                let ino = me.open.expect("an open file");
                 then.inode(ino).content += 1;
                 then.inode(ino).empty = false;
                 me.looks = 0;
@@ -683,7 +682,7 @@ impl Model {
                 me.open = None;
                 me.at += 1;
             }
-            Op::Rename(from, to) => match fake_env.at(from) {
+            Op::Rename(from, to) => match state.at(from) {
                 Some(_) => {
                     then.rename(from, to);
                     me.looks = 0;
@@ -694,13 +693,13 @@ impl Model {
                     me.at += 1;
                 }
                 None => {
-                    let ours = me.pending.is_some_and(|ino| fake_env.is_taken(ino));
+                    let ours = me.pending.is_some_and(|ino| state.is_taken(ino));
                     if ours && me.was_in {
-                        loss = Some("who was in before the second question finds no name");
-                    } else if ours && !self.is_shut(Window::Meanwhile) {
+                        loss = Some("an opener from before the second lease request finds no name");
+                    } else if ours && !self.is_closed(Window::BeforePutBack) {
                         loss = Some("a rename finds no name");
                     }
-                    // It knows now, and tries again or tells.
+                    // The writer gets an error, and retries or reports it.
                     me.pending = None;
                     me.was_in = false;
                     me.at = end;
@@ -718,73 +717,75 @@ impl Model {
         }
         then.actors[index] = me;
         next.push((
-            ActionOptions::Acts(index, *op, what),
+            Action::ActorStep(index, *op, what),
             loss.map_or(Ok(then), Err),
         ));
     }
 
-    fn reap(&self, fake_env: &FakeEnv, next: &mut Vec<Next>) {
-        let reaper = fake_env.reaper;
-        let label = ActionOptions::Reaps(reaper.at);
-        if reaper.at != At::Down && reaper.lives > 0 {
-            let mut killed = *fake_env;
-            killed.reaper = Reaper {
-                at: At::Down,
+    fn reap(&self, state: &ModelState, next: &mut Vec<Transition>) {
+        let reaper = state.reaper;
+        let label = Action::ReaperStep(reaper.at);
+        if reaper.at != ReaperState::Stopped && reaper.kills_left > 0 {
+            let mut killed = *state;
+            killed.reaper = ModelReaper {
+                at: ReaperState::Stopped,
                 known: None,
                 left: 0,
-                lives: reaper.lives - 1,
+                kills_left: reaper.kills_left - 1,
                 now: Attempt::default(),
                 ..reaper
             };
             for inode in &mut killed.inodes {
                 inode.lease = Lease::None;
             }
-            // Till the next start nobody puts back what was claimed.
+            // Until the next start, no process puts claims back.
             for actor in &mut killed.actors {
                 actor.was_in = false;
             }
-            next.push((ActionOptions::IsKilled, Ok(killed)));
+            next.push((Action::ReaperKilled, Ok(killed)));
         }
         match reaper.at {
-            At::Down => {
-                let mut then = *fake_env;
+            ReaperState::Stopped => {
+                let mut then = *state;
                 then.reaper.at = match self.has(Check::Recovery) {
-                    true => At::Recover(0, 0),
-                    false => At::Track,
+                    true => ReaperState::Recover(0, 0),
+                    false => ReaperState::Track,
                 };
-                next.push((label, then.is_in_order()));
+                next.push((label, then.check_no_claims_left()));
             }
-            At::Recover(claim, call) => next.push((label, self.recover(fake_env, claim, call))),
-            At::Track => {
-                if let Some(then) = self.track(fake_env) {
+            ReaperState::Recover(claim, call) => {
+                next.push((label, self.recover(state, claim, call)))
+            }
+            ReaperState::Track => {
+                if let Some(then) = self.track(state) {
                     next.push((label, Ok(then)));
                 }
             }
-            At::Do(step, call) => {
+            ReaperState::Do(step, call) => {
                 let mut thens = Vec::new();
-                self.step(*fake_env, step, call, &mut thens);
+                self.step(*state, step, call, &mut thens);
                 next.extend(thens.into_iter().map(|then| (label, then)));
             }
-            At::PutBack(call) => next.push((label, self.put_back(*fake_env, call))),
+            ReaperState::PutBack(call) => next.push((label, self.put_back(*state, call))),
         }
     }
 
-    /// One look, as the tracker takes it.
-    fn track(&self, fake_env: &FakeEnv) -> Option<FakeEnv> {
-        let mut then = *fake_env;
-        if fake_env.reaper.attempts == 0 {
+    /// One look, as the tracker makes it.
+    fn track(&self, state: &ModelState) -> Option<ModelState> {
+        let mut then = *state;
+        if state.reaper.attempts == 0 {
             return None;
         }
-        let Some(seen) = fake_env.look_at(Name::Temp) else {
+        let Some(seen) = state.look_at(Name::Temp) else {
             then.reaper.known = None;
-            return (then != *fake_env).then_some(then);
+            return (then != *state).then_some(then);
         };
-        let held = fake_env.is_held(seen.ino);
+        let held = state.is_held(seen.ino);
         for actor in &mut then.actors {
             let pauses = actor.pending == Some(seen.ino) && actor.open.is_none();
             if pauses && actor.looks >= 1 {
-                if self.is_shut(Window::Pause) {
-                    // By the rule it renames before this look comes.
+                if self.is_closed(Window::Pause) {
+                    // According to the rule, it renames before this look.
                     return None;
                 }
             } else if pauses {
@@ -793,10 +794,10 @@ impl Model {
                 actor.looks = 0;
             }
         }
-        let judged = match fake_env.reaper.known {
+        let judged = match state.reaper.known {
             None if self.has(Check::TwoLooks) => false,
             None => true,
-            // Judging says so, and by whom.
+            // Judging reports that a process holds it.
             _ if held => false,
             Some((_, true)) if self.has(Check::HeldRestarts) => false,
             Some((known, _)) if known != seen && self.has(Check::ChangedRestarts) => false,
@@ -804,76 +805,76 @@ impl Model {
         };
         then.reaper.known = Some((seen, held));
         if judged && !held {
-            let verdict = judge_as(seen, None, UseState::Unused, fake_env.target());
+            let verdict = judge_as(seen, None, UseState::Unused, state.target());
             then.reaper.now = Attempt {
                 expected: seen,
                 moves: matches!(verdict, Verdict::Quarantine(_)),
                 ..Attempt::default()
             };
             then.reaper.attempts -= 1;
-            then.reaper.at = At::Do(Step::ALL[0], 0);
+            then.reaper.at = ReaperState::Do(Step::ALL[0], 0);
         }
-        (then != *fake_env).then_some(then)
+        (then != *state).then_some(then)
     }
 
     /// One call of one step.
     fn step(
         &self,
-        mut fake_env: FakeEnv,
+        mut state: ModelState,
         step: Step,
         call: u8,
-        thens: &mut Vec<Result<FakeEnv, Loss>>,
+        thens: &mut Vec<Result<ModelState, Loss>>,
     ) {
-        let now = fake_env.reaper.now;
+        let now = state.reaper.now;
         let claim = now.claim.map_or(Name::Temp, Claimed::name);
-        let mut go_on = |mut fake_env: FakeEnv| {
-            fake_env.reaper.at = after(step);
-            thens.push(Ok(fake_env));
+        let mut go_on = |mut state: ModelState| {
+            state.reaper.at = after(step);
+            thens.push(Ok(state));
         };
         match (step, call) {
             (Step::Resolve, _) => {
-                if self.has(Check::Resolve) && fake_env.dir_moved {
-                    return thens.push(Ok(fake_env.ended(false)));
+                if self.has(Check::Resolve) && state.dir_moved {
+                    return thens.push(Ok(state.end_attempt(false)));
                 }
-                fake_env.reaper.now.told.moved_before = fake_env.dir_moved;
-                go_on(fake_env);
+                state.reaper.now.history.moved_before = state.dir_moved;
+                go_on(state);
             }
-            (Step::Look, _) => match fake_env.look_at(Name::Temp) {
-                None => thens.push(Ok(fake_env.ended(false))),
+            (Step::Look, _) => match state.look_at(Name::Temp) {
+                None => thens.push(Ok(state.end_attempt(false))),
                 Some(seen) if seen != now.expected && self.has(Check::Look) => {
-                    thens.push(Ok(fake_env.ended(false)));
+                    thens.push(Ok(state.end_attempt(false)));
                 }
                 Some(seen) => {
-                    fake_env.reaper.now.seen = seen;
-                    go_on(fake_env);
+                    state.reaper.now.seen = seen;
+                    go_on(state);
                 }
             },
-            // What a look has opened, the same is asked about again; what it has not, is opened now.
+            // A file that a look has left open is used again. Otherwise it is opened now.
             (Step::Open, _) => {
-                let mut before = fake_env;
+                let mut before = state;
                 before.reaper.now.opened = now.expected.ino;
                 go_on(before);
-                match fake_env.at(Name::Temp) {
-                    None => thens.push(Ok(fake_env.ended(false))),
+                match state.at(Name::Temp) {
+                    None => thens.push(Ok(state.end_attempt(false))),
                     Some(ino) => {
-                        fake_env.reaper.now.opened = ino;
-                        go_on(fake_env);
+                        state.reaper.now.opened = ino;
+                        go_on(state);
                     }
                 }
             }
             (Step::Prove, _) => {
-                let free = self.ask(&mut fake_env, Check::LeasedFile);
-                fake_env.reaper.now.free = free;
-                go_on(fake_env);
+                let free = self.request_lease(&mut state, Check::LeasedFile);
+                state.reaper.now.free = free;
+                go_on(state);
             }
             (Step::Judge, 0) => {
-                let judged = fake_env.look(now.opened);
+                let judged = state.look(now.opened);
                 if judged != now.seen && self.has(Check::Opened) {
-                    return thens.push(Ok(fake_env.ended(false)));
+                    return thens.push(Ok(state.end_attempt(false)));
                 }
-                fake_env.reaper.now.judged = judged;
-                fake_env.reaper.at = At::Do(step, 1);
-                thens.push(Ok(fake_env));
+                state.reaper.now.judged = judged;
+                state.reaper.at = ReaperState::Do(step, 1);
+                thens.push(Ok(state));
             }
             (Step::Judge, _) => {
                 let hold = if now.free {
@@ -882,70 +883,70 @@ impl Model {
                     UseState::InUse
                 };
                 let expected = Some(now.expected).filter(|_| self.has(Check::JudgedSame));
-                let verdict = judge_as(now.judged, expected, hold, fake_env.target());
+                let verdict = judge_as(now.judged, expected, hold, state.target());
                 let as_before = match verdict {
                     Verdict::Reap => !now.moves,
                     Verdict::Quarantine(_) => now.moves,
                     Verdict::Keep(_) => false,
                 };
                 if !as_before && self.has(Check::Judge) {
-                    return thens.push(Ok(fake_env.ended(!now.free)));
+                    return thens.push(Ok(state.end_attempt(!now.free)));
                 }
-                fake_env.reaper.now.whole = fake_env.is_whole();
-                go_on(fake_env);
+                state.reaper.now.whole = state.is_whole();
+                go_on(state);
             }
             (Step::Claim, _) => {
-                if fake_env.at(Name::Temp).is_none() {
-                    return thens.push(Ok(fake_env.ended(false)));
+                if state.at(Name::Temp).is_none() {
+                    return thens.push(Ok(state.end_attempt(false)));
                 }
-                if now.told.moved_before {
-                    return thens.push(Err("what lies outside of the root is touched"));
+                if now.history.moved_before {
+                    return thens.push(Err("a file outside the root is touched"));
                 }
                 if self.full && now.free && !now.moves {
-                    let mut unclaimed = fake_env;
+                    let mut unclaimed = state;
                     unclaimed.reaper.now.unclaimed = true;
                     go_on(unclaimed);
                 }
                 let claim = match now.moves {
-                    true => Claimed::Slot(fake_env.free_slot()),
-                    // Their numbers are drawn at random, and never again.
-                    false => Claimed::Claim(fake_env.reaper.attempts),
+                    true => Claimed::Slot(state.free_slot()),
+                    // The numbers of claims are random and never used again.
+                    false => Claimed::Claim(state.reaper.attempts),
                 };
-                fake_env.rename(Name::Temp, claim.name());
-                fake_env.reaper.now.claim = Some(claim);
-                go_on(fake_env);
+                state.rename(Name::Temp, claim.name());
+                state.reaper.now.claim = Some(claim);
+                go_on(state);
             }
             (Step::Compare, 1) => {
-                if fake_env.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
-                    return thens.push(Ok(fake_env.ended(false)));
+                if state.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
+                    return thens.push(Ok(state.end_attempt(false)));
                 }
-                fake_env.reaper.now.told.whole_last = fake_env.is_whole();
-                go_on(fake_env);
+                state.reaper.now.history.whole_last = state.is_whole();
+                go_on(state);
             }
-            (Step::Compare, _) => match fake_env.look_at(claim) {
-                None => thens.push(Ok(fake_env.ended(false))),
+            (Step::Compare, _) => match state.look_at(claim) {
+                None => thens.push(Ok(state.end_attempt(false))),
                 Some(seen) if now.unclaimed => {
                     if seen != now.judged && self.has(Check::FullDiskCompare) {
-                        return thens.push(Ok(fake_env.ended(false)));
+                        return thens.push(Ok(state.end_attempt(false)));
                     }
-                    fake_env.reaper.now.told.compared = Some(seen.ino);
-                    fake_env.reaper.at = At::Do(step, 1);
-                    thens.push(Ok(fake_env));
+                    state.reaper.now.history.compared = Some(seen.ino);
+                    state.reaper.at = ReaperState::Do(step, 1);
+                    thens.push(Ok(state));
                 }
                 Some(seen) => {
                     if !seen.same_after_rename(now.judged) && self.has(Check::Compare) {
-                        return thens.push(Ok(fake_env.back(false)));
+                        return thens.push(Ok(state.start_put_back(false)));
                     }
-                    fake_env.reaper.now.after = seen;
-                    go_on(fake_env);
+                    state.reaper.now.after = seen;
+                    go_on(state);
                 }
             },
             (Step::ProveAgain, 0) => {
-                for actor in &mut fake_env.actors {
+                for actor in &mut state.actors {
                     let of = actor.opening.of() == Some(now.opened);
                     actor.was_in |= of && !matches!(actor.opening, Opening::Found(_));
                 }
-                let lease = fake_env.inodes[usize::from(now.opened)].lease;
+                let lease = state.inodes[usize::from(now.opened)].lease;
                 let check = match now.unclaimed {
                     true => Check::FullDiskProve,
                     false => Check::WaitsForUs,
@@ -955,209 +956,208 @@ impl Model {
                     && self.has(check)
                     && self.has(Check::LeasedFile)
                 {
-                    return thens.push(Ok(fake_env.stopped(true)));
+                    return thens.push(Ok(state.abort(true)));
                 }
-                fake_env.reaper.at = At::Do(step, 1);
-                thens.push(Ok(fake_env));
+                state.reaper.at = ReaperState::Do(step, 1);
+                thens.push(Ok(state));
             }
             (Step::ProveAgain, _) => {
                 let check = match now.unclaimed {
                     true => Check::FullDiskProve,
                     false => Check::CountedByNow,
                 };
-                let held = fake_env.is_held(now.opened) && self.has(Check::LeasedFile);
+                let held = state.is_held(now.opened) && self.has(Check::LeasedFile);
                 if now.free && held && self.has(check) {
-                    return thens.push(Ok(fake_env.stopped(true)));
+                    return thens.push(Ok(state.abort(true)));
                 }
-                // On a full disk nothing is claimed that others could wait for.
-                fake_env.reaper.at = match now.unclaimed {
-                    true => At::Do(Step::Unlink, 0),
+                // Without a claim on a full disk, no process can wait for it.
+                state.reaper.at = match now.unclaimed {
+                    true => ReaperState::Do(Step::Unlink, 0),
                     false => after(step),
                 };
-                thens.push(Ok(fake_env));
+                thens.push(Ok(state));
             }
-            (Step::LetGo, _) => {
-                fake_env.inode(now.opened).lease = Lease::None;
-                go_on(fake_env);
+            (Step::Release, _) => {
+                state.inode(now.opened).lease = Lease::None;
+                go_on(state);
             }
-            (Step::Breathe, 0) => {
-                let ino = fake_env.at(claim);
-                let inside = fake_env
+            (Step::Wait, 0) => {
+                let ino = state.at(claim);
+                let inside = state
                     .actors
                     .iter()
                     .any(|actor| ino.is_some_and(|ino| actor.opening == Opening::Found(ino)));
-                // Whoever was inside when it began is out when it ends.
-                if inside && self.has(Check::Breath) && self.is_shut(Window::InsideOpen) {
+                // A thread that was inside `open` at the start of the wait has returned at its end.
+                if inside && self.has(Check::ReleaseWait) && self.is_closed(Window::InsideOpen) {
                     return;
                 }
-                fake_env.reaper.at = At::Do(step, 1);
-                thens.push(Ok(fake_env));
+                state.reaper.at = ReaperState::Do(step, 1);
+                thens.push(Ok(state));
             }
-            (Step::Breathe, _) => {
-                if fake_env.dir_moved && self.has(Check::ResolvedAgain) {
-                    return thens.push(Ok(fake_env.back(false)));
+            (Step::Wait, _) => {
+                if state.dir_moved && self.has(Check::ResolvedAgain) {
+                    return thens.push(Ok(state.start_put_back(false)));
                 }
-                fake_env.reaper.now.told.moved_since = fake_env.dir_moved;
-                go_on(fake_env);
+                state.reaper.now.history.moved_since = state.dir_moved;
+                go_on(state);
             }
             (Step::ProveLast, 0) => {
                 if now.free
                     && self.has(Check::ProveLast)
-                    && !self.ask(&mut fake_env, Check::LeasedFile)
+                    && !self.request_lease(&mut state, Check::LeasedFile)
                 {
-                    return thens.push(Ok(fake_env.back(true)));
+                    return thens.push(Ok(state.start_put_back(true)));
                 }
-                fake_env.reaper.at = At::Do(step, 1);
-                thens.push(Ok(fake_env));
+                state.reaper.at = ReaperState::Do(step, 1);
+                thens.push(Ok(state));
             }
-            (Step::ProveLast, 1) => match fake_env.look_at(claim) {
-                None => thens.push(Ok(fake_env.ended(false))),
+            (Step::ProveLast, 1) => match state.look_at(claim) {
+                None => thens.push(Ok(state.end_attempt(false))),
                 Some(seen) if seen != now.after && self.has(Check::Untouched) => {
-                    thens.push(Ok(fake_env.back(false)));
+                    thens.push(Ok(state.start_put_back(false)));
                 }
                 Some(_) => {
-                    fake_env.reaper.at = At::Do(step, 2);
-                    thens.push(Ok(fake_env));
+                    state.reaper.at = ReaperState::Do(step, 2);
+                    thens.push(Ok(state));
                 }
             },
             (Step::ProveLast, _) => {
-                if fake_env.is_whole() != now.whole && self.has(Check::TargetLast) {
-                    return thens.push(Ok(fake_env.back(false)));
+                if state.is_whole() != now.whole && self.has(Check::TargetLast) {
+                    return thens.push(Ok(state.start_put_back(false)));
                 }
-                fake_env.reaper.now.told.whole_last = fake_env.is_whole();
-                go_on(fake_env);
+                state.reaper.now.history.whole_last = state.is_whole();
+                go_on(state);
             }
             (Step::Unlink, _) => {
-                if let Some(then) = self.unlink(fake_env, claim) {
+                if let Some(then) = self.unlink(state, claim) {
                     thens.push(then);
                 }
             }
         }
     }
 
-    /// Asks for the lease.
-    fn ask(&self, fake_env: &mut FakeEnv, check: Check) -> bool {
-        let opened = fake_env.reaper.now.opened;
-        if self.has(check) && fake_env.is_held(opened) {
+    /// Requests the lease.
+    fn request_lease(&self, state: &mut ModelState, check: Check) -> bool {
+        let opened = state.reaper.now.opened;
+        if self.has(check) && state.is_held(opened) {
             return false;
         }
-        fake_env.inode(opened).lease = Lease::Held;
+        state.inode(opened).lease = Lease::Held;
         true
     }
 
-    /// The end of the protocol, where everything shows.
-    fn unlink(&self, mut fake_env: FakeEnv, name: Name) -> Option<Result<FakeEnv, Loss>> {
-        let now = fake_env.reaper.now;
-        let Some(ino) = fake_env.at(name) else {
-            return Some(Ok(fake_env.ended(false)));
+    /// The last step of the protocol, where a loss is detected.
+    fn unlink(&self, mut state: ModelState, name: Name) -> Option<Result<ModelState, Loss>> {
+        let now = state.reaper.now;
+        let Some(ino) = state.at(name) else {
+            return Some(Ok(state.end_attempt(false)));
         };
         if now.moves {
-            return Some(match fake_env.is_needed(ino) {
-                true => Err("a file is taken away from who needs it"),
-                false => Ok(fake_env.ended(false)),
+            return Some(match state.is_needed(ino) {
+                true => Err("a file is moved away that a writer needs"),
+                false => Ok(state.end_attempt(false)),
             });
         }
         if now.unclaimed {
             let newly_inside = |actor: &Actor| actor.opening.of() == Some(ino) && !actor.was_in;
-            if self.is_shut(Window::FullDiskInsideOpen) && fake_env.actors.iter().any(newly_inside)
-            {
+            if self.is_closed(Window::FullDiskInsideOpen) && state.actors.iter().any(newly_inside) {
                 return None;
             }
-            if self.is_shut(Window::FullDiskReplaced) && now.told.compared != Some(ino) {
+            if self.is_closed(Window::FullDiskReplaced) && now.history.compared != Some(ino) {
                 return None;
             }
         }
-        let last_copy = !fake_env.inodes[usize::from(ino)].empty
-            && match self.is_shut(Window::TargetGoes) {
-                true => !now.told.whole_last,
-                false => !fake_env.is_whole(),
+        let last_copy = !state.inodes[usize::from(ino)].empty
+            && match self.is_closed(Window::TargetRemoved) {
+                true => !now.history.whole_last,
+                false => !state.is_whole(),
             };
-        let outside = match self.is_shut(Window::MovedOut) {
-            true => now.told.moved_since,
-            false => fake_env.dir_moved && !now.unclaimed,
+        let outside = match self.is_closed(Window::MovedOut) {
+            true => now.history.moved_since,
+            false => state.dir_moved && !now.unclaimed,
         };
-        let loss = if fake_env.is_needed(ino) {
-            Some("a live writer's bytes are gone")
-        } else if fake_env.look(ino).content != now.judged.content || ino != now.judged.ino {
-            Some("what was not judged is gone")
+        let loss = if state.is_needed(ino) {
+            Some("a live writer's bytes are lost")
+        } else if state.look(ino).content != now.judged.content || ino != now.judged.ino {
+            Some("a file that was not judged is removed")
         } else if last_copy {
-            Some("the only copy is gone")
+            Some("the only copy is removed")
         } else if outside {
-            Some("what lies outside of the root is gone")
-        } else if now.told.turned_away {
-            Some("who was turned away finds nothing when they come again")
+            Some("a file outside the root is removed")
+        } else if now.history.was_refused {
+            Some("an opener that got an error finds no file at its next attempt")
         } else {
             None
         };
-        fake_env.set(name, None);
-        Some(loss.map_or_else(|| Ok(fake_env.ended(false)), Err))
+        state.set(name, None);
+        Some(loss.map_or_else(|| Ok(state.end_attempt(false)), Err))
     }
 
-    fn put_back(&self, mut fake_env: FakeEnv, call: u8) -> Result<FakeEnv, Loss> {
-        let now = fake_env.reaper.now;
-        let claim = now.claim.expect("something was claimed");
-        if fake_env.at(claim.name()).is_none() {
-            return Ok(fake_env.ended(now.held));
+    fn put_back(&self, mut state: ModelState, call: u8) -> Result<ModelState, Loss> {
+        let now = state.reaper.now;
+        let claim = now.claim.expect("a claim");
+        if state.at(claim.name()).is_none() {
+            return Ok(state.end_attempt(now.held));
         }
         match (call, claim) {
             (0, _) => {
-                let taken = fake_env.at(Name::Temp).is_some();
+                let taken = state.at(Name::Temp).is_some();
                 if taken && self.has(Check::PutBackOverwritesNothing) {
-                    // Its name has a new owner: it is found in the quarantine.
-                    for actor in &mut fake_env.actors {
+                    // Another file has its name: the temp is in the quarantine.
+                    for actor in &mut state.actors {
                         actor.was_in = false;
                     }
-                    // What lies in the quarantine stays there.
+                    // A file in the quarantine stays there.
                     if matches!(claim, Claimed::Slot(_)) {
-                        return Ok(fake_env.ended(now.held));
+                        return Ok(state.end_attempt(now.held));
                     }
-                    fake_env.reaper.at = At::PutBack(1);
-                    return Ok(fake_env);
+                    state.reaper.at = ReaperState::PutBack(1);
+                    return Ok(state);
                 }
                 if taken {
                     return Err("a put-back overwrites a file");
                 }
-                fake_env.rename(claim.name(), Name::Temp);
-                Ok(fake_env.ended(now.held))
+                state.rename(claim.name(), Name::Temp);
+                Ok(state.end_attempt(now.held))
             }
             _ if self.has(Check::PutBackDeletesNothing) => {
-                let slot = Name::Slot(fake_env.free_slot());
-                fake_env.rename(claim.name(), slot);
-                Ok(fake_env.ended(now.held))
+                let slot = Name::Slot(state.free_slot());
+                state.rename(claim.name(), slot);
+                Ok(state.end_attempt(now.held))
             }
             _ => Err("a put-back deletes a file"),
         }
     }
 
-    fn recover(&self, fake_env: &FakeEnv, number: u8, call: u8) -> Result<FakeEnv, Loss> {
-        let mut then = *fake_env;
+    fn recover(&self, state: &ModelState, number: u8, call: u8) -> Result<ModelState, Loss> {
+        let mut then = *state;
         let claim = Name::Claim(number);
-        let next = |mut then: FakeEnv, ino: Option<Ino>| {
+        let next = |mut then: ModelState, ino: Option<Ino>| {
             if let Some(ino) = ino {
                 then.inode(ino).lease = Lease::None;
             }
             then.reaper.at = match number + 1 {
-                CLAIMS => At::Track,
-                more => At::Recover(more, 0),
+                CLAIMS => ReaperState::Track,
+                more => ReaperState::Recover(more, 0),
             };
-            then.is_in_order()
+            then.check_no_claims_left()
         };
-        let Some(ino) = fake_env.at(claim) else {
+        let Some(ino) = state.at(claim) else {
             return next(then, None);
         };
         match call {
-            0 if fake_env.is_held(ino) && self.has(Check::RecoveryLeavesHeldAlone) => {
+            0 if state.is_held(ino) && self.has(Check::RecoveryLeavesHeldAlone) => {
                 then.reaper.left |= 1 << number;
                 next(then, None)
             }
             0 => {
                 then.inode(ino).lease = Lease::Held;
-                then.reaper.at = At::Recover(number, 1);
+                then.reaper.at = ReaperState::Recover(number, 1);
                 Ok(then)
             }
-            1 => match fake_env.at(Name::Temp) {
+            1 => match state.at(Name::Temp) {
                 Some(_) if self.has(Check::RecoveryOverwritesNothing) => {
-                    then.reaper.at = At::Recover(number, 2);
+                    then.reaper.at = ReaperState::Recover(number, 2);
                     Ok(then)
                 }
                 Some(_) => Err("a recovery overwrites a file"),
@@ -1167,7 +1167,7 @@ impl Model {
                 }
             },
             _ if self.has(Check::RecoveryDeletesNothing) => {
-                let slot = Name::Slot(fake_env.free_slot());
+                let slot = Name::Slot(state.free_slot());
                 then.rename(claim, slot);
                 next(then, Some(ino))
             }
@@ -1176,56 +1176,56 @@ impl Model {
     }
 }
 
-impl FakeEnv {
-    /// After a start no claim is left, but those that somebody holds.
-    fn is_in_order(self) -> Result<FakeEnv, Loss> {
+impl ModelState {
+    /// After a start no claim is left, except claims that a process holds.
+    fn check_no_claims_left(self) -> Result<ModelState, Loss> {
         let left = |n: u8| self.at(Name::Claim(n)).is_some() && self.reaper.left & (1 << n) == 0;
-        match self.reaper.at == At::Track && (0..CLAIMS).any(left) {
+        match self.reaper.at == ReaperState::Track && (0..CLAIMS).any(left) {
             true => Err("a claim is left behind"),
             false => Ok(self),
         }
     }
 
-    /// The protocol is over for this temp.
-    fn ended(mut self, held: bool) -> FakeEnv {
+    /// Ends the protocol for this temp.
+    fn end_attempt(mut self, held: bool) -> ModelState {
         let opened = self.reaper.now.opened;
         self.inode(opened).lease = Lease::None;
         let known = self.reaper.known;
-        // Who was seen holding it restarts the grace; so does a change.
+        // A holder that was seen restarts the grace, and so does a change.
         self.reaper.known = known.filter(|_| held).map(|(seen, _)| (seen, true));
         self.reaper.now = Attempt::default();
-        self.reaper.at = At::Track;
+        self.reaper.at = ReaperState::Track;
         self
     }
 
-    /// It is to be put back.
-    fn back(mut self, held: bool) -> FakeEnv {
+    /// Starts the put-back.
+    fn start_put_back(mut self, held: bool) -> ModelState {
         self.reaper.now.held = held;
-        self.reaper.at = At::PutBack(0);
+        self.reaper.at = ReaperState::PutBack(0);
         self
     }
 
-    /// It stays: put back, where it was claimed.
-    fn stopped(self, held: bool) -> FakeEnv {
+    /// Keeps the temp; puts it back if it was claimed.
+    fn abort(self, held: bool) -> ModelState {
         match self.reaper.now.claim {
-            Some(_) => self.back(held),
-            None => self.ended(held),
+            Some(_) => self.start_put_back(held),
+            None => self.end_attempt(held),
         }
     }
 }
 
-fn place(step: Step) -> usize {
+fn position(step: Step) -> usize {
     let place = Step::ALL.iter().position(|known| *known == step);
-    place.expect("all of them are there")
+    place.expect("a step of Step::ALL")
 }
 
-/// The step that comes after this one.
-fn after(step: Step) -> At {
-    At::Do(Step::ALL[place(step) + 1], 0)
+/// Returns the state at the start of the next step.
+fn after(step: Step) -> ReaperState {
+    ReaperState::Do(Step::ALL[position(step) + 1], 0)
 }
 
-/// Asks the real judge.
-fn judge_as(seen: Seen, expected: Option<Seen>, hold: UseState, target: Target) -> Verdict {
+/// Calls the real judge.
+fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: Target) -> Verdict {
     static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
         let place = DirProperties {
@@ -1259,44 +1259,43 @@ fn judge_as(seen: Seen, expected: Option<Seen>, hold: UseState, target: Target) 
     judge(&evidence, policy)
 }
 
-/// What an exploration has seen.
+/// The result of an exploration.
 #[derive(Debug, Default)]
 struct Explored {
     states: usize,
-    /// Which steps were taken, by their place in the order.
+    /// The steps that were executed, by their position.
     steps: [bool; Step::ALL.len()],
     reaped: bool,
 }
 
-/// Walks through every state that can be reached, nearest first. The way to the first loss is the
-/// shortest.
-fn explore(model: &Model) -> Result<Explored, (Loss, Vec<ActionOptions>)> {
+/// Visits every reachable state, the nearest first. The trace to the first loss is therefore the shortest.
+fn explore(model: &Model) -> Result<Explored, (Loss, Vec<Action>)> {
     let mut explored = Explored::default();
     let mut known = HashSet::with_hasher(BuildHasherDefault::<Quick>::default());
     known.insert(model.start());
-    // Each with where it came from, and how.
-    let mut worlds = vec![(model.start(), 0, ActionOptions::IsKilled)];
+    // Each state with the index of its predecessor and the action between them.
+    let mut states = vec![(model.start(), 0, Action::ReaperKilled)];
     let mut next = Vec::new();
     let mut at = 0;
-    while let Some((fake_env, _, _)) = worlds.get(at).copied() {
-        model.next(&fake_env, &mut next);
-        for (deed, then) in next.drain(..) {
+    while let Some((state, _, _)) = states.get(at).copied() {
+        model.next(&state, &mut next);
+        for (action, then) in next.drain(..) {
             match then {
                 Ok(then) if known.insert(then) => {
-                    if let At::Do(step, _) = fake_env.reaper.at {
-                        explored.steps[place(step)] = true;
-                        let gone = |name| fake_env.at(name).is_some() && then.at(name).is_none();
+                    if let ReaperState::Do(step, _) = state.reaper.at {
+                        explored.steps[position(step)] = true;
+                        let gone = |name| state.at(name).is_some() && then.at(name).is_none();
                         explored.reaped |=
                             step == Step::Unlink && (0..CLAIMS).any(|n| gone(Name::Claim(n)));
                     }
-                    worlds.push((then, at, deed));
+                    states.push((then, at, action));
                 }
                 Ok(_) => {}
                 Err(loss) => {
-                    let mut trace = vec![deed];
+                    let mut trace = vec![action];
                     while at != 0 {
-                        trace.push(worlds[at].2);
-                        at = worlds[at].1;
+                        trace.push(states[at].2);
+                        at = states[at].1;
                     }
                     trace.reverse();
                     return Err((loss, trace));
@@ -1305,11 +1304,11 @@ fn explore(model: &Model) -> Result<Explored, (Loss, Vec<ActionOptions>)> {
         }
         at += 1;
     }
-    explored.states = worlds.len();
+    explored.states = states.len();
     Ok(explored)
 }
 
-/// A hash for small numbers by the million, which nobody attacks.
+/// A hash for millions of small numbers, not secure against attacks.
 #[derive(Default)]
 struct Quick(u64);
 
@@ -1335,8 +1334,8 @@ impl Hasher for Quick {
     }
 }
 
-/// Who meets whom, and what is there before them.
-const SCENES: [([Script; 2], bool); 8] = [
+/// The pairs of actors, and whether an orphan exists at the start.
+const SCENARIOS: [([Script; 2], bool); 8] = [
     ([WRITER, TRUNCATER], false),
     ([WRITER, WRITER], false),
     ([TRUNCATER, READER], true),
@@ -1352,7 +1351,7 @@ fn models(
     without: &'static [Check],
     open: Option<Window>,
 ) -> impl Iterator<Item = Model> {
-    SCENES.into_iter().flat_map(move |(scripts, orphan)| {
+    SCENARIOS.into_iter().flat_map(move |(scripts, orphan)| {
         // Removed, moved, removed on a full disk.
         [(true, false), (false, false), (true, true)].map(|(target, full)| Model {
             scripts,
@@ -1366,12 +1365,12 @@ fn models(
     })
 }
 
-/// No order in which they can act loses a byte that somebody could still need.
+/// No order of actions loses a byte that an actor may still need.
 #[test]
 fn nothing_is_lost() {
     in_own_process(&[RunAs::CurrentUser], || {
         let mut all = Explored::default();
-        // Killed once, and once more while it puts in order what that left.
+        // The reaper is killed once, and again while it recovers.
         for model in models(2, &[], None) {
             match explore(&model) {
                 Ok(explored) => {
@@ -1381,49 +1380,57 @@ fn nothing_is_lost() {
                         *all |= step;
                     }
                 }
-                Err((loss, trace)) => panic!("{loss}: {model:?}{}", told(&trace)),
+                Err((loss, trace)) => panic!("{loss}: {model:?}{}", format_trace(&trace)),
             }
         }
         println!("{} states", all.states);
-        // Else nothing would be shown.
-        assert!(all.reaped, "orphans go");
-        assert_eq!(all.steps, [true; Step::ALL.len()], "each step is taken");
+        // Otherwise the test would prove nothing.
+        assert!(all.reaped, "no orphan was removed");
+        assert_eq!(
+            all.steps,
+            [true; Step::ALL.len()],
+            "not all steps were executed"
+        );
     });
 }
 
-fn told(trace: &[ActionOptions]) -> String {
-    let told = trace.iter().map(|deed| format!("\n  {deed}"));
-    told.collect()
+fn format_trace(trace: &[Action]) -> String {
+    let lines = trace.iter().map(|action| format!("\n  {action}"));
+    lines.collect()
 }
 
-/// The shortest way to a loss, if there is one.
+/// Returns the shortest trace to a loss, if there is one.
 fn loss(
     kills: u8,
     without: &'static [Check],
     open: Option<Window>,
-) -> Option<(Loss, Model, Vec<ActionOptions>)> {
+) -> Option<(Loss, Model, Vec<Action>)> {
     models(kills, without, open).find_map(|model| {
         let (loss, trace) = explore(&model).err()?;
         Some((loss, model, trace))
     })
 }
 
-/// Why nothing is lost here without this check, and without which others it is.
-fn is_doubled(check: Check) -> Option<(&'static str, &'static [Check])> {
-    // A file that is not what was looked at is noticed at three doors.
+/// Returns the reason why nothing is lost without this check, and the set of checks whose joint absence loses
+/// something.
+fn covered_by_others(check: Check) -> Option<(&'static str, &'static [Check])> {
+    // Three checks detect a file that is not the one that was looked at.
     const SAME: &[Check] = &[Check::Look, Check::Opened, Check::JudgedSame];
     match check {
-        Check::Look => Some(("it saves an open, and another's lease its break", SAME)),
-        Check::Opened => Some(("it counts where there was no earlier look", SAME)),
-        Check::JudgedSame => Some(("it is what scan and explain have", SAME)),
-        // No byte depends on it: whoever holds a claim does not need the name that it bears. But it
-        // may be another orphand's at work, where no lock could be made.
-        Check::RecoveryLeavesHeldAlone => Some(("it spares another orphand's work", &[])),
+        Check::Look => Some((
+            "it avoids an open, which would break the lease of another process",
+            SAME,
+        )),
+        Check::Opened => Some(("it matters without an earlier look", SAME)),
+        Check::JudgedSame => Some(("scan and explain have only this check", SAME)),
+        // No byte depends on this check, because a process that holds a claim does not need the claim's name. But
+        // another orphand may be processing the claim, if no lock could be created.
+        Check::RecoveryLeavesHeldAlone => Some(("it does not disturb another orphand", &[])),
         _ => None,
     }
 }
 
-/// Each check, alone or with those that double it.
+/// Leaves out each check, alone or with the checks that cover it.
 #[test]
 fn each_check_is_needed() {
     in_own_process(&[RunAs::CurrentUser], || {
@@ -1433,13 +1440,13 @@ fn each_check_is_needed() {
                 | Check::RecoveryOverwritesNothing
                 | Check::RecoveryDeletesNothing
                 | Check::RecoveryLeavesHeldAlone => 1,
-                // It shows without a kill, and sooner.
+                // A loss is found without a kill, and sooner.
                 _ => 0,
             };
             let alone = loss(kills, std::slice::from_ref(check), None);
-            match (alone, is_doubled(*check)) {
+            match (alone, covered_by_others(*check)) {
                 (Some((loss, _, trace)), None) => {
-                    println!("without {check:?}: {loss}, after {} deeds", trace.len());
+                    println!("without {check:?}: {loss}, after {} actions", trace.len());
                 }
                 (None, Some((why, all))) => {
                     println!("without {check:?} nothing is lost: {why}");
@@ -1448,23 +1455,29 @@ fn each_check_is_needed() {
                         "{all:?}"
                     );
                 }
-                (None, None) => panic!("nothing is lost without {check:?}: what is it for?"),
+                (None, None) => {
+                    panic!("nothing is lost without {check:?}: the check has no effect")
+                }
                 (Some((loss, model, trace)), Some(_)) => {
-                    panic!("{check:?} has no double: {loss}: {model:?}{}", told(&trace))
+                    panic!(
+                        "{check:?} is not covered by others: {loss}: {model:?}{}",
+                        format_trace(&trace)
+                    )
                 }
             }
         }
     });
 }
 
-/// Each window that is said to be left is one. While they are shut there is no other.
+/// Each window that docs/safety.md names loses something when it is open. While all are closed, nothing is lost.
 #[test]
-fn each_window_is_one() {
+fn each_window_loses_something() {
     in_own_process(&[RunAs::CurrentUser], || {
         for window in Window::ALL {
             let loss = loss(0, &[], Some(window));
-            let (loss, _, trace) = loss.unwrap_or_else(|| panic!("nothing is lost by {window:?}"));
-            println!("{window:?}: {loss}{}", told(&trace));
+            let (loss, _, trace) =
+                loss.unwrap_or_else(|| panic!("nothing is lost through {window:?}"));
+            println!("{window:?}: {loss}{}", format_trace(&trace));
         }
     });
 }

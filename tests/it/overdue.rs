@@ -196,7 +196,7 @@ fn a_target_in_another_directory_drops_no_copy() {
         // A move from the other directory uses another folder.
         let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = quarantine
-            .place(&Path::new(SUBDIR).join("next.tmp"))
+            .new_slot(&Path::new(SUBDIR).join("next.tmp"))
             .unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
@@ -428,7 +428,7 @@ fn without_proof_nothing_is_dropped() {
         // before the move.
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
         let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = quarantine.place(Path::new(TEMP)).unwrap();
+        let slot = quarantine.new_slot(Path::new(TEMP)).unwrap();
         let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();
         fs::create_dir_all(folder).unwrap();

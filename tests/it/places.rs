@@ -19,7 +19,7 @@ use orphand::reap::{Hook, Outcome, Reaper, Step};
 use tempfile::TempDir;
 
 use crate::fixture::*;
-use crate::holders::{Holding, UseState};
+use crate::holders::{HoldKind, Holding};
 
 /// A mount that is removed when this is dropped.
 pub(crate) struct Mounted(PathBuf);
@@ -149,7 +149,7 @@ fn a_mount_on_the_directory_at_any_step_loses_nothing() {
             let outcome = fixture.reap(at_step.hook);
             drop(Mounted(fixture.dir.clone()));
             // After the last check it may still be removed, as when it is moved out of the root.
-            if !is_after(step, Step::Breathe) {
+            if !is_after(step, Step::Wait) {
                 fixture.assert_only_at(
                     TEMP_CONTENT,
                     &fixture.temp,
@@ -413,11 +413,11 @@ fn the_process_scan_finds_mappings_on_overlayfs() {
                 ("lower", &lower),
                 ("copied up", &copied_up),
             ] {
-                let holding = Holding::new(UseState::Map, &fixture.temp);
+                let holding = Holding::new(HoldKind::Map, &fixture.temp);
                 let dir = Dir::open_below(&fixture.root.path, None, Path::new(SUBDIR)).unwrap();
                 let seen = dir.observe(TEMP.as_ref()).unwrap().unwrap();
                 let file = FileId::from(&seen.fingerprint);
-                let process_scan = evidence::scan_processes(&[file], dir.reach());
+                let process_scan = evidence::scan_processes(&[file], dir.lease_coverage());
                 assert_found(&process_scan, file, &holding, &format!("{how:?}, {what}"));
             }
         }
@@ -428,10 +428,10 @@ fn the_process_scan_finds_mappings_on_overlayfs() {
 /// which may belong to another file. No other process is named.
 #[track_caller]
 fn assert_found(process_scan: &ProcessScan, file: FileId, holding: &Holding, what: &str) {
-    let named = process_scan.of(file);
+    let named = process_scan.holders_of(file);
     let is_named = named.iter().any(|holder| holder.pid == holding.pid);
     assert_eq!(named.len(), usize::from(is_named), "{what}: {named:?}");
-    let is_met = is_named || process_scan.doubtful.contains(&file);
+    let is_met = is_named || process_scan.uncertain.contains(&file);
     assert!(
         is_met && !process_scan.proves_unmapped(file),
         "{what}: {file:?}, {process_scan:?}"
@@ -468,10 +468,10 @@ fn equal_inode_numbers_on_overlayfs_hide_no_holder() {
             return report_skipped("no two files with one inode number were created");
         };
         assert_ne!(id(&upper).dev, lower.dev);
-        let holding = Holding::new(UseState::Map, &fixture.temp);
+        let holding = Holding::new(HoldKind::Map, &fixture.temp);
         let both = [lower, id(&upper)];
         for wanted in [both, [both[1], both[0]]] {
-            let process_scan = evidence::scan_processes(&wanted, dir.reach());
+            let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
             assert_found(
                 &process_scan,
                 lower,
@@ -511,10 +511,10 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
         };
         let reach = Dir::open_root(&overlay.fixture().root.path, None)
             .unwrap()
-            .reach();
+            .lease_coverage();
         assert_eq!(reach, LeaseCoverage::OpensOnly);
 
-        for how in [UseState::Map, UseState::MapToWrite, UseState::MapInThread] {
+        for how in [HoldKind::Map, HoldKind::MapToWrite, HoldKind::MapInThread] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
             let event = fixture.judge(TEMP);
@@ -529,7 +529,7 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
             assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1, "{how:?}");
             drop(holding);
         }
-        for how in [UseState::Read, UseState::Write, UseState::Map] {
+        for how in [HoldKind::Read, HoldKind::Write, HoldKind::Map] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &overlay.upper(&fixture.temp));
             let event = fixture.judge(TEMP);
@@ -543,10 +543,10 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
             drop(holding);
         }
         for how in [
-            UseState::Read,
-            UseState::Write,
-            UseState::Flock,
-            UseState::Flight,
+            HoldKind::Read,
+            HoldKind::Write,
+            HoldKind::Flock,
+            HoldKind::InFlight,
         ] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
@@ -567,7 +567,7 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
         let gone = matches!(event, Event::Reaped(_) | Event::Quarantined { .. });
         assert!(gone, "{event:?}");
 
-        for how in [UseState::Map, UseState::Directory] {
+        for how in [HoldKind::Map, HoldKind::Directory] {
             let fixture = overlay.fixture();
             let holding = Holding::new(how, &fixture.temp);
             let mut inside = test_command(&this_test());
@@ -648,12 +648,12 @@ fn overlayfs_needs_a_process_scan_before_and_after_the_claim() {
             &|fixture| {
                 let (mapping, dir) = (Arc::clone(&mapping), fixture.dir.clone());
                 Hook::new(move |step, _| {
-                    if step == Step::Breathe {
+                    if step == Step::Wait {
                         let is_claim =
                             |path: &PathBuf| path.to_string_lossy().contains(".orphand-");
                         let mut names = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path());
                         let claim = names.find(is_claim).unwrap();
-                        *mapping.lock().unwrap() = Some(Holding::new(UseState::Map, &claim));
+                        *mapping.lock().unwrap() = Some(Holding::new(HoldKind::Map, &claim));
                     }
                 })
             },
@@ -825,7 +825,7 @@ fn a_full_overlayfs_keeps_the_temp() {
             let (later, temp) = (Arc::clone(&mapping), fixture.temp.clone());
             // After the first scan, and before the lease that would detect a process that opens the file.
             let at_step = AtStep::new(Step::Look, move || {
-                *later.lock().unwrap() = Some(Holding::new(UseState::Map, &temp));
+                *later.lock().unwrap() = Some(Holding::new(HoldKind::Map, &temp));
             });
             let outcome = fixture.reap(at_step.hook.clone());
             fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &format!("{outcome:?}"));
@@ -949,7 +949,7 @@ fn an_untested_file_system_keeps_everything() {
             trusted_file_systems: vec!["ramfs".to_owned()],
             ..Fixture::policy()
         });
-        let holding = Holding::new(UseState::Map, &fixture.temp);
+        let holding = Holding::new(HoldKind::Map, &fixture.temp);
         assert_kept(&fixture, Reason::InUse, "mapped");
         drop(holding);
         let event = fixture.judge(TEMP);

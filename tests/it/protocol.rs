@@ -1,7 +1,7 @@
-//! The reaping protocol with somebody in every window of it.
+//! The deletion protocol with an attacker in each of its windows.
 //!
-//! Before each step an attacker acts. Afterwards no byte of a file that is in use, or that took the
-//! name meanwhile, may be lost: it lies under its name, or in the quarantine.
+//! The attacker acts before each step. No byte of a file that is in use, or that took the temp's name in between, may
+//! be lost afterwards: it is under its name or in the quarantine.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,32 +22,31 @@ use orphand::reap::{Hook, Outcome, Reaper, Step};
 
 use crate::fixture::*;
 
-/// What another writer puts there.
+/// The content that another writer writes.
 const NEW: &[u8] = b"what a live writer is just writing";
-/// What somebody adds to what is there.
+/// The content that another process appends.
 const MORE: &[u8] = b", and more";
 
-/// How an attacker gets at the file.
+/// The way in which an attacker reaches the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// By its name; after the claim nothing is there.
+enum Access {
+    /// By its name, which does not exist after the claim.
     Name,
-    /// By a handle that it got before, which no lease can see (`O_PATH`): through it the file can
-    /// be opened at any time.
+    /// By an `O_PATH` handle from before, which no lease can see. The file can be opened through it at any time.
     #[cfg(target_os = "linux")]
     Handle,
 }
 
-impl Way {
-    const ALL: &[Way] = &[
-        Way::Name,
+impl Access {
+    const ALL: &[Access] = &[
+        Access::Name,
         // Only Linux has such handles.
         #[cfg(target_os = "linux")]
-        Way::Handle,
+        Access::Handle,
     ];
 }
 
-/// Somebody who does something to the temp at the worst moment.
+/// An attacker that changes the temp at the worst moment.
 struct Attacker {
     dir: PathBuf,
     root: PathBuf,
@@ -56,29 +55,29 @@ struct Attacker {
     target: PathBuf,
     ino: u64,
     step: Step,
-    way: Way,
-    /// What keeps `Way::Handle` open.
+    access: Access,
+    /// Keeps `Access::Handle` open.
     handle: Option<File>,
 }
 
-/// What must be so afterwards.
-enum Must {
-    /// This content lies somewhere on the stage.
-    Exist(Vec<u8>),
-    /// It lies there.
-    ExistAt(PathBuf, Vec<u8>),
-    /// The file with this number still has a name.
-    HaveName(u64),
-    /// If this could be opened, it has a name, and under it what was written through it.
-    BeWhole(JoinHandle<io::Result<File>>),
+/// A condition that must hold afterwards.
+enum Expectation {
+    /// Some file has this content.
+    Exists(Vec<u8>),
+    /// The file at this path has this content.
+    ExistsAt(PathBuf, Vec<u8>),
+    /// The file with this inode number still has a name.
+    HasName(u64),
+    /// If the file could be opened, it has a name, and its content includes what was written through it.
+    IsIntact(JoinHandle<io::Result<File>>),
 }
 
 impl Attacker {
-    fn new(fixture: &Fixture, step: Step, way: Way) -> Attacker {
-        let handle = match way {
-            Way::Name => None,
+    fn new(fixture: &Fixture, step: Step, access: Access) -> Attacker {
+        let handle = match access {
+            Access::Name => None,
             #[cfg(target_os = "linux")]
-            Way::Handle => {
+            Access::Handle => {
                 let options = File::options()
                     .read(true)
                     .custom_flags(libc::O_PATH)
@@ -94,12 +93,12 @@ impl Attacker {
             target: fixture.target.clone(),
             ino: fs::metadata(&fixture.temp).unwrap().ino(),
             step,
-            way,
+            access,
             handle,
         }
     }
 
-    /// A path to the old file.
+    /// Returns a path to the old file.
     fn path(&self) -> PathBuf {
         use std::os::fd::AsRawFd;
         match &self.handle {
@@ -108,7 +107,7 @@ impl Attacker {
         }
     }
 
-    /// Whether everything has been looked at for the last time.
+    /// Reports whether all checks are done.
     fn is_too_late(&self) -> bool {
         self.step == Step::Unlink
     }
@@ -132,9 +131,9 @@ impl Attacker {
         claims
     }
 
-    /// Opens it by `options` in a thread of its own, adds something, and goes on holding it. Comes
-    /// back when it is open, or waits for our lease.
-    fn open(&self, options: &fs::OpenOptions, adds: bool) -> Vec<Must> {
+    /// Opens the file with `options` in a separate thread, appends something, and keeps it open. Returns when it is
+    /// open, or waits for orphand's lease.
+    fn open(&self, options: &fs::OpenOptions, adds: bool) -> Vec<Expectation> {
         let (path, options) = (self.path(), options.clone());
         let opener = std::thread::spawn(move || {
             let mut file = options.open(path)?;
@@ -144,80 +143,92 @@ impl Attacker {
             Ok(file)
         });
         let ino = self.ino;
-        wait_until("it is open, or waits", || {
+        wait_until("the file is open, or its opener waits", || {
             opener.is_finished() || waits_for_lease(ino)
         });
-        vec![Must::BeWhole(opener)]
+        vec![Expectation::IsIntact(opener)]
     }
 
-    /// The way by a handle goes on after the claim, and leads to a file without a name when it is
-    /// gone through in the last moment. What is open by then is seen, what opens then is not:
-    /// that is the one RACE of the last step.
-    fn would_come_too_late(&self) -> bool {
-        self.is_too_late() && self.way != Way::Name
+    /// Reports whether the protocol cannot see an `open` at this step. A handle can be used after the claim too. Right
+    /// before the last step it leads to a file that is about to lose its name: the protocol sees the files that are
+    /// open by then, but not an `open` after that. That is the one RACE of the last step.
+    fn is_unseen(&self) -> bool {
+        self.is_too_late() && self.access != Access::Name
     }
 }
 
-/// Lets `attack` happen before each step, each way, to a temp that is to be removed and to one that
-/// is to be moved, opened by the look before or only then, and looks what is left.
-fn at_every_step(attack: fn(&Attacker) -> Vec<Must>) {
+/// Runs `attack` before each step, with each kind of access, on a temp to be removed and on one to be moved, opened by
+/// the earlier look or only later, and checks the result.
+fn before_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
-            for way in Way::ALL {
+            for access in Access::ALL {
                 for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
-                    attacked(attack, step, *way, sole, opened);
+                    attack_at(attack, step, *access, sole, opened);
                 }
             }
         }
     });
 }
 
-fn attacked(attack: fn(&Attacker) -> Vec<Must>, step: Step, way: Way, sole: bool, opened: bool) {
-    let what = format!("before {step:?}, by {way:?}, sole copy: {sole}, opened before: {opened}");
+fn attack_at(
+    attack: fn(&Attacker) -> Vec<Expectation>,
+    step: Step,
+    access: Access,
+    sole: bool,
+    opened: bool,
+) {
+    let what =
+        format!("before {step:?}, by {access:?}, sole copy: {sole}, opened before: {opened}");
     let fixture = match sole {
         false => Fixture::new(),
         true => Fixture::new().with_sole_copy(),
     };
-    let attacker = Attacker::new(&fixture, step, way);
-    let musts = Arc::new(Mutex::new(None));
-    let result = Arc::clone(&musts);
+    let attacker = Attacker::new(&fixture, step, access);
+    let expectations = Arc::new(Mutex::new(None));
+    let result = Arc::clone(&expectations);
     let stunt = AtStep::new(step, move || {
-        let musts = attack(&attacker);
-        *result.lock().unwrap() = Some(musts);
+        let expectations = attack(&attacker);
+        *result.lock().unwrap() = Some(expectations);
     });
     let outcome = match opened {
         false => fixture.reap(stunt.hook.clone()),
         true => fixture.reap_opened(stunt.hook.clone()),
     };
     let steps = stunt.steps();
-    let musts = musts.lock().unwrap().take();
-    let musts = musts.unwrap_or_else(|| panic!("{what}: it ended before, {outcome:?}, {steps:?}"));
-    for must in musts {
-        must.be(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
+    let expectations = expectations.lock().unwrap().take();
+    let expectations = expectations
+        .unwrap_or_else(|| panic!("{what}: the protocol ended earlier, {outcome:?}, {steps:?}"));
+    for expectation in expectations {
+        expectation.check(&fixture, &format!("{what}: {outcome:?} after {steps:?}"));
     }
     fixture.assert_no_leftovers(&format!("{what}: {outcome:?}"));
-    // Whatever others do is no error.
+    // No action of another process is an error.
     assert!(
         !matches!(outcome, Outcome::Failed { .. }),
         "{what}: {outcome:?}"
     );
 }
 
-impl Must {
-    fn be(self, fixture: &Fixture, what: &str) {
+impl Expectation {
+    fn check(self, fixture: &Fixture, what: &str) {
         let files = || {
-            let lies = |f: FoundFile| {
+            let describe = |f: FoundFile| {
                 (
                     f.path,
                     f.ino,
                     String::from_utf8_lossy(&f.bytes).into_owned(),
                 )
             };
-            fixture.files().into_iter().map(lies).collect::<Vec<_>>()
+            fixture
+                .files()
+                .into_iter()
+                .map(describe)
+                .collect::<Vec<_>>()
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match self {
-            Must::Exist(bytes) => {
+            Expectation::Exists(bytes) => {
                 let copies = fixture.copies(&bytes);
                 assert_eq!(
                     copies.len(),
@@ -227,21 +238,21 @@ impl Must {
                     files()
                 );
             }
-            Must::ExistAt(path, bytes) => {
-                let there = fs::read(&path);
-                let kept = there.as_ref().is_ok_and(|there| *there == bytes);
+            Expectation::ExistsAt(path, bytes) => {
+                let found = fs::read(&path);
+                let kept = found.as_ref().is_ok_and(|found| *found == bytes);
                 assert!(
                     kept,
-                    "{what}: {path:?} is {there:?}, not {:?}: {:#?}",
+                    "{what}: {path:?} contains {found:?}, not {:?}: {:#?}",
                     text(&bytes),
                     files()
                 );
             }
-            Must::HaveName(ino) => {
+            Expectation::HasName(ino) => {
                 let named = fixture.files().iter().any(|file| file.ino == ino);
                 assert!(named, "{what}: inode {ino} is lost: {:#?}", files());
             }
-            Must::BeWhole(opener) => match join(opener) {
+            Expectation::IsIntact(opener) => match join(opener) {
                 Ok(mut file) => {
                     let seen = file.metadata().unwrap();
                     assert!(seen.nlink() > 0, "{what}: an open file has lost its name");
@@ -249,7 +260,8 @@ impl Must {
                         .files()
                         .into_iter()
                         .find(|named| named.ino == seen.ino());
-                    let named = named.unwrap_or_else(|| panic!("{what}: it is nowhere"));
+                    let named =
+                        named.unwrap_or_else(|| panic!("{what}: the open file has no name"));
                     assert_eq!(named.bytes.len() as u64, seen.len(), "{what}");
                     let _ = file.flush();
                 }
@@ -262,10 +274,10 @@ impl Must {
     }
 }
 
-/// What is not there any more is nothing to lose.
-fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
+/// A missing file has nothing to lose.
+fn unless_gone(done: io::Result<()>, expectations: Vec<Expectation>) -> Vec<Expectation> {
     match done {
-        Ok(()) => musts,
+        Ok(()) => expectations,
         Err(error) => {
             let harmless = [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock];
             assert!(harmless.contains(&error.kind()), "{error}");
@@ -275,7 +287,7 @@ fn unless_gone(done: io::Result<()>, musts: Vec<Must>) -> Vec<Must> {
 }
 
 #[test]
-fn nobody_comes() {
+fn an_undisturbed_temp_is_disposed_of() {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             let fixture = Fixture::new();
@@ -295,50 +307,50 @@ fn nobody_comes() {
             let Outcome::Quarantined { id } = &outcome else {
                 panic!("{outcome:?}");
             };
-            let there = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
-            fixture.assert_only_at(TEMP_CONTENT, &there, "");
+            let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
+            fixture.assert_only_at(TEMP_CONTENT, &moved, "");
         }
     });
 }
 
 #[test]
-fn replaced_by_another() {
-    at_every_step(|a| {
+fn a_replacement_is_kept() {
+    before_every_step(|a| {
         let other = a.dir.join("being-written");
         fs::write(&other, NEW).unwrap();
         fs::rename(&other, &a.temp).unwrap();
-        vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
+        vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())]
     });
 }
 
 #[test]
-fn created_anew() {
-    at_every_step(|a| {
+fn a_new_file_with_the_name_is_kept() {
+    before_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         File::create_new(&a.temp).unwrap().write_all(NEW).unwrap();
-        vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())]
+        vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())]
     });
 }
 
-/// The same, by a writer that is not done yet.
+/// The same, by a writer that still has the file open.
 #[test]
-fn created_anew_and_still_open() {
-    at_every_step(|a| {
+fn a_new_open_file_with_the_name_is_kept() {
+    before_every_step(|a| {
         let _ = fs::remove_file(&a.temp);
         let mut file = File::create_new(&a.temp).unwrap();
         file.write_all(NEW).unwrap();
         let open = std::thread::spawn(move || Ok(file));
         vec![
-            Must::ExistAt(a.temp.clone(), NEW.to_vec()),
-            Must::BeWhole(open),
+            Expectation::ExistsAt(a.temp.clone(), NEW.to_vec()),
+            Expectation::IsIntact(open),
         ]
     });
 }
 
 #[test]
-fn opened_for_writing() {
-    at_every_step(|a| {
-        if a.would_come_too_late() {
+fn an_opener_for_writing_loses_nothing() {
+    before_every_step(|a| {
+        if a.is_unseen() {
             return Vec::new();
         }
         a.open(File::options().append(true), true)
@@ -346,9 +358,9 @@ fn opened_for_writing() {
 }
 
 #[test]
-fn opened_for_reading() {
-    at_every_step(|a| {
-        if a.would_come_too_late() {
+fn an_opener_for_reading_loses_nothing() {
+    before_every_step(|a| {
+        if a.is_unseen() {
             return Vec::new();
         }
         a.open(File::options().read(true), false)
@@ -356,8 +368,8 @@ fn opened_for_reading() {
 }
 
 #[test]
-fn opened_without_waiting() {
-    at_every_step(|a| {
+fn a_nonblocking_opener_loses_nothing() {
+    before_every_step(|a| {
         a.open(
             File::options().append(true).custom_flags(libc::O_NONBLOCK),
             true,
@@ -366,45 +378,48 @@ fn opened_without_waiting() {
 }
 
 #[test]
-fn opened_or_created() {
-    at_every_step(|a| {
-        if a.would_come_too_late() {
+fn an_opener_with_o_creat_loses_nothing() {
+    before_every_step(|a| {
+        if a.is_unseen() {
             return Vec::new();
         }
         a.open(File::options().append(true).create(true), true)
     });
 }
 
-/// No descriptor is left: a mapping alone.
+/// A mapping alone, without a descriptor.
 #[test]
-fn mapped() {
-    at_every_step(|a| {
+fn a_mapped_file_keeps_a_name() {
+    before_every_step(|a| {
         let options = File::options()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .clone();
         let done = options.open(a.path()).map(crate::holders::map);
-        unless_gone(done, vec![Must::HaveName(a.ino)])
+        unless_gone(done, vec![Expectation::HasName(a.ino)])
     });
 }
 
-/// Nobody holds it any more when the next step looks: only the file itself tells.
+/// No process holds the file when the next step checks it. Only the file itself shows the change.
 #[test]
-fn written_to_and_closed() {
-    at_every_step(|a| {
+fn appended_bytes_are_kept() {
+    before_every_step(|a| {
         let file = File::options()
             .append(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(a.path());
         let done = file.and_then(|mut file| file.write_all(MORE));
-        unless_gone(done, vec![Must::Exist([TEMP_CONTENT, MORE].concat())])
+        unless_gone(
+            done,
+            vec![Expectation::Exists([TEMP_CONTENT, MORE].concat())],
+        )
     });
 }
 
-/// The same size, and its date set back.
+/// The size is unchanged, and the date is set back.
 #[test]
-fn written_over_and_dated_back() {
-    at_every_step(|a| {
+fn overwritten_bytes_with_an_old_date_are_kept() {
+    before_every_step(|a| {
         let before = fs::metadata(a.path()).and_then(|meta| meta.modified());
         let file = File::options()
             .write(true)
@@ -415,13 +430,13 @@ fn written_over_and_dated_back() {
             file.write_all(&other)?;
             file.set_modified(before?)
         });
-        unless_gone(done, vec![Must::Exist(other)])
+        unless_gone(done, vec![Expectation::Exists(other)])
     });
 }
 
 #[test]
-fn truncated() {
-    at_every_step(|a| {
+fn a_truncated_file_keeps_a_name() {
+    before_every_step(|a| {
         let options = File::options()
             .write(true)
             .truncate(true)
@@ -429,23 +444,23 @@ fn truncated() {
             .clone();
         unless_gone(
             options.open(a.path()).map(drop),
-            vec![Must::HaveName(a.ino)],
+            vec![Expectation::HasName(a.ino)],
         )
     });
 }
 
 #[test]
-fn given_another_name() {
-    at_every_step(|a| {
+fn a_new_hard_link_is_kept() {
+    before_every_step(|a| {
         let other = a.dir.join("the-other-name");
         unless_gone(
             hard_link(a, &other),
-            vec![Must::ExistAt(other.clone(), TEMP_CONTENT.to_vec())],
+            vec![Expectation::ExistsAt(other.clone(), TEMP_CONTENT.to_vec())],
         )
     });
 }
 
-/// A link to whatever `path` leads to, which may be a link below `/proc`.
+/// Creates a hard link to the file that `path` leads to, which may be a link in `/proc`.
 fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD};
     Ok(rustix::fs::linkat(
@@ -457,15 +472,15 @@ fn hard_link(a: &Attacker, other: &std::path::Path) -> io::Result<()> {
     )?)
 }
 
-/// A name given to it before the last look keeps it; one given in the last moment keeps its bytes,
-/// and then none were freed.
+/// A hard link that is created before the last look keeps the temp. One that is created right before the unlink keeps
+/// its bytes, and no space is freed.
 #[test]
-fn what_has_another_name_frees_nothing() {
+fn a_hard_linked_temp_frees_nothing() {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
-            for way in Way::ALL {
+            for access in Access::ALL {
                 let fixture = Fixture::new();
-                let attacker = Attacker::new(&fixture, step, *way);
+                let attacker = Attacker::new(&fixture, step, *access);
                 let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
                 let done = Arc::clone(&linked);
@@ -485,7 +500,7 @@ fn what_has_another_name_frees_nothing() {
                         assert_ne!(step, Step::Unlink);
                         assert_eq!(fixture.copies(TEMP_CONTENT).len(), 2, "{step:?}");
                     }
-                    (linked, outcome) => panic!("{step:?} {way:?} {linked}: {outcome:?}"),
+                    (linked, outcome) => panic!("{step:?} {access:?} {linked}: {outcome:?}"),
                 }
             }
         }
@@ -493,145 +508,154 @@ fn what_has_another_name_frees_nothing() {
 }
 
 #[test]
-fn given_another_mode() {
-    at_every_step(|a| {
+fn a_changed_mode_keeps_the_temp() {
+    before_every_step(|a| {
         let done = fs::set_permissions(a.path(), fs::Permissions::from_mode(0o640));
         match a.is_too_late() {
             true => Vec::new(),
-            false => unless_gone(done, vec![Must::Exist(TEMP_CONTENT.to_vec())]),
+            false => unless_gone(done, vec![Expectation::Exists(TEMP_CONTENT.to_vec())]),
         }
     });
 }
 
 #[test]
-fn its_target_goes() {
-    at_every_step(|a| {
+fn a_removed_target_keeps_the_temp() {
+    before_every_step(|a| {
         let _ = fs::remove_file(&a.target);
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Must::Exist(TEMP_CONTENT.to_vec())],
+            false => vec![Expectation::Exists(TEMP_CONTENT.to_vec())],
         }
     });
 }
 
 #[test]
-fn its_target_is_emptied() {
-    at_every_step(|a| {
+fn an_emptied_target_keeps_the_temp() {
+    before_every_step(|a| {
         File::create(&a.target).unwrap();
         match a.is_too_late() {
             true => Vec::new(),
-            false => vec![Must::Exist(TEMP_CONTENT.to_vec())],
+            false => vec![Expectation::Exists(TEMP_CONTENT.to_vec())],
         }
     });
 }
 
 #[test]
-fn its_target_comes() {
-    at_every_step(|a| {
-        let whole_before = a.target.exists();
+fn a_new_target_is_kept() {
+    before_every_step(|a| {
+        let target_existed = a.target.exists();
         fs::write(&a.target, NEW).unwrap();
-        let mut musts = vec![Must::ExistAt(a.target.clone(), NEW.to_vec())];
-        if !whole_before {
-            musts.push(Must::Exist(TEMP_CONTENT.to_vec()));
+        let mut expectations = vec![Expectation::ExistsAt(a.target.clone(), NEW.to_vec())];
+        if !target_existed {
+            expectations.push(Expectation::Exists(TEMP_CONTENT.to_vec()));
         }
-        musts
+        expectations
     });
 }
 
-/// Its own writer was not dead.
+/// The temp's own writer was still running.
 #[test]
-fn renamed_to_its_target() {
-    at_every_step(|a| {
+fn a_rename_to_the_target_is_kept() {
+    before_every_step(|a| {
         let done = fs::rename(&a.temp, &a.target);
         unless_gone(
             done,
-            vec![Must::ExistAt(a.target.clone(), TEMP_CONTENT.to_vec())],
+            vec![Expectation::ExistsAt(
+                a.target.clone(),
+                TEMP_CONTENT.to_vec(),
+            )],
         )
     });
 }
 
-/// What is outside of the root is not touched. (Moved after the last check it may be: a RACE.)
+/// Files outside the root are not touched. (After the last check the directory may be moved out: a RACE.)
 #[test]
-fn its_directory_is_moved_out() {
-    at_every_step(|a| {
+fn a_directory_moved_out_is_not_touched() {
+    before_every_step(|a| {
         let outside = a.outside.join(SUBDIR);
         fs::rename(&a.dir, &outside).unwrap();
         match a.step {
             Step::ProveLast | Step::Unlink => Vec::new(),
-            _ => vec![Must::ExistAt(outside.join(TEMP), TEMP_CONTENT.to_vec())],
+            _ => vec![Expectation::ExistsAt(
+                outside.join(TEMP),
+                TEMP_CONTENT.to_vec(),
+            )],
         }
     });
 }
 
 #[test]
-fn its_directory_becomes_a_symlink() {
-    at_every_step(|a| {
-        let (moved, other) = (a.outside.join(SUBDIR), a.outside.join("of-somebody-else"));
+fn a_directory_replaced_by_a_symlink_is_not_followed() {
+    before_every_step(|a| {
+        let (moved, other) = (a.outside.join(SUBDIR), a.outside.join("of-another-user"));
         fs::rename(&a.dir, &moved).unwrap();
         fs::create_dir(&other).unwrap();
         fs::write(other.join(TEMP), NEW).unwrap();
         fs::write(other.join(TARGET), TARGET_CONTENT).unwrap();
         symlink(&other, &a.dir).unwrap();
-        let mut musts = vec![Must::ExistAt(other.join(TEMP), NEW.to_vec())];
+        let mut expectations = vec![Expectation::ExistsAt(other.join(TEMP), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Must::ExistAt(moved.join(TEMP), TEMP_CONTENT.to_vec()));
+            expectations.push(Expectation::ExistsAt(
+                moved.join(TEMP),
+                TEMP_CONTENT.to_vec(),
+            ));
         }
-        musts
+        expectations
     });
 }
 
-/// The root itself is another directory now.
+/// The root is now another directory.
 #[test]
-fn its_root_is_replaced() {
-    at_every_step(|a| {
+fn a_replaced_root_is_not_touched() {
+    before_every_step(|a| {
         let moved = a.outside.join("the-old-root");
         fs::rename(&a.root, &moved).unwrap();
         fs::create_dir_all(&a.dir).unwrap();
         fs::write(&a.temp, NEW).unwrap();
         fs::write(&a.target, TARGET_CONTENT).unwrap();
-        let mut musts = vec![Must::ExistAt(a.temp.clone(), NEW.to_vec())];
+        let mut expectations = vec![Expectation::ExistsAt(a.temp.clone(), NEW.to_vec())];
         if !matches!(a.step, Step::ProveLast | Step::Unlink) {
-            musts.push(Must::ExistAt(
+            expectations.push(Expectation::ExistsAt(
                 moved.join(SUBDIR).join(TEMP),
                 TEMP_CONTENT.to_vec(),
             ));
         }
-        musts
+        expectations
     });
 }
 
 #[test]
-fn its_claim_is_taken_away() {
-    at_every_step(|a| {
+fn a_claim_moved_away_is_kept() {
+    before_every_step(|a| {
         let stolen = a.outside.join("stolen");
         match a.claims().pop() {
-            // What is in the quarantine for good is taken from there, and leaves its folder.
+            // At the last step a file is in the quarantine for good. Moving it away would leave its empty folder.
             Some(claim) if !(a.is_too_late() && claim.starts_with(a.root.join(".orphand"))) => {
                 fs::rename(claim, &stolen).unwrap();
-                vec![Must::ExistAt(stolen, TEMP_CONTENT.to_vec())]
+                vec![Expectation::ExistsAt(stolen, TEMP_CONTENT.to_vec())]
             }
             _ => Vec::new(),
         }
     });
 }
 
-/// Somebody takes even the name of the claim. (After the last look nothing could be done.)
+/// Another file replaces the claim itself. (After the last look nothing could detect that.)
 #[test]
-fn its_claim_is_replaced() {
-    at_every_step(|a| match a.claims().pop() {
+fn a_replaced_claim_is_kept() {
+    before_every_step(|a| match a.claims().pop() {
         Some(claim) if !a.is_too_late() => {
             let other = a.dir.join("being-written");
             fs::write(&other, NEW).unwrap();
             fs::rename(&other, claim).unwrap();
-            vec![Must::Exist(NEW.to_vec())]
+            vec![Expectation::Exists(NEW.to_vec())]
         }
         _ => Vec::new(),
     });
 }
 
-/// What comes in place of a regular file is not opened for long, and never waited for.
+/// Something other than a regular file that replaces the temp is never waited for, and not kept open.
 #[test]
-fn replaced_by_something_else() {
+fn a_non_file_with_the_name_is_kept() {
     in_own_process(ALL_USERS, || {
         type Make = fn(&std::path::Path);
         let makes: [(&str, Make); 4] = [
@@ -640,7 +664,7 @@ fn replaced_by_something_else() {
                 make_fifo(path, mode);
             }),
             ("socket", |path| {
-                // A socket's path may not be long: from within its folder, in a process of our own.
+                // The path of a socket must be short, so it is created from inside its folder, in a separate process.
                 std::env::set_current_dir(path.parent().unwrap()).unwrap();
                 drop(UnixListener::bind(path.file_name().unwrap()).unwrap());
             }),
@@ -659,9 +683,9 @@ fn replaced_by_something_else() {
                     make(&temp);
                 });
                 let outcome = fixture.reap(stunt.hook);
-                let there = fs::symlink_metadata(&fixture.temp);
+                let found = fs::symlink_metadata(&fixture.temp);
                 assert!(
-                    there.is_ok_and(|there| !there.is_file()),
+                    found.is_ok_and(|found| !found.is_file()),
                     "{name} {step:?} {outcome:?}"
                 );
                 assert_eq!(fixture.copies(NEW).len(), 1, "{name} {step:?} {outcome:?}");
@@ -679,9 +703,9 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
     assert_eq!(made, 0, "{}", io::Error::last_os_error());
 }
 
-/// A look that has no hook: the name is a FIFO and a file in turns, as fast as can be.
+/// Covers a look that has no hook: the name alternates between a FIFO and a file, as fast as possible.
 #[test]
-fn a_fifo_comes_and_goes() {
+fn a_look_never_waits_for_a_fifo() {
     in_own_process(ALL_USERS, || {
         use std::sync::atomic::{AtomicBool, Ordering};
         let fixture = Fixture::new();
@@ -712,15 +736,15 @@ fn a_fifo_comes_and_goes() {
     });
 }
 
-/// Put back, but the name has a new owner: neither of the two is lost.
+/// The temp is put back while another file has its name: neither file is lost.
 #[test]
 fn put_back_overwrites_nothing() {
     in_own_process(ALL_USERS, || {
         for step in [
             Step::Compare,
             Step::ProveAgain,
-            Step::LetGo,
-            Step::Breathe,
+            Step::Release,
+            Step::Wait,
             Step::ProveLast,
         ] {
             for sole in [false, true] {
@@ -729,10 +753,10 @@ fn put_back_overwrites_nothing() {
                     true => Fixture::new().with_sole_copy(),
                 };
                 let temp = fixture.temp.clone();
-                let attacker = Attacker::new(&fixture, step, Way::Name);
+                let attacker = Attacker::new(&fixture, step, Access::Name);
                 let stunt = AtStep::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
-                    // Something is wrong with the claim.
+                    // The claim has changed.
                     let claim = attacker.claims().pop().unwrap();
                     fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
                 });
@@ -749,9 +773,9 @@ fn put_back_overwrites_nothing() {
     });
 }
 
-/// Another file is claimed in its place, and by the time it is put back the name is taken again.
+/// Another file is claimed instead of the temp, and the name is in use again when it is put back.
 #[test]
-fn two_writers_one_after_the_other() {
+fn two_writers_in_a_row_lose_nothing() {
     in_own_process(ALL_USERS, || {
         for sole in [false, true] {
             let fixture = match sole {
@@ -783,9 +807,9 @@ fn two_writers_one_after_the_other() {
     });
 }
 
-/// Where it stops, and with what answer: each check stops it where it stands, not a later one.
+/// Checks at which step the protocol stops, and with which outcome: each check stops it at once.
 #[test]
-fn each_check_stops_it_there() {
+fn each_check_stops_the_protocol_at_its_step() {
     in_own_process(ALL_USERS, || {
         type Act = fn(&Attacker);
         let replace: Act = |a| {
@@ -799,8 +823,8 @@ fn each_check_stops_it_there() {
             fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
         };
         let lose_target: Act = |a| fs::remove_file(&a.target).unwrap();
-        // Whoever comes while it is leased and does not wait gets an error, and is noticed all the
-        // same: what they try again in a moment should find its name.
+        // A process that opens the file without waiting while it is leased gets an error. Its attempt is noticed too,
+        // because its next attempt should find the name.
         #[cfg(target_os = "linux")]
         let try_claim: Act = |a| {
             let claim = a.claims().pop().unwrap();
@@ -811,7 +835,7 @@ fn each_check_stops_it_there() {
             assert!(options.open(claim).is_err());
         };
         let changed = Reason::Changed;
-        // Before which step, what happens, which step is the last that is begun, and the answer.
+        // The step before which something happens, what happens, the last step that begins, and the reason.
         let rows = [
             (Step::Resolve, move_out, Step::Resolve, changed),
             (Step::Look, replace, Step::Look, changed),
@@ -819,9 +843,9 @@ fn each_check_stops_it_there() {
             (Step::Judge, lose_target, Step::Judge, changed),
             (Step::Claim, replace, Step::Compare, changed),
             (Step::Compare, touch_claim, Step::Compare, changed),
-            (Step::Breathe, move_out, Step::Breathe, changed),
+            (Step::Wait, move_out, Step::Wait, changed),
             (Step::ProveLast, touch_claim, Step::ProveLast, changed),
-            // Leases are Linux's.
+            // Only Linux has leases.
             #[cfg(target_os = "linux")]
             (Step::ProveAgain, try_claim, Step::ProveAgain, Reason::InUse),
         ];
@@ -829,7 +853,7 @@ fn each_check_stops_it_there() {
             rows.into_iter().flat_map(|row| [(row, false), (row, true)])
         {
             let fixture = Fixture::new();
-            let attacker = Attacker::new(&fixture, step, Way::Name);
+            let attacker = Attacker::new(&fixture, step, Access::Name);
             let stunt = AtStep::new(step, move || act(&attacker));
             let outcome = match opened {
                 false => fixture.reap(stunt.hook.clone()),
@@ -846,10 +870,9 @@ fn each_check_stops_it_there() {
     });
 }
 
-/// On a full disk what is deleted makes the room that the quarantine needs. The answers keep the
-/// order of the batch.
+/// On a full disk, removals free the space that the quarantine needs. The outcomes keep the order of the batch.
 #[test]
-fn what_is_deleted_goes_before_what_is_moved() {
+fn removals_come_before_moves() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
@@ -866,18 +889,18 @@ fn what_is_deleted_goes_before_what_is_moved() {
             fixture.candidate(Verdict::Reap),
         ];
         let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
-        let done = matches!(
+        let is_expected = matches!(
             outcomes.as_slice(),
             [Outcome::Quarantined { .. }, Outcome::Reaped { .. }]
         );
-        assert!(done, "{outcomes:?}");
+        assert!(is_expected, "{outcomes:?}");
         assert_eq!(*claimed.lock().unwrap(), [TEMP, SOLE]);
     });
 }
 
-/// Each temp of a batch is open until its end: a batch takes no more of them than there may be.
+/// Each temp of a batch is open until the end of the batch, so the limit of open files limits the batch.
 #[test]
-fn a_batch_leaves_descriptors_for_others() {
+fn a_batch_leaves_file_descriptors_free() {
     in_own_process(&[RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
@@ -899,30 +922,30 @@ fn a_batch_leaves_descriptors_for_others() {
     });
 }
 
-/// Whoever is inside an `open` when the proof is let go of has a breath to come out of it.
+/// A process that is inside an `open` when the lease is released has time to finish it.
 #[test]
-fn it_lets_a_breath_pass() {
+fn the_protocol_waits_after_the_release() {
     in_own_process(ALL_USERS, || {
-        let breath = Duration::from_millis(200);
+        let wait = Duration::from_millis(200);
         let fixture = Fixture::new();
         let steps = Arc::new(Mutex::new(Vec::new()));
         let begun = Arc::clone(&steps);
         let hook = Hook::new(move |step, _: &OsStr| {
             begun.lock().unwrap().push((step, Instant::now()));
         });
-        let reaper = Reaper::new().with_breath(breath).with_hook(Some(hook));
+        let reaper = Reaper::new().with_release_wait(wait).with_hook(Some(hook));
         let outcome = fixture.reap_by(&reaper);
         assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
         let steps = steps.lock().unwrap();
         let at = |step| steps.iter().find(|(begun, _)| *begun == step).unwrap().1;
-        let waited = at(Step::ProveLast) - at(Step::Breathe);
-        assert!(waited >= breath, "{waited:?}");
+        let waited = at(Step::ProveLast) - at(Step::Wait);
+        assert!(waited >= wait, "{waited:?}");
     });
 }
 
-/// Where nothing was looked at before, what is opened must still be what the first step saw.
+/// Without an earlier look, the opened file must still be the file that the first step saw.
 #[test]
-fn replaced_without_an_earlier_look() {
+fn a_replacement_without_an_earlier_look_is_kept() {
     in_own_process(ALL_USERS, || {
         for (step, opened) in Step::ALL
             .into_iter()
@@ -943,7 +966,7 @@ fn replaced_without_an_earlier_look() {
             candidate.temp_info.expected = None;
             let reaper = Reaper::new().with_hook(Some(stunt.hook));
             let outcome = fixture.reap_with(&lease_thread, &reaper, candidate);
-            // Before the first step there is only one file, unless that is open.
+            // Before the first step only one file has had the name, unless the old one is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
                 fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
             }
@@ -951,10 +974,10 @@ fn replaced_without_an_earlier_look() {
     });
 }
 
-/// A holder that comes between the look and the claim counts as one: the grace starts again at the
-/// first look that finds the temp free, though nothing about the file has changed.
+/// A process that opens the temp between the look and the claim counts as a holder: the grace starts again at the first
+/// look that finds the temp unused, although the file itself is unchanged.
 #[test]
-fn who_comes_late_is_a_holder_too() {
+fn a_late_holder_restarts_the_grace() {
     in_own_process(ALL_USERS, || {
         for step in [Step::Open, Step::Prove] {
             let fixture = Fixture::new();
@@ -969,7 +992,7 @@ fn who_comes_late_is_a_holder_too() {
             let mut pass = |due: &mut Vec<_>| {
                 let next =
                     |due: &[orphand::pass::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
-                let at = next(due).expect("it is known");
+                let at = next(due).expect("a tracked temp");
                 std::thread::sleep(at.since(clock::mono()));
                 let before = clock::mono();
                 let events = fixture.pass(&engine, &mut clocks, due);
@@ -995,7 +1018,7 @@ fn who_comes_late_is_a_holder_too() {
             let (at, events, next) = pass(&mut due);
             assert!(
                 events.is_empty(),
-                "before {step:?}: judged at the first free look: {events:?}"
+                "before {step:?}: judged at the first look that finds it unused: {events:?}"
             );
             assert!(
                 next.is_some_and(|next| next >= at.after(GRACE)),
@@ -1005,20 +1028,20 @@ fn who_comes_late_is_a_holder_too() {
     });
 }
 
-/// The same through the whole program: put back, said, and taken when it is free again.
+/// The same with a whole watcher: the temp is put back and reported, and removed when it is unused again.
 #[test]
-fn a_watcher_puts_back_too() {
+fn a_watcher_puts_a_held_temp_back() {
     in_own_process(ALL_USERS, || {
         use orphand::daemon::Watcher;
         let fixture = Fixture::new();
-        let attacker = Attacker::new(&fixture, Step::ProveLast, *Way::ALL.last().unwrap());
+        let attacker = Attacker::new(&fixture, Step::ProveLast, *Access::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
         let stunt = AtStep::new(Step::ProveLast, move || {
-            let path = match attacker.way {
-                Way::Name => attacker.claims().pop().unwrap(),
+            let path = match attacker.access {
+                Access::Name => attacker.claims().pop().unwrap(),
                 #[cfg(target_os = "linux")]
-                Way::Handle => attacker.path(),
+                Access::Handle => attacker.path(),
             };
             let file = File::options().append(true).open(path).unwrap();
             held.lock().unwrap().push(file);
@@ -1029,10 +1052,10 @@ fn a_watcher_puts_back_too() {
             .hook(Some(stunt.hook))
             .start()
             .unwrap();
-        let said = |want: fn(&Event) -> bool| {
+        let wait_for = |want: fn(&Event) -> bool| {
             let end = std::time::Instant::now() + TIMEOUT;
             loop {
-                let event = watcher.events().recv_deadline(end).expect("it is said");
+                let event = watcher.events().recv_deadline(end).expect("the event");
                 match event {
                     Event::Failed { .. } | Event::Quarantined { .. } => panic!("{event:?}"),
                     event if want(&event) => return event,
@@ -1040,7 +1063,7 @@ fn a_watcher_puts_back_too() {
                 }
             }
         };
-        let kept = said(|event| matches!(event, Event::Kept { .. } | Event::Reaped(_)));
+        let kept = wait_for(|event| matches!(event, Event::Kept { .. } | Event::Reaped(_)));
         assert!(
             matches!(
                 kept,
@@ -1055,8 +1078,8 @@ fn a_watcher_puts_back_too() {
         let mut file = holder.lock().unwrap().pop().unwrap();
         file.write_all(MORE).unwrap();
         drop(file);
-        // And when it is let go it is an orphan again.
-        let reaped = said(|event| matches!(event, Event::Reaped(_)));
+        // After the holder has closed it, the temp is an orphan again.
+        let reaped = wait_for(|event| matches!(event, Event::Reaped(_)));
         let Event::Reaped(disposed) = reaped else {
             unreachable!();
         };
@@ -1069,19 +1092,19 @@ fn a_watcher_puts_back_too() {
     });
 }
 
-/// Whoever is past the look-up of an open, but not yet counted by the lease, shows only when the
-/// lease is asked for a second time. A virus scanner holds an opener there: fanotify(7), which is
-/// Linux's and root's.
+/// A process that has looked up the name for an `open`, but that the lease does not count yet, is seen only when the
+/// lease is requested a second time. A virus scanner stops an opener at this point, by fanotify(7), which only root on
+/// Linux can use.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_opener_parked_by_a_virus_scanner() {
+fn an_opener_stopped_by_a_virus_scanner_is_seen() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     in_own_process(&[RunAs::CurrentUser], || {
         if !rustix::process::geteuid().is_root() {
             return report_skipped("fanotify needs root");
         }
         for sole in [false, true] {
-            // SAFETY: makes a descriptor, which is nobody else's.
+            // SAFETY: creates a descriptor that nothing else uses.
             let fan = unsafe {
                 let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
                 let fan = libc::fanotify_init(flags, libc::O_RDONLY as u32);
@@ -1113,7 +1136,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                 assert_eq!(marked, 0, "{}", io::Error::last_os_error());
                 let open = std::thread::spawn(move || File::options().append(true).open(temp));
                 *parked.lock().unwrap() = Some(open);
-                // It waits for an answer now.
+                // The opener now waits for an answer.
                 let mut asked = libc::pollfd {
                     fd: scanner.as_raw_fd(),
                     events: libc::POLLIN,
@@ -1121,7 +1144,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                 };
                 // SAFETY: one pollfd, which outlives the call.
                 let asks = unsafe { libc::poll(&raw mut asked, 1, TIMEOUT.as_millis() as i32) };
-                assert_eq!(asks, 1, "nobody opens it");
+                assert_eq!(asks, 1, "no process opens the file");
             });
             let outcome = fixture.reap(stunt.hook.clone());
             assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
@@ -1129,7 +1152,7 @@ fn an_opener_parked_by_a_virus_scanner() {
                 matches!(outcome, Outcome::Kept(Reason::InUse)),
                 "{outcome:?}"
             );
-            // Without a scanner everybody may.
+            // Without the scanner every process may open the file.
             drop(stunt);
             drop(fan);
             let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();

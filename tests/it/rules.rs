@@ -211,7 +211,7 @@ fn an_excluded_directory_is_ignored_even_if_named() {
         ];
         let swept = sandbox.run(swept).exit(0);
         let swept = swept
-            .stderr_has("nothing in ")
+            .stderr_has("is left alone: the [[watch]] rule")
             .stderr_has("config.toml:3 excludes it (cache)");
         assert_eq!(swept.events().sums(), [0; 4]);
     }
@@ -346,7 +346,7 @@ fn without_arguments_the_directories_of_the_file_are_used() {
         &[("other/b.4194304.tmp", 6), ("root/a.new", 2)],
     );
     let ran = sandbox.run(["scan"]).exit(0);
-    let ran = ran.stderr_has("not there\" does not exist, and is left out");
+    let ran = ran.stderr_has("not there\" does not exist; skipping it");
     let last = ran.stdout.lines().last().unwrap();
     assert!(
         last.ends_with("remove 1 and move 1 to quarantine: orphand sweep"),

@@ -1,6 +1,6 @@
-//! Each rule that the source marks has a test in `tests/rules` that fails without it.
+//! Checks that each rule that the source marks has a test in `tests/rules`.
 //!
-//! `tests/without-each-rule` runs these tests; this one only compares the lists.
+//! This test only compares the lists. `tests/without-each-rule` runs the listed tests without their rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,8 +8,8 @@ use std::path::Path;
 
 use regex_lite::Regex;
 
-/// All of the Rust source in a folder.
-fn source(dir: &Path) -> String {
+/// Returns all Rust source in a folder.
+fn read_source(dir: &Path) -> String {
     let mut text = String::new();
     let mut entries: Vec<_> = fs::read_dir(dir)
         .unwrap()
@@ -18,7 +18,7 @@ fn source(dir: &Path) -> String {
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            text += &source(&path);
+            text += &read_source(&path);
         } else if path.extension().is_some_and(|end| end == "rs") {
             text += &fs::read_to_string(&path).unwrap();
         }
@@ -26,9 +26,9 @@ fn source(dir: &Path) -> String {
     text
 }
 
-/// The ids of the rules that the source marks, each gate among them.
-fn marked(src: &Path) -> BTreeSet<String> {
-    let text = source(src);
+/// Returns the ids of the rules that the source marks, including the gates.
+fn marked_ids(src: &Path) -> BTreeSet<String> {
+    let text = read_source(src);
     let mark = Regex::new(r#"(?m)(?:rule!\(|^    gate\()\s*"([^"]+)","#).unwrap();
     let mut ids: BTreeSet<String> = mark
         .captures_iter(&text)
@@ -38,8 +38,8 @@ fn marked(src: &Path) -> BTreeSet<String> {
     ids
 }
 
-/// The tests that `tests/rules` names, by the rule's id.
-fn listed(root: &Path) -> BTreeMap<String, Vec<String>> {
+/// Returns the tests in `tests/rules`, by the rule's id.
+fn listed_tests(root: &Path) -> BTreeMap<String, Vec<String>> {
     let text = fs::read_to_string(root.join("tests/rules")).unwrap();
     let mut rules = BTreeMap::new();
     for line in text
@@ -48,7 +48,7 @@ fn listed(root: &Path) -> BTreeMap<String, Vec<String>> {
     {
         let (id, tests) = line
             .rsplit_once(": ")
-            .unwrap_or_else(|| panic!("no test: {line}"));
+            .unwrap_or_else(|| panic!("no test listed: {line}"));
         let before = rules.insert(
             id.to_owned(),
             tests.split(", ").map(str::to_owned).collect(),
@@ -61,26 +61,26 @@ fn listed(root: &Path) -> BTreeMap<String, Vec<String>> {
 #[test]
 fn each_rule_that_the_source_marks_has_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let rules = listed(root);
+    let rules = listed_tests(root);
     let ids: BTreeSet<String> = rules.keys().cloned().collect();
     assert_eq!(
-        marked(&root.join("src")),
+        marked_ids(&root.join("src")),
         ids,
         "source on the left, tests/rules on the right"
     );
     for (id, tests) in &rules {
         assert!(!tests.is_empty(), "{id}");
         for test in tests {
-            let (place, name) = test.split_once(' ').unwrap();
-            let folder = match place {
+            let (crate_name, name) = test.split_once(' ').unwrap();
+            let folder = match crate_name {
                 "it" => root.join("tests/it"),
                 "lib" | "bin" => root.join("src"),
-                other => panic!("{id}: {other} is none of lib, bin and it"),
+                other => panic!("{id}: {other} is not lib, bin or it"),
             };
             let function = name.rsplit("::").next().unwrap();
             assert!(
-                source(&folder).contains(&format!("fn {function}(")),
-                "{id}: there is no test {name}"
+                read_source(&folder).contains(&format!("fn {function}(")),
+                "{id}: no test {name}"
             );
         }
     }

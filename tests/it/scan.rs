@@ -520,7 +520,7 @@ fn every_hint_repeats_the_configuration_file() {
     let (back, purge) = moved.split_once("   for good: ").unwrap();
     assert!(
         ran.stdout
-            .contains("emptied by: orphand quarantine purge --config '")
+            .contains("to delete: orphand quarantine purge --config '")
     );
     run_pasted(&sandbox, back).exit(0);
     assert_eq!(sandbox.content(format!("../{ODD_DIR}/b.tmp")), "only copy");
@@ -535,7 +535,7 @@ fn every_hint_repeats_the_configuration_file() {
     let check = ran.stdout.split_once("then: ").unwrap().1;
     run_pasted(&sandbox, check)
         .exit(0)
-        .stdout_has("a new.toml is right");
+        .stdout_has("a new.toml is valid");
     let ran = sandbox.run(["scan", "--config", "a new.toml"]).exit(2);
     ran.stderr_has("a new.toml").stderr_has("[[watch]]");
     // The same for a file in place of a directory.

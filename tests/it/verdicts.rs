@@ -223,7 +223,7 @@ fn a_locked_open_temp_is_kept() {
                     }
                     Err(error) => {
                         assert_eq!(error, rustix::io::Errno::AGAIN, "{what}");
-                        let is_away = [Step::Breathe, Step::ProveLast].contains(&step);
+                        let is_away = [Step::Wait, Step::ProveLast].contains(&step);
                         assert!(kind != "POSIX, shared" && !is_away, "{what}");
                     }
                 }

@@ -1,6 +1,6 @@
-//! The file that is made: every setting, what it is for, and its default.
+//! Writes a configuration file with every setting, its description and its default.
 //!
-//! Generated from the settings themselves, so that it says no other default than the one that holds.
+//! The defaults are generated from the settings in the code, so the file cannot name a wrong one.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,105 +15,108 @@ use crate::cli::config_file::{JournalSettings, LogSettings, MetricsSettings};
 use crate::cli::{Exit, Failure};
 
 const HEAD: &str = "\
-# What orphand watches, and by which rules. As it stands, nothing is watched.
+# The configuration of orphand. As it is, this file does not list any directory to watch.
 #
-# Lines that begin with \"#\" and a word are settings at their defaults: take the \"#\" away to change
-# one. Flags win over ORPHAND_* variables, and these over this file.
+# Lines that begin with \"#\" and a word are settings with their defaults: remove the \"#\" to change
+# one. Options override ORPHAND_* variables, and these override this file.
 #
-#   orphand config check   whether it is right
-#   orphand config show    what is in force, and where each value comes from
-#   orphand watch          watches what is listed here
+#   orphand config check   checks this file
+#   orphand config show    shows the settings in force, and where each value comes from
+#   orphand watch          watches the directories that this file lists
 ";
 
-/// A section, what it is for, and a line for each of its keys.
-struct About {
+/// A section with its description, and the description of each of its keys.
+struct SectionText {
     title: &'static str,
-    what: &'static str,
+    description: &'static str,
     keys: &'static [(&'static str, &'static str)],
 }
 
 #[rustfmt::skip] // one key a line
-const SECTIONS: &[About] = &[
-    About {
+const SECTIONS: &[SectionText] = &[
+    SectionText {
         title: "[defaults]",
-        what: "What holds for every directory whose own rule does not say otherwise.",
+        description: "The values for all rules that do not set them, and for directories without a rule.",
         keys: &[
-            ("names", "Which names are temps: globs on the last part of a path."),
-            ("writers", "The temps of these writers too; they are shown by: orphand scan --writer list"),
-            ("exclude", "Left alone: \"cache\" is any file or folder below of that name, \"a/cache\" the way from the directory."),
-            ("recursive", "Whether what is below the directory is watched too."),
-            ("grace", "How long nobody may have used a temp, at least 100ms. Set alone, it holds for fixed names too."),
-            ("fixed_name_grace", "The same for names without a random part: scripts append to such files now and then."),
-            ("closed", "What a close means: \"orphan\" (a closed temp that nobody renamed is one) or \"settled\" (no more is done)."),
-            ("open", "What happens to a temp that a live process holds: \"keep\", \"quarantine\", or \"reap\" without any proof."),
-            ("sole_copy", "What happens to a temp that may be the only copy: \"quarantine\", \"keep\" or \"reap\"."),
-            ("action", "What happens to an orphan: \"delete\", \"quarantine\" or \"report\"."),
-            ("hot", "How a directory is followed in which thousands of temps are made a second: \"scan\" (faster) or \"watch\"."),
-            ("network", "Further file systems on which the proof is trusted, by the kernel's name for them."),
-            ("broad", "Whether a directory that holds more than one program's files is taken."),
-            ("broad_names", "Whether names may be patterns without any letter or digit of their own, like \"*\"."),
+            ("names", "The names of temps: globs for the last part of a path."),
+            ("writers", "Programs whose temps are processed too; to list them: orphand scan --writer list"),
+            ("exclude", "Globs of files and folders to leave alone: \"cache\" at any depth, or a path below the directory like \"a/cache\"."),
+            ("recursive", "Include subfolders."),
+            ("grace", "The time for which no process may have used a temp, at least 100ms. Set alone, it also holds for fixed names."),
+            ("fixed_name_grace", "The same for names without a random part: scripts append to such files from time to time."),
+            ("closed", "Treat a closed temp that was never renamed as \"orphan\", or stop tracking it at the close: \"settled\"."),
+            ("open", "The action for a temp that a running process has open: \"keep\", \"quarantine\", or \"reap\" without any proof."),
+            ("sole_copy", "The action for a temp that may be the only copy of its data: \"quarantine\", \"keep\" or \"reap\"."),
+            ("action", "The action for an orphan: \"delete\", \"quarantine\" or \"report\"."),
+            ("hot", "The mode for a directory with thousands of new temps a second: \"scan\" it (faster) or \"watch\" it."),
+            ("network", "More file systems on which the proof is trusted, by the kernel's names for them, like \"nfs\"."),
+            ("broad", "Allow a directory that holds files of more than one program."),
+            ("broad_names", "Allow names without a literal letter or digit, such as \"*\"."),
         ],
     },
-    About {
+    SectionText {
         title: "[[watch]]",
-        what: "A directory to watch; one such part for each. Every key of [defaults] can stand here too.",
-        keys: &[("path", "Absolute, or below ~/. It need not be there yet.")],
+        description: "A directory to watch, one section for each. It may have every key of [defaults] too.",
+        keys: &[("path", "The directory: an absolute path, or one that begins with ~/. It need not exist yet.")],
     },
-    About {
+    SectionText {
         title: "[quarantine]",
-        what: "What was moved aside instead of deleted lies in .orphand in its directory.",
+        description: "Temps that may not be deleted are moved to the quarantine: the folder .orphand in their directory.",
         keys: &[
-            ("keep", "How long; 0s is for ever."),
-            ("percent", "How much of the file system it may take; 0 is no limit."),
-            ("min_free", "The part of the bytes and of the inodes that is to be free; with less, copies are dropped; 0% is no limit."),
+            ("keep", "The time for which a file stays in quarantine; 0s: no limit."),
+            ("percent", "The part of the file system that the quarantine may use, in percent; 0: no limit."),
+            ("min_free", "The part of the bytes and of the inodes that should be free; if less is free, copies are dropped; 0%: no limit."),
         ],
     },
-    About {
+    SectionText {
         title: "[journal]",
-        what: "What was done, for: orphand history",
-        keys: &[("max_size", "The size at which a new one is begun: kB, MB or GB.")],
+        description: "The journal of all actions, which orphand history shows.",
+        keys: &[("max_size", "The size at which the journal is rotated, in kB, MB or GB.")],
     },
-    About {
+    SectionText {
         title: "[log]",
-        what: "What a watcher says.",
+        description: "The log of the watcher in the background.",
         keys: &[
-            ("file", "Where to: a path, or \"none\". Not set: the usual place, where there is no journal of the system's."),
-            ("max_size", "The size at which a new one is begun."),
-            ("level", "How much: \"error\", \"warn\", \"info\" or \"debug\"."),
-            ("leaks", "How often it is summed up who leaks, at least 1s."),
+            ("file", "The log file: a path, or \"none\". If it is not set: the usual file, unless stderr is a terminal or systemd's journal."),
+            ("max_size", "The size at which the log is rotated."),
+            ("level", "The least important messages that are logged: \"error\", \"warn\", \"info\" or \"debug\"."),
+            ("leaks", "The interval at which the log sums up which programs leave temps behind, at least 1s."),
         ],
     },
-    About {
+    SectionText {
         title: "[metrics]",
-        what: "Figures for Prometheus, by the textfile collector of its node exporter.",
+        description: "Metrics for Prometheus, for the textfile collector of node_exporter.",
         keys: &[
-            ("textfile", "The file that they are written to, a *.prom. Not set: none."),
-            ("every", "How often, at least 1s."),
+            ("textfile", "The file, whose name ends in .prom. If it is not set, no metrics are written."),
+            ("every", "The shortest interval at which the metrics are written, at least 1s."),
         ],
     },
 ];
 
-/// The whole file.
-fn text() -> String {
+/// Returns the content of the file.
+fn default_file() -> String {
     let mut text = HEAD.to_owned();
     for section in SECTIONS {
-        // A rule without a path is a mistake, so that one is switched off altogether.
+        // A rule without a path is an error, so the title of this section is a comment too.
         let off = if section.title == "[[watch]]" {
             "#"
         } else {
             ""
         };
-        text.push_str(&format!("\n# {}\n{off}{}\n", section.what, section.title));
-        for (key, what) in section.keys {
-            let value = value::toml(&default(section.title, key));
-            text.push_str(&format!("\n# {what}\n#{key} = {value}\n"));
+        text.push_str(&format!(
+            "\n# {}\n{off}{}\n",
+            section.description, section.title
+        ));
+        for (key, description) in section.keys {
+            let value = value::toml(&default_value(section.title, key));
+            text.push_str(&format!("\n# {description}\n#{key} = {value}\n"));
         }
     }
     text
 }
 
-/// The default of a key, or an example where it has none.
-fn default(title: &str, key: &str) -> Value {
+/// Returns the default of a key, or an example if it has none.
+fn default_value(title: &str, key: &str) -> Value {
     let default = match title {
         "[defaults]" => value::rule(&value::built_in(), key),
         "[quarantine]" => value::quarantine(&Limits::default(), key),
@@ -129,7 +132,7 @@ fn default(title: &str, key: &str) -> Value {
     })
 }
 
-/// Makes the file at `path` and the folders that it needs. What is there is never touched.
+/// Creates the file at `path` and the folders that it needs. An existing file is never changed.
 pub(super) fn write(path: &Path) -> Result<(), Failure> {
     let failed = |error: &io::Error| {
         let what = match error.kind() {
@@ -137,33 +140,33 @@ pub(super) fn write(path: &Path) -> Result<(), Failure> {
                 return Failure::new(
                     Exit::Failed,
                     format!(
-                        "{path:?} is there already, and stays as it is; to look at it: orphand \
-                         config check; to begin anew, move it away first, or name another: \
+                        "{path:?} already exists and was not changed; to check it: orphand config \
+                         check; to write a new one, move it away first, or name another file: \
                          --config FILE"
                     ),
                 );
             }
-            _ => format!("cannot write {path:?}: {error}; name another place: --config FILE"),
+            _ => format!("cannot write {path:?}: {error}; name another file: --config FILE"),
         };
         Failure::new(Exit::Failed, what)
     };
-    // It says what may be deleted: nobody else is to change that.
+    // The file decides which files are deleted, so no other user may change it.
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(folder).map_err(|error| {
             let what =
-                format!("cannot make {folder:?}: {error}; name another place: --config FILE");
+                format!("cannot create {folder:?}: {error}; name another file: --config FILE");
             Failure::new(Exit::Failed, what)
         })?;
     }
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(path);
-    // By its own name at once, not as a temp that a crash would leave: cut off at any place it
-    // switches nothing on.
+    // Written directly, without a temp that a crash would leave behind: a file that is cut off at any point does not
+    // enable anything.
     let written = file.and_then(|mut file| {
-        let written = file.write_all(text().as_bytes());
+        let written = file.write_all(default_file().as_bytes());
         if written.is_err() {
             let _ = fs::remove_file(path);
         }
@@ -182,12 +185,12 @@ mod tests {
         let config = Config::parse(text, Path::new("c.toml"), home);
         config
             .map_err(|error| format!("{error}\n{text}"))
-            .expect("right")
+            .expect("a valid file")
     }
 
     #[test]
-    fn as_it_is_it_changes_nothing() {
-        let config = parse(&text());
+    fn the_file_changes_no_setting() {
+        let config = parse(&default_file());
         assert_eq!(config.watch, []);
         assert_eq!(config.defaults, RuleSettings::default());
         let usual = Config::default();
@@ -198,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_right_and_at_its_default() {
-        let on = |line: &str| match line.strip_prefix('#') {
+    fn every_setting_is_valid_and_has_its_default() {
+        let uncommented = |line: &str| match line.strip_prefix('#') {
             Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
             _ => line.to_owned(),
         };
-        let all: Vec<String> = text().lines().map(on).collect();
+        let all: Vec<String> = default_file().lines().map(uncommented).collect();
         let config = parse(&all.join("\n"));
         assert_eq!(config.defaults, value::built_in());
         assert_eq!(config.watch.len(), 1);
@@ -223,9 +226,9 @@ mod tests {
                 title => &config.lines[title],
             };
             for key in section.keys {
-                let below = section.title == "[[watch]]" && *key != "path";
+                let is_inherited = section.title == "[[watch]]" && *key != "path";
                 assert!(
-                    lines.contains_key(key) != below,
+                    lines.contains_key(key) != is_inherited,
                     "{key} of {}",
                     section.title
                 );
@@ -233,10 +236,10 @@ mod tests {
         }
     }
 
-    /// Cut off by a crash, it is still a file in which nothing is switched on.
+    /// A file that a crash cut off does not enable anything.
     #[test]
-    fn the_start_of_it_changes_nothing_either() {
-        let text = text();
+    fn a_truncated_file_lists_no_directory() {
+        let text = default_file();
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
             let config = Config::parse(&text[..end], Path::new("c.toml"), None);
             assert!(config.is_err() || config.is_ok_and(|config| config.watch.is_empty()));

@@ -1,4 +1,4 @@
-//! What is in force, value by value, and who said so.
+//! Shows the settings in force, with the source of each value.
 
 use std::path::Path;
 
@@ -11,47 +11,52 @@ use crate::cli::args::{ActionOptions, RecursiveFlag, RuleOptions};
 use crate::cli::config_file::{Config, Lines, RuleSettings, SECTIONS, Section};
 use crate::cli::text;
 
-/// The options of `watch`, to see what a flag would do.
+/// The options of `watch`, to show their effect.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(super) rule: RuleOptions,
     #[command(flatten)]
-    depth: RecursiveFlag,
+    recursive: RecursiveFlag,
     #[command(flatten)]
-    deed: ActionOptions,
+    action: ActionOptions,
 }
 
 impl Options {
     pub(super) fn settings(&self) -> RuleSettings {
-        self.rule.settings(Some(&self.depth), Some(&self.deed))
+        self.rule
+            .settings(Some(&self.recursive), Some(&self.action))
     }
 }
 
-/// A section of the file that says all that is in force.
-pub(super) struct Shown {
+/// A section with all settings in force.
+pub(super) struct ShownSection {
     title: &'static str,
     entries: Vec<ShownEntry>,
 }
 
 struct ShownEntry {
     key: &'static str,
-    /// `None`: it has none, as it would without the file.
+    /// `None` if the key is not set and has no default.
     value: Option<Value>,
-    /// `line 3`, `--grace`, `ORPHAND_GRACE` or `default`.
+    /// The source of the value: `line 3`, `--grace`, `ORPHAND_GRACE` or `default`.
     origin: String,
 }
 
 const DEFAULT: &str = "default";
 
-/// Every section, in the order of the file that is made of them.
-pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSources) -> Vec<Shown> {
+/// Returns all sections, in the order in which they are shown.
+pub(super) fn sections(
+    config: &Config,
+    typed: &RuleSettings,
+    sources: &ValueSources,
+) -> Vec<ShownSection> {
     let mut shown = Vec::new();
     let none = Lines::new();
     let built_in = value::built_in();
     for section in SECTIONS {
         let lines = config.lines.get(section.title).unwrap_or(&none);
-        let simple = |of: &dyn Fn(&str) -> Option<Value>| Shown {
+        let simple = |of: &dyn Fn(&str) -> Option<Value>| ShownSection {
             title: section.title,
             entries: section
                 .keys
@@ -59,25 +64,25 @@ pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSour
                 .map(|&key| ShownEntry {
                     key,
                     value: of(key),
-                    origin: lines.get(key).map_or(DEFAULT.to_owned(), line),
+                    origin: lines.get(key).map_or(DEFAULT.to_owned(), line_label),
                 })
                 .collect(),
         };
-        let typed = Layer(typed, &|key| giver(givers, key));
+        let typed = Layer(typed, &|key| typed_source(sources, key));
         let defaults = Layer(&config.defaults, &|key| {
-            at(config.lines.get("[defaults]"), key)
+            origin_at(config.lines.get("[defaults]"), key)
         });
         let built_in = Layer(&built_in, &|_| DEFAULT.to_owned());
         match section.title {
-            "[defaults]" => shown.push(rule(&section, &[typed, defaults, built_in])),
+            "[defaults]" => shown.push(rule_section(&section, &[typed, defaults, built_in])),
             "[[watch]]" => {
                 for one in &config.watch {
-                    let own = Layer(&one.settings, &|key| at(Some(&one.lines), key));
-                    let mut rule = rule(&section, &[typed, own, defaults, built_in]);
+                    let own = Layer(&one.settings, &|key| origin_at(Some(&one.lines), key));
+                    let mut rule = rule_section(&section, &[typed, own, defaults, built_in]);
                     let path = ShownEntry {
                         key: "path",
                         value: Some(value::path(&one.path)),
-                        origin: at(Some(&one.lines), "path"),
+                        origin: origin_at(Some(&one.lines), "path"),
                     };
                     rule.entries.insert(0, path);
                     shown.push(rule);
@@ -95,44 +100,44 @@ pub(super) fn sections(config: &Config, typed: &RuleSettings, givers: &ValueSour
     shown
 }
 
-/// What one place says, and where in it a key stands.
+/// The settings of one source, and a function that returns the origin of a key in it.
 #[derive(Clone, Copy)]
 struct Layer<'a>(&'a RuleSettings, &'a dyn Fn(&'static str) -> String);
 
-/// The uppermost layer that speaks wins.
-fn rule(section: &Section, layers: &[Layer<'_>]) -> Shown {
+/// Returns a section in which each value comes from the first of `layers` that sets it.
+fn rule_section(section: &Section, layers: &[Layer<'_>]) -> ShownSection {
     let entry = |&key: &&'static str| {
-        // A grace holds for every name, unless the same place says otherwise.
-        let speaks: &[&'static str] = match key {
+        // A `grace` also sets the grace of fixed names, unless the same layer has a `fixed_name_grace`.
+        let candidates: &[&'static str] = match key {
             "fixed_name_grace" => &["fixed_name_grace", "grace"],
             "path" => &[],
             _ => std::slice::from_ref(section.keys.iter().find(|known| **known == key)?),
         };
-        let said = layers.iter().find_map(|Layer(settings, origin)| {
+        let found = layers.iter().find_map(|Layer(settings, origin)| {
             let value = |key: &&'static str| Some((value::rule(settings, key)?, origin(key)));
-            speaks.iter().find_map(value)
+            candidates.iter().find_map(value)
         });
-        let (value, origin) = said?;
+        let (value, origin) = found?;
         let value = Some(value);
         Some(ShownEntry { key, value, origin })
     };
-    Shown {
+    ShownSection {
         title: section.title,
         entries: section.keys.iter().filter_map(entry).collect(),
     }
 }
 
-fn at(lines: Option<&Lines>, key: &str) -> String {
+fn origin_at(lines: Option<&Lines>, key: &str) -> String {
     let number = lines.and_then(|lines| lines.get(key));
-    number.map(line).unwrap_or_default()
+    number.map(line_label).unwrap_or_default()
 }
 
-fn line(number: &usize) -> String {
+fn line_label(number: &usize) -> String {
     format!("line {number}")
 }
 
-/// Who gave a key its value on the command line, where an option may have another name.
-fn giver(givers: &ValueSources, key: &str) -> String {
+/// Returns the option or the variable that sets `key`. Some options have other names than their keys.
+fn typed_source(sources: &ValueSources, key: &str) -> String {
     let options: &[&str] = match key {
         "names" => &["name"],
         "writers" => &["writer"],
@@ -142,12 +147,12 @@ fn giver(givers: &ValueSources, key: &str) -> String {
         "fixed_name_grace" => &["grace"],
         key => &[key],
     };
-    let giver = options.iter().find_map(|option| givers.get(*option));
-    giver.cloned().unwrap_or_default()
+    let source = options.iter().find_map(|option| sources.get(*option));
+    source.cloned().unwrap_or_default()
 }
 
-/// As a file that could be used: each value with its origin behind it.
-pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
+/// Renders the sections as a valid configuration file, with the origin of each value in a comment.
+pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String {
     let mut out = match path {
         Some(path) => format!("# {}\n", text::escaped(path)),
         None => "# no configuration file\n".to_owned(),
@@ -169,9 +174,9 @@ pub(super) fn file(path: Option<&Path>, shown: &[Shown]) -> String {
     out
 }
 
-/// The same as one object; the rules are a list.
-pub(super) fn document(path: Option<&Path>, shown: &[Shown]) -> Value {
-    let object = |section: &Shown| {
+/// Renders the sections as one JSON object. The rules are a list in it.
+pub(super) fn render_json(path: Option<&Path>, shown: &[ShownSection]) -> Value {
+    let object = |section: &ShownSection| {
         let entries = section.entries.iter();
         let with = |object: Object, entry: &ShownEntry| {
             let value = Object::default()

@@ -1,18 +1,19 @@
-//! Options, and who gave each its value: a flag of the command line, or a variable.
+//! Records the source of each option's value: a flag of the command line, or a variable.
 
 use std::collections::BTreeMap;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 
-/// What `T` reads, and from where.
+/// The options `T`, and the sources of their values.
 #[derive(Clone, Debug)]
 pub(crate) struct WithSources<T> {
     pub(crate) options: T,
-    pub(crate) givers: ValueSources,
+    pub(crate) sources: ValueSources,
 }
 
-/// By the name of an option's field: `--grace` or `ORPHAND_GRACE`. What nobody gave is not in it.
+/// The source of each option, such as `--grace` or `ORPHAND_GRACE`, by the name of its field. Options without a value
+/// are missing.
 pub(crate) type ValueSources = BTreeMap<String, String>;
 
 impl<T: Args> Args for WithSources<T> {
@@ -35,10 +36,10 @@ impl<T: Args> FromArgMatches for WithSources<T> {
     }
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<WithSources<T>, Error> {
-        // First, as reading a value takes it out.
-        let givers = givers(&T::augment_args(Command::new("")), matches);
+        // The sources are read first, because reading a value removes it.
+        let sources = sources(&T::augment_args(Command::new("")), matches);
         let options = T::from_arg_matches_mut(matches)?;
-        Ok(WithSources { options, givers })
+        Ok(WithSources { options, sources })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -47,15 +48,15 @@ impl<T: Args> FromArgMatches for WithSources<T> {
     }
 }
 
-fn givers(command: &Command, matches: &ArgMatches) -> ValueSources {
-    let giver = |arg: &clap::Arg| {
+fn sources(command: &Command, matches: &ArgMatches) -> ValueSources {
+    let entry = |arg: &clap::Arg| {
         let id = arg.get_id().as_str();
-        let giver = match matches.value_source(id)? {
+        let source = match matches.value_source(id)? {
             ValueSource::CommandLine => format!("--{}", arg.get_long()?),
             ValueSource::EnvVariable => arg.get_env()?.to_string_lossy().into_owned(),
             _ => return None,
         };
-        Some((id.to_owned(), giver))
+        Some((id.to_owned(), source))
     };
-    command.get_arguments().filter_map(giver).collect()
+    command.get_arguments().filter_map(entry).collect()
 }

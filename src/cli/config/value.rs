@@ -1,4 +1,4 @@
-//! Settings as the file writes them: key by key, the inverse of reading it.
+//! Converts settings to the values of the file, key by key. This is the inverse of reading the file.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::cli::config_file::{
 };
 use crate::cli::{size, text};
 
-/// What holds where nobody says anything: every key has a value.
+/// Returns the built-in defaults, with a value for every key.
 pub(super) fn built_in() -> RuleSettings {
     RuleSettings {
         names: Some(vec!["*.tmp".to_owned()]),
@@ -35,9 +35,9 @@ pub(super) fn built_in() -> RuleSettings {
     }
 }
 
-/// The value of one key of a rule, if the settings have one.
+/// Returns the value of one key of a rule, if it is set.
 pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
-    // A new setting is an error here until it is shown.
+    // A new setting does not compile until it is handled here.
     let RuleSettings {
         names,
         writers,
@@ -75,7 +75,7 @@ pub(super) fn rule(settings: &RuleSettings, key: &str) -> Option<Value> {
 }
 
 pub(super) fn quarantine(limits: &Limits, key: &str) -> Option<Value> {
-    // A new setting is an error here until it is shown.
+    // A new setting does not compile until it is handled here.
     let Limits {
         age,
         percent,
@@ -102,7 +102,7 @@ pub(super) fn log(settings: &LogSettings, key: &str) -> Option<Value> {
         leaks,
     } = settings;
     match (key, file) {
-        ("file", LogFile::Usual) => None,
+        ("file", LogFile::Default) => None,
         ("file", LogFile::Off) => Some("none".into()),
         ("file", LogFile::At(file)) => Some(path(file)),
         ("max_size", _) => Some(size::typed(*max_size).into()),
@@ -121,7 +121,7 @@ pub(super) fn metrics(settings: &MetricsSettings, key: &str) -> Option<Value> {
     }
 }
 
-/// A path of the file was written in UTF-8; the home directory it may begin with need not be.
+/// Returns a path as a string. The path in the file is UTF-8, but the home directory that replaced its `~` need not be.
 pub(super) fn path(path: &Path) -> Value {
     path.to_string_lossy().into()
 }
@@ -130,18 +130,18 @@ fn level_word(level: LevelFilter) -> Value {
     level.as_str().to_ascii_lowercase().into()
 }
 
-/// The word that is read as `value`.
+/// Returns the word of the file for `value`.
 fn word<A: ValueEnum + Into<T>, T: PartialEq>(value: T) -> Value {
-    let is_it = |choice: &&A| {
+    let matches = |choice: &&A| {
         let choice: A = (*choice).clone();
         choice.into() == value
     };
-    let choice = A::value_variants().iter().find(is_it);
+    let choice = A::value_variants().iter().find(matches);
     let word = choice.and_then(A::to_possible_value);
     word.map_or(Value::Null, |word| word.get_name().into())
 }
 
-/// `value` in TOML. What would do something to a terminal is escaped.
+/// Returns `value` in TOML. Characters that a terminal would interpret are escaped.
 pub(super) fn toml(value: &Value) -> String {
     match value {
         Value::String(text) => text::quoted(text),
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_read_as_what_they_were() {
+    fn strings_survive_a_round_trip() {
         for (text, want) in [
             ("/srv/größe", r#""/srv/größe""#),
             (r#"it's "a\b""#, r#""it's \"a\\b\"""#),
@@ -178,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_gave_is_the_policy_of_everywhere() {
-        let shown = built_in().policy().expect("a rule");
-        let everywhere = RuleSettings::default().policy().expect("a rule");
-        assert_eq!(format!("{shown:?}"), format!("{everywhere:?}"));
+    fn the_built_in_defaults_are_the_default_policy() {
+        let built_in = built_in().policy().expect("a valid rule");
+        let default = RuleSettings::default().policy().expect("a valid rule");
+        assert_eq!(format!("{built_in:?}"), format!("{default:?}"));
     }
 }

@@ -1,4 +1,4 @@
-//! One key of the file and its value: what may stand there, and what is said of what may not.
+//! One key of the file with its value: reads the value, or returns an error that names valid ones.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,21 @@ use crate::cli::{duration, size};
 #[derive(Clone, Copy)]
 pub(super) struct ConfigEntry<'t> {
     pub(super) key: &'t str,
-    /// Where the key stands.
+    /// The byte offset of the key in the text.
     pub(super) at: usize,
     pub(super) value: &'t Spanned<DeValue<'t>>,
 }
 
-/// Where the keys of a table stand.
-pub(super) fn lines(section: &Section, table: &DeTable<'_>, places: &LineIndex<'_>) -> Lines {
+/// Returns the lines of the keys of a table.
+pub(super) fn lines(section: &Section, table: &DeTable<'_>, index: &LineIndex<'_>) -> Lines {
     let line = |entry: ConfigEntry<'_>| {
         let key = section.keys.iter().find(|key| **key == entry.key)?;
-        Some((*key, places.of(entry.at).0))
+        Some((*key, index.position_at(entry.at).0))
     };
     entries(table).into_iter().filter_map(line).collect()
 }
 
-/// In the order of the file, so that the first mistake is said first.
+/// Returns the entries of a table in the order of the file, so that the first error is reported.
 pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<ConfigEntry<'t>> {
     let entry = |(key, value): (&'t Spanned<_>, _)| {
         let at = key.span().start;
@@ -45,28 +45,28 @@ pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<ConfigEntry<'t>> {
     entries
 }
 
-/// For [`Names`], where only the other list is in question.
+/// An empty list for [`Names`], to check the other list alone.
 pub(super) const NONE: [&str; 0] = [];
 
-/// The shortest time between two of something that is done again and again.
+/// The shortest interval of a periodic action.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 impl ConfigEntry<'_> {
-    pub(super) fn wrong(&self, what: impl fmt::Display) -> SpannedError {
+    pub(super) fn error(&self, what: impl fmt::Display) -> SpannedError {
         SpannedError::new(self.value.span().start, what)
     }
 
-    pub(super) fn wrong_type(&self, wanted: &str) -> SpannedError {
+    pub(super) fn type_error(&self, wanted: &str) -> SpannedError {
         let found = self.value.get_ref().type_str();
-        self.wrong(format!("{} must be {wanted}, not this {found}", self.key))
+        self.error(format!("{} must be {wanted}, not this {found}", self.key))
     }
 
-    pub(super) fn unknown(&self, section: Option<&Section>) -> SpannedError {
+    pub(super) fn unknown_key_error(&self, section: Option<&Section>) -> SpannedError {
         let key = self.key;
-        let right_place = SECTIONS.iter().find(|section| section.keys.contains(&key));
-        let what = match (right_place, section) {
+        let right_section = SECTIONS.iter().find(|section| section.keys.contains(&key));
+        let what = match (right_section, section) {
             (Some(Section { title, .. }), _) => {
-                format!("{key:?} means nothing here; did you mean to put it in {title}?")
+                format!("the key {key:?} is not valid here; did you mean to put it in {title}?")
             }
             (None, Some(Section { title, keys })) => {
                 let meant = did_you_mean(key, keys.iter().map(|key| format!("{key:?}")));
@@ -82,7 +82,7 @@ impl ConfigEntry<'_> {
 
     pub(super) fn flag(&self) -> Result<bool, SpannedError> {
         let flag = self.value.get_ref().as_bool();
-        flag.ok_or_else(|| self.wrong_type("true or false"))
+        flag.ok_or_else(|| self.type_error("true or false"))
     }
 
     pub(super) fn integer(&self) -> Option<u64> {
@@ -92,21 +92,21 @@ impl ConfigEntry<'_> {
 
     pub(super) fn duration(&self) -> Result<Duration, SpannedError> {
         match (self.value.get_ref(), self.integer()) {
-            (DeValue::String(text), _) => duration::parse(text).map_err(|what| self.wrong(what)),
+            (DeValue::String(text), _) => duration::parse(text).map_err(|what| self.error(what)),
             (_, Some(number)) => {
-                Err(self.wrong(format!("{number} has no unit; did you mean \"{number}s\"?")))
+                Err(self.error(format!("{number} has no unit; did you mean \"{number}s\"?")))
             }
-            _ => Err(self.wrong_type("numbers with units, like \"30s\"")),
+            _ => Err(self.type_error("numbers with units, like \"30s\"")),
         }
     }
 
-    /// A time between two of something that is done again and again.
+    /// Reads the interval of a periodic action.
     pub(super) fn interval(&self) -> Result<Duration, SpannedError> {
         match self.duration()? {
             every if every < SHORTEST_INTERVAL => {
                 let key = self.key;
-                Err(self.wrong(format!(
-                    "{key} = {} is too often; the shortest is {}",
+                Err(self.error(format!(
+                    "{key} = {} is too short; the shortest is {}",
                     typed(every),
                     typed(SHORTEST_INTERVAL)
                 )))
@@ -115,37 +115,37 @@ impl ConfigEntry<'_> {
         }
     }
 
-    /// Bytes; never none at all.
+    /// Reads a size in bytes, which is not 0.
     pub(super) fn size(&self) -> Result<u64, SpannedError> {
         let size = match (self.value.get_ref(), self.integer()) {
-            (DeValue::String(text), _) => size::parse(text).map_err(|what| self.wrong(what))?,
+            (DeValue::String(text), _) => size::parse(text).map_err(|what| self.error(what))?,
             (_, Some(number)) => {
                 let what = format!("{number} has no unit; did you mean \"{number}MB\"?");
-                return Err(self.wrong(what));
+                return Err(self.error(what));
             }
-            _ => return Err(self.wrong_type("a whole number and a unit, like \"16MB\"")),
+            _ => return Err(self.type_error("a whole number and a unit, like \"16MB\"")),
         };
         match size {
-            0 => Err(self.wrong(format!("{} cannot be 0; the smallest is 1kB", self.key))),
+            0 => Err(self.error(format!("{} cannot be 0; the smallest is 1kB", self.key))),
             size => Ok(size),
         }
     }
 
     pub(super) fn text(&self) -> Result<&str, SpannedError> {
         let text = self.value.get_ref().as_str();
-        text.ok_or_else(|| self.wrong_type("a string"))
+        text.ok_or_else(|| self.type_error("a string"))
     }
 
-    /// A path that means the same wherever orphand is started from: absolute, or below `~/`.
+    /// Reads a path that does not depend on the working directory: absolute, or below `~/`.
     pub(super) fn path(&self, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
-        absolute(self.text()?, home).map_err(|what| self.wrong(what))
+        absolute(self.text()?, home).map_err(|what| self.error(what))
     }
 
-    /// The same of a file, which need not be there.
+    /// Reads such a path of a file, which need not exist.
     pub(super) fn file(&self, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
         match self.text()? {
             text if text.ends_with('/') => {
-                Err(self.wrong(format!("{text:?} is a directory; name a file in it")))
+                Err(self.error(format!("{text:?} is a directory; name a file in it")))
             }
             _ => self.path(home),
         }
@@ -153,12 +153,12 @@ impl ConfigEntry<'_> {
 
     pub(super) fn grace(&self) -> Result<Duration, SpannedError> {
         match self.duration()? {
-            grace if grace < SHORTEST_GRACE => Err(self.wrong(PolicyError::GraceTooShort(grace))),
+            grace if grace < SHORTEST_GRACE => Err(self.error(PolicyError::GraceTooShort(grace))),
             grace => Ok(grace),
         }
     }
 
-    /// One of the words that the command line knows.
+    /// Reads one of the values of an option of the command line.
     pub(super) fn choice<A: ValueEnum + Into<T>, T>(&self) -> Result<T, SpannedError> {
         let value = self.value.get_ref();
         let given = value.as_str();
@@ -170,10 +170,10 @@ impl ConfigEntry<'_> {
         let meant = did_you_mean(given.unwrap_or_default(), choices);
         let given = given.map(|word| format!("{word:?}"));
         let given = given.unwrap_or_else(|| format!("this {}", value.type_str()));
-        Err(self.wrong(format!("{} cannot be {given}; {meant}", self.key)))
+        Err(self.error(format!("{} cannot be {given}; {meant}", self.key)))
     }
 
-    /// Strings, each of which `check` takes.
+    /// Reads a list of strings that all pass `check`.
     pub(super) fn list<T, E: fmt::Display>(
         &self,
         check: impl Fn(&str) -> Result<T, E>,
@@ -182,43 +182,44 @@ impl ConfigEntry<'_> {
             DeValue::Array(list) => list,
             DeValue::String(one) => {
                 let key = self.key;
-                return Err(self.wrong(format!("{key} must be a list; did you mean [{one:?}]?")));
+                return Err(self.error(format!("{key} must be a list; did you mean [{one:?}]?")));
             }
-            _ => return Err(self.wrong_type("a list of strings")),
+            _ => return Err(self.type_error("a list of strings")),
         };
         let string = |value| {
             let element = ConfigEntry { value, ..*self };
             let text = value.get_ref().as_str();
-            let text = text.ok_or_else(|| element.wrong_type("a list of strings"))?;
-            check(text).map_err(|error| element.wrong(error))?;
+            let text = text.ok_or_else(|| element.type_error("a list of strings"))?;
+            check(text).map_err(|error| element.error(error))?;
             Ok(text.to_owned())
         };
         list.iter().map(string).collect()
     }
 
-    /// Where the string `text` stands in a list.
-    pub(super) fn place_of(&self, text: &str) -> usize {
+    /// Returns the byte offset of the string `text` in a list.
+    pub(super) fn position_of(&self, text: &str) -> usize {
         let list = self.value.get_ref().as_array().into_iter().flatten();
         let mut found = list.filter(|value| value.get_ref().as_str() == Some(text));
         found.next().unwrap_or(self.value).span().start
     }
 
     pub(super) fn names(&self) -> Result<Vec<String>, SpannedError> {
-        // Whether a broad one is allowed may stand elsewhere.
+        // Broad patterns are checked later, because another section may allow them.
         let names = self.list(|glob| Names::allowing_broad(&[glob], &NONE))?;
-        // It reads as "no names", and would be the usual ones.
+        // An empty list looks like "no names", but it would have the effect of the default.
         if names.is_empty() {
-            let what = "names is empty; did you mean [\"*.tmp\"], as without this line?";
-            return Err(self.wrong(what));
+            let what =
+                "names is empty; did you mean [\"*.tmp\"], which is the default without this line?";
+            return Err(self.error(what));
         }
         Ok(names)
     }
 }
 
-/// `text` as a path, `~/` expanded.
+/// Returns `text` as a path, with `~/` expanded.
 fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     let path = match (text.strip_prefix("~/"), home) {
-        // A slash more would make `join` forget the home directory.
+        // With a second slash, `join` would drop the home directory.
         (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
         (Some(_), None) => {
             return Err(format!(
@@ -226,26 +227,26 @@ fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
             ));
         }
         (None, _) if text.starts_with('/') => PathBuf::from(text),
-        (None, _) => return Err(not_absolute(text)),
+        (None, _) => return Err(not_absolute_error(text)),
     };
-    // Where it leads depends on what stands on the way, and paths are compared as they are.
+    // The meaning of ".." depends on symlinks in the path, and paths are compared as text.
     if text.split('/').any(|part| part == "..") {
         return Err(format!(
-            "the path {text:?} goes up by \"..\"; write the one that it leads to"
+            "the path {text:?} contains \"..\"; write the path without it"
         ));
     }
-    // As roots are compared: without a slash at the end.
+    // Roots are compared without a slash at the end.
     Ok(path.components().collect())
 }
 
-/// Returns the error for a path that is neither absolute nor below `~/`. It proposes `~/` only if that means
-/// the same.
-fn not_absolute(text: &str) -> String {
+/// Returns the error for a path that is neither absolute nor below `~/`. It proposes a path below `~/` unless the path
+/// begins with another variable or another user's home directory.
+fn not_absolute_error(text: &str) -> String {
     let first = text.split('/').next().unwrap_or_default();
     let rest = text.get(first.len()..).unwrap_or_default();
     let only_a_shell = |what: &str| {
         format!(
-            "{text:?} begins with {what}, which only a shell expands; write the absolute path that it stands for"
+            "{text:?} begins with {what}, which only a shell expands; write the absolute path instead"
         )
     };
     let below_home = match first {
@@ -259,7 +260,7 @@ fn not_absolute(text: &str) -> String {
         .split('/')
         .filter(|part| !strange(part))
         .collect();
-    // Never the home directory itself.
+    // The home directory itself is never proposed.
     let below_home = match parts.is_empty() {
         true => "DIR".to_owned(),
         false => parts.join("/"),

@@ -1,4 +1,5 @@
-//! Two rules for one temp: which of them would decide is nobody's guess, so the file refuses it.
+//! Finds rules that overlap. With two rules for one temp it would be unclear which one applies, so such a file is
+//! refused.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,16 +10,16 @@ use orphand::root::Root;
 use super::WatchRule;
 use crate::cli::text::quoted;
 
-/// The rules so far, in the order of the file, by their directories: each new one is compared only with those
-/// above and below its own.
+/// The directories of the rules so far, in the order of the file and by path. A new rule is compared only with those
+/// above and below its own directory.
 #[derive(Debug, Default)]
-pub(super) struct KnownRoot {
+pub(super) struct KnownRoots {
     roots: Vec<Root>,
     by_path: BTreeMap<PathBuf, usize>,
 }
 
-impl KnownRoot {
-    /// The first of the rules that a temp could have beside `root`, by its place, and how they overlap.
+impl KnownRoots {
+    /// Returns the first rule in the file that overlaps with `root`, as its index, and how they overlap.
     pub(super) fn overlap(&self, root: &Root) -> Option<(usize, Overlap)> {
         let near = self.near(root).into_iter();
         let overlaps = near.filter_map(|index| {
@@ -33,14 +34,14 @@ impl KnownRoot {
         self.roots.push(root);
     }
 
-    /// The places of the rules that could overlap with `root`.
+    /// Returns the indices of the rules that could overlap with `root`.
     fn near(&self, root: &Root) -> Vec<usize> {
         let above = root.path.ancestors();
         let mut near: Vec<usize> = above
             .filter_map(|path| self.by_path.get(path).copied())
             .collect();
         if root.policy.recursive {
-            // Paths are in the order of their parts: what is below one follows it.
+            // Paths are ordered by their parts, so the paths below one follow it directly.
             let from = (Bound::Excluded(&root.path), Bound::Unbounded);
             let below = self.by_path.range::<PathBuf, _>(from);
             let below = below.take_while(|(path, _)| path.starts_with(&root.path));
@@ -50,66 +51,67 @@ impl KnownRoot {
     }
 }
 
-/// How the directories of two rules lie to each other, where a temp would have both.
+/// The relation of the directories of two rules that would both apply to one temp.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Overlap {
-    /// They are the same.
+    /// Both rules have the same directory.
     Same,
-    /// The first rule covers the second's directory, which lies this way below its own.
+    /// The first rule covers the second rule's directory, which has this path below the first one.
     InFirst(PathBuf),
-    /// The other way round.
+    /// The second rule covers the first rule's directory, which has this path below the second one.
     InSecond(PathBuf),
 }
 
 impl Overlap {
-    /// Whether a temp could have both rules. A directory that is excluded has one.
+    /// Returns how two rules overlap, if a temp could have both. A rule does not cover the directories that it
+    /// excludes.
     pub(super) fn of(first: &Root, second: &Root) -> Option<Overlap> {
         let covers = |one: &Root, other: &Root| one.below(&other.path).map(Path::to_owned);
         match (covers(first, second), covers(second, first)) {
-            (Some(way), _) if way.as_os_str().is_empty() => Some(Overlap::Same),
-            (Some(way), _) => Some(Overlap::InFirst(way)),
-            (None, Some(way)) => Some(Overlap::InSecond(way)),
+            (Some(below), _) if below.as_os_str().is_empty() => Some(Overlap::Same),
+            (Some(below), _) => Some(Overlap::InFirst(below)),
+            (None, Some(below)) => Some(Overlap::InSecond(below)),
             (None, None) => None,
         }
     }
 
-    /// What is said at the path of the second rule.
-    pub(super) fn say(&self, first: &WatchRule, second: &WatchRule) -> String {
-        let (one, two, (line, _)) = (&first.path, &second.path, first.place);
+    /// Returns the error message, for the position of the second rule's path.
+    pub(super) fn message(&self, first: &WatchRule, second: &WatchRule) -> String {
+        let (one, two, (line, _)) = (&first.path, &second.path, first.position);
         match self {
             Overlap::Same if one == two => {
-                format!("{two:?} has a rule already, in line {line}; make one of the two")
+                format!("{two:?} already has a rule in line {line}; merge the two rules")
             }
             Overlap::Same => format!(
-                "{two:?} leads to the same directory as {one:?}, which has a rule already, \
-                 in line {line}; make one of the two"
+                "{two:?} leads to the same directory as {one:?}, which already has a rule \
+                 in line {line}; merge the two rules"
             ),
-            Overlap::InFirst(way) => format!(
-                "{two:?} lies in {one:?}, whose rule in line {line} is recursive: \
-                 a temp would have two rules; {}make one of the two",
-                exclude(way, "in that one")
+            Overlap::InFirst(below) => format!(
+                "{two:?} is in {one:?}, whose rule in line {line} is recursive: \
+                 a temp would have two rules; {}merge the two rules",
+                exclude_advice(below, "to that rule")
             ),
-            Overlap::InSecond(way) => format!(
-                "{two:?} is recursive and holds {one:?}, which has a rule in line {line}: \
-                 a temp would have two rules; {}make one of the two",
-                exclude(way, "in this one")
+            Overlap::InSecond(below) => format!(
+                "{two:?} is recursive and contains {one:?}, which has a rule in line {line}: \
+                 a temp would have two rules; {}merge the two rules",
+                exclude_advice(below, "to this rule")
             ),
         }
     }
 }
 
-/// What to say in the rule of the folder above, as the file has it. No text excludes a name that is
-/// not UTF-8 and nothing else.
-fn exclude(way: &Path, here: &str) -> String {
-    let exclude = |way| format!("say exclude = [{}] {here}, or ", quoted(&glob(way)));
-    way.to_str().map(exclude).unwrap_or_default()
+/// Returns the advice to exclude the path `below` in the rule of the outer folder. `rule` names that rule. A path that
+/// is not UTF-8 has no advice, because no glob matches it and nothing else.
+fn exclude_advice(below: &Path, rule: &str) -> String {
+    let advice = |below| format!("add exclude = [{}] {rule}, or ", quoted(&exact_glob(below)));
+    below.to_str().map(advice).unwrap_or_default()
 }
 
-/// What excludes this folder and no other.
-fn glob(way: &str) -> String {
-    // `globset::escape` leaves a backslash as it is, and in a glob that takes the next character.
-    let glob = globset::escape(way).replace('\\', r"\\");
-    // Without a "/" it would be any part.
+/// Returns a glob that excludes this folder and no other.
+fn exact_glob(below: &str) -> String {
+    // `globset::escape` does not escape backslashes, and in a glob a backslash escapes the next character.
+    let glob = globset::escape(below).replace('\\', r"\\");
+    // Without a "/" the glob would match the name at any depth.
     match glob.contains('/') {
         true => glob,
         false => format!("{glob}/**"),
@@ -135,10 +137,10 @@ mod tests {
         }
     }
 
-    /// The figure is for thousands of rules: each of them compared with each other one is too much.
+    /// With thousands of rules, comparing each of them with each other one would take too long.
     #[test]
     fn a_rule_is_compared_only_with_those_above_and_below_it() {
-        let mut known = KnownRoot::default();
+        let mut known = KnownRoots::default();
         let mut compared = 0;
         for n in 0..4_000 {
             let root = root(&format!("/srv/{}/{n}/in", n % 7), n % 2 == 0);
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_overlaps_is_named() {
-        let mut known = KnownRoot::default();
+        let mut known = KnownRoots::default();
         for (path, recursive) in [
             ("/a/x/y", false),
             ("/a/x-y", false),
@@ -178,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn what_no_text_can_name_is_not_proposed() {
-        let way = |bytes| exclude(Path::new(OsStr::from_bytes(bytes)), "here");
-        assert_eq!(way(b"a\xff"), "");
-        assert_eq!(way(b"a"), "say exclude = [\"a/**\"] here, or ");
+    fn a_path_that_is_not_utf8_has_no_advice() {
+        let advice = |bytes| exclude_advice(Path::new(OsStr::from_bytes(bytes)), "to this rule");
+        assert_eq!(advice(b"a\xff"), "");
+        assert_eq!(advice(b"a"), "add exclude = [\"a/**\"] to this rule, or ");
     }
 }

@@ -1,4 +1,4 @@
-//! The sections of the file: a parsed table in, plain values out.
+//! Reads the sections of the file: converts parsed tables to plain values.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::{ConfigEntry, NONE, entries, lines};
-use super::overlap::KnownRoot;
+use super::overlap::KnownRoots;
 use super::section::{DEFAULTS, JOURNAL, LOG, METRICS, QUARANTINE, SECTIONS, Section, WATCH};
 use super::spanned_error::{LineIndex, SpannedError};
 use super::{
@@ -24,37 +24,37 @@ use super::{
 use crate::cli::choices::{ActionArg, ClosedArg, HotArg, OpenArg, SoleCopyArg};
 
 pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
-    let document = DeTable::parse(text).map_err(|error| syntax(&error, text))?;
-    let places = LineIndex::new(text);
+    let document = DeTable::parse(text).map_err(|error| syntax_error(&error, text))?;
+    let index = LineIndex::new(text);
     let mut config = Config::default();
     let mut watch: &[Spanned<DeValue<'_>>] = &[];
     for entry in entries(document.get_ref()) {
-        let section = SECTIONS.iter().find(|section| section.is_called(entry.key));
+        let section = SECTIONS.iter().find(|section| section.has_name(entry.key));
         if let (Some(section), DeValue::Table(table)) = (section, entry.value.get_ref()) {
             config
                 .lines
-                .insert(section.title, lines(section, table, &places));
+                .insert(section.title, lines(section, table, &index));
         }
         match (entry.key, entry.value.get_ref()) {
             ("defaults", DeValue::Table(table)) => {
                 config.defaults = rule(&DEFAULTS, table)?;
-                check(&config.defaults, table)?;
+                checked_policy(&config.defaults, table)?;
             }
             ("watch", DeValue::Array(rules)) => watch = rules,
             ("quarantine", DeValue::Table(table)) => config.quarantine = quarantine(table)?,
             ("journal", DeValue::Table(table)) => config.journal = journal(table)?,
             ("log", DeValue::Table(table)) => config.log = log(table, home)?,
             ("metrics", DeValue::Table(table)) => config.metrics = metrics(table, home)?,
-            _ => return Err(entry.unknown(None)),
+            _ => return Err(entry.unknown_key_error(None)),
         }
     }
-    // Only now, as the defaults may stand below the rules that they hold for.
-    let mut known = KnownRoot::default();
+    // The rules are read last, because `[defaults]` may follow them in the file.
+    let mut known = KnownRoots::default();
     for value in watch {
         let key = "watch";
         let at = value.span().start;
         let DeValue::Table(table) = value.get_ref() else {
-            return Err(ConfigEntry { key, at, value }.unknown(None));
+            return Err(ConfigEntry { key, at, value }.unknown_key_error(None));
         };
         let settings = rule(&WATCH, table)?;
         let Some(path) = entries(table).into_iter().find(|entry| entry.key == "path") else {
@@ -63,19 +63,19 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         };
         let at = path.value.span().start;
         let path = path.path(home)?;
-        let policy = check(&settings.clone().over(&config.defaults), table)?.into();
+        let policy = checked_policy(&settings.clone().over(&config.defaults), table)?.into();
         let rule = WatchRule {
             path,
             settings,
-            place: places.of(at),
-            lines: lines(&WATCH, table, &places),
+            position: index.position_at(at),
+            lines: lines(&WATCH, table, &index),
         };
         let path = rule.path.clone();
         let root = Root { path, policy };
         if let Some((first, overlap)) = known.overlap(&root)
             && let Some(first) = config.watch.get(first)
         {
-            return Err(SpannedError::new(at, overlap.say(first, &rule)));
+            return Err(SpannedError::new(at, overlap.message(first, &rule)));
         }
         known.add(root);
         config.watch.push(rule);
@@ -83,9 +83,9 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
     Ok(config)
 }
 
-/// What the parser says; but the mistake that is made most often, a value without quotes, it takes
-/// for a misspelt number or truth value, by its first letter.
-fn syntax(error: &toml::de::Error, text: &str) -> SpannedError {
+/// Returns the error of the TOML parser, with a better message for the most common error, a value without quotes:
+/// the parser reports it as a misspelled number or boolean, depending on its first letter.
+fn syntax_error(error: &toml::de::Error, text: &str) -> SpannedError {
     const UNQUOTED: [&str; 3] = [
         "string values must be quoted",
         "invalid boolean",
@@ -97,8 +97,10 @@ fn syntax(error: &toml::de::Error, text: &str) -> SpannedError {
     let what = match word.to_ascii_lowercase().as_str() {
         _ if !UNQUOTED.iter().any(|start| message.starts_with(start)) => message.to_owned(),
         "" => "the value is missing".to_owned(),
-        flag @ ("true" | "false") => format!("{word:?} is written small; did you mean {flag}?"),
-        _ => format!("text stands in quotes; did you mean {word:?}?"),
+        flag @ ("true" | "false") => {
+            format!("{word:?} must be in lower case; did you mean {flag}?")
+        }
+        _ => format!("text must be in quotes; did you mean {word:?}?"),
     };
     SpannedError::new(span.start, what)
 }
@@ -108,7 +110,7 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, SpannedE
     for entry in entries(table) {
         match entry.key {
             key if rule!("unknown-key-is-an-error", !section.keys.contains(&key)) => {
-                return Err(entry.unknown(Some(section)));
+                return Err(entry.unknown_key_error(Some(section)));
             }
             "names" => rule.names = Some(entry.names()?),
             "writers" => rule.writers = Some(entry.list(|name| Names::new(&NONE, &[name]))?),
@@ -130,38 +132,38 @@ fn rule(section: &Section, table: &DeTable<'_>) -> Result<RuleSettings, SpannedE
     Ok(rule)
 }
 
-/// Refuses what is right key by key and means nothing together. `settings` are in force, `table` is
-/// where the last word on them was said.
+/// Returns the policy, or an error if the settings make no sense together though each key is valid. `settings` are the
+/// settings in force, `table` is the section that overrides the others.
 ///
-/// `[defaults]` must mean something alone: a directory on the command line has nothing else.
-fn check(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
+/// `[defaults]` must be valid alone, because a directory on the command line may have no other rule.
+fn checked_policy(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
     let error = match settings.policy() {
         Ok(policy) => return Ok(policy),
         Err(error) => error,
     };
-    let said = table.get("closed").or_else(|| table.get("open"));
-    let at = said.map_or(0, |value| value.span().start);
+    let value = table.get("closed").or_else(|| table.get("open"));
+    let at = value.map_or(0, |value| value.span().start);
     Err(match error {
-        // The policy's own words are about the command line.
+        // The policy's own message proposes options of the command line.
         SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
             at,
-            "closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is \
-             left alone and what is open is kept; did you mean open = \"reap\"?",
+            "closed = \"settled\" with open = \"keep\" never removes anything: closed temps are \
+             left alone and open temps are kept; did you mean open = \"reap\"?",
         ),
-        // Without its own names this rule has those of [defaults], and says otherwise of what is allowed.
+        // A rule without `names` uses those of [defaults], and may forbid the broad ones by its own `broad_names`.
         SettingsError::Names(NameError::BroadGlob { glob }) => {
             let entries = entries(table);
             let entry = |key| entries.iter().find(|entry| entry.key == key);
-            let said = entry("names").map(|entry| entry.place_of(&glob));
-            let said = said.or_else(|| entry("broad_names").map(|entry| entry.at));
-            let at = said.unwrap_or(at);
+            let found = entry("names").map(|entry| entry.position_of(&glob));
+            let found = found.or_else(|| entry("broad_names").map(|entry| entry.at));
+            let at = found.unwrap_or(at);
             SpannedError::new(at, NameError::BroadGlob { glob })
         }
         error => SpannedError::new(at, error),
     })
 }
 
-/// Reads "5%"; "0" is the same as "0%".
+/// Parses a percentage such as "5%". "0" is the same as "0%".
 fn percent(text: &str) -> Option<u8> {
     let number = match text.strip_suffix('%') {
         Some(number) => number,
@@ -182,18 +184,18 @@ fn quarantine(table: &DeTable<'_>) -> Result<Limits, SpannedError> {
             ("percent", Some(percent @ 0..=100)) => limits.percent = percent as u8,
             ("percent", _) => {
                 let what = "percent must be a whole number from 1 to 100, or 0 for no limit";
-                return Err(entry.wrong(what));
+                return Err(entry.error(what));
             }
             ("min_free", Some(0)) => limits.min_free = 0,
             ("min_free", _) => match entry.value.get_ref().as_str().and_then(percent) {
                 Some(percent) => limits.min_free = percent,
                 None => {
-                    let what = "min_free must be a part of the file system from \"1%\" to \"100%\", \
-                                or \"0\" for no limit";
-                    return Err(entry.wrong(what));
+                    let what = "min_free must be a percentage from \"1%\" to \"100%\", or \"0\" for \
+                                no limit";
+                    return Err(entry.error(what));
                 }
             },
-            _ => return Err(entry.unknown(Some(&QUARANTINE))),
+            _ => return Err(entry.unknown_key_error(Some(&QUARANTINE))),
         }
     }
     Ok(limits)
@@ -204,7 +206,7 @@ fn journal(table: &DeTable<'_>) -> Result<JournalSettings, SpannedError> {
     for entry in entries(table) {
         match entry.key {
             "max_size" => journal.max_size = entry.size()?,
-            _ => return Err(entry.unknown(Some(&JOURNAL))),
+            _ => return Err(entry.unknown_key_error(Some(&JOURNAL))),
         }
     }
     Ok(journal)
@@ -218,7 +220,7 @@ fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, SpannedE
             "max_size" => log.max_size = entry.size()?,
             "level" => log.level = entry.choice::<Level, _>()?,
             "leaks" => log.leaks = entry.interval()?,
-            _ => return Err(entry.unknown(Some(&LOG))),
+            _ => return Err(entry.unknown_key_error(Some(&LOG))),
         }
     }
     Ok(log)
@@ -227,15 +229,15 @@ fn log(table: &DeTable<'_>, home: Option<&Path>) -> Result<LogSettings, SpannedE
 fn log_file(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<LogFile, SpannedError> {
     match entry.text()? {
         "none" => Ok(LogFile::Off),
-        // Another word for none, more likely than a file without a folder.
-        word if !word.contains('/') => Err(entry.wrong(format!(
+        // A word without "/" is more likely another word for "none" than a file name.
+        word if !word.contains('/') => Err(entry.error(format!(
             "file cannot be {word:?}; did you mean \"none\", or a path that begins with / or ~/?"
         ))),
         _ => entry.file(home).map(LogFile::At),
     }
 }
 
-/// The levels of the log, as words.
+/// The values of `level`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Level {
     Error,
@@ -261,13 +263,13 @@ fn metrics(table: &DeTable<'_>, home: Option<&Path>) -> Result<MetricsSettings, 
         match entry.key {
             "textfile" => metrics.textfile = Some(textfile(entry, home)?),
             "every" => metrics.every = entry.interval()?,
-            _ => return Err(entry.unknown(Some(&METRICS))),
+            _ => return Err(entry.unknown_key_error(Some(&METRICS))),
         }
     }
     Ok(metrics)
 }
 
-/// The collector reads files of this one name.
+/// Reads the path of the metrics file. The collector reads only files whose names end in `.prom`.
 fn textfile(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<PathBuf, SpannedError> {
     let path = entry.file(home)?;
     if path.extension().is_some_and(|end| end == "prom") {
@@ -275,7 +277,7 @@ fn textfile(entry: ConfigEntry<'_>, home: Option<&Path>) -> Result<PathBuf, Span
     }
     let text = entry.text()?;
     let stem = text.strip_suffix(".txt").unwrap_or(text);
-    Err(entry.wrong(format!(
+    Err(entry.error(format!(
         "{text:?} does not end in .prom, so no collector would read it; did you mean \"{stem}.prom\"?"
     )))
 }

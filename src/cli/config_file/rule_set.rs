@@ -1,4 +1,4 @@
-//! Which `[[watch]]` rule holds in a directory that was given on the command line.
+//! Finds the `[[watch]]` rule that applies to a directory of the command line.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -8,54 +8,54 @@ use orphand::decide::policy::Policy;
 use orphand::look::{Dir, RootError, RootId, answer};
 use orphand::root::{absolute, is_own};
 
-use super::{Config, RuleSettings, SettingsError, WatchRule, real};
+use super::{Config, RuleSettings, SettingsError, WatchRule, resolved};
 use crate::cli::text::escaped;
 
-/// A directory, and the policy that holds in it.
+/// A directory and its policy.
 #[derive(Debug)]
-pub(crate) struct Covered {
-    /// Absolute, otherwise as it was given.
+pub(crate) struct CoveredDir {
+    /// The path as it was given, made absolute.
     pub(crate) path: PathBuf,
     pub(crate) policy: Policy,
-    /// The rule that the policy is from; `None`: the `[defaults]`.
-    pub(crate) rule: Option<RuleAt>,
-    /// The rule is for this very directory, and allows that it is a broad one.
+    /// The rule that the policy comes from; `None` if only the `[defaults]` apply.
+    pub(crate) rule: Option<RuleLocation>,
+    /// True if the rule is for exactly this directory and allows a broad one.
     pub(crate) broad: bool,
 }
 
-/// A `[[watch]]` rule, and its place in the file.
+/// The location of a `[[watch]]` rule in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RuleAt {
+pub(crate) struct RuleLocation {
     pub(crate) file: PathBuf,
     pub(crate) line: usize,
     /// The directory of the rule.
     pub(crate) root: PathBuf,
-    /// The glob by which the rule excludes the directory in question, if it does.
+    /// The glob of the rule that excludes the directory in question, if there is one.
     pub(crate) excluded: Option<String>,
 }
 
-impl fmt::Display for RuleAt {
+impl fmt::Display for RuleLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", escaped(&self.file), self.line)
     }
 }
 
 impl Config {
-    /// Returns the policy for each of `dirs`, below what is `typed`: by the rule that covers the directory, or
-    /// by the `[defaults]`. A folder below one of them that has a rule of its own comes after it.
+    /// Returns the policy for each of `dirs`, by the rule that covers the directory or by the `[defaults]`. The options
+    /// `typed` override both. A folder below one of `dirs` that has a rule of its own is listed after it.
     pub(crate) fn covered(
         &self,
         dirs: &[PathBuf],
         typed: &RuleSettings,
-    ) -> Result<Vec<Covered>, SettingsError> {
+    ) -> Result<Vec<CoveredDir>, SettingsError> {
         let rules = RuleSet::of(self);
-        let mut found: Vec<Covered> = Vec::new();
+        let mut found: Vec<CoveredDir> = Vec::new();
         let mut todo: VecDeque<PathBuf> = dirs.iter().map(|dir| absolute(dir)).collect();
         while let Some(path) = todo.pop_front() {
             if found.iter().any(|known| known.path == path) {
                 continue;
             }
-            let (mut covered, inner) = rules.judge(path, typed)?;
+            let (mut covered, inner) = rules.resolve(path, typed)?;
             for (below, path) in inner.into_iter().rev() {
                 if rule!("inner-rule-has-its-folder", true) {
                     covered.policy.exclude.add_folder(below);
@@ -67,30 +67,31 @@ impl Config {
         Ok(found)
     }
 
-    pub(crate) fn place_of(&self, rule: &WatchRule) -> RuleAt {
-        RuleAt {
+    /// Returns the location of a rule.
+    pub(crate) fn location_of(&self, rule: &WatchRule) -> RuleLocation {
+        RuleLocation {
             file: self.path.clone().unwrap_or_default(),
-            line: rule.place.0,
+            line: rule.position.0,
             root: rule.path.clone(),
             excluded: None,
         }
     }
 }
 
-/// The rules by where their directories really are: one directory may have several names.
+/// The rules by the resolved paths of their directories, because a directory may have several paths.
 struct RuleSet<'c> {
     config: &'c Config,
     by_path: BTreeMap<PathBuf, &'c WatchRule>,
 }
 
-/// A folder below a directory: the way to it, and its path.
-type Inner = (PathBuf, PathBuf);
+/// A folder below a directory: its relative path, and its full path.
+type InnerDir = (PathBuf, PathBuf);
 
 impl RuleSet<'_> {
     fn of(config: &Config) -> RuleSet<'_> {
-        // All at once: those that do not answer are waited for together.
+        // All paths are probed at the same time: the directories that do not answer cost one wait in total.
         let _ = answer::silent(config.watch.iter().map(|rule| rule.path.as_path()));
-        // A watcher refuses these, so their rules hold nowhere.
+        // A watcher refuses symlinks and files, so their rules apply to no directory.
         let is_root = |rule: &&WatchRule| {
             if !answer::answers(&rule.path) {
                 return true;
@@ -104,18 +105,18 @@ impl RuleSet<'_> {
         let rules = config.watch.iter().filter(is_root);
         RuleSet {
             config,
-            by_path: rules.map(|rule| (real(&rule.path), rule)).collect(),
+            by_path: rules.map(|rule| (resolved(&rule.path), rule)).collect(),
         }
     }
 
-    /// Returns what holds at `path`, and the folders below it that are left to their own rules.
-    fn judge(
+    /// Returns the policy for `path`, and the folders below it that have rules of their own.
+    fn resolve(
         &self,
         path: PathBuf,
         typed: &RuleSettings,
-    ) -> Result<(Covered, Vec<Inner>), SettingsError> {
-        let place = real(&path);
-        let found = self.covering(&place)?;
+    ) -> Result<(CoveredDir, Vec<InnerDir>), SettingsError> {
+        let real = resolved(&path);
+        let found = self.covering(&real)?;
         let settings = match &found {
             Some((rule, _)) if rule!("rule-holds-where-it-covers", true) => {
                 rule.settings.clone().over(&self.config.defaults)
@@ -126,21 +127,21 @@ impl RuleSet<'_> {
         let mut policy = typed.clone().over(&settings).policy()?;
         let is_its_own = found
             .as_ref()
-            .is_some_and(|(_, way)| way.as_os_str().is_empty());
-        let rule = found.map(|(rule, way)| {
+            .is_some_and(|(_, below)| below.as_os_str().is_empty());
+        let rule = found.map(|(rule, below)| {
             let base =
-                rule!("globs-from-the-rules-directory", way.as_path(), without: Path::new(""));
+                rule!("globs-from-the-rules-directory", below.as_path(), without: Path::new(""));
             policy.exclude = std::mem::take(&mut policy.exclude).within(base);
-            RuleAt {
+            RuleLocation {
                 excluded: policy.exclude.glob(Path::new("")).map(str::to_owned),
-                ..self.config.place_of(rule)
+                ..self.config.location_of(rule)
             }
         });
         let inner = match policy.recursive {
-            true => self.below(&place, &path, &policy),
+            true => self.inner_rules(&real, &path, &policy),
             false => Vec::new(),
         };
-        let covered = Covered {
+        let covered = CoveredDir {
             path,
             policy,
             rule,
@@ -149,59 +150,56 @@ impl RuleSet<'_> {
         Ok((covered, inner))
     }
 
-    /// Returns the nearest rule that covers the directory at `place`, and the way to it from the directory of
-    /// the rule. A rule that excludes it counts where no other covers it: what it says is that nothing there
-    /// is taken.
-    fn covering(&self, place: &Path) -> Result<Option<(&WatchRule, PathBuf)>, SettingsError> {
+    /// Returns the nearest rule that covers the directory with the resolved path `real`, and the path of the directory
+    /// below the directory of the rule. If no rule covers it, returns the nearest rule that excludes it: by that rule
+    /// the directory is left alone.
+    fn covering(&self, real: &Path) -> Result<Option<(&WatchRule, PathBuf)>, SettingsError> {
         let mut excluded = None;
-        for above in place.ancestors() {
+        for above in real.ancestors() {
             let Some(&rule) = self.by_path.get(above) else {
                 continue;
             };
-            let way = place
-                .strip_prefix(above)
-                .unwrap_or(Path::new(""))
-                .to_owned();
-            if way.as_os_str().is_empty() {
-                return Ok(Some((rule, way)));
+            let below = real.strip_prefix(above).unwrap_or(Path::new("")).to_owned();
+            if below.as_os_str().is_empty() {
+                return Ok(Some((rule, below)));
             }
-            // As the watcher has it, without what is typed.
+            // The policy of the watcher, without the options of this command line.
             let policy = rule.settings.clone().over(&self.config.defaults).policy()?;
-            let own = way.components().any(|part| is_own(part.as_os_str()));
-            if !policy.recursive || own || is_elsewhere(above, &way) {
+            let own = below.components().any(|part| is_own(part.as_os_str()));
+            if !policy.recursive || own || is_on_other_mount(above, &below) {
                 continue;
             }
-            match policy.exclude.excludes(&way) {
+            match policy.exclude.excludes(&below) {
                 true if rule!("excluded-though-named", true) => {
-                    excluded = excluded.or(Some((rule, way)));
+                    excluded = excluded.or(Some((rule, below)));
                 }
                 true => {}
-                false => return Ok(Some((rule, way))),
+                false => return Ok(Some((rule, below))),
             }
         }
         Ok(excluded)
     }
 
-    /// Returns the folders below the directory at `place`, which was given as `path`, that have rules and that
-    /// a walk by `policy` would come to.
-    fn below(&self, place: &Path, path: &Path, policy: &Policy) -> Vec<Inner> {
+    /// Returns the folders with rules of their own that a scan by `policy` would reach below the directory `path`.
+    /// `real` is its resolved path.
+    fn inner_rules(&self, real: &Path, path: &Path, policy: &Policy) -> Vec<InnerDir> {
         let after = (
-            std::ops::Bound::Excluded(place.to_owned()),
+            std::ops::Bound::Excluded(real.to_owned()),
             std::ops::Bound::Unbounded,
         );
         let rules = self.by_path.range(after);
-        let below = rules.map_while(|(root, _)| root.strip_prefix(place).ok());
+        let below = rules.map_while(|(root, _)| root.strip_prefix(real).ok());
         below
-            .filter(|way| !policy.exclude.excludes(way))
-            .filter(|way| path.join(way).is_dir() && !is_elsewhere(place, way))
-            .map(|way| (way.to_owned(), path.join(way)))
+            .filter(|below| !policy.exclude.excludes(below))
+            .filter(|below| path.join(below).is_dir() && !is_on_other_mount(real, below))
+            .map(|below| (below.to_owned(), path.join(below)))
             .collect()
     }
 }
 
-/// Returns whether the directory `way` below `root` is on another mount, which a rule for `root` does not cover.
-fn is_elsewhere(root: &Path, way: &Path) -> bool {
-    match Dir::open_below(root, None, way) {
+/// Reports whether the directory `below` in `root` is on another mount, which a rule for `root` does not cover.
+fn is_on_other_mount(root: &Path, below: &Path) -> bool {
+    match Dir::open_below(root, None, below) {
         Err(RootError::Io(error)) => error.kind() == std::io::ErrorKind::CrossesDevices,
         _ => false,
     }

@@ -1,19 +1,19 @@
-//! The sections that the file may have, and their keys.
+//! The sections of the file and their keys.
 
 use std::collections::BTreeMap;
 
-/// The lines that the keys of one section stand in.
+/// The line number of each key of a section.
 pub(crate) type Lines = BTreeMap<&'static str, usize>;
 
-/// A table of the file.
+/// A section of the file.
 pub(crate) struct Section {
     pub(crate) title: &'static str,
     pub(crate) keys: &'static [&'static str],
 }
 
 impl Section {
-    /// Whether this is its key in the file: its title without what encloses it.
-    pub(super) fn is_called(&self, key: &str) -> bool {
+    /// Reports whether `key` is the name of this section: its title without brackets.
+    pub(super) fn has_name(&self, key: &str) -> bool {
         self.title.trim_matches(['[', ']']) == key
     }
 }
@@ -30,7 +30,7 @@ pub(super) const WATCH: Section = Section {
 
 pub(super) const DEFAULTS: Section = Section {
     title: "[defaults]",
-    // All of it but the path.
+    // All keys except `path`.
     keys: WATCH.keys.split_at(1).1,
 };
 
@@ -54,5 +54,5 @@ pub(super) const METRICS: Section = Section {
     keys: &["textfile", "every"],
 };
 
-/// `[defaults]` first: where a key fits two sections, that is the one to be told of.
+/// All sections. `[defaults]` is first: if a key is valid in two sections, messages propose this one.
 pub(crate) const SECTIONS: [Section; 6] = [DEFAULTS, WATCH, QUARANTINE, JOURNAL, LOG, METRICS];

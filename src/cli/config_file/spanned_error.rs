@@ -1,39 +1,39 @@
-//! What is wrong in the file: where it stands, and what was probably meant.
+//! An error with its position in the file, and proposals for misspelled words.
 
 use std::fmt;
 use std::path::Path;
 
 use super::ConfigError;
 
-/// Line and column, from 1; the column in characters.
+/// A line and a column, both from 1. The column counts characters.
 pub(crate) type Position = (usize, usize);
 
-/// What is wrong, and at which byte of the text.
+/// An error and its byte offset in the text.
 #[derive(Debug)]
 pub(super) struct SpannedError {
     at: usize,
-    what: String,
+    message: String,
 }
 
 impl SpannedError {
-    pub(super) fn new(at: usize, what: impl fmt::Display) -> SpannedError {
-        let what = what.to_string();
-        SpannedError { at, what }
+    pub(super) fn new(at: usize, message: impl fmt::Display) -> SpannedError {
+        let message = message.to_string();
+        SpannedError { at, message }
     }
 
     pub(super) fn in_file(self, path: &Path, text: &str) -> ConfigError {
         ConfigError {
             path: path.to_owned(),
-            place: Some(LineIndex::new(text).of(self.at)),
-            what: self.what,
+            position: Some(LineIndex::new(text).position_at(self.at)),
+            message: self.message,
         }
     }
 }
 
-/// The lines of a text, found once: a long file has many keys.
+/// The line starts of a text. They are searched for only once, because a long file has many keys.
 pub(super) struct LineIndex<'t> {
     text: &'t str,
-    /// At which byte each line begins.
+    /// The byte offset of the start of each line.
     starts: Vec<usize>,
 }
 
@@ -47,19 +47,19 @@ impl<'t> LineIndex<'t> {
         }
     }
 
-    /// Returns line and column of the byte `at`.
-    pub(super) fn of(&self, at: usize) -> Position {
+    /// Returns the line and the column of the byte offset `at`.
+    pub(super) fn position_at(&self, at: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= at).max(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
-        // A place within a character is none of ours, but nothing to panic about either.
+        // An offset within a character does not occur, but must not cause a panic.
         let at = at.min(self.text.len());
         let before = (start..=at).rev().find_map(|at| self.text.get(start..at));
         (line, before.unwrap_or("").chars().count() + 1)
     }
 }
 
-/// Asks for the one of `known` that is like `word`, or, if none is, for any. They are as written in
-/// the file; what encloses them there is not compared.
+/// Returns the question whether the one of `known` that is similar to `word` was meant, or one of all if none is
+/// similar. `known` are written as in the file; quotes and brackets around them are not compared.
 pub(super) fn did_you_mean(word: &str, known: impl Iterator<Item = String>) -> String {
     let compared = |known: String| {
         let name = known.trim_matches(['"', '[', ']']);

@@ -1,4 +1,4 @@
-//! What is read, and what is said of what is wrong.
+//! Tests for reading the file, and for the error messages.
 
 use proptest::prelude::*;
 
@@ -14,8 +14,8 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("c.toml"), Some(Path::new(HOME)))
 }
 
-/// Every key, each value another than the default; closed = "settled" is in the other tests, as
-/// not every system has it.
+/// Every key, with values other than the defaults. `closed = "settled"` is in other tests, because not every system
+/// supports it.
 const FULL: &str = r#"
 [defaults]                    # é
 names = ["*.tmp", '*.part']
@@ -63,13 +63,13 @@ action = "delete"
 
 #[test]
 #[rustfmt::skip] // one row a line
-fn mistakes_are_placed_and_say_what_was_meant() {
+fn errors_have_a_position_and_propose_a_value() {
     let rows: &[(&str, &str)] = &[
-        // What TOML itself refuses.
-        ("[defaults]\ngrace = 30s\n", "2:9: text stands in quotes; did you mean \"30s\"?"),
-        ("[defaults]\nopen = keep", "2:8: text stands in quotes; did you mean \"keep\"?"),
-        ("[defaults]\nrecursive = True", "2:13: \"True\" is written small; did you mean true?"),
-        ("[defaults]\nnames = [tmp]", "2:10: text stands in quotes; did you mean \"tmp\"?"),
+        // Errors of the TOML parser.
+        ("[defaults]\ngrace = 30s\n", "2:9: text must be in quotes; did you mean \"30s\"?"),
+        ("[defaults]\nopen = keep", "2:8: text must be in quotes; did you mean \"keep\"?"),
+        ("[defaults]\nrecursive = True", "2:13: \"True\" must be in lower case; did you mean true?"),
+        ("[defaults]\nnames = [tmp]", "2:10: text must be in quotes; did you mean \"tmp\"?"),
         ("[defaults]\ngrace = 1.5s", "2:12: invalid float, expected nothing"),
         ("[defaults]\r\ngrace = \r\n", "2:9: the value is missing"),
         ("[defaults\n", "1:10: unclosed table, expected `]`"),
@@ -97,13 +97,13 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[journal]\nmaxsize = 1", "2:1: unknown key \"maxsize\" in [journal]; did you mean \"max_size\"?"),
         ("[log]\nlevle = 1", "2:1: unknown key \"levle\" in [log]; did you mean \"level\"?"),
         ("[metrics]\nsocket = 1", "2:1: unknown key \"socket\" in [metrics]; did you mean \"textfile\" or \"every\"?"),
-        ("[metrics]\nleaks = '1h'", "2:1: \"leaks\" means nothing here; did you mean to put it in [log]?"),
+        ("[metrics]\nleaks = '1h'", "2:1: the key \"leaks\" is not valid here; did you mean to put it in [log]?"),
         ("[defaults]\nexcludes = []", "2:1: unknown key \"excludes\" in [defaults]; did you mean \"exclude\"?"),
-        ("grace = '1s'", "1:1: \"grace\" means nothing here; did you mean to put it in [defaults]?"),
-        ("path = '/a'", "1:1: \"path\" means nothing here; did you mean to put it in [[watch]]?"),
-        ("[defaults]\npath = '/a'", "2:1: \"path\" means nothing here; did you mean to put it in [[watch]]?"),
-        ("[defaults]\npercent = 1", "2:1: \"percent\" means nothing here; did you mean to put it in [quarantine]?"),
-        // The first in the file, not in the alphabet.
+        ("grace = '1s'", "1:1: the key \"grace\" is not valid here; did you mean to put it in [defaults]?"),
+        ("path = '/a'", "1:1: the key \"path\" is not valid here; did you mean to put it in [[watch]]?"),
+        ("[defaults]\npath = '/a'", "2:1: the key \"path\" is not valid here; did you mean to put it in [[watch]]?"),
+        ("[defaults]\npercent = 1", "2:1: the key \"percent\" is not valid here; did you mean to put it in [quarantine]?"),
+        // The first error in the file, not the first in the alphabet.
         ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
         ("[quarantine]\nkeep = 1\n[defaults]\nopen = 1", "2:8: 1 has no unit; did you mean \"1s\"?"),
         // Values.
@@ -126,12 +126,12 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[defaults]\nnames = '*.part'", "2:9: names must be a list; did you mean [\"*.part\"]?"),
         ("[defaults]\nnames = 1", "2:9: names must be a list of strings, not this integer"),
         ("[defaults]\nnames = [\n  '*.é', 1,\n]", "3:10: names must be a list of strings, not this integer"),
-        ("[defaults]\nnames = []", "2:9: names is empty; did you mean [\"*.tmp\"], as without this line?"),
+        ("[defaults]\nnames = []", "2:9: names is empty; did you mean [\"*.tmp\"], which is the default without this line?"),
         ("[defaults]\nnames = ['a', '']", "2:15: a name pattern is empty and would match nothing; leave it out (the default is \"*.tmp\")"),
         ("[defaults]\nnames = ['a/*.part']", "2:10: the name pattern \"a/*.part\" contains a \"/\", but only the last part of a path is compared; write \"*.part\" and give the directory as the root"),
         ("[defaults]\nnames = ['[a']", "2:10: invalid name pattern \"[a\": unclosed character class; missing ']'; to match a special character literally, put a backslash before it"),
         ("[defaults]\nwriters = ['git', 'claude']", "2:19: unknown writer \"claude\"; did you mean \"claude-code\"? `--writer list` shows all of them"),
-        ("[defaults]\nnetwork = [nfs]", "2:12: text stands in quotes; did you mean \"nfs\"?"),
+        ("[defaults]\nnetwork = [nfs]", "2:12: text must be in quotes; did you mean \"nfs\"?"),
         ("[defaults]\nexclude = 'cache'", "2:11: exclude must be a list; did you mean [\"cache\"]?"),
         ("[defaults]\nexclude = [1]", "2:12: exclude must be a list of strings, not this integer"),
         ("[defaults]\nexclude = ['a', '']", "2:17: a glob to exclude is empty and would match nothing; leave it out"),
@@ -141,19 +141,19 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[journal]\nmax_size = 16", "2:12: 16 has no unit; did you mean \"16MB\"?"),
         ("[journal]\nmax_size = '16'", "2:12: \"16\" has no unit; did you mean 16MB?"),
         ("[journal]\nmax_size = '16MiB'", "2:12: \"MiB\" is not a unit; there are kB, MB and GB"),
-        ("[journal]\nmax_size = 16MB", "2:12: text stands in quotes; did you mean \"16MB\"?"),
+        ("[journal]\nmax_size = 16MB", "2:12: text must be in quotes; did you mean \"16MB\"?"),
         ("[journal]\nmax_size = '0MB'", "2:12: max_size cannot be 0; the smallest is 1kB"),
         ("[log]\nmax_size = true", "2:12: max_size must be a whole number and a unit, like \"16MB\", not this boolean"),
-        ("[log]\nmax_size = 'big'", "2:12: \"big\" is not a size; say a whole number and a unit, like 16MB (kB, MB or GB)"),
+        ("[log]\nmax_size = 'big'", "2:12: \"big\" is not a size; write a whole number and a unit, like 16MB (kB, MB or GB)"),
         ("[log]\nlevel = 'warning'", "2:9: level cannot be \"warning\"; did you mean \"error\", \"warn\", \"info\" or \"debug\"?"),
         ("[log]\nlevel = 'inf'", "2:9: level cannot be \"inf\"; did you mean \"info\"?"),
         ("[log]\nlevel = 3", "2:9: level cannot be this integer; did you mean \"error\", \"warn\", \"info\" or \"debug\"?"),
-        ("[log]\nleaks = '999ms'", "2:9: leaks = 999ms is too often; the shortest is 1s"),
+        ("[log]\nleaks = '999ms'", "2:9: leaks = 999ms is too short; the shortest is 1s"),
         ("[log]\nfile = false", "2:8: file must be a string, not this boolean"),
         ("[log]\nfile = 'off'", "2:8: file cannot be \"off\"; did you mean \"none\", or a path that begins with / or ~/?"),
         ("[log]\nfile = 'logs/x.log'", "2:8: the path \"logs/x.log\" must be absolute or begin with ~/; did you mean \"~/logs/x.log\"?"),
         ("[log]\nfile = '/var/log/'", "2:8: \"/var/log/\" is a directory; name a file in it"),
-        ("[metrics]\nevery = '0s'", "2:9: every = 0s is too often; the shortest is 1s"),
+        ("[metrics]\nevery = '0s'", "2:9: every = 0s is too short; the shortest is 1s"),
         ("[metrics]\ntextfile = 'x.prom'", "2:12: the path \"x.prom\" must be absolute or begin with ~/; did you mean \"~/x.prom\"?"),
         ("[metrics]\ntextfile = '/m/orphand.txt'", "2:12: \"/m/orphand.txt\" does not end in .prom, so no collector would read it; did you mean \"/m/orphand.prom\"?"),
         ("[metrics]\ntextfile = '/m/.prom'", "2:12: \"/m/.prom\" does not end in .prom, so no collector would read it; did you mean \"/m/.prom.prom\"?"),
@@ -161,10 +161,10 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[quarantine]\nkeep = 7", "2:8: 7 has no unit; did you mean \"7s\"?"),
         ("[quarantine]\npercent = 101", "2:11: percent must be a whole number from 1 to 100, or 0 for no limit"),
         ("[quarantine]\npercent = '10%'", "2:11: percent must be a whole number from 1 to 100, or 0 for no limit"),
-        ("[quarantine]\nmin_free = 5", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
-        ("[quarantine]\nmin_free = '5'", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
-        ("[quarantine]\nmin_free = '101%'", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
-        ("[quarantine]\nmin_free = '+5%'", "2:12: min_free must be a part of the file system from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = 5", "2:12: min_free must be a percentage from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = '5'", "2:12: min_free must be a percentage from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = '101%'", "2:12: min_free must be a percentage from \"1%\" to \"100%\", or \"0\" for no limit"),
+        ("[quarantine]\nmin_free = '+5%'", "2:12: min_free must be a percentage from \"1%\" to \"100%\", or \"0\" for no limit"),
         // Paths.
         ("[[watch]]\ngrace = '1s'\n", "1:1: this [[watch]] has no path; name the directory that it is for"),
         ("[[watch]]\npath = 1", "2:8: path must be a string, not this integer"),
@@ -173,36 +173,36 @@ fn mistakes_are_placed_and_say_what_was_meant() {
         ("[[watch]]\npath = '$HOME/x'", "2:8: the path \"$HOME/x\" must be absolute or begin with ~/; did you mean \"~/x\"?"),
         ("[[watch]]\npath = '~'", "2:8: the path \"~\" must be absolute or begin with ~/; did you mean \"~/DIR\"?"),
         ("[[watch]]\npath = '${HOME}/x'", "2:8: the path \"${HOME}/x\" must be absolute or begin with ~/; did you mean \"~/x\"?"),
-        ("[[watch]]\npath = '~bob/x'", "2:8: \"~bob/x\" begins with another user's home directory, which only a shell expands; write the absolute path that it stands for"),
-        ("[[watch]]\npath = '~root'", "2:8: \"~root\" begins with another user's home directory, which only a shell expands; write the absolute path that it stands for"),
-        ("[[watch]]\npath = '$DATA/x'", "2:8: \"$DATA/x\" begins with a variable, which only a shell expands; write the absolute path that it stands for"),
+        ("[[watch]]\npath = '~bob/x'", "2:8: \"~bob/x\" begins with another user's home directory, which only a shell expands; write the absolute path instead"),
+        ("[[watch]]\npath = '~root'", "2:8: \"~root\" begins with another user's home directory, which only a shell expands; write the absolute path instead"),
+        ("[[watch]]\npath = '$DATA/x'", "2:8: \"$DATA/x\" begins with a variable, which only a shell expands; write the absolute path instead"),
         ("[[watch]]\npath = 'a/~b/x'", "2:8: the path \"a/~b/x\" must be absolute or begin with ~/; did you mean \"~/a/~b/x\"?"),
         ("[[watch]]\npath = '.a/../b'", "2:8: the path \".a/../b\" must be absolute or begin with ~/; did you mean \"~/.a/b\"?"),
-        ("[[watch]]\npath = '/a/b/../c'", "2:8: the path \"/a/b/../c\" goes up by \"..\"; write the one that it leads to"),
-        ("[[watch]]\npath = '~/..'", "2:8: the path \"~/..\" goes up by \"..\"; write the one that it leads to"),
+        ("[[watch]]\npath = '/a/b/../c'", "2:8: the path \"/a/b/../c\" contains \"..\"; write the path without it"),
+        ("[[watch]]\npath = '~/..'", "2:8: the path \"~/..\" contains \"..\"; write the path without it"),
         ("[[watch]]\npath = ''", "2:8: the path \"\" must be absolute or begin with ~/; did you mean \"~/DIR\"?"),
-        ("[[watch]]\npath = '/a/b'\n[[watch]]\nbroad = true\npath = '/a//b/'", "5:8: \"/a/b\" has a rule already, in line 2; make one of the two"),
-        ("[[watch]]\npath = '~/x'\n[[watch]]\npath = '/home/ann/x'", "4:8: \"/home/ann/x\" has a rule already, in line 2; make one of the two"),
+        ("[[watch]]\npath = '/a/b'\n[[watch]]\nbroad = true\npath = '/a//b/'", "5:8: \"/a/b\" already has a rule in line 2; merge the two rules"),
+        ("[[watch]]\npath = '~/x'\n[[watch]]\npath = '/home/ann/x'", "4:8: \"/home/ann/x\" already has a rule in line 2; merge the two rules"),
         // Two rules for one temp.
-        ("[[watch]]\npath = '/a'\nrecursive = true\n[[watch]]\npath = '/a/b'", "5:8: \"/a/b\" lies in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; say exclude = [\"b/**\"] in that one, or make one of the two"),
-        ("[[watch]]\npath = '/a/b/c[1]'\n[[watch]]\n  path = '/a'\nrecursive = true", "4:10: \"/a\" is recursive and holds \"/a/b/c[1]\", which has a rule in line 2: a temp would have two rules; say exclude = [\"b/c[[]1[]]\"] in this one, or make one of the two"),
-        ("[defaults]\nrecursive = true\n[[watch]]\npath = '/x'\n[[watch]]\npath = '/a/b'\n[[watch]]\npath = '/a'", "8:8: \"/a\" is recursive and holds \"/a/b\", which has a rule in line 6: a temp would have two rules; say exclude = [\"b/**\"] in this one, or make one of the two"),
-        ("[[watch]]\npath = '/a'\nrecursive = true\nexclude = ['*.x', 'c']\n[[watch]]\npath = '/a/b'", "6:8: \"/a/b\" lies in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; say exclude = [\"b/**\"] in that one, or make one of the two"),
-        // Together.
-        ("[defaults]\nopen = 'keep'\nclosed = 'settled'", "3:10: closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is left alone and what is open is kept; did you mean open = \"reap\"?"),
-        ("[[watch]]\npath = '/a'\nclosed = 'settled'\n[defaults]\ngrace = '1s'", "3:10: closed = \"settled\" with open = \"keep\" removes nothing, ever: what is closed is left alone and what is open is kept; did you mean open = \"reap\"?"),
+        ("[[watch]]\npath = '/a'\nrecursive = true\n[[watch]]\npath = '/a/b'", "5:8: \"/a/b\" is in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; add exclude = [\"b/**\"] to that rule, or merge the two rules"),
+        ("[[watch]]\npath = '/a/b/c[1]'\n[[watch]]\n  path = '/a'\nrecursive = true", "4:10: \"/a\" is recursive and contains \"/a/b/c[1]\", which has a rule in line 2: a temp would have two rules; add exclude = [\"b/c[[]1[]]\"] to this rule, or merge the two rules"),
+        ("[defaults]\nrecursive = true\n[[watch]]\npath = '/x'\n[[watch]]\npath = '/a/b'\n[[watch]]\npath = '/a'", "8:8: \"/a\" is recursive and contains \"/a/b\", which has a rule in line 6: a temp would have two rules; add exclude = [\"b/**\"] to this rule, or merge the two rules"),
+        ("[[watch]]\npath = '/a'\nrecursive = true\nexclude = ['*.x', 'c']\n[[watch]]\npath = '/a/b'", "6:8: \"/a/b\" is in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; add exclude = [\"b/**\"] to that rule, or merge the two rules"),
+        // Combinations.
+        ("[defaults]\nopen = 'keep'\nclosed = 'settled'", "3:10: closed = \"settled\" with open = \"keep\" never removes anything: closed temps are left alone and open temps are kept; did you mean open = \"reap\"?"),
+        ("[[watch]]\npath = '/a'\nclosed = 'settled'\n[defaults]\ngrace = '1s'", "3:10: closed = \"settled\" with open = \"keep\" never removes anything: closed temps are left alone and open temps are kept; did you mean open = \"reap\"?"),
     ];
     for (text, expected) in rows {
         let error = parse(text).expect_err(text).to_string();
         assert_eq!(error, format!("c.toml:{expected}"), "{text}");
     }
-    // An editor shows no byte order mark.
-    assert_eq!(parse("\u{feff}x = 1").expect_err("x").place, Some((1, 1)));
+    // An editor does not show the byte order mark.
+    assert_eq!(parse("\u{feff}x = 1").expect_err("x").position, Some((1, 1)));
 }
 
-/// Rules that lie within one another, and none of them decides over another's temps.
+/// The directories are nested, but no temp has two rules.
 #[test]
-fn rules_that_do_not_overlap() {
+fn nested_rules_that_do_not_overlap_are_valid() {
     let deep = "recursive = true\n";
     for (first, second) in [
         (("/a", ""), ("/a/b", deep)),
@@ -222,11 +222,11 @@ fn rules_that_do_not_overlap() {
     }
 }
 
-/// What is proposed as a way out is one.
+/// Following the advice in the message makes the file valid.
 #[test]
-fn what_is_to_be_excluded_is_proposed_as_a_glob_that_does_it() {
+fn the_proposed_glob_excludes_exactly_the_inner_folder() {
     let rule = |path: &str| format!("[[watch]]\npath = '{path}'\n");
-    for way in [
+    for below in [
         "b",
         "b/c",
         "*",
@@ -241,34 +241,36 @@ fn what_is_to_be_excluded_is_proposed_as_a_glob_that_does_it() {
         "\"b\"",
     ] {
         let outer = rule("/a") + "recursive = true\n";
-        let inner = rule(&format!("/a/{way}"));
-        let error = parse(&(inner.clone() + &outer)).expect_err(way).to_string();
-        let (_, rest) = error.split_once("say ").expect("a way out");
-        let (exclude, _) = rest.split_once(" in this one").expect("a way out");
-        let mended = format!("{inner}{outer}{exclude}");
-        assert!(parse(&mended).is_ok(), "{mended}");
+        let inner = rule(&format!("/a/{below}"));
+        let error = parse(&(inner.clone() + &outer))
+            .expect_err(below)
+            .to_string();
+        let (_, rest) = error.split_once("add ").expect("an advice");
+        let (exclude, _) = rest.split_once(" to this rule").expect("an advice");
+        let fixed = format!("{inner}{outer}{exclude}");
+        assert!(parse(&fixed).is_ok(), "{fixed}");
         assert!(
-            parse(&format!("{mended}\n{}", rule("/a/x/b"))).is_err(),
-            "no more than that"
+            parse(&format!("{fixed}\n{}", rule("/a/x/b"))).is_err(),
+            "only this folder is excluded"
         );
     }
 }
 
 #[test]
-fn what_is_kept_or_settled_depends_on_all_that_is_in_force() {
+fn closed_and_open_are_checked_with_the_defaults() {
     let both =
         "[[watch]]\npath = '/a'\nopen = 'keep'\n[defaults]\nclosed = 'settled'\nopen = 'reap'";
-    let place = if CLOSE_EVENTS { (3, 8) } else { (5, 10) };
-    assert_eq!(parse(both).expect_err("a mistake").place, Some(place));
-    let letter = parse("[defaults]\nopen = 'reap'\n[[watch]]\npath = '/a'\nclosed = 'settled'");
-    match letter {
+    let position = if CLOSE_EVENTS { (3, 8) } else { (5, 10) };
+    assert_eq!(parse(both).expect_err("an error").position, Some(position));
+    let settled = parse("[defaults]\nopen = 'reap'\n[[watch]]\npath = '/a'\nclosed = 'settled'");
+    match settled {
         Ok(config) => assert_eq!(config.watch[0].settings.closed, Some(Closed::Settled)),
-        Err(error) => assert_eq!((CLOSE_EVENTS, error.place), (false, Some((5, 10)))),
+        Err(error) => assert_eq!((CLOSE_EVENTS, error.position), (false, Some((5, 10)))),
     }
 }
 
 #[test]
-fn files_that_are_right() {
+fn valid_files_are_read() {
     let second = Duration::from_secs;
     let strings = |strings: &[&str]| Some(strings.iter().map(|s| s.to_string()).collect());
     let config = |defaults, watch, quarantine| Config {
@@ -281,7 +283,7 @@ fn files_that_are_right() {
     let rule = |path: &str, settings| WatchRule {
         path: path.into(),
         settings,
-        place: (0, 0),
+        position: (0, 0),
         lines: Lines::default(),
     };
     let none = RuleSettings::default;
@@ -379,7 +381,7 @@ fn files_that_are_right() {
             "quarantine.keep = '0s'",
             config(none(), vec![], limits(0, 10)),
         ),
-        // Two slashes do not lead out of the home directory.
+        // A second slash does not drop the home directory.
         (
             "watch = [{ path = '~//x' }, { path = '~/' }]",
             config(
@@ -391,26 +393,26 @@ fn files_that_are_right() {
     ] {
         let mut config = parse(text).map_err(|error| error.to_string());
         if let Ok(config) = &mut config {
-            forget_places(config);
+            clear_positions(config);
         }
         assert_eq!(config, Ok(expected), "{text}");
     }
 }
 
-/// What stands where is in a test of its own.
-fn forget_places(config: &mut Config) {
+/// Clears the positions, which have a test of their own.
+fn clear_positions(config: &mut Config) {
     config.lines.clear();
     for rule in &mut config.watch {
-        (rule.place, rule.lines) = ((0, 0), Lines::default());
+        (rule.position, rule.lines) = ((0, 0), Lines::default());
     }
 }
 
 #[test]
-fn it_is_known_where_everything_stands() {
+fn the_position_of_each_key_is_recorded() {
     let text = "\u{feff}[[watch]]\n  grace = '1s'\n  path = '/a'\n[log]\n\n level = 'info'\n\
                 [defaults]\nnames = [\n'x',\n]\nopen = 'reap'";
-    let config = parse(text).expect("right");
-    assert_eq!(config.watch[0].place, (3, 10));
+    let config = parse(text).expect("a valid file");
+    assert_eq!(config.watch[0].position, (3, 10));
     let rule = [("grace", 2), ("path", 3)];
     assert_eq!(config.watch[0].lines, Lines::from(rule));
     let sections = [
@@ -421,14 +423,14 @@ fn it_is_known_where_everything_stands() {
 }
 
 #[test]
-fn roots_are_looked_at_where_they_are_watched() {
+fn roots_are_checked_on_the_disk() {
     let dir = tempfile::tempdir().expect("a directory");
     let base = dir.path().canonicalize().expect("a path");
     fs::create_dir_all(base.join("a/b")).expect("directories");
     fs::write(base.join("file"), "").expect("written");
     std::os::unix::fs::symlink("a", base.join("link")).expect("a link");
     let base = base.to_str().expect("UTF-8");
-    let said = |text: &str, typed: &RuleSettings| {
+    let result = |text: &str, typed: &RuleSettings| {
         let config = parse(&text.replace("{}", base)).expect(text);
         match config.roots(typed) {
             Ok(roots) => roots.len().to_string(),
@@ -446,7 +448,7 @@ fn roots_are_looked_at_where_they_are_watched() {
         ),
         (
             "[[watch]]\npath = '{}/file'",
-            "c.toml:2:8: \"{}/file\" is not a directory; to see what orphand thinks of a file: orphand explain {}/file",
+            "c.toml:2:8: \"{}/file\" is not a directory; to see the verdict for a file: orphand explain {}/file",
         ),
         (
             "\n[[watch]]\n  path = '/usr'",
@@ -457,7 +459,7 @@ fn roots_are_looked_at_where_they_are_watched() {
         (&format!("{two}'{{}}/link/b'"), "2"),
         (
             &format!("{two}'{{}}/link/b'\n[defaults]\nrecursive = true"),
-            "c.toml:4:8: \"{}/link/b\" lies in \"{}/a\", whose rule in line 2 is recursive: a temp would have two rules; say exclude = [\"b/**\"] in that one, or make one of the two",
+            "c.toml:4:8: \"{}/link/b\" is in \"{}/a\", whose rule in line 2 is recursive: a temp would have two rules; add exclude = [\"b/**\"] to that rule, or merge the two rules",
         ),
         (
             &format!(
@@ -467,23 +469,23 @@ fn roots_are_looked_at_where_they_are_watched() {
         ),
         (
             "[[watch]]\npath = '{}/a/b'\n[[watch]]\npath = '{}/link/b'",
-            "c.toml:4:8: \"{}/link/b\" leads to the same directory as \"{}/a/b\", which has a rule already, in line 2; make one of the two",
+            "c.toml:4:8: \"{}/link/b\" leads to the same directory as \"{}/a/b\", which already has a rule in line 2; merge the two rules",
         ),
     ] {
-        assert_eq!(said(text, &none), expected, "{text}");
+        assert_eq!(result(text, &none), expected, "{text}");
     }
     let deep = RuleSettings {
         recursive: Some(true),
         ..none.clone()
     };
     let nested = format!("{two}'{{}}/a/b'");
-    assert_eq!(said(&nested, &none), "2");
-    assert!(said(&nested, &deep).starts_with("c.toml:4:8: \"{}/a/b\" lies in \"{}/a\""));
+    assert_eq!(result(&nested, &none), "2");
+    assert!(result(&nested, &deep).starts_with("c.toml:4:8: \"{}/a/b\" is in \"{}/a\""));
     let settled = RuleSettings {
         closed: Some(Closed::Settled),
         ..none
     };
-    let typed = said(&nested, &settled);
+    let typed = result(&nested, &settled);
     assert!(
         typed.starts_with("closed = ") && typed.contains("--open reap"),
         "{typed}"
@@ -491,8 +493,8 @@ fn roots_are_looked_at_where_they_are_watched() {
 }
 
 #[test]
-fn a_broad_name_is_refused_where_it_stands() {
-    for (text, place) in [
+fn a_broad_name_is_refused_at_its_position() {
+    for (text, position) in [
         ("[defaults]\nnames = ['*.part', '*']", Some("2:20")),
         (
             "[defaults]\nnames = ['*']\nbroad_names = false",
@@ -509,11 +511,11 @@ fn a_broad_name_is_refused_where_it_stands() {
             Some("3:1"),
         ),
     ] {
-        match (parse(text), place) {
+        match (parse(text), position) {
             (Ok(_), None) => {}
-            (Err(error), Some(place)) => {
+            (Err(error), Some(position)) => {
                 let error = error.to_string();
-                let start = format!("c.toml:{place}: the name pattern \"*");
+                let start = format!("c.toml:{position}: the name pattern \"*");
                 assert!(error.starts_with(&start), "{text}: {error}");
                 assert!(error.contains("broad_names = true"), "{error}");
             }
@@ -523,7 +525,7 @@ fn a_broad_name_is_refused_where_it_stands() {
 }
 
 #[test]
-fn every_key_that_is_proposed_is_known() {
+fn every_proposed_key_is_valid() {
     for section in SECTIONS {
         for key in section.keys {
             let text = format!("{}\n{key} = nan", section.title);
@@ -537,19 +539,19 @@ fn every_key_that_is_proposed_is_known() {
 }
 
 #[test]
-fn without_a_home_there_is_no_tilde() {
+fn a_tilde_needs_a_home() {
     let error = Config::parse("[[watch]]\npath = '~/x'", Path::new("a b.toml"), None);
     let expected = "a b.toml:2:8: \"~/x\" needs the variable HOME, which is not set";
     assert_eq!(error.expect_err("no home").to_string(), expected);
 }
 
 #[test]
-fn a_file_that_is_named_must_be_there_and_be_text() {
+fn a_named_file_must_exist_and_be_utf8() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("x.toml");
-    let error = |file: &Path| Config::load(Some(file)).expect_err("a mistake").to_string();
+    let error = |file: &Path| Config::load(Some(file)).expect_err("an error").to_string();
     let shown = file.display();
-    let missing = format!("{shown}: cannot be read: No such file or directory (os error 2)");
+    let missing = format!("{shown}: cannot read the file: No such file or directory (os error 2)");
     assert_eq!(error(&file), missing);
     fs::write(&file, b"# \xc3\xa9\n# \xc3\xa9\xff").expect("written");
     assert_eq!(
@@ -557,11 +559,14 @@ fn a_file_that_is_named_must_be_there_and_be_text() {
         format!("{shown}:2:4: this is not UTF-8; save the file as UTF-8")
     );
     fs::write(&file, FULL).expect("written");
-    assert_eq!(Config::load(Some(&file)).expect("right").path, Some(file));
+    assert_eq!(
+        Config::load(Some(&file)).expect("a valid file").path,
+        Some(file)
+    );
 }
 
 #[test]
-fn a_grace_holds_for_every_name_unless_the_same_place_says_otherwise() {
+fn a_grace_applies_to_all_names_unless_the_same_source_sets_both() {
     let graces = |layers: &[(Option<u64>, Option<u64>)]| {
         let settings = layers
             .iter()
@@ -579,7 +584,7 @@ fn a_grace_holds_for_every_name_unless_the_same_place_says_otherwise() {
     assert_eq!(graces(&[(Some(10), None)]), (10, 10));
     assert_eq!(graces(&[(None, Some(20))]), (300, 20));
     assert_eq!(graces(&[(Some(10), Some(20))]), (10, 20));
-    // Upper first.
+    // The source that overrides the other one is first.
     assert_eq!(graces(&[(Some(10), None), (None, Some(20))]), (10, 10));
     assert_eq!(graces(&[(None, Some(20)), (Some(10), None)]), (10, 20));
     assert_eq!(graces(&[(None, None), (Some(10), Some(20))]), (10, 20));
@@ -590,15 +595,15 @@ fn a_grace_holds_for_every_name_unless_the_same_place_says_otherwise() {
 }
 
 #[test]
-fn what_is_above_wins_and_what_it_leaves_out_stays() {
-    let config = parse(FULL).expect("right");
+fn a_rule_overrides_the_defaults_that_it_sets() {
+    let config = parse(FULL).expect("a valid file");
     let settings = config.watch[0].settings.clone().over(&config.defaults);
     let policy = settings.policy().expect("a rule");
     assert_eq!(policy.grace, Graces::both(Duration::from_millis(100)));
     assert!(policy.recursive && policy.names.matches(b"a.part"));
     assert!(
         !policy.names.matches(b"tmp_obj_Ab3dE6"),
-        "the rule's empty list wins"
+        "the empty list of the rule overrides the defaults"
     );
     assert!(policy.exclude.excludes(Path::new("x/cache")));
     assert_eq!(policy.trusted_file_systems, ["nfs4"]);
@@ -612,7 +617,7 @@ fn what_is_above_wins_and_what_it_leaves_out_stays() {
 }
 
 #[test]
-fn the_start_of_a_right_file_and_what_is_deep_do_not_panic() {
+fn truncated_and_deeply_nested_files_do_not_panic() {
     for end in (0..FULL.len()).filter(|end| FULL.is_char_boundary(*end)) {
         parse(&FULL[..end]).map_err(|error| error.to_string()).ok();
     }
@@ -633,7 +638,7 @@ proptest! {
         parse(&text).map_err(|error| error.to_string()).ok();
     }
 
-    /// Near enough to a right file to get past the parser.
+    /// The text is similar enough to a valid file to pass the parser.
     #[test]
     fn any_lines_are_read_without_a_panic(
         lines in prop::collection::vec((
@@ -645,15 +650,15 @@ proptest! {
         let text = lines.iter().map(|(header, key, value)| format!("{header}\n{key} = {value}\n"));
         let text = text.collect::<String>();
         if let Err(error) = parse(&text) {
-            let (line, column) = error.place.expect("a place");
+            let (line, column) = error.position.expect("a position");
             prop_assert!(line <= text.split('\n').count() && column <= text.chars().count() + 1);
         }
     }
 }
 
-/// What the fuzzer begins with goes through the same checks here; they assert.
+/// The checks are those of the fuzz target, which contain assertions.
 #[test]
-fn what_the_fuzzer_begins_with() {
+fn the_seeds_of_the_fuzzer_pass_its_checks() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzzed/seeds/config");
     let mut some = false;
     for seed in std::fs::read_dir(seeds).expect("seeds") {

@@ -5,15 +5,15 @@
 //! leaves the file behind only if it is killed between two system calls. The date of the directory changes.
 
 use std::ffi::{OsStr, OsString};
-use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use orphand::clock;
 use orphand::decide::observation::UseState;
 use orphand::decide::time::Wall;
-use orphand::evidence::{LeaseThread, open_to_ask};
+use orphand::evidence::{LeaseThread, open_for_check};
 use orphand::look::{self, Dir};
+use orphand::random::random_u64;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -51,7 +51,7 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
     let uppercase = OsString::from(name.to_string_lossy().to_uppercase());
     let folded = dir.observe(&uppercase).ok().flatten();
     let folds_case = folded.is_some_and(|other| other.fingerprint.ino == seen.fingerprint.ino);
-    let asked = open_to_ask(dir, &name).map_err(|error| errno(&error))?;
+    let asked = open_for_check(dir, &name).map_err(|error| errno(&error))?;
     drop(named);
 
     let lease_thread = LeaseThread::new();
@@ -93,9 +93,7 @@ impl Drop for ProbeFile<'_> {
 }
 
 fn new_name() -> OsString {
-    let random = std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish();
+    let random = random_u64();
     OsStr::from_bytes(format!(".orphand-doctor-{random:016x}").as_bytes()).to_owned()
 }
 
@@ -118,7 +116,7 @@ mod tests {
     fn the_probe_file_is_neither_a_temp_nor_a_claim() {
         let name = new_name();
         assert!(is_own(&name), "scans and watches skip it");
-        assert_eq!(claim::read(&name), None, "it is not recovered as a claim");
+        assert_eq!(claim::parse(&name), None, "it is not recovered as a claim");
         assert_ne!(name, new_name());
     }
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use orphand::decide::judge::LeaseCoverage;
 use orphand::evidence::{self, LeasedFile};
 use orphand::look::Dir;
+use orphand::mountinfo;
 use orphand::root::Root;
 use orphand::state::{is_lock_name, read_lock_file};
 use rustix::fs::inotify;
@@ -15,7 +16,6 @@ use rustix::io::Errno;
 use super::check::Check;
 use super::kernel;
 use super::limits::{self, KernelLimit, LimitState};
-use super::sharing::decode_octal;
 use super::tree::TreeSize;
 use super::visibility::{self, Visibility};
 
@@ -96,56 +96,35 @@ fn visibility() -> Visibility {
     let other = |name: &str, first: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
     };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     // The last mount on a path hides the others.
     let proc = mounts
-        .lines()
-        .filter_map(parse_mount)
-        .rfind(|mount| mount.at == Path::new("/proc"));
+        .split(|byte| *byte == b'\n')
+        .filter_map(mountinfo::parse)
+        .rfind(|mount| mount.path == Path::new("/proc"));
     let root = rustix::process::geteuid().is_root();
     Visibility {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
-        hidden: proc.is_some_and(|proc| visibility::hides_processes(proc.options)),
+        hidden: proc.is_some_and(|proc| {
+            visibility::hides_processes(&String::from_utf8_lossy(proc.options))
+        }),
         root,
         // A process that starts during the first scan may be missed by it, but not by the second.
         all: root && (can_examine_all() || can_examine_all()),
     }
 }
 
-/// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-struct MountInfo<'a> {
-    id: u64,
-    at: PathBuf,
-    kind: &'a str,
-    /// The options of the file system.
-    options: &'a str,
-}
-
-fn parse_mount(line: &str) -> Option<MountInfo<'_>> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ');
-    let id = mount.next()?.parse().ok()?;
-    let at = decode_octal(mount.nth(3)?);
-    let mut file_system = file_system.split(' ');
-    Some(MountInfo {
-        id,
-        at,
-        kind: file_system.next()?,
-        options: file_system.nth(1)?,
-    })
-}
-
 /// Returns the type of the file system of `dir`, as it was mounted.
 pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
     let id = dir.place().mount?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = fs::read("/proc/self/mountinfo").ok()?;
     let found = mounts
-        .lines()
-        .filter_map(parse_mount)
+        .split(|byte| *byte == b'\n')
+        .filter_map(mountinfo::parse)
         .find(|mount| mount.id == id)?;
-    Some(found.kind.to_owned())
+    Some(String::from_utf8_lossy(found.kind).into_owned())
 }
 
 /// Returns whether `dir` ignores upper and lower case in names, by its flag `FS_CASEFOLD_FL` (linux/fs.h).
@@ -211,16 +190,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_mountinfo_are_parsed() {
-        let line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.sshfs h:/x rw,user=1";
-        let seen = parse_mount(line).unwrap();
-        assert_eq!((seen.id, seen.at.as_path()), (36, Path::new("/mnt 2")));
-        assert_eq!((seen.kind, seen.options), ("fuse.sshfs", "rw,user=1"));
-        let plain = parse_mount("22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
-        assert!(visibility::hides_processes(plain.options));
-        for broken in ["", "x", "36 35 98:0 / /x rw - ext4", "a b c d e f - g h i"] {
-            assert!(parse_mount(broken).is_none(), "{broken}");
-        }
+    fn a_mount_option_hides_processes() {
+        let proc = mountinfo::parse(b"22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
+        assert!(visibility::hides_processes(
+            std::str::from_utf8(proc.options).unwrap()
+        ));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) fn can_examine_all() -> bool {
 
 /// Returns the mechanism of a proof, for people.
 pub(super) fn proof_source(leased: &LeasedFile) -> &'static str {
-    match leased.is_the_kernels() {
+    match leased.is_proven_by_kernel() {
         true => "the kernel's refusal to remove a file in use (AT_NODELETEBUSY, macOS 26)",
         false => {
             "a scan of the processes of this user (the kernel's own refusal, AT_NODELETEBUSY of macOS 26, does not \

@@ -84,7 +84,7 @@ pub(crate) struct Doctor {
 pub(super) fn run(command: &Doctor, output: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let explicit = command.config.clone();
-    let file = explicit.clone().or_else(Config::usual_path);
+    let file = explicit.clone().or_else(Config::default_path);
     let read = root_report::within_limit(move || Config::load(explicit.as_deref()));
     let named = !command.dirs.is_empty();
     let mut checks = vec![match &read {
@@ -93,13 +93,13 @@ pub(super) fn run(command: &Doctor, output: &OutputOptions) -> Result<Exit, Fail
     }];
     let config = read.and_then(Result::ok).unwrap_or_default();
     let roots = checked_roots(command, &config)?;
-    let dirs: Vec<PathBuf> = roots.iter().map(|ward| ward.path.clone()).collect();
+    let dirs: Vec<PathBuf> = roots.iter().map(|root| root.path.clone()).collect();
     let roots_report = root_report::check_all(roots);
     checks.extend(system::machine_checks(roots_report.directories));
     checks.extend(machine_checks(&folders, &dirs));
     checks.extend(service_checks(&folders));
     let exit = match root_report::worst(&checks).max(root_report::worst(&roots_report.checks)) {
-        CheckState::Error => Exit::Partly,
+        CheckState::Error => Exit::Partial,
         CheckState::Ok | CheckState::Warning => Exit::Done,
     };
     print_report(output, checks, roots_report)?;

@@ -1,7 +1,10 @@
 //! Judges whether other machines can reach a root: through an NFS export or a Samba share.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use orphand::mountinfo;
 use orphand::state::read_regular;
 
 use super::super::text;
@@ -40,31 +43,10 @@ fn nfs_exports(text: &str) -> Vec<PathBuf> {
             Some(quoted) => quoted.split('"').next()?,
             None => line.split_ascii_whitespace().next()?,
         };
-        path.starts_with('/').then(|| decode_octal(path))
+        path.starts_with('/')
+            .then(|| OsString::from_vec(mountinfo::unescape(path.as_bytes())).into())
     };
     text.lines().filter_map(first).collect()
-}
-
-/// Decodes characters written as `\` and three octal digits, as in tables of mounts and exports.
-pub(super) fn decode_octal(text: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| byte == b'\\');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(meant) => {
-                out.push(meant);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(out).into()
 }
 
 /// Returns the directories of smb.conf(5), except those that depend on the client.

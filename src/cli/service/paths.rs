@@ -170,7 +170,7 @@ impl ServicePaths {
     /// Returns the configuration file that its watcher reads if none is named.
     pub(super) fn usual_config(&self) -> Option<PathBuf> {
         match self.scope {
-            Scope::User => Config::usual_path(),
+            Scope::User => Config::default_path(),
             Scope::System => Some(self.below_machine_root("etc/orphand/config.toml")),
         }
     }

@@ -112,7 +112,8 @@ fn advice(stderr: &str, service: &ServicePaths) -> String {
         return NO_SYSTEMD.to_owned();
     }
     if has("does not exist") || has("not found") {
-        let elsewhere = variables::set("XDG_CONFIG_HOME").is_some() && service.scope == Scope::User;
+        let elsewhere =
+            variables::value_of("XDG_CONFIG_HOME").is_some() && service.scope == Scope::User;
         return match elsewhere {
             true => "systemd reads another folder, because it does not know this shell's XDG_CONFIG_HOME. Import the \
                      variable, then install again:   systemctl --user import-environment XDG_CONFIG_HOME"

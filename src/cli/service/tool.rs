@@ -41,7 +41,7 @@ impl Tool {
     pub(super) fn find(name: &'static str, variable: &str, paths: &[&str]) -> Tool {
         let existing = paths.iter().map(PathBuf::from).find(|path| path.exists());
         let usual = existing.or_else(|| paths.first().map(PathBuf::from));
-        let path = variables::set(variable).map(PathBuf::from);
+        let path = variables::value_of(variable).map(PathBuf::from);
         Tool {
             path: path.or(usual).unwrap_or_default(),
             name,

@@ -15,7 +15,7 @@ pub(super) fn answer_limit() -> Duration {
 }
 
 fn variable(name: &str, usual: Duration) -> Duration {
-    let Some(text) = variables::set(name) else {
+    let Some(text) = variables::value_of(name) else {
         return usual;
     };
     duration::parse(&text.to_string_lossy()).unwrap_or_else(|error| {

@@ -9,7 +9,7 @@ use orphand::Watcher;
 use orphand::clock;
 use orphand::event::Event;
 use orphand::state::Folders;
-use orphand::watch::file::Changes;
+use orphand::watch::file::FileWatcher;
 
 use super::{Source, rules};
 use crate::cli::config_file::Config;
@@ -36,7 +36,7 @@ pub(super) struct WatchLoop<'a> {
     metrics: Option<Textfile>,
     /// The configuration that is in force.
     config: Config,
-    changes: Option<Changes>,
+    changes: Option<FileWatcher>,
     leaks_every: Duration,
     due: Deadlines,
     is_ready: bool,
@@ -109,7 +109,7 @@ impl<'a> WatchLoop<'a> {
         }
         let summary = self.watcher.summary();
         let partly = self.failed || summary.failed > 0 || summary.cannot_tell;
-        Ok(if partly { Exit::Partly } else { Exit::Done })
+        Ok(if partly { Exit::Partial } else { Exit::Done })
     }
 
     /// Puts `config` in force, and applies its settings other than the rules.
@@ -124,7 +124,7 @@ impl<'a> WatchLoop<'a> {
 
     /// Sleeps until an event arrives or a task is due, and prints the events.
     fn wait(&mut self) {
-        let live = self.report.is_live();
+        let live = self.report.is_interactive();
         // The status line is worth one wake-up per second only while temps are tracked.
         if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
             self.due.line = Some(Instant::now() + STATUS_INTERVAL);
@@ -159,7 +159,7 @@ impl<'a> WatchLoop<'a> {
             && changes.wake_rx().try_recv().is_ok()
         {
             // The watch is set before the file is read, so that no later change is missed.
-            changes.listen();
+            changes.rewatch();
             self.due.reread = Some(Instant::now() + SETTLE_TIME);
         }
     }
@@ -203,10 +203,10 @@ impl<'a> WatchLoop<'a> {
             }
             self.due.told.get_or_insert(now + STATUS_INTERVAL);
             if let Some(metrics) = &mut self.metrics {
-                metrics.has_news();
+                metrics.mark_changed();
             }
         }
-        if self.report.is_live() {
+        if self.report.is_interactive() {
             self.due.line.get_or_insert_with(Instant::now);
         }
     }
@@ -240,23 +240,22 @@ impl<'a> WatchLoop<'a> {
 
     /// Reads the configuration file again. Where it is wrong, what was in force still is.
     fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
-        let read = source.reread().and_then(|plan| match &plan.config.path {
-            // Editors and package managers take a file away before they put the next one there.
-            None if source.is_background() => {
-                Err(crate::cli::nothing_listed(&plan.config, "watch"))
-            }
+        let read = source.reread().and_then(|plan| match &self.config.path {
+            // Editors and package managers may remove a file before they create the new one. Without it, rules that
+            // keep files would be missing.
+            Some(path) if plan.config.path.is_none() => Err(crate::cli::config_missing(path)),
             _ => Ok(plan),
         });
         let mistake = match read {
             Ok(plan) => {
                 if plan.config != self.config {
-                    self.report.roots_are(&plan.roots);
+                    self.report.set_roots(&plan.roots);
                     match self.watcher.reload(&rules(&plan)) {
                         Ok(()) => ::log::info!("{}", in_force(&plan.config, plan.roots.len())),
                         Err(refused) => ::log::error!("{refused}; the old rules are in force"),
                     }
                     if source.is_background() {
-                        log::settle(&plan.config.log, folders);
+                        log::configure(&plan.config.log, folders);
                     }
                     self.heed(source, &plan.config);
                 }
@@ -267,7 +266,7 @@ impl<'a> WatchLoop<'a> {
         };
         if let Some(mistake) = mistake {
             if self.board.snapshot().mistake.as_ref() != Some(&mistake) {
-                ::log::error!("{mistake}\nthe rules that were read before are still in force");
+                ::log::error!("{mistake}\nthe old rules are still in force");
             }
             self.board.read(None, Some(mistake));
         }

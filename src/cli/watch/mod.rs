@@ -11,7 +11,7 @@ use orphand::look::{RootError, RootId, answer};
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
-use orphand::watch::file::Changes;
+use orphand::watch::file::FileWatcher;
 
 use super::args::{OutputOptions, Watch};
 use super::config_file::{Config, RuleSettings};
@@ -53,14 +53,14 @@ pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
         Err(failure) => return Err(failure),
     };
     if source.is_background() {
-        log::settle(&plan.config.log, &folders);
+        log::configure(&plan.config.log, &folders);
     }
     let roots = plan.roots.iter().map(|root| root.path.clone()).collect();
     let mut report = EventPrinter::new(output, roots);
     let existing = command
         .existing
         .map(Existing::from)
-        .unwrap_or(match report.is_live() {
+        .unwrap_or(match report.is_interactive() {
             true => Existing::Wait,
             false => Existing::Take,
         });
@@ -69,7 +69,7 @@ pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     }
     let prints = !output.quiet && !output.json;
     // The temps are counted before the start, which may remove some of them.
-    let before = (prints && report.is_live()).then(|| existing_line(&plan.roots, existing));
+    let before = (prints && report.is_interactive()).then(|| existing_line(&plan.roots, existing));
     let watcher = Watcher::builder()
         .rules(rules(&plan))
         .existing(existing)
@@ -80,7 +80,7 @@ pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
         .map_err(|error| failed(&error))?;
     signals.stop(watcher.stopper());
     // These lines are printed after the start, which fails if another orphand works there.
-    let first = start_lines(&plan.roots, report.is_live()).into_iter();
+    let first = start_lines(&plan.roots, report.is_interactive()).into_iter();
     for line in first.chain(before.flatten()).filter(|_| prints) {
         // If the output cannot be written, the first event reports it.
         let _ = report.note(&line);
@@ -112,8 +112,8 @@ impl Source<'_> {
             command,
             typed: command
                 .rule
-                .settings(Some(&command.depth), Some(&command.deed)),
-            path: explicit.map(absolute).or_else(Config::usual_path),
+                .settings(Some(&command.recursive), Some(&command.action)),
+            path: explicit.map(absolute).or_else(Config::default_path),
         }
     }
 
@@ -149,10 +149,10 @@ impl Source<'_> {
 
     /// Watches the configuration file for changes. An optional file that does not exist is not watched, because its
     /// folder may change all the time.
-    fn changes(&self, config: &Config) -> Option<Changes> {
+    fn changes(&self, config: &Config) -> Option<FileWatcher> {
         let matters = self.is_background() || config.path.is_some();
         let path = self.path.as_deref().filter(|_| matters)?;
-        Some(Changes::of(path))
+        Some(FileWatcher::new(path))
     }
 }
 
@@ -192,7 +192,7 @@ fn wait_for_file(
     };
     let mut said = String::new();
     let mut failure = failure;
-    let mut changes = Changes::of(&path);
+    let mut changes = FileWatcher::new(&path);
     loop {
         if failure.text != said {
             // The file is valid, as `config check` reports too, but lists no directory.
@@ -224,7 +224,7 @@ fn wait_for_file(
                 };
                 crossbeam_channel::select! {
                     recv(signals.arrived) -> _ => return Ok(None),
-                    recv(changes.wake_rx()) -> _ => changes.listen(),
+                    recv(changes.wake_rx()) -> _ => changes.rewatch(),
                     recv(tick) -> _ => notifier.ping_without_watcher(Instant::now()),
                 }
                 failure

@@ -12,7 +12,7 @@ use crate::event::{Event, RescanCause, RootState};
 use crate::look::{Dir, RootError, RootId, answer};
 use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
-use crate::watch::{Coverage, Unwatched};
+use crate::watch::{Coverage, WatchError};
 
 /// The interval at which a root that does not answer is probed again.
 const NO_ANSWER_RETRY: Duration = Duration::from_secs(1);
@@ -146,7 +146,7 @@ impl Supervisor {
         root_watch.is_broken = false;
         root_watch.unwatched.clear();
         let watched = root_watch.watch(&mut self.watcher, root, &root.path, id);
-        if let Err(Unwatched::Gone) = watched {
+        if let Err(WatchError::Missing) = watched {
             return self.mark_unavailable(index, root, &RootError::Missing);
         }
         let path = root.path.clone();

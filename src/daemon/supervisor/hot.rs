@@ -21,7 +21,7 @@ use crate::decide::rate::PROBE_TIME;
 use crate::decide::time::span;
 use crate::event::RescanCause;
 use crate::root::Root;
-use crate::watch::{RateProbe, Unwatched};
+use crate::watch::{RateProbe, WatchError};
 
 /// The rate state of a watched directory. Times are arguments.
 #[derive(Default)]
@@ -264,7 +264,7 @@ impl Supervisor {
             return;
         };
         if let Some(created) = probed {
-            if self.watcher.hot_from().is_calm(created) {
+            if self.watcher.hot_threshold().is_calm(created) {
                 log::info!(
                     "{dir:?} is calm ({created} temps in {PROBE_TIME:?}): it is watched again"
                 );
@@ -333,7 +333,7 @@ impl Supervisor {
             return;
         };
         // If the watch cannot be established, the directory is polled like any other that is not watched.
-        if let Err(Unwatched::Gone) = root_watch.rewatch(&mut self.watcher, root, dir) {
+        if let Err(WatchError::Missing) = root_watch.rewatch(&mut self.watcher, root, dir) {
             return self.restructure(dir);
         }
         if rule!("scan-once-watched-again", true) {
@@ -519,7 +519,7 @@ mod tests {
             assert!(hot_dir.begin(S * 60, start) && hot_dir.is_due(start));
             let now = start + MIN_PAUSE;
             let end = now + PROBE_TIME;
-            hot_dir.begin_probe(Some(RateProbe::of(heard)), now);
+            hot_dir.begin_probe(Some(RateProbe::with_count(heard)), now);
             assert_eq!(hot_dir.next(), Some(end));
             assert!(!hot_dir.wants_probe(now + MAX_PAUSE), "one probe at a time");
             assert_eq!(hot_dir.probe_result(just_before(end)), None);

@@ -12,7 +12,7 @@ use crate::event::RootState;
 use crate::look::RootId;
 use crate::root::Root;
 use crate::state::RootLock;
-use crate::watch::{Coverage, FsWatcher, Limit, Unwatched};
+use crate::watch::{Coverage, FsWatcher, WatchError, WatchLimit};
 
 use super::hot::HotDir;
 
@@ -179,7 +179,7 @@ impl RootWatch {
         root: &Root,
         dir: &Path,
         id: RootId,
-    ) -> Result<bool, Unwatched> {
+    ) -> Result<bool, WatchError> {
         match self.watched.get_mut(dir) {
             Some(known) if known.id == id => {
                 known.scan_number = self.scan_number;
@@ -196,7 +196,7 @@ impl RootWatch {
         let closes = root.policy.closed == Closed::Settled;
         if let Err(error) = watcher.watch(dir, closes) {
             match error {
-                Unwatched::Gone => _ = self.unwatched.remove(dir),
+                WatchError::Missing => _ = self.unwatched.remove(dir),
                 _ => _ = self.unwatched.insert(dir.to_owned()),
             }
             return Err(error);
@@ -218,7 +218,7 @@ impl RootWatch {
         watcher: &mut FsWatcher,
         root: &Root,
         dir: &Path,
-    ) -> Result<(), Unwatched> {
+    ) -> Result<(), WatchError> {
         let Some(known) = self.watched.remove(dir) else {
             return Ok(());
         };
@@ -264,22 +264,22 @@ pub(super) fn poll_interval(root: &Root) -> Duration {
 }
 
 /// Returns a sentence on the limit that prevents another watch, and one on how to raise it.
-pub(super) fn limit_advice(limit: Limit) -> &'static str {
+pub(super) fn limit_advice(limit: WatchLimit) -> &'static str {
     match limit {
-        Limit::Instances => {
+        WatchLimit::Instances => {
             "A kernel limit is reached: this user cannot have any more inotify instances. This has nothing to do with \
              disk space. To raise the limit: sudo sysctl fs.inotify.max_user_instances=1024 (in a user namespace also \
              user.max_inotify_instances)."
         }
-        Limit::Files => {
+        WatchLimit::Files => {
             "A limit is reached: no more files can be opened. To raise it: ulimit -n, LimitNOFILE= of a unit; for the \
              whole system: sysctl fs.file-max."
         }
-        Limit::Threads => {
+        WatchLimit::Threads => {
             "A limit is reached: no more threads can be started. To raise the limit of processes: ulimit -u, \
              TasksMax= of a unit."
         }
-        Limit::Watches => {
+        WatchLimit::Watches => {
             "A kernel limit is reached: this user cannot watch any more directories. This has nothing to do with disk \
              space. To raise the limit: sudo sysctl fs.inotify.max_user_watches=524288 (in a user namespace also \
              user.max_inotify_watches)."
@@ -346,7 +346,7 @@ mod tests {
         };
         check(returns_unseen, true, "its return is not reported");
         check(
-            |root_watch| root_watch.coverage = Coverage::LimitReached(Limit::Watches),
+            |root_watch| root_watch.coverage = Coverage::LimitReached(WatchLimit::Watches),
             true,
             "its replacement is not reported",
         );

@@ -19,7 +19,7 @@ use crate::reap::claim;
 use crate::root::Root;
 use crate::scan::{self, ScanItem};
 use crate::stats::LastScan;
-use crate::watch::{RECURSIVE, Unwatched};
+use crate::watch::{RECURSIVE, WatchError};
 
 impl Supervisor {
     /// Scans the directory `below` a root: watches the directories in it and tracks their temps. Returns whether that
@@ -169,10 +169,10 @@ impl Supervisor {
     }
 
     /// Reports once that something cannot be watched, and then not again until all of the root is watched.
-    fn report_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, Unwatched)]) {
+    fn report_unwatched(&mut self, index: usize, root: &Root, unwatched: &[(PathBuf, WatchError)]) {
         let mut failures = unwatched
             .iter()
-            .filter(|(_, error)| !matches!(error, Unwatched::Gone));
+            .filter(|(_, error)| !matches!(error, WatchError::Missing));
         let Some((first, reason)) = failures.next() else {
             return;
         };
@@ -185,10 +185,10 @@ impl Supervisor {
         let more = failures.count();
         let interval = span(poll_interval(root));
         let reason = match reason {
-            Unwatched::Limit(limit) => limit_advice(*limit).to_owned(),
-            Unwatched::Other(error) => format!("{error}."),
+            WatchError::Limit(limit) => limit_advice(*limit).to_owned(),
+            WatchError::Other(error) => format!("{error}."),
             // These were filtered out above.
-            Unwatched::Gone => String::new(),
+            WatchError::Missing => String::new(),
         };
         log::warn!(
             "cannot watch {first:?} and {more} more directories in {:?}. {reason} They are scanned every {interval} \
@@ -279,7 +279,7 @@ impl Supervisor {
         else {
             return false;
         };
-        let original = claim::read(claim).and_then(|claim| claim.original);
+        let original = claim::parse(claim).and_then(|claim| claim.original);
         // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
@@ -303,7 +303,7 @@ impl Supervisor {
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
         let existed = existed_before(&dir, claim, self.boundary)?;
-        claim::read(claim)?
+        claim::parse(claim)?
             .original
             .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))
     }

@@ -1,5 +1,5 @@
-//! A probe on Linux: a child process. A thread in a system call on a file system that does not answer keeps
-//! its whole process from ending, also after SIGKILL where the server has read the request.
+//! A probe by a child process. A thread in a system call on a file system that does not respond keeps its whole process
+//! from ending, even after SIGKILL if the server has read the request.
 
 use std::ffi::CString;
 use std::mem::size_of;
@@ -13,35 +13,35 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// A process that looks at paths, one after the other.
+/// A process that lists one path after the other.
 pub(super) struct Probe {
     process: OwnedFd,
     progress: NonNull<Progress>,
     has_ended: bool,
 }
 
-/// The part of memory that the probe and its parent share.
+/// Memory that the probe shares with its parent.
 struct Progress {
-    /// The number of paths that have answered.
+    /// The number of paths that have responded.
     reached: AtomicUsize,
-    /// The probe is to end after the path that it is at.
+    /// The probe must end after the current path.
     stop: AtomicBool,
 }
 
-// SAFETY: the pointer leads to a mapping that only this value unmaps, and to atomics only.
+// SAFETY: the pointer leads to a mapping that holds only atomics, and that only this value unmaps.
 unsafe impl Send for Probe {}
 
 impl Probe {
-    /// Starts a probe of `paths`. Returns `None` where there can be none: a limit is reached, or the kernel
-    /// is older than 5.9 or hides what is needed.
+    /// Starts a probe of `paths`. Returns `None` if a limit is reached, or if the kernel is older than 5.9 or refuses
+    /// the needed system calls.
     pub(super) fn start(paths: &[PathBuf]) -> Option<Probe> {
         let paths: Vec<CString> = paths
             .iter()
-            // A path with a NUL in it leads nowhere.
+            // No file has a path with a NUL.
             .map(|path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default())
             .collect();
         let progress = share()?;
-        // SAFETY: the mapping is there, and is unmapped by the probe's `drop` only.
+        // SAFETY: the mapping exists, and only the probe's `drop` unmaps it.
         match unsafe { clone(&paths, progress.as_ref()) } {
             Some(process) => Some(Probe {
                 process,
@@ -55,7 +55,7 @@ impl Probe {
         }
     }
 
-    /// Waits until `deadline` for the end of the probe. Returns whether it has come.
+    /// Waits until `deadline` for the end of the probe. Returns whether the probe has ended.
     pub(super) fn has_ended(&mut self, deadline: Instant) -> bool {
         while !self.has_ended {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -79,18 +79,18 @@ impl Probe {
         true
     }
 
-    /// Returns the number of paths that have answered.
+    /// Returns the number of paths that have responded.
     pub(super) fn reached(&self) -> usize {
         self.progress().reached.load(Ordering::SeqCst)
     }
 
-    /// Has the probe end after the path that it is at.
+    /// Requests the probe to end after the current path.
     pub(super) fn stop(&self) {
         self.progress().stop.store(true, Ordering::SeqCst);
     }
 
     fn progress(&self) -> &Progress {
-        // SAFETY: the mapping lives as long as this value.
+        // SAFETY: the mapping exists as long as this value.
         unsafe { self.progress.as_ref() }
     }
 }
@@ -134,13 +134,13 @@ fn share() -> Option<NonNull<Progress>> {
 }
 
 fn unshare(progress: NonNull<Progress>) {
-    // SAFETY: the mapping was made by `share`, and no reference into it is left.
+    // SAFETY: the mapping was created by `share`, and no reference into it is left.
     unsafe {
         libc::munmap(progress.as_ptr().cast(), size_of::<Progress>());
     }
 }
 
-/// Waits for a child that has ended, so that no zombie is left. One that has not ended is left alone.
+/// Collects a child that has ended, so that no zombie is left. Does nothing if the child is still running.
 fn reap(process: RawFd) {
     // SAFETY: `info` is valid for the call, which fills it.
     unsafe {
@@ -166,13 +166,13 @@ struct CloneArgs {
 
 /// Starts the child.
 ///
-/// It shares the table of descriptors until it lets go of all of them at once (`CLONE_FILES`). A fork would
-/// hold a second reference to each open file for a moment: leases would be refused, and locks would outlive
-/// this process. Its end makes no signal, and a `wait` of an embedding program does not see it.
+/// The child shares the table of descriptors with this process (`CLONE_FILES`) until it drops all of them at once. A
+/// fork would hold a second reference to each open file for a moment: leases would be refused, and locks would outlive
+/// this process. The end of the child sends no signal, and a wait(2) of an embedding program does not return it.
 ///
 /// # Safety
 ///
-/// `progress` must lead to memory that is shared with children.
+/// `progress` must point to memory that is shared with child processes.
 #[inline(never)]
 unsafe fn clone(paths: &[CString], progress: &Progress) -> Option<OwnedFd> {
     let mut process: RawFd = -1;
@@ -181,8 +181,8 @@ unsafe fn clone(paths: &[CString], progress: &Progress) -> Option<OwnedFd> {
         pidfd: (&raw mut process) as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: the child has a copy of this thread's memory and its stack. It makes system calls on what was
-    // made before, and ends without returning.
+    // SAFETY: the child has a copy of this thread's memory and stack. It only makes system calls with values that were
+    // created before, and ends without returning.
     unsafe {
         match libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) {
             0 => look(paths, progress),
@@ -192,23 +192,23 @@ unsafe fn clone(paths: &[CString], progress: &Progress) -> Option<OwnedFd> {
     }
 }
 
-/// The whole life of the child: system calls only, because another thread may have held a lock of the
-/// allocator or of the C library when this process was cloned.
+/// Runs the child. It only makes system calls, because another thread may have held a lock of the allocator or of the C
+/// library when this process was cloned.
 ///
 /// # Safety
 ///
-/// To be called in a child that shares no memory with its parent but `progress`.
+/// The caller is a child process that shares no memory with its parent except `progress`.
 unsafe fn look(paths: &[CString], progress: &Progress) -> ! {
     // `CLOSE_RANGE_UNSHARE` of linux/close_range.h.
     const UNSHARE: libc::c_uint = 1 << 1;
     // SAFETY: all strings end in NUL, all buffers outlive the calls.
     unsafe {
         if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, UNSHARE) != 0 {
-            // The table is still the parent's: nothing may be opened or closed.
+            // The table is still shared with the parent, so nothing may be opened or closed.
             libc::_exit(0);
         }
         libc::prctl(libc::PR_SET_NAME, c"orphand-probe".as_ptr());
-        // A probe without its parent is of no use.
+        // Without its parent the probe has no purpose.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         let mut names = [0_u64; 512];
         let mut system = std::mem::zeroed::<libc::statfs>();

@@ -1,3 +1,3 @@
-//! A probe on macOS: a thread.
+//! The probe of macOS, which is a thread.
 
 pub(super) use super::thread::Probe;

@@ -1,11 +1,11 @@
-//! Asks whether the file system behind a path answers.
+//! Checks whether the file system of a path responds.
 //!
-//! A call on a file system whose server is gone (FUSE, NFS) may never return, and a thread in such a call
-//! cannot be ended: the process that it belongs to cannot end either. So a path is asked about by a probe,
-//! and used only if the probe came back. On Linux the probe is a process; elsewhere it is a thread.
+//! A system call on a file system whose server has gone away (FUSE, NFS) may never return. A thread in such a call
+//! cannot be ended, and its process cannot end either. For this reason a probe accesses the path first, and the path is
+//! used only if the probe has ended. On Linux the probe is a process; on macOS it is a thread.
 //!
-//! A probe that does not come back is left behind, one for each path. It is not made again: the path counts
-//! as silent until that probe ends.
+//! A probe that does not end is left running, at most one for each path. The path counts as silent until that probe
+//! ends, and no second probe is started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,24 +21,24 @@ mod thread;
 
 use system::Probe;
 
-/// The time that a file system has to answer.
+/// The time that a file system has to respond.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The time after which the paths that follow a slow one get probes of their own.
+/// The time without progress after which the remaining paths get separate probes.
 const STALL: Duration = Duration::from_millis(250);
 
-/// The time for which an answer holds.
+/// The time for which a response is valid.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The same for an answer that came late. It is longer than the interval at which a silent root is asked about
-/// again, so that a slow file system is served.
+/// The time for which a late response is valid. It is longer than the interval at which a silent root is checked again,
+/// so that a root on a slow file system is still served.
 const LATE: Duration = Duration::from_secs(3);
 
-/// The largest number of probes that are started at a time, each of which may be left behind. Paths beyond
-/// that are asked about the next time.
-const MOST: usize = 256;
+/// The largest number of probes that are started at a time. Each of them may be left running. Further paths count as
+/// silent until the next check.
+const MAX_PROBES: usize = 256;
 
-/// The paths that were asked about, and their answers.
+/// The paths that were checked, and the results.
 static KNOWN: Mutex<KnownPaths> = Mutex::new(KnownPaths {
     states: BTreeMap::new(),
     were_silent: BTreeSet::new(),
@@ -46,28 +46,28 @@ static KNOWN: Mutex<KnownPaths> = Mutex::new(KnownPaths {
 
 struct KnownPaths {
     states: BTreeMap<PathBuf, ProbeState>,
-    /// Paths that did not answer in time at least once.
+    /// The paths that at least once did not respond in time.
     were_silent: BTreeSet<PathBuf>,
 }
 
 enum ProbeState {
-    /// The probe that has not come back yet.
-    Asked(Probe),
-    /// The answer holds until then.
+    /// The probe has not ended yet.
+    Pending(Probe),
+    /// The file system responded. The result is valid until this time.
     Answered(Instant),
 }
 
-/// Returns whether the file system behind `path` answers. Waits at most [`PATIENCE`], and not at all where
-/// that was waited for before.
+/// Reports whether the file system of `path` responds. Waits at most [`PATIENCE`], and does not wait if an earlier
+/// probe is still running.
 ///
-/// `RACE:` the file system may fall silent just after this; worst case: the caller hangs, as it would
-/// without this question.
+/// `RACE:` the file system may stop responding right after this call. Worst case: the caller hangs, as it would without
+/// this check.
 #[must_use]
 pub fn answers(path: &Path) -> bool {
     silent([path].into_iter()).is_empty()
 }
 
-/// Returns those of `paths` that do not answer. Waits at most [`PATIENCE`] for all of them together.
+/// Returns those of `paths` whose file systems do not respond. Waits at most [`PATIENCE`] for all of them together.
 #[must_use]
 pub fn silent<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +75,7 @@ pub fn silent<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
     known.silent(&paths)
 }
 
-/// Returns whether `path` did not answer in time at least once since the process began.
+/// Reports whether the file system of `path` at least once did not respond in time since this process started.
 #[must_use]
 pub fn was_silent(path: &Path) -> bool {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +91,7 @@ impl KnownPaths {
             .map(|&path| path.to_owned())
             .collect();
         if !unknown.is_empty() {
-            self.forget_stale(now);
+            self.drop_expired(now);
             self.ask(unknown, now + PATIENCE);
         }
         let is_silent =
@@ -102,13 +102,14 @@ impl KnownPaths {
         silent
     }
 
-    /// Returns whether `path` is known to answer or to be silent. Takes in the answer if it has come since.
+    /// Reports whether the state of `path` is known. If its probe has ended since the last call, the response is
+    /// stored.
     fn is_known(&mut self, path: &Path, now: Instant) -> bool {
         match self.states.get_mut(path) {
             None => false,
             Some(ProbeState::Answered(until)) => now < *until,
             Some(state) => {
-                if let ProbeState::Asked(probe) = state
+                if let ProbeState::Pending(probe) = state
                     && probe.has_ended(now)
                 {
                     *state = ProbeState::Answered(now + LATE);
@@ -118,35 +119,33 @@ impl KnownPaths {
         }
     }
 
-    /// Drops the answers that do not hold any more.
-    fn forget_stale(&mut self, now: Instant) {
+    /// Drops the results that are no longer valid.
+    fn drop_expired(&mut self, now: Instant) {
         self.states.retain(|_, state| match state {
-            ProbeState::Asked(_) => true,
+            ProbeState::Pending(_) => true,
             ProbeState::Answered(until) => now < *until,
         });
     }
 
-    /// Returns whether the way to `path` leads through a directory that does not answer: no probe comes back from
-    /// there.
+    /// Reports whether an ancestor of `path` does not respond. A probe of `path` would not end then.
     fn is_below_silent(&mut self, path: &Path, now: Instant) -> bool {
-        let mut above = path.ancestors().skip(1);
-        above.any(|above| {
-            self.is_known(above, now)
-                && matches!(self.states.get(above), Some(ProbeState::Asked(_)))
+        let mut ancestors = path.ancestors().skip(1);
+        ancestors.any(|ancestor| {
+            self.is_known(ancestor, now)
+                && matches!(self.states.get(ancestor), Some(ProbeState::Pending(_)))
         })
     }
 
-    /// Asks about `paths`, all by one probe. Where one of them does not answer at once, each of the rest has
-    /// a probe of its own.
+    /// Checks `paths` with one probe. If one of the paths does not respond at once, the others get separate probes.
     fn ask(&mut self, paths: Vec<PathBuf>, deadline: Instant) {
         let Some(mut probe) = Probe::start(&paths) else {
-            return self.take_on_trust(paths);
+            return self.note_answers(paths);
         };
         let mut reached = 0;
         loop {
             let stalled_at = deadline.min(Instant::now() + STALL);
             if probe.has_ended(stalled_at) {
-                return self.take_on_trust(paths);
+                return self.note_answers(paths);
             }
             match probe.reached() {
                 now if now > reached => reached = now,
@@ -155,34 +154,34 @@ impl KnownPaths {
         }
         probe.stop();
         let mut paths = paths.into_iter();
-        self.take_on_trust(paths.by_ref().take(reached).collect());
+        self.note_answers(paths.by_ref().take(reached).collect());
         let mut rest = paths;
         let slow = rest.next();
-        let mut asked: Vec<PathBuf> = Vec::new();
+        let mut pending: Vec<PathBuf> = Vec::new();
         if let Some(slow) = slow {
-            self.states.insert(slow.clone(), ProbeState::Asked(probe));
-            asked.push(slow);
+            self.states.insert(slow.clone(), ProbeState::Pending(probe));
+            pending.push(slow);
         }
-        for path in rest.take(MOST) {
+        for path in rest.take(MAX_PROBES) {
             match Probe::start(std::slice::from_ref(&path)) {
                 Some(probe) => {
-                    self.states.insert(path.clone(), ProbeState::Asked(probe));
-                    asked.push(path);
+                    self.states.insert(path.clone(), ProbeState::Pending(probe));
+                    pending.push(path);
                 }
-                None => self.take_on_trust(vec![path]),
+                None => self.note_answers(vec![path]),
             }
         }
-        for path in asked {
-            if let Some(ProbeState::Asked(probe)) = self.states.get_mut(&path)
+        for path in pending {
+            if let Some(ProbeState::Pending(probe)) = self.states.get_mut(&path)
                 && probe.has_ended(deadline)
             {
-                self.take_on_trust(vec![path]);
+                self.note_answers(vec![path]);
             }
         }
     }
 
-    /// Notes that `paths` answer: their probe came back, or none can be made here.
-    fn take_on_trust(&mut self, paths: Vec<PathBuf>) {
+    /// Notes that `paths` respond: their probe has ended, or no probe can be started on this system.
+    fn note_answers(&mut self, paths: Vec<PathBuf>) {
         let until = Instant::now() + FRESH;
         let answered = paths
             .into_iter()
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_exist_and_paths_that_do_not_answer_alike() {
+    fn existing_and_missing_paths_respond() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         let file = dir.path().join("file");
@@ -208,7 +207,7 @@ mod tests {
         assert!(!was_silent(dir.path()));
     }
 
-    /// A probe holds none of this process's files open, so it makes no file seem in use.
+    /// A probe has none of this process's files open, so it does not make a file look used.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_probe_leaves_no_child_and_no_descriptor() {
@@ -219,7 +218,7 @@ mod tests {
         }
         let children = std::fs::read_to_string(format!("/proc/self/task/{}/children", gettid()));
         assert_eq!(children.unwrap_or_default().trim(), "");
-        // Other tests of this program open files beside this one.
+        // Other tests of this program open files at the same time.
         let after = std::fs::read_dir("/proc/self/fd").unwrap().count();
         assert!(after < before + 20, "{before} descriptors, then {after}");
     }

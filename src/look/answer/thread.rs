@@ -1,4 +1,4 @@
-//! A probe by a thread, where a process cannot be cloned safely.
+//! A probe by a thread, for systems where a process cannot be cloned safely.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-/// A thread that looks at paths, one after the other.
+/// A thread that lists one path after the other.
 pub(super) struct Probe {
     ended: Receiver<()>,
     progress: Arc<Progress>,
@@ -16,14 +16,14 @@ pub(super) struct Probe {
 
 #[derive(Default)]
 struct Progress {
-    /// The number of paths that have answered.
+    /// The number of paths that have responded.
     reached: AtomicUsize,
-    /// The probe is to end after the path that it is at.
+    /// The probe must end after the current path.
     stop: AtomicBool,
 }
 
 impl Probe {
-    /// Starts a probe of `paths`. Returns `None` where there can be no more threads.
+    /// Starts a probe of `paths`. Returns `None` at the limit of threads.
     pub(super) fn start(paths: &[PathBuf]) -> Option<Probe> {
         let (end, ended) = bounded::<()>(1);
         let progress = Arc::<Progress>::default();
@@ -48,20 +48,20 @@ impl Probe {
         })
     }
 
-    /// Waits until `deadline` for the end of the probe. Returns whether it has come.
+    /// Waits until `deadline` for the end of the probe. Returns whether the probe has ended.
     pub(super) fn has_ended(&mut self, deadline: Instant) -> bool {
         let waited = |ended: &Receiver<()>| ended.recv_deadline(deadline);
-        // Nothing is ever sent: the channel ends with the thread.
+        // Nothing is ever sent. The channel is disconnected when the thread ends.
         self.has_ended |= waited(&self.ended) != Err(RecvTimeoutError::Timeout);
         self.has_ended
     }
 
-    /// Returns the number of paths that have answered.
+    /// Returns the number of paths that have responded.
     pub(super) fn reached(&self) -> usize {
         self.progress.reached.load(Ordering::SeqCst)
     }
 
-    /// Has the probe end after the path that it is at.
+    /// Requests the probe to end after the current path.
     pub(super) fn stop(&self) {
         self.progress.stop.store(true, Ordering::SeqCst);
     }

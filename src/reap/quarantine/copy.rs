@@ -1,4 +1,4 @@
-//! Brings a file back to another file system: copies it, compares both, and leaves the removal to the caller.
+//! Restores a file to another file system: copies it and compares the copy. The caller removes the original.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,8 +17,8 @@ use crate::reap::calls;
 /// The number of bytes that are read at a time. Blocks of zeros are skipped, so that holes stay holes.
 const CHUNK: usize = 1 << 16;
 
-/// Copies `from` to `name` in `to`, overwriting nothing, and calls `mark` with the copy. If anything fails, the copy
-/// is removed again.
+/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. If anything fails,
+/// the copy is removed.
 pub(super) fn across(
     from: File,
     seen: &Observation,
@@ -48,10 +48,10 @@ pub(super) fn across(
             Ok(())
         }
         Err(error) => {
-            // RACE: the name may be given to another file at any time; worst case, a file that appeared there
-            // between this look and the removal is lost.
-            let there = look::observe_at(to, name).map(|now| now.fingerprint);
-            if there.is_ok_and(|now| (now.dev, now.ino) == (made.dev, made.ino)) {
+            // RACE: the name may be given to another file at any time. Worst case: a file that got the name between
+            // this check and the removal is lost.
+            let now = look::observe_at(to, name).map(|now| now.fingerprint);
+            if now.is_ok_and(|now| (now.dev, now.ino) == (made.dev, made.ino)) {
                 let _ = calls::unlink(to, name);
             }
             Err(error)
@@ -59,7 +59,7 @@ pub(super) fn across(
     }
 }
 
-/// Copies bytes, owner, mode and times, and reads the bytes again.
+/// Copies the bytes, owner, mode and times, and then reads the bytes again to compare them.
 fn fill(mut from: &File, mut copy: &File, seen: &Observation) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     let mut length = 0;
@@ -103,7 +103,7 @@ fn fill(mut from: &File, mut copy: &File, seen: &Observation) -> io::Result<()> 
     Ok(rustix::fs::futimens(copy, &times)?)
 }
 
-/// Returns an error if the files do not hold the same `length` bytes.
+/// Returns an error if the files differ in their first `length` bytes.
 fn compare(from: &File, copy: &File, length: u64) -> io::Result<()> {
     let (mut ours, mut theirs) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;
@@ -116,7 +116,7 @@ fn compare(from: &File, copy: &File, length: u64) -> io::Result<()> {
         from.read_exact_at(ours, at)?;
         copy.read_exact_at(theirs, at)?;
         if rule!("copy-is-compared", ours != theirs) {
-            return Err(io::Error::other("the copy differs from the file"));
+            return Err(io::Error::other("the copy differs from the original"));
         }
         at += wanted as u64;
     }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_that_differs_is_no_copy() {
+    fn a_different_copy_is_detected() {
         let file = |bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();

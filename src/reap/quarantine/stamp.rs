@@ -1,9 +1,9 @@
-//! The names of the folders in a quarantine: when what lies in one was moved there.
+//! The names of the folders in a quarantine. They show when the files in a folder were moved there.
 //!
-//! A name is a letter and fifteen characters in base 62. They hold the wall clock at the moment when the folder was
-//! made, the monotonic clock at the same moment, which tells later whether either was set since, and a few bits of
-//! the path of the file that the folder was made for: that file's id is the folder's name. The rest is a check sum,
-//! so that other names are not taken for ours.
+//! A name is a letter and fifteen base-62 characters. They encode the wall clock when the folder was created, the
+//! monotonic clock at the same moment (which reveals later changes of either clock), and a few bits of the path of the
+//! file that the folder was created for: the id of that file is the folder's name. The rest is a checksum, so that
+//! other names are not mistaken for ours.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,51 +11,52 @@ use std::time::Duration;
 
 use crate::decide::time::{Mono, Now, Wall};
 
-const PREFIX: char = 'm';
+const FOLDER_PREFIX: char = 'm';
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 15;
 
-/// Bits of the parts of a name, from the lowest.
+/// The number of bits of each part of a name, the lowest first.
 const CHECK: u32 = 12;
 const TAG: u32 = 8;
 const MONO: u32 = 24;
 const WALL: u32 = 45;
 
-/// 2020-01-01: what is dated before that was moved while the clock was not set.
+/// 2020-01-01. An earlier date means that the clock was not set when the file was moved.
 const EPOCH: i64 = 1_577_836_800;
 
-/// The unit of the wall clock, in nanoseconds: 45 bits are seventy years.
+/// The unit of the wall clock, in nanoseconds. 45 bits cover seventy years.
 const TICK: u32 = 62_500;
 
-/// The monotonic clock is kept in units of this many seconds: 24 bits are two years.
+/// The unit of the monotonic clock, in seconds. 24 bits cover two years.
 const UNIT: u64 = 4;
 
-/// For how long a folder takes more files.
+/// The time for which a folder accepts more files.
 const OPEN: Duration = Duration::from_secs(60 * 60);
 
-/// By how much the clocks may differ from what a folder's name says.
+/// The maximum difference between the clocks and the values in a folder's name, in nanoseconds.
 const DRIFT: i128 = 2_000_000_000;
 
-/// A folder's name, read.
+/// A parsed folder name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// In [`TICK`]s since [`EPOCH`]; 0: not known.
+    /// The wall clock, in [`TICK`]s since [`EPOCH`]; 0 if unknown.
     wall: u64,
-    /// In [`UNIT`]s; the highest value: not known.
+    /// The monotonic clock, in [`UNIT`]s; the highest value if unknown.
     mono: u64,
-    /// Of the path of the file that the folder was made for.
+    /// Hash bits of the path of the file that the folder was created for.
     tag: u64,
 }
 
 impl Stamp {
-    /// The stamp of a folder that is made now for the file at `below`. `number` tells folders of one moment apart.
+    /// Creates the stamp of a new folder for the file at `below`. `number` distinguishes folders that are created at
+    /// the same moment.
     pub(super) fn new(now: Now, number: u64, below: &Path) -> Stamp {
         let since = now.wall.as_nanos() - i128::from(EPOCH) * 1_000_000_000;
         let ticks = u64::try_from(since / i128::from(TICK)).unwrap_or(0);
-        // A clock outside of the range is recorded as unknown.
+        // A clock outside this range is recorded as unknown.
         let known = ticks > 0 && ticks <= mask(WALL);
         Stamp {
-            // Rather too early: what has changed since then is taken to have changed after the moves.
+            // Too early is the safe side: a file that changed since then counts as changed after the moves.
             wall: if known {
                 ticks.saturating_sub(number).max(1)
             } else {
@@ -66,9 +67,9 @@ impl Stamp {
         }
     }
 
-    /// Reads a folder's name; `None` if it is none.
-    pub(super) fn read(name: &str) -> Option<Stamp> {
-        let digits = name.strip_prefix(PREFIX)?;
+    /// Parses a folder's name. Returns `None` for any other name.
+    pub(super) fn parse(name: &str) -> Option<Stamp> {
+        let digits = name.strip_prefix(FOLDER_PREFIX)?;
         if digits.len() != LENGTH {
             return None;
         }
@@ -85,7 +86,7 @@ impl Stamp {
         rule!("folder-name-check-sum", stamp.name() == name, without: true).then_some(stamp)
     }
 
-    /// The name of the folder.
+    /// Returns the name of the folder.
     pub(super) fn name(&self) -> String {
         let bits = u128::from(self.wall) << MONO | u128::from(self.mono);
         let bits = bits << TAG | u128::from(self.tag);
@@ -97,10 +98,10 @@ impl Stamp {
             bits /= 62;
         }
         let digits = digits.iter().map(|digit| char::from(*digit));
-        std::iter::once(PREFIX).chain(digits).collect()
+        std::iter::once(FOLDER_PREFIX).chain(digits).collect()
     }
 
-    /// When it was made, if that is known. Nothing in it was moved earlier.
+    /// Returns the time when the folder was created, if it is known. No file in it was moved earlier.
     pub(super) fn since(self) -> Option<Wall> {
         const SECOND: u64 = 1_000_000_000 / TICK as u64;
         let sec = EPOCH.checked_add_unsigned(self.wall / SECOND)?;
@@ -110,7 +111,8 @@ impl Stamp {
         })
     }
 
-    /// Returns whether wall clock and monotonic clock have advanced alike since it was made.
+    /// Reports whether the wall clock and the monotonic clock have advanced by the same amount since the folder was
+    /// created.
     pub(super) fn is_steady(self, now: Now) -> bool {
         let Some(since) = self.since().filter(|_| self.mono < mask(MONO)) else {
             return false;
@@ -122,22 +124,22 @@ impl Stamp {
         }
         let walls = now.wall.as_nanos() - since.as_nanos();
         let monos = i128::from(now.mono.0 - made.0);
-        // It was made up to a unit later than its name says.
+        // The folder was created up to one unit later than its name says.
         (monos - i128::from(unit) - DRIFT..=monos + DRIFT).contains(&walls)
     }
 
-    /// Returns whether more files may be moved in.
+    /// Reports whether the folder accepts more files.
     pub(super) fn is_open(self, now: Now) -> bool {
         let is_young = |since: Wall| since <= now.wall && now.wall.since(since) < OPEN;
         self.is_steady(now) && self.since().is_some_and(is_young)
     }
 
-    /// Returns whether the folder was made for the file at `below`.
+    /// Reports whether the folder was created for the file at `below`.
     pub(super) fn is_made_for(self, below: &Path) -> bool {
         self.tag == tag(below)
     }
 
-    /// The id of the file at `below` in the folder with this `name`.
+    /// Returns the id of the file at `below` in the folder with this `name`.
     pub(super) fn id(self, name: &str, below: &Path) -> String {
         if self.is_made_for(below) {
             return name.to_owned();
@@ -165,7 +167,8 @@ fn tag(below: &Path) -> u64 {
     hash(below.as_os_str().as_bytes()) & mask(TAG)
 }
 
-/// FNV-1a, with its bits mixed at the end: names are written by one version and read by another.
+/// FNV-1a, with its bits mixed at the end. It must not change, because one version writes names that another version
+/// reads.
 fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -197,15 +200,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG) {
+        fn a_folder_name_round_trips(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG) {
             let stamp = Stamp { wall, mono, tag };
             prop_assert_eq!(stamp.name().len(), 16);
             prop_assert!(stamp.name().bytes().all(|b| b.is_ascii_alphanumeric()));
-            prop_assert_eq!(Stamp::read(&stamp.name()), Some(stamp));
+            prop_assert_eq!(Stamp::parse(&stamp.name()), Some(stamp));
         }
 
         #[test]
-        fn a_moment_is_kept_to_the_ticksecond(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
+        fn a_time_is_kept_to_the_tick(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
             let now = at(sec, mono);
             prop_assert_eq!(stamp(now).since(), Some(now.wall));
             prop_assert!(stamp(now).is_steady(now) && stamp(now).is_open(now));
@@ -213,9 +216,9 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not_ours() {
+    fn other_names_are_rejected() {
         let name = stamp(at(NOON, 5)).name();
-        assert!(Stamp::read(&name).is_some());
+        assert!(Stamp::parse(&name).is_some());
         let changed = name.replace(name.chars().last().unwrap(), "-");
         for other in [
             "",
@@ -226,13 +229,13 @@ mod tests {
             &name[1..],
             &format!("{name}0"),
         ] {
-            assert_eq!(Stamp::read(other), None, "{other:?}");
+            assert_eq!(Stamp::parse(other), None, "{other:?}");
         }
-        assert_eq!(Stamp::read(&format!("M{}", &name[1..])), None);
+        assert_eq!(Stamp::parse(&format!("M{}", &name[1..])), None);
     }
 
     #[test]
-    fn a_clock_that_was_set_since_is_noticed() {
+    fn a_clock_change_is_detected() {
         let made = stamp(at(NOON, 1_000));
         for (wall, mono, steady) in [
             (NOON, 1_000, true),
@@ -241,7 +244,7 @@ mod tests {
             (NOON + 600_007, 601_000, false),
             (NOON + 599_990, 601_000, false),
             (NOON + 31_536_000, 1_010, false),
-            // Booted again.
+            // After a reboot.
             (NOON + 2_000, 60, false),
         ] {
             assert_eq!(made.is_steady(at(wall, mono)), steady, "{wall} {mono}");
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_not_set_tells_nothing() {
+    fn an_unset_clock_is_recorded_as_unknown() {
         for wall in [0, EPOCH - 1, -5, i64::MAX] {
             let made = stamp(at(wall, 5));
             assert_eq!(made.since(), None, "{wall}");
@@ -261,18 +264,18 @@ mod tests {
                 !made.is_steady(at(wall, 5)) && !made.is_open(at(wall, 5)),
                 "{wall}"
             );
-            assert!(Stamp::read(&made.name()).is_some());
+            assert!(Stamp::parse(&made.name()).is_some());
         }
         assert_ne!(
             Stamp::new(at(0, 5), 0, Path::new("a")).name(),
             Stamp::new(at(0, 5), 1, Path::new("a")).name()
         );
-        // Nor does one that has run for longer than the name can hold.
+        // A monotonic clock beyond the range of the name is unknown too.
         assert!(!stamp(at(NOON, 1 << 30)).is_steady(at(NOON, 1 << 30)));
     }
 
     #[test]
-    fn an_id_follows_from_the_folder_and_the_path() {
+    fn an_id_depends_on_the_folder_and_the_path() {
         let (one, other) = (stamp(at(NOON, 5)), stamp(at(NOON + 1, 5)));
         let id = |stamp: Stamp, below: &str| stamp.id(&stamp.name(), Path::new(below));
         assert_eq!(id(one, "sub/a.tmp"), one.name());
@@ -289,7 +292,7 @@ mod tests {
             );
         }
         assert!(ids[0] != ids[1] && ids[0] != ids[2], "{ids:?}");
-        // Written down somewhere: it must not change.
+        // Users may have noted this id, so it must not change.
         assert_eq!(ids[0], "n0zgtv1llgkm4s");
     }
 }

@@ -1,26 +1,26 @@
-//! Mounts on Linux: `/proc/self/mountinfo`, which poll(2) reports as changed (proc(5)).
+//! Reports changes of `/proc/self/mountinfo`, for which it waits with poll(2) (proc(5)).
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Tell;
+use super::MountCallback;
+use crate::mountinfo;
 
-/// A line of the table: what is mounted, by its numbers, and where.
+/// A line of the table: the numbers and the source of a mount, and its mount point.
 type MountEntry = (Vec<u8>, PathBuf);
 
-/// After a change so long is waited, nanoseconds: a container that starts mounts a dozen things.
-const STORM: i64 = 20_000_000;
+/// The time, in nanoseconds, between a change and the reading of the table: a container that starts makes a dozen
+/// mounts.
+const SETTLE_TIME: i64 = 20_000_000;
 
-/// A thread that sleeps in poll(2) until the table changes or its end comes.
+/// A thread that sleeps in poll(2) until the table changes or the listener is dropped.
 #[derive(Debug)]
 pub(super) struct Listener {
     end: Option<OwnedFd>,
@@ -29,7 +29,7 @@ pub(super) struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // The other end of the pipe hangs up.
+        // Closing this end of the pipe wakes the thread.
         self.end = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -37,42 +37,47 @@ impl Drop for Listener {
     }
 }
 
-pub(super) fn listen(tell: Tell) -> Option<Listener> {
-    let begun = || -> io::Result<Listener> {
+pub(super) fn listen(on_change: MountCallback) -> Option<Listener> {
+    let start = || -> io::Result<Listener> {
         let mut table = File::open("/proc/self/mountinfo")?;
         let known = read(&mut table)?;
         let (ended, end) = pipe_with(PipeFlags::CLOEXEC)?;
         let thread = std::thread::Builder::new().name("orphand-mounts".into());
-        let thread = thread.spawn(move || follow(&mut table, known, &ended, tell))?;
+        let thread = thread.spawn(move || watch_table(&mut table, known, &ended, on_change))?;
         Ok(Listener {
             end: Some(end),
             thread: Some(thread),
         })
     };
-    begun()
+    start()
         .inspect_err(|error| {
             log::warn!(
-                "what is mounted over a directory is not heard ({error}); it is noticed by the \
-                 next scan, and nothing is removed there before that"
+                "cannot watch for mounts ({error}); the next scan notices a mount over a watched \
+                 directory, and nothing is removed there before that"
             );
         })
         .ok()
 }
 
-fn follow(table: &mut File, mut known: HashSet<MountEntry>, ended: &OwnedFd, mut tell: Tell) {
-    let storm = Timespec {
+fn watch_table(
+    table: &mut File,
+    mut known: HashSet<MountEntry>,
+    ended: &OwnedFd,
+    mut on_change: MountCallback,
+) {
+    let settle_time = Timespec {
         tv_sec: 0,
-        tv_nsec: STORM,
+        tv_nsec: SETTLE_TIME,
     };
     loop {
         let mut both = [
-            // A table is always readable; that it has changed is the exception that is waited for.
+            // The table is always readable. A change is reported as an exceptional condition.
             PollFd::new(table, PollFlags::PRI),
             PollFd::new(ended, PollFlags::empty()),
         ];
         match poll(&mut both, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return log::warn!("mounts are not heard any more: {error}"),
+            Err(error) => return log::warn!("mounts are no longer noticed: {error}"),
         }
         let [changed, end] = both.map(|one| !one.revents().is_empty());
         if end {
@@ -81,17 +86,20 @@ fn follow(table: &mut File, mut known: HashSet<MountEntry>, ended: &OwnedFd, mut
         if !changed {
             continue;
         }
-        let _ = poll(&mut [PollFd::new(ended, PollFlags::empty())], Some(&storm));
+        let _ = poll(
+            &mut [PollFd::new(ended, PollFlags::empty())],
+            Some(&settle_time),
+        );
         let Ok(now) = read(table) else {
             continue;
         };
-        let places: HashSet<PathBuf> = now
+        let changed: HashSet<PathBuf> = now
             .symmetric_difference(&known)
-            .map(|(_, place)| place.clone())
+            .map(|(_, path)| path.clone())
             .collect();
         known = now;
-        if !places.is_empty() {
-            tell(places.into_iter().collect());
+        if !changed.is_empty() {
+            on_change(changed.into_iter().collect());
         }
     }
 }
@@ -106,40 +114,10 @@ fn read(table: &mut File) -> io::Result<HashSet<MountEntry>> {
         .collect())
 }
 
-/// `36 35 98:0 /mnt1 /mnt/parent rw,noatime …`: number, parent's number, device, what of it, where.
+/// Parses a line of the table.
 fn parse(line: &[u8]) -> Option<MountEntry> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let what: Vec<&[u8]> = fields.by_ref().take(4).collect();
-    let place = unescaped(fields.next()?);
-    Some((what.join(&b' '), OsString::from_vec(place).into()))
-}
-
-/// Space, tab, line feed and backslash are written as three octal digits after a backslash.
-fn unescaped(mut field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    while let [first, rest @ ..] = field {
-        let (byte, after) = match (first, rest) {
-            (
-                b'\\',
-                [
-                    a @ b'0'..=b'3',
-                    b @ b'0'..=b'7',
-                    c @ b'0'..=b'7',
-                    after @ ..,
-                ],
-            ) => {
-                let digits = [a, b, c].map(|digit| digit - b'0');
-                (
-                    digits.iter().fold(0, |byte, digit| byte << 3 | digit),
-                    after,
-                )
-            }
-            _ => (*first, rest),
-        };
-        plain.push(byte);
-        field = after;
-    }
-    plain
+    let mount = mountinfo::parse(line)?;
+    Some((mount.source.to_owned(), mount.path))
 }
 
 #[cfg(test)]
@@ -147,8 +125,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_and_where() {
-        for (line, place) in [
+    fn a_line_is_parsed() {
+        for (line, path) in [
             (
                 "36 35 98:0 / /mnt rw,noatime - ext4 /dev/sda rw",
                 Some("/mnt"),
@@ -165,7 +143,11 @@ mod tests {
             ("", None),
         ] {
             let parsed = parse(line.as_bytes());
-            assert_eq!(parsed.map(|(_, at)| at), place.map(PathBuf::from), "{line}");
+            assert_eq!(
+                parsed.map(|(_, path)| path),
+                path.map(PathBuf::from),
+                "{line}"
+            );
         }
         let line = |number: u32| format!("{number} 35 98:0 / /mnt rw - ext4 /dev/sda rw");
         assert_ne!(parse(line(36).as_bytes()), parse(line(37).as_bytes()));
@@ -175,11 +157,11 @@ mod tests {
     fn the_table_of_this_process_can_be_read() {
         let mut table = File::open("/proc/self/mountinfo").unwrap();
         let mounts = read(&mut table).unwrap();
-        assert!(mounts.iter().any(|(_, place)| place.as_os_str() == "/"));
+        assert!(mounts.iter().any(|(_, path)| path.as_os_str() == "/"));
         assert_eq!(
             read(&mut table).unwrap(),
             mounts,
-            "again from its beginning"
+            "a second reading begins at the start of the table"
         );
     }
 }

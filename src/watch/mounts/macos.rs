@@ -1,17 +1,17 @@
-//! Mounts on macOS: FSEvents itself tells of them, so there is nothing to listen to beside it.
+//! Mounts on macOS. FSEvents itself reports them, so there is no separate listener.
 //!
-//! Relied on (FSEvents.h; type-checked only): a stream made with `kFSEventStreamCreateFlagWatchRoot`
-//! reports `kFSEventStreamEventFlagRootChanged` when any part of the way to a root changes, a mount
-//! over it included, and `kFSEventStreamEventFlagMount` and `…Unmount` for a volume that comes or
-//! goes below a root. notify passes all three on, and `translate.rs` takes them for the end of the
-//! directory at that place: it is looked at again.
+//! This code was never run. It relies on FSEvents.h: a stream created with `kFSEventStreamCreateFlagWatchRoot` reports
+//! `kFSEventStreamEventFlagRootChanged` when any part of the path of a root changes, also by a mount over it. It
+//! reports `kFSEventStreamEventFlagMount` and `kFSEventStreamEventFlagUnmount` for a volume that is mounted or
+//! unmounted below a root. notify passes on all three, and `translate.rs` handles them like the removal of the
+//! directory at that path, so the path is looked at again.
 
-use super::Tell;
+use super::MountCallback;
 
-/// There is none.
+/// The listener of macOS, of which there is no value.
 #[derive(Debug)]
 pub(super) enum Listener {}
 
-pub(super) fn listen(_: Tell) -> Option<Listener> {
+pub(super) fn listen(_: MountCallback) -> Option<Listener> {
     None
 }

@@ -1,5 +1,5 @@
-//! Hears when something is mounted or unmounted: no watch on a directory tells that another one
-//! has been put over it.
+//! Reports when a file system is mounted or unmounted. A watch on a directory does not report that another file system
+//! was mounted over the directory.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use std::path::PathBuf;
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod system;
 
-/// What is called with the places where something was mounted or unmounted.
-pub type Tell = Box<dyn FnMut(Vec<PathBuf>) + Send>;
+/// Function that receives the paths at which file systems were mounted or unmounted.
+pub type MountCallback = Box<dyn FnMut(Vec<PathBuf>) + Send>;
 
-/// Listens until it is dropped.
+/// Reports mounts until it is dropped.
 #[derive(Debug)]
 pub struct MountListener {
     _system: system::Listener,
 }
 
-/// Begins to listen: what is mounted after this has returned is told. `None`: here it cannot be
-/// heard, or by other means only.
+/// Calls `on_change` for every mount and unmount after this function has returned. Returns `None` where mounts cannot
+/// be reported, or are reported by the file system events themselves.
 #[must_use]
-pub fn listen(tell: Tell) -> Option<MountListener> {
-    let system = system::listen(tell)?;
+pub fn listen(on_change: MountCallback) -> Option<MountListener> {
+    let system = system::listen(on_change)?;
     Some(MountListener { _system: system })
 }
