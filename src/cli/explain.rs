@@ -1,4 +1,4 @@
-//! `orphand explain`: every gate, its evidence, the verdict.
+//! `orphand explain`: shows every gate with its evidence, and the verdict, for single files.
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -31,11 +31,11 @@ use super::{
     Exit, Failure, Intent, Plan, engine, escaped_name, list_writers, missing, no_answer, plan, text,
 };
 
-pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
-    let mut report = EventPrinter::new(look, Vec::new());
+    let mut report = EventPrinter::new(output, Vec::new());
     let mut documents = Vec::new();
     let mut cannot_tell = false;
     for file in &command.files {
@@ -62,35 +62,37 @@ pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failu
             path: &path,
             root,
             rule: plan.rule(root),
-            no_temp: no_temp(&root.policy, name),
+            rejection: rejection(&root.policy, name),
         };
         match examine(&subject, name)? {
             Some((examined, holders)) => {
                 let cannot_be_told = examined.verdict == Verdict::Keep(Reason::CannotTell);
-                cannot_tell |= cannot_be_told && subject.no_temp.is_none();
-                match look.json {
+                cannot_tell |= cannot_be_told && subject.rejection.is_none();
+                match output.json {
                     true => documents.push(document(&subject, &examined, &holders)),
                     false => {
-                        head(&mut report, &subject, &plan)?;
-                        print(&mut report, &subject, &examined, &holders)?;
+                        print_head(&mut report, &subject, &plan)?;
+                        print_gates(&mut report, &subject, &examined, &holders)?;
                     }
                 }
             }
-            None => match (look.json, path.symlink_metadata()) {
-                (_, Err(_)) => return Err(missing(&path)),
-                (true, Ok(seen)) => documents.push(not_regular(&subject, &seen)),
-                (false, Ok(_)) => {
-                    head(&mut report, &subject, &plan)?;
-                    report.line(&match &subject.no_temp {
+            None => {
+                match (output.json, path.symlink_metadata()) {
+                    (_, Err(_)) => return Err(missing(&path)),
+                    (true, Ok(seen)) => documents.push(not_regular(&subject, &seen)),
+                    (false, Ok(_)) => {
+                        print_head(&mut report, &subject, &plan)?;
+                        report.line(&match &subject.rejection {
                         Some(why) => format!("not a temp: {why}"),
-                        None => "keep: not-regular. It is no regular file, so it is never a temp."
+                        None => "keep: not-regular (it is not a regular file, so it is never a temp)"
                             .to_owned(),
                     })?;
+                    }
                 }
-            },
+            }
         }
     }
-    if look.json {
+    if output.json {
         report.line(&json!({"temps": documents}).to_string())?;
     }
     Ok(if cannot_tell {
@@ -100,23 +102,23 @@ pub(super) fn run(command: &Explain, look: &OutputOptions) -> Result<Exit, Failu
     })
 }
 
-/// A file, and what holds where it is.
+/// A file to explain, with its root and rule.
 struct Explained<'a> {
     path: &'a Path,
     /// Its directory.
     root: &'a Root,
     /// The `[[watch]]` rule that covers it.
     rule: Option<&'a RuleLocation>,
-    /// Why the rule does not take it for a temp at all.
-    no_temp: Option<String>,
+    /// The reason why the file is not a temp by the rule; `None` if it is a temp.
+    rejection: Option<String>,
 }
 
-/// Returns why `policy` does not take a file of this name for a temp, if it does not.
-fn no_temp(policy: &Policy, name: &OsStr) -> Option<String> {
+/// Returns the reason why a file of this name is not a temp by `policy`, or `None` if it is a temp.
+fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
     if !policy.names.matches(name.as_bytes()) {
         let names = policy.names.to_string();
         let but = match name.as_bytes().ends_with(b".tmp") && names.contains("*.tmp") {
-            true => " (*.tmp leaves .syncthing.*.tmp, <digits>.tmp and .tmp alone)",
+            true => " (*.tmp excludes .syncthing.*.tmp, <digits>.tmp and .tmp)",
             false => "",
         };
         return Some(format!("its name does not match {names}{but}"));
@@ -125,8 +127,12 @@ fn no_temp(policy: &Policy, name: &OsStr) -> Option<String> {
     Some(format!("excluded by {glob}"))
 }
 
-/// The first lines: which file, and by which rule it is judged.
-fn head(report: &mut EventPrinter, subject: &Explained<'_>, plan: &Plan) -> Result<(), Failure> {
+/// Prints the first lines: the file, and the rule by which it is judged.
+fn print_head(
+    report: &mut EventPrinter,
+    subject: &Explained<'_>,
+    plan: &Plan,
+) -> Result<(), Failure> {
     report.line(&text::escaped(subject.path))?;
     match subject.rule {
         Some(rule) => {
@@ -134,7 +140,7 @@ fn head(report: &mut EventPrinter, subject: &Explained<'_>, plan: &Plan) -> Resu
             report.line(&format!("by the [[watch]] rule for {root} at {rule}"))?;
         }
         None if !plan.config.watch.is_empty() => {
-            report.line("no [[watch]] rule covers it: by the [defaults]")?;
+            report.line("by the [defaults], because no [[watch]] rule covers it")?;
         }
         None => {}
     }
@@ -151,7 +157,7 @@ fn examine(
         Failure::new(
             Exit::Failed,
             format!(
-                "cannot look at \"{}\" in {:?}: {error}",
+                "cannot examine \"{}\" in {:?}: {error}",
                 escaped_name(name),
                 root.path
             ),
@@ -166,7 +172,7 @@ fn examine(
         id: None,
         below: Path::new(""),
     };
-    // A watcher has one quarantine for all that the rule covers.
+    // A watcher has one quarantine for each rule, in the root of that rule.
     let has_quarantine = match subject.rule {
         Some(rule) => {
             Dir::open_root(&rule.root, None).is_ok_and(|dir| quarantine::is_possible(&dir))
@@ -210,7 +216,7 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
         })
     };
     let gates: Vec<Value> = GATES.iter().map(gate).collect();
-    let verdict = match subject.no_temp {
+    let verdict = match subject.rejection {
         Some(_) => None,
         None => Some(examined.verdict),
     };
@@ -219,14 +225,14 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
         .with_ms("grace_ms", Some(examined.temp_info.grace))
         .with("grammar", examined.temp_info.parsed.grammar)
         .with("holders", json::holders(holders))
-        .with("matches", subject.no_temp.is_none())
+        .with("matches", subject.rejection.is_none())
         .with("gates", gates)
         .into_value()
 }
 
-/// What is said of something that is never a temp: the same fields, as far as they have values.
+/// Returns the document of a file that is not regular and so is never a temp. It has the same fields as that of a temp.
 fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
-    let verdict = match subject.no_temp {
+    let verdict = match subject.rejection {
         Some(_) => None,
         None => Some(Verdict::Keep(Reason::NotRegular)),
     };
@@ -251,12 +257,12 @@ fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
         .with("grace_ms", Value::Null)
         .with("grammar", Value::Null)
         .with("holders", json::holders(&[]))
-        .with("matches", subject.no_temp.is_none())
+        .with("matches", subject.rejection.is_none())
         .with("gates", Vec::<Value>::new())
         .into_value()
 }
 
-fn print(
+fn print_gates(
     report: &mut EventPrinter,
     subject: &Explained<'_>,
     examined: &Examined,
@@ -280,12 +286,12 @@ fn print(
         let name = text::escaped(Path::new(&holder.name));
         report.line(&format!("  held by {name}[{}]", holder.pid))?;
     }
-    if let Some(why) = &subject.no_temp {
+    if let Some(why) = &subject.rejection {
         report.line(&format!("not a temp: {why}"))?;
         return Ok(());
     }
     let verdict = match examined.verdict {
-        Verdict::Reap => "reap: nothing stands against removing it".to_owned(),
+        Verdict::Reap => "reap: every gate passes".to_owned(),
         Verdict::Keep(reason) => format!(
             "keep: {reason} ({})",
             messages::kept_line(reason, "", None, &examined.details)

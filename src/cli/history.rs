@@ -1,4 +1,4 @@
-//! `orphand history`: what was done, from the journal.
+//! `orphand history`: prints the disposals that the journal records.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -15,35 +15,35 @@ use super::moment::Moment;
 use super::quarantines::path_of;
 use super::{Exit, Failure, text};
 
-/// The events that are history; what else a journal may hold is its own business.
-const TOLD: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
+/// The events that are printed. Other lines of the journal are skipped.
+const HISTORY_EVENTS: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
 
-pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let mut report = EventPrinter::new(look, Vec::new());
+    let mut report = EventPrinter::new(output, Vec::new());
     let filter = Filter::new(command);
     let mut chosen = VecDeque::new();
-    let (mut told, mut bytes, mut end) = (0u64, 0u64, Ok(()));
-    let mut tell = |object: &Value| {
+    let (mut printed, mut bytes, mut end) = (0u64, 0u64, Ok(()));
+    let mut print = |object: &Value| {
         if end.is_err() {
             return;
         }
-        told += 1;
-        if word(object, "event") == "reaped" {
+        printed += 1;
+        if string_field(object, "event") == "reaped" {
             let freed = object.get("bytes").and_then(Value::as_u64);
             bytes = freed.unwrap_or(0).saturating_add(bytes);
         }
-        end = match look.json {
+        end = match output.json {
             true => report.line(&object.to_string()),
-            false => report.line(&line(object)),
+            false => report.line(&history_line(object)),
         };
     };
     let read = journal.outcomes(|object| {
-        if !filter.takes(&object) {
+        if !filter.matches(&object) {
             return;
         }
         match command.last {
-            None => tell(&object),
+            None => print(&object),
             Some(most) => {
                 chosen.push_back(object);
                 while chosen.len() > most {
@@ -52,7 +52,7 @@ pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failu
             }
         }
     });
-    chosen.iter().for_each(&mut tell);
+    chosen.iter().for_each(&mut print);
     read.map_err(|error| {
         let path = journal.path().unwrap_or(Path::new(""));
         Failure::new(
@@ -61,13 +61,13 @@ pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failu
         )
     })?;
     end?;
-    if !look.json && !look.quiet {
-        let sum = match told {
-            0 if filter.takes_all() => "nothing was done yet".to_owned(),
-            0 => "nothing was done there in that time".to_owned(),
-            told => format!(
+    if !output.json && !output.quiet {
+        let sum = match printed {
+            0 if filter.matches_all() => "nothing has been removed or moved yet".to_owned(),
+            0 => "nothing was removed or moved there in that time".to_owned(),
+            printed => format!(
                 "{}, {} freed",
-                text::counted(told, "line", "lines"),
+                text::counted(printed, "line", "lines"),
                 text::size(bytes)
             ),
         };
@@ -76,12 +76,12 @@ pub(super) fn run(command: &History, look: &OutputOptions) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// Which lines of the journal are wanted.
+/// The filter for the lines of the journal.
 struct Filter {
-    /// In the form of the journal, which compares as text.
+    /// Times in the format of the journal, which can be compared as text.
     since: Option<String>,
     until: Option<String>,
-    /// Each by the path that was given, and by the path that it really has.
+    /// The directories, each as given and with symlinks resolved.
     dirs: Vec<PathBuf>,
 }
 
@@ -99,18 +99,22 @@ impl Filter {
         }
     }
 
-    fn takes_all(&self) -> bool {
+    fn matches_all(&self) -> bool {
         self.since.is_none() && self.until.is_none() && self.dirs.is_empty()
     }
 
-    fn takes(&self, object: &Value) -> bool {
-        let time = word(object, "time");
+    fn matches(&self, object: &Value) -> bool {
+        let time = string_field(object, "time");
         let early = self.until.as_deref().is_some_and(|until| time > until);
         let late = self.since.as_deref().is_some_and(|since| time < since);
-        TOLD.contains(&word(object, "event")) && !early && !late && self.is_in(object)
+        HISTORY_EVENTS.contains(&string_field(object, "event"))
+            && !early
+            && !late
+            && self.is_in(object)
     }
 
-    /// A file that was restored elsewhere belongs to its root as well.
+    /// Returns whether the line concerns one of the directories. A file that was restored elsewhere still belongs to its
+    /// old root, so the root is compared too.
     fn is_in(&self, object: &Value) -> bool {
         let paths = ["path", "root"].map(|key| path_of(object, key));
         let below = |dir: &PathBuf| paths.iter().flatten().any(|path| path.starts_with(dir));
@@ -118,12 +122,12 @@ impl Filter {
     }
 }
 
-fn word<'v>(object: &'v Value, key: &str) -> &'v str {
+fn string_field<'v>(object: &'v Value, key: &str) -> &'v str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn line(object: &Value) -> String {
-    let word = |key: &str| word(object, key);
+fn history_line(object: &Value) -> String {
+    let word = |key: &str| string_field(object, key);
     let time = word("time").parse::<jiff::Timestamp>().map_or_else(
         |_| word("time").to_owned(),
         |time| {
@@ -133,7 +137,7 @@ fn line(object: &Value) -> String {
                 .to_string()
         },
     );
-    // The exact bytes, also where they are not UTF-8.
+    // The exact bytes, even if they are not UTF-8.
     let path = text::escaped(&path_of(object, "path").unwrap_or_default());
     let bytes = object
         .get("bytes")

@@ -1,21 +1,21 @@
-//! The program that runs, and whether another one lies at its path by now.
+//! The running program, and whether its file has been replaced since the start.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// A program as a file.
+/// A program file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
-    /// Where it was started from, if that can be told.
+    /// The path from which the program was started, if known.
     pub(crate) path: Option<PathBuf>,
-    /// Which file that was.
+    /// The identity of the file at that path; see [`stamp`].
     pub(crate) stamp: Option<String>,
 }
 
 impl Program {
-    /// The one that runs this process.
-    pub(crate) fn ours() -> Program {
+    /// Returns the program of this process.
+    pub(crate) fn current() -> Program {
         let path = env::current_exe().ok();
         Program {
             stamp: path.as_deref().and_then(stamp),
@@ -23,7 +23,7 @@ impl Program {
         }
     }
 
-    /// Whether another file, or none, lies at its path now.
+    /// Returns whether the path now has another file, or none.
     pub(crate) fn is_replaced(&self) -> bool {
         match (&self.path, &self.stamp) {
             (Some(path), Some(before)) => stamp(path).as_ref() != Some(before),
@@ -32,7 +32,7 @@ impl Program {
     }
 }
 
-/// What tells one build at a path from the next.
+/// Returns a text that differs between two builds at the same path.
 fn stamp(path: &Path) -> Option<String> {
     let meta = fs::metadata(path).ok()?;
     Some(format!(

@@ -1,4 +1,4 @@
-//! `orphand quarantine`: what is held back, and how to be rid of it.
+//! `orphand quarantine`: lists the files in quarantine, and deletes them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,25 +15,25 @@ use super::args::{OutputOptions, Purge, QuarantineCommand, QuarantineOptions};
 use super::config_file::Config;
 use super::event_printer::EventPrinter;
 use super::quarantines::{QuarantineSum, Quarantines};
-use super::restore::line;
+use super::restore::stored_line;
 use super::shell::Suggestion;
 use super::{Exit, Failure, confirm, stdin_is_terminal, text};
 
-pub(super) fn run(command: &QuarantineCommand, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &QuarantineCommand, output: &OutputOptions) -> Result<Exit, Failure> {
     match command {
-        QuarantineCommand::List(rooms) => list(rooms, look),
-        QuarantineCommand::Purge(command) => purge(command, look),
+        QuarantineCommand::List(options) => list(options, output),
+        QuarantineCommand::Purge(command) => purge(command, output),
     }
 }
 
-/// Reads all quarantines, reports those that cannot be read, and returns whether there were any.
-fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
-    let mut failed = quarantines.say_what_failed();
+/// Reads all quarantines. Returns the files by root, and whether a quarantine could not be opened or read.
+fn read_all(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
+    let mut failed = quarantines.report_failures();
     let mut all = Vec::new();
     for root in quarantines.roots() {
         let stored = match Quarantine::open_existing(root, None) {
-            Ok(Some(room)) => room.stored(),
-            // It has gone meanwhile.
+            Ok(Some(quarantine)) => quarantine.stored(),
+            // It has been removed since the search.
             _ => continue,
         };
         match stored {
@@ -41,7 +41,7 @@ fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
             Err(error) => {
                 failed = true;
                 log::error!(
-                    "the quarantine {} cannot be read: {error}",
+                    "cannot read the quarantine {}: {error}",
                     text::escaped(&root.join(FOLDER))
                 );
             }
@@ -50,21 +50,21 @@ fn read(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
     (all, failed)
 }
 
-fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failure> {
+fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let mut report = EventPrinter::new(look, Vec::new());
+    let mut report = EventPrinter::new(output, Vec::new());
     let (mut files, mut size) = (0, FileSize::default());
     let quarantines = match command.dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
-        false => Quarantines::of(command.dirs.iter().map(|dir| absolute(dir))),
+        false => Quarantines::in_dirs(command.dirs.iter().map(|dir| absolute(dir))),
     };
-    let (all, failed) = read(&quarantines);
+    let (all, failed) = read_all(&quarantines);
     for (root, stored) in &all {
         for stored in stored {
             files += 1;
             size = size.plus(stored.seen.size());
-            let text = match look.json {
+            let text = match output.json {
                 true => json::Object::default()
                     .with("id", stored.id.as_str())
                     .with_path("path", Some(&root.join(&stored.below)))
@@ -74,14 +74,14 @@ fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failu
                     .with("time", json::time(stored.since()))
                     .into_value()
                     .to_string(),
-                false => line(root, stored),
+                false => stored_line(root, stored),
             };
             report.line(&text)?;
         }
     }
-    if !look.json && !look.quiet {
+    if !output.json && !output.quiet {
         let text = match files {
-            0 => format!("nothing is in quarantine ({})", quarantines.searched()),
+            0 => format!("no files in quarantine ({})", quarantines.searched()),
             files => format!(
                 "{}, {} ({} on the disk).   back: {} ID   for good: {} [ID]",
                 text::counted(files, "file", "files"),
@@ -99,8 +99,9 @@ fn list(command: &QuarantineOptions, look: &OutputOptions) -> Result<Exit, Failu
     })
 }
 
-/// A root that was copied with its quarantine has the same ids: which file is meant cannot be told.
-fn only_one(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
+/// Refuses an id that exists in several quarantines. This happens when a root is copied together with its quarantine;
+/// the id does not say which of the files is meant.
+fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     if places.len() < 2 {
         return Ok(());
     }
@@ -111,15 +112,14 @@ fn only_one(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     Err(Failure::new(
         Exit::Failed,
         format!(
-            "{id:?} is in more than one quarantine, and nothing was deleted: {}; remove the one \
-             that is not wanted by hand",
+            "{id:?} exists in more than one quarantine: {}; nothing was deleted; remove the unwanted file by hand",
             places.join(", ")
         ),
     ))
 }
 
 /// Returns the files to delete, by root.
-fn wanted(
+fn select_files(
     command: &Purge,
     all: Vec<(PathBuf, Vec<Stored>)>,
     quarantines: &Quarantines,
@@ -135,12 +135,14 @@ fn wanted(
     }
     for id in &command.ids {
         match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
-            Some((id, places)) => rule!("id-of-one-file", only_one(id, places), without: Ok(()))?,
+            Some((id, places)) => {
+                rule!("id-of-one-file", check_unique(id, places), without: Ok(()))?
+            }
             None => {
                 return Err(Failure::new(
                     Exit::Failed,
                     format!(
-                        "nothing in quarantine is {id:?} ({}); what there is: {}",
+                        "no file in quarantine has the id {id:?} ({}); to list the files: {}",
                         quarantines.searched(),
                         Suggestion::new("quarantine list").configured()
                     ),
@@ -160,64 +162,64 @@ fn wanted(
     Ok(all.into_iter().filter_map(of_root).collect())
 }
 
-fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
+fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
     journal.set_cap(config.journal.max_size);
-    // A directory is where to look.
+    // An argument that is a directory says where to search; any other argument is an id.
     let is_dir = |given: &&PathBuf| given.is_dir();
     let (dirs, ids): (Vec<&PathBuf>, Vec<&PathBuf>) = command.ids.iter().partition(is_dir);
     let quarantines = match dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
-        false => Quarantines::of(dirs.iter().map(|dir| absolute(dir))),
+        false => Quarantines::in_dirs(dirs.iter().map(|dir| absolute(dir))),
     };
-    let (all, mut failed) = read(&quarantines);
+    let (all, mut failed) = read_all(&quarantines);
     let command = &Purge {
         config: None,
         yes: command.yes,
         ids: ids.into_iter().cloned().collect(),
     };
-    let wanted = wanted(command, all, &quarantines)?;
+    let wanted = select_files(command, all, &quarantines)?;
     let mut sum = QuarantineSum::default();
     let mut bytes = 0u64;
     for stored in wanted.iter().flat_map(|(_, stored)| stored) {
-        sum.asked += 1;
+        sum.requested += 1;
         bytes = bytes.saturating_add(stored.seen.allocated);
     }
-    // An id says exactly what is meant; everything is asked for once.
-    if command.ids.is_empty() && !command.yes && sum.asked > 0 {
-        if !stdin_is_terminal() || look.json {
+    // Ids name the files exactly. Without ids, everything would be deleted, so the user is asked once.
+    if command.ids.is_empty() && !command.yes && sum.requested > 0 {
+        if !stdin_is_terminal() || output.json {
             return Err(Failure::new(
                 Exit::Usage,
-                "purge deletes for good, and nobody can be asked here: say --yes, or name the ids",
+                "purge deletes for good and cannot ask without a terminal; add --yes, or name the ids",
             ));
         }
-        let files = text::counted(sum.asked as u64, "file", "files");
+        let files = text::counted(sum.requested as u64, "file", "files");
         if !confirm(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
             return Ok(Exit::Done);
         }
     }
-    let mut report = EventPrinter::new(look, Vec::new());
+    let mut report = EventPrinter::new(output, Vec::new());
     // A closed pipe does not stop the command.
-    let mut told = Ok(());
+    let mut printed = Ok(());
     for (root, stored) in wanted {
-        let room = match Quarantine::open_existing(&root, None) {
-            Ok(Some(room)) => room,
-            // All files of this root are left.
+        let quarantine = match Quarantine::open_existing(&root, None) {
+            Ok(Some(quarantine)) => quarantine,
+            // The quarantine has been removed; all its files count as left.
             _ => continue,
         };
         for one in stored {
-            match room.purge(&one) {
+            match quarantine.purge(&one) {
                 Ok(()) => {
                     sum.done += 1;
                     let event = purged_event(&root, &one);
                     journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
-                    told = told.and_then(|()| report.event(&event));
+                    printed = printed.and_then(|()| report.event(&event));
                 }
                 Err(error) => {
                     sum.failed += 1;
                     log::error!(
-                        "{} cannot be deleted from the quarantine of {}: {error}",
+                        "cannot delete {} from the quarantine of {}: {error}",
                         one.id,
                         text::escaped(&root)
                     );
@@ -225,19 +227,19 @@ fn purge(command: &Purge, look: &OutputOptions) -> Result<Exit, Failure> {
             }
         }
     }
-    failed |= sum.failed > 0 || sum.done < sum.asked;
-    let line = match sum.asked {
-        0 => format!("nothing is in quarantine ({})", quarantines.searched()),
+    failed |= sum.failed > 0 || sum.done < sum.requested;
+    let line = match sum.requested {
+        0 => format!("no files in quarantine ({})", quarantines.searched()),
         _ => sum.line("deleted"),
     };
-    match look.json {
-        true if sum.asked > 1 => eprintln!("{line}"),
-        false if sum.asked != 1 && !look.quiet => {
-            told = told.and_then(|()| report.line(&line));
+    match output.json {
+        true if sum.requested > 1 => eprintln!("{line}"),
+        false if sum.requested != 1 && !output.quiet => {
+            printed = printed.and_then(|()| report.line(&line));
         }
         _ => {}
     }
-    told?;
+    printed?;
     Ok(match failed {
         true => Exit::Partial,
         false => Exit::Done,

@@ -1,5 +1,5 @@
-//! The search for quarantines: in the directories that are named, in those of the configuration and of the
-//! journal, in the current directory and in those above it.
+//! Searches for quarantines: in the given directories, or in the roots of the configuration and of the journal, in the
+//! current directory and in its parents.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,23 +15,23 @@ use super::{no_answer, text};
 /// The quarantines that were found.
 #[derive(Debug, Default)]
 pub(super) struct Quarantines {
-    /// One item for each, with all paths of its root.
+    /// One item per quarantine: all paths under which its root was found.
     pub(super) found: Vec<Vec<PathBuf>>,
-    /// Those that could not be opened, and why.
+    /// The roots whose quarantines could not be opened, with the error.
     pub(super) failed: Vec<(PathBuf, RootError)>,
-    /// Those of which the file system does not answer.
+    /// The directories whose file system does not answer.
     pub(super) silent: Vec<PathBuf>,
-    /// The directories that were searched.
+    /// The searched directories.
     searched: BTreeSet<PathBuf>,
 }
 
 impl Quarantines {
-    /// Returns those in `dirs` and nowhere else.
-    pub(super) fn of(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
+    /// Returns the quarantines in `dirs`.
+    pub(super) fn in_dirs(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
         let mut quarantines = Quarantines::default();
-        let mut places = HashMap::new();
+        let mut by_folder = HashMap::new();
         let dirs: Vec<PathBuf> = dirs.into_iter().collect();
-        // All at once: those that do not answer are waited for together.
+        // One call for all, so that the waiting times for file systems without an answer do not add up.
         let silent = answer::silent(dirs.iter().map(PathBuf::as_path));
         quarantines.silent = silent.iter().map(|root| root.to_path_buf()).collect();
         let silent: BTreeSet<PathBuf> = quarantines.silent.iter().cloned().collect();
@@ -39,25 +39,25 @@ impl Quarantines {
             if !quarantines.searched.insert(root.clone()) {
                 continue;
             }
-            let room = match Quarantine::open_existing(&root, None) {
-                Ok(Some(room)) => room,
+            let quarantine = match Quarantine::open_existing(&root, None) {
+                Ok(Some(quarantine)) => quarantine,
                 Ok(None) => continue,
                 Err(error) => {
-                    // A directory without one is no failure, whatever else is wrong with it.
+                    // A directory without a quarantine is not a failure, whatever else is wrong with it.
                     if root.join(FOLDER).symlink_metadata().is_ok() {
                         quarantines.failed.push((root, error));
                     }
                     continue;
                 }
             };
-            // Two mounts may show the same one; and one of them may be covered by a third.
-            let Ok(folder) = room.folder_id() else {
+            // Two mounts may show the same quarantine, and a third mount may hide one of them.
+            let Ok(folder) = quarantine.folder_id() else {
                 continue;
             };
             let next = quarantines.found.len();
-            let place = rule!("one-quarantine-by-each-mount",
-                *places.entry(folder).or_insert(next), without: next);
-            match quarantines.found.get_mut(place) {
+            let index = rule!("one-quarantine-by-each-mount",
+                *by_folder.entry(folder).or_insert(next), without: next);
+            match quarantines.found.get_mut(index) {
                 Some(paths) => paths.push(root),
                 None => quarantines.found.push(vec![root]),
             }
@@ -65,8 +65,8 @@ impl Quarantines {
         quarantines
     }
 
-    /// Returns those of the configuration, of the journal, of the current directory and of those above it, and of
-    /// those above `paths`.
+    /// Returns the quarantines in the roots of the configuration and of the journal, in the current directory and its
+    /// parents, and in the parents of `paths`.
     pub(super) fn known<'p>(
         config: &Config,
         journal: &Journal,
@@ -79,19 +79,19 @@ impl Quarantines {
             roots.extend(path.ancestors().skip(1).map(Path::to_owned));
         }
         roots.retain(|root| root.is_absolute());
-        Quarantines::of(roots)
+        Quarantines::in_dirs(roots)
     }
 
-    /// The roots that files are listed by: one for each quarantine.
+    /// Returns one root for each quarantine: the path by which its files are listed.
     pub(super) fn roots(&self) -> impl Iterator<Item = &PathBuf> {
         self.found.iter().filter_map(|paths| paths.first())
     }
 
     /// Reports the quarantines that could not be opened, and returns whether there were any.
-    pub(super) fn say_what_failed(&self) -> bool {
+    pub(super) fn report_failures(&self) -> bool {
         for (root, error) in &self.failed {
             ::log::error!(
-                "the quarantine {} cannot be opened: {error}; it must be a directory of yours with mode 0700",
+                "cannot open the quarantine {}: {error}; it must be a directory of yours with mode 0700",
                 text::escaped(&root.join(FOLDER))
             );
         }
@@ -105,7 +105,7 @@ impl Quarantines {
     pub(super) fn searched(&self) -> String {
         const SHOWN: usize = 20;
         if self.searched.is_empty() {
-            return "no directory could be searched".into();
+            return "no directory could be searched".to_owned();
         }
         let shown: Vec<String> = self
             .searched
@@ -117,23 +117,23 @@ impl Quarantines {
             0 => String::new(),
             more => format!(" and {} more", text::count(more as u64)),
         };
-        format!("looked in {}{more}", shown.join(", "))
+        format!("searched {}{more}", shown.join(", "))
     }
 }
 
-/// The roots of the configuration and of the journal.
+/// Returns the roots of the configuration and of the journal.
 pub(super) fn known_roots(config: &Config, journal: &Journal) -> BTreeSet<PathBuf> {
     let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
     let read = journal.outcomes(|object| {
         roots.extend(path_of(&object, "root"));
     });
     if let Err(error) = read {
-        ::log::warn!("the journal cannot be read ({error}); its roots are not searched");
+        ::log::warn!("cannot read the journal ({error}); its roots are not searched");
     }
     roots
 }
 
-/// A path out of an object on the wire, exact also where it is not UTF-8.
+/// Returns the path in a field of a JSON object, with its exact bytes even if it is not UTF-8.
 pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
     use base64::Engine as _;
     use std::os::unix::ffi::OsStrExt as _;
@@ -149,22 +149,22 @@ pub(super) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
     }
 }
 
-/// The result of a command for several files.
+/// The counts of a command that works on several files.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QuarantineSum {
-    pub(super) asked: usize,
+    pub(super) requested: usize,
     pub(super) done: usize,
     pub(super) failed: usize,
 }
 
 impl QuarantineSum {
-    /// A line for people: `3 files: 2 deleted, 1 failed, 0 left`.
+    /// Returns the line for people: `3 files: 2 deleted, 1 failed, 0 left`.
     pub(super) fn line(&self, done: &str) -> String {
         let number = |number: usize| text::count(number as u64);
-        let left = self.asked.saturating_sub(self.done + self.failed);
+        let left = self.requested.saturating_sub(self.done + self.failed);
         format!(
             "{}: {} {done}, {} failed, {} left",
-            text::counted(self.asked as u64, "file", "files"),
+            text::counted(self.requested as u64, "file", "files"),
             number(self.done),
             number(self.failed),
             number(left)

@@ -1,4 +1,4 @@
-//! `orphand restore`: out of the quarantine, to where it was or elsewhere. It never overwrites.
+//! `orphand restore`: moves files out of the quarantine, to their old paths or elsewhere. It never overwrites a file.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -23,12 +23,12 @@ use super::quarantines::{QuarantineSum, Quarantines};
 use super::shell::Suggestion;
 use super::{Exit, Failure, text};
 
-pub(super) fn run(command: &Restore, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Failure> {
     let to_folder = command.to.as_deref().is_some_and(is_folder);
     if command.to.is_some() && command.which.len() > 1 && !to_folder {
         return Err(Failure::new(
             Exit::Usage,
-            "--to names one path, and several files were named; name a directory, or restore them one by one",
+            "--to names a single path for several files; name a directory, or restore the files one by one",
         ));
     }
     let config = Config::load(command.config.as_deref())?;
@@ -36,57 +36,57 @@ pub(super) fn run(command: &Restore, look: &OutputOptions) -> Result<Exit, Failu
     let journal = Journal::new(folders.state.as_deref()).with_cap(config.journal.max_size);
     let paths: Vec<PathBuf> = command.which.iter().map(|which| absolute(which)).collect();
     let quarantines = Quarantines::known(&config, &journal, paths.iter().map(PathBuf::as_path));
-    let mut restoring = Restoring {
+    let mut context = RestoreContext {
         marks: RestoreMarks::new(folders.state.as_deref()),
         to: command.to.as_deref().map(absolute),
         to_folder,
-        shelves: Shelves::read(quarantines),
+        stored_files: StoredFiles::read(quarantines),
         journal,
     };
-    let mut report = EventPrinter::new(look, Vec::new());
+    let mut report = EventPrinter::new(output, Vec::new());
     let mut sum = QuarantineSum {
-        asked: command.which.len(),
+        requested: command.which.len(),
         ..QuarantineSum::default()
     };
     // A closed pipe does not stop the command.
-    let mut told = Ok(());
+    let mut printed = Ok(());
     for which in &command.which {
-        match restoring.restore(which) {
+        match context.restore(which) {
             Ok(event) => {
                 sum.done += 1;
-                told = told.and_then(|()| report.event(&event));
+                printed = printed.and_then(|()| report.event(&event));
             }
-            Err(failure) if sum.asked == 1 => return Err(failure),
+            Err(failure) if sum.requested == 1 => return Err(failure),
             Err(failure) => {
                 sum.failed += 1;
                 log::error!("{}", failure.text);
             }
         }
     }
-    if sum.asked > 1 {
-        match look.json {
+    if sum.requested > 1 {
+        match output.json {
             true => eprintln!("{}", sum.line("restored")),
-            false if !look.quiet => {
-                told = told.and_then(|()| report.line(&sum.line("restored")));
+            false if !output.quiet => {
+                printed = printed.and_then(|()| report.line(&sum.line("restored")));
             }
             false => {}
         }
     }
-    told?;
+    printed?;
     Ok(match sum.failed {
         0 => Exit::Done,
         _ => Exit::Partial,
     })
 }
 
-/// Returns whether a typed path names a directory to put files into.
+/// Returns whether a path from the command line names a directory to restore files into.
 fn is_folder(typed: &Path) -> bool {
     typed.as_os_str().as_bytes().ends_with(b"/") || typed.is_dir()
 }
 
-/// The options and folders that are the same for all files.
-struct Restoring {
-    shelves: Shelves,
+/// The options and folders that all files of a run share.
+struct RestoreContext {
+    stored_files: StoredFiles,
     journal: Journal,
     marks: RestoreMarks,
     to: Option<PathBuf>,
@@ -94,14 +94,14 @@ struct Restoring {
     to_folder: bool,
 }
 
-impl Restoring {
+impl RestoreContext {
     fn restore(&mut self, which: &Path) -> Result<Event, Failure> {
-        let (root, stored) = self.shelves.take(which)?;
-        let room = match Quarantine::open_existing(&root, None) {
-            Ok(Some(room)) => room,
+        let (root, stored) = self.stored_files.take(which)?;
+        let quarantine = match Quarantine::open_existing(&root, None) {
+            Ok(Some(quarantine)) => quarantine,
             _ => {
                 let what =
-                    format!("the quarantine of {root:?} is gone; there is nothing to restore");
+                    format!("the quarantine of {root:?} no longer exists; nothing can be restored");
                 return Err(Failure::new(Exit::Failed, what));
             }
         };
@@ -110,7 +110,7 @@ impl Restoring {
             Some(to) => to.clone(),
             None => root.join(&stored.below),
         };
-        let seen = bring_back(&room, &stored, &to, self.to.is_none(), &self.marks)?;
+        let seen = move_back(&quarantine, &stored, &to, self.to.is_none(), &self.marks)?;
         let event = Event::Restored {
             subject: Subject {
                 path: to,
@@ -125,11 +125,11 @@ impl Restoring {
     }
 }
 
-fn bring_back(
-    room: &Quarantine,
+fn move_back(
+    quarantine: &Quarantine,
     stored: &Stored,
     to: &Path,
-    to_old_place: bool,
+    to_old_path: bool,
     marks: &RestoreMarks,
 ) -> Result<Observation, Failure> {
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
@@ -142,36 +142,39 @@ fn bring_back(
         let what = format!("cannot restore {} to {to:?}: {error}", stored.id);
         Failure::new(
             Exit::Failed,
-            format!("{what}; to put it elsewhere: --to PATH"),
+            format!("{what}; to restore it elsewhere: --to PATH"),
         )
     };
     let mark = |file: std::os::fd::BorrowedFd<'_>, seen: &_| {
-        if let Err(error) = put(marks, file, seen) {
-            log::warn!(
-                "{to:?} cannot be marked as restored ({error}): a watcher may take it again"
-            );
+        if let Err(error) = mark_restored(marks, file, seen) {
+            log::warn!("cannot mark {to:?} as restored ({error}): a watcher may remove it again");
         }
     };
-    // The old place is below the root, and no link must lead out of it. What is typed is taken.
-    let dir = match to_old_place {
+    // The old path is below the root, so no symlink may lead out of the root. A path that the user gives may contain
+    // symlinks.
+    let dir = match to_old_path {
         true => {
             let below = stored.below.parent().unwrap_or(Path::new(""));
-            Dir::open_below(room.root().path(), Some(room.root().id()), below)
+            Dir::open_below(
+                quarantine.root().path(),
+                Some(quarantine.root().id()),
+                below,
+            )
         }
         false => Dir::open_root(parent, None),
     };
     let dir = dir.map_err(|error| failed(&error))?;
-    let restored = room.restore(stored, dir.fd().as_fd(), name, mark);
+    let restored = quarantine.restore(stored, dir.fd().as_fd(), name, mark);
     match restored {
         Ok(seen) => Ok(seen),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(failed(
-            &"something exists there already, and nothing is overwritten",
+            &"the path already exists, and restore never overwrites",
         )),
         Err(error) => Err(failed(&error)),
     }
 }
 
-fn put(
+fn mark_restored(
     marks: &RestoreMarks,
     file: std::os::fd::BorrowedFd<'_>,
     seen: &Observation,
@@ -179,75 +182,74 @@ fn put(
     marks.put(file, &seen.fingerprint)
 }
 
-/// The files in all known quarantines, by id and by path.
-struct Shelves {
+/// The files in all quarantines that were found, by id and by path.
+struct StoredFiles {
     quarantines: Quarantines,
-    /// One for each quarantine.
-    shelves: Vec<Shelf>,
+    /// One item per quarantine.
+    indexes: Vec<QuarantineIndex>,
 }
 
-struct Shelf {
-    /// The root's paths.
+struct QuarantineIndex {
+    /// All paths under which the root was found.
     paths: Vec<PathBuf>,
-    /// `None`: it was brought back already.
+    /// The files; `None` for a file that this run has already restored.
     stored: Vec<Option<Stored>>,
     by_id: HashMap<String, usize>,
-    /// The oldest first.
+    /// The positions of the files that had the same path below the root, the oldest first.
     by_path: HashMap<PathBuf, Vec<usize>>,
 }
 
-impl Shelves {
-    fn read(quarantines: Quarantines) -> Shelves {
-        quarantines.say_what_failed();
-        let shelf = |paths: &Vec<PathBuf>| {
+impl StoredFiles {
+    fn read(quarantines: Quarantines) -> StoredFiles {
+        quarantines.report_failures();
+        let read = |paths: &Vec<PathBuf>| {
             let root = paths.first()?;
-            let room = Quarantine::open_existing(root, None).ok()??;
-            let stored = match room.stored() {
+            let quarantine = Quarantine::open_existing(root, None).ok()??;
+            let stored = match quarantine.stored() {
                 Ok(stored) => stored,
                 Err(error) => {
                     let root = text::escaped(root);
-                    log::error!("the quarantine of {root} cannot be read: {error}");
+                    log::error!("cannot read the quarantine of {root}: {error}");
                     return None;
                 }
             };
-            let mut shelf = Shelf {
+            let mut files = QuarantineIndex {
                 paths: paths.clone(),
                 by_id: HashMap::new(),
                 by_path: HashMap::new(),
                 stored: Vec::new(),
             };
             for (index, one) in stored.into_iter().enumerate() {
-                shelf.by_id.insert(one.id.clone(), index);
-                let of_path = shelf.by_path.entry(one.below.clone());
+                files.by_id.insert(one.id.clone(), index);
+                let of_path = files.by_path.entry(one.below.clone());
                 of_path.or_default().push(index);
-                shelf.stored.push(Some(one));
+                files.stored.push(Some(one));
             }
-            Some(shelf)
+            Some(files)
         };
-        let shelves = quarantines.found.iter().filter_map(shelf).collect();
-        Shelves {
+        let indexes = quarantines.found.iter().filter_map(read).collect();
+        StoredFiles {
             quarantines,
-            shelves,
+            indexes,
         }
     }
 
-    /// Removes the file that `which` names from the list: an id, or the path that the file had. Returns it with the
-    /// root's path.
+    /// Takes out the file that `which` names by its id or by its old path. Returns the file and the path of its root.
     fn take(&mut self, which: &Path) -> Result<(PathBuf, Stored), Failure> {
         let id = which.to_str().filter(|id| is_id(id));
         let path = absolute(which);
         let mut found = Vec::new();
-        for (number, shelf) in self.shelves.iter().enumerate() {
-            let by_id = id.and_then(|id| Some((shelf.paths.first()?, *shelf.by_id.get(id)?)));
+        for (number, files) in self.indexes.iter().enumerate() {
+            let by_id = id.and_then(|id| Some((files.paths.first()?, *files.by_id.get(id)?)));
             let by_path = |root: &'_ PathBuf| {
-                // Several may have had the same path: the newest is the one that is meant.
-                let all = shelf.by_path.get(path.strip_prefix(root).ok()?)?;
-                let is_there =
-                    |index: &&usize| shelf.stored.get(**index).is_some_and(Option::is_some);
-                all.iter().rev().find(is_there).copied()
+                // If several files had the same path, the newest is meant.
+                let all = files.by_path.get(path.strip_prefix(root).ok()?)?;
+                let is_stored =
+                    |index: &&usize| files.stored.get(**index).is_some_and(Option::is_some);
+                all.iter().rev().find(is_stored).copied()
             };
             let by_path = || {
-                shelf
+                files
                     .paths
                     .iter()
                     .find_map(|root| Some((root, by_path(root)?)))
@@ -257,14 +259,14 @@ impl Shelves {
             }
         }
         let nothing = format!(
-            "nothing in quarantine is {which:?} ({}); what there is: {}",
+            "no file in quarantine is {which:?} ({}); to list the files: {}",
             self.quarantines.searched(),
             Suggestion::new("quarantine list").configured()
         );
         match (found.len(), found.pop()) {
             (1, Some((number, root, index))) => {
-                let slot = self.shelves.get_mut(number);
-                let slot = slot.and_then(|shelf| shelf.stored.get_mut(index));
+                let slot = self.indexes.get_mut(number);
+                let slot = slot.and_then(|files| files.stored.get_mut(index));
                 let one = slot.and_then(Option::take);
                 let one = one.ok_or_else(|| Failure::new(Exit::Failed, nothing))?;
                 Ok((root, one))
@@ -273,15 +275,15 @@ impl Shelves {
             (_, Some(_)) => Err(Failure::new(
                 Exit::Failed,
                 format!(
-                    "{which:?} is in more than one quarantine; name it by the path that it had"
+                    "{which:?} exists in more than one quarantine; name the file by its old path"
                 ),
             )),
         }
     }
 }
 
-/// A line about a stored file.
-pub(super) fn line(root: &Path, stored: &Stored) -> String {
+/// Returns the line about a file in quarantine, for people.
+pub(super) fn stored_line(root: &Path, stored: &Stored) -> String {
     let bytes = text::size(stored.seen.fingerprint.size);
     let age = text::span(clock::wall().since(stored.since()));
     let path = text::escaped(&root.join(&stored.below));

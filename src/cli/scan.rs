@@ -1,4 +1,4 @@
-//! `orphand scan`: what is there, with the verdict that each temp would get now.
+//! `orphand scan`: lists the temps in a directory, with the verdict that each of them would get now.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,17 +30,17 @@ use super::{
     progress_bar, text,
 };
 
-/// A temp and the root it was found in.
+/// A temp, and the index of the root in which it was found.
 struct Row {
     root: usize,
     examined: Examined,
 }
 
-/// Everything that a scan has seen.
+/// The result of a scan of all roots.
 #[derive(Default)]
-struct FoundTemp {
+struct ScanResult {
     rows: Vec<Row>,
-    /// Directories that were not entered: other mounts and subvolumes.
+    /// The directories that were not entered because they are other mounts or subvolumes.
     skipped: Vec<PathBuf>,
     /// The claims in each root.
     claims: Vec<(PathBuf, FoundClaims)>,
@@ -50,43 +50,45 @@ struct FoundTemp {
     failed: bool,
 }
 
-pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
-    // Nothing is changed anyway: what counts is what would be done.
-    let deed = command.action.without_dry_run();
-    let typed = command.rule.settings(Some(&command.recursive), Some(&deed));
+    // A scan changes nothing, so a dry run is ignored here: the verdicts are those of a real sweep.
+    let action = command.action.without_dry_run();
+    let typed = command
+        .rule
+        .settings(Some(&command.recursive), Some(&action));
     let plan = match command.dirs.is_empty() {
         true => listed(&command.rule, &typed, "scan")?,
         false => plan(&command.rule, typed, &command.dirs, Intent::Look)?,
     };
-    plan.report_rules(look);
+    plan.report_rules(output);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
-    let mut report = EventPrinter::new(look, paths);
-    let mut seen = FoundTemp::default();
+    let mut report = EventPrinter::new(output, paths);
+    let mut result = ScanResult::default();
     for (index, root) in plan.roots.iter().enumerate() {
-        let claims = scan_root(index, root, look, &mut seen)?;
-        seen.claims.push((root.path.clone(), claims));
+        let claims = scan_root(index, root, output, &mut result)?;
+        result.claims.push((root.path.clone(), claims));
     }
-    let rows = &seen.rows;
-    let failed = seen.failed || seen.unread > 0;
+    let rows = &result.rows;
+    let failed = result.failed || result.unread > 0;
     let failed = failed
         || rows
             .iter()
             .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
-    if look.json {
-        report.line(&document(&plan, &seen).to_string())?;
+    if output.json {
+        report.line(&document(&plan, &result).to_string())?;
     } else {
-        print(&mut report, &plan, rows, look.quiet)?;
-        if let Some(line) = left_over(command, &seen.claims) {
+        print_rows(&mut report, &plan, rows, output.quiet)?;
+        if let Some(line) = claims_line(command, &result.claims) {
             report.line(&line)?;
         }
-        report.line(&closing(command, &plan, &seen))?;
+        report.line(&closing_line(command, &plan, &result))?;
     }
-    if !look.quiet {
-        for note in narrower(&plan.roots, rows) {
+    if !output.quiet {
+        for note in narrower_patterns(&plan.roots, rows) {
             anstream::eprintln!("note: {note}");
         }
     }
@@ -97,21 +99,21 @@ pub(super) fn run(command: &Scan, look: &OutputOptions) -> Result<Exit, Failure>
     })
 }
 
-/// Examines every temp of one root. Returns the claims.
+/// Examines every temp of one root, and returns the claims that a killed orphand left there.
 fn scan_root(
     index: usize,
     root: &Root,
-    look: &OutputOptions,
-    seen: &mut FoundTemp,
+    output: &OutputOptions,
+    result: &mut ScanResult,
 ) -> Result<FoundClaims, Failure> {
     if !answer::answers(&root.path) {
         log::error!("{}", no_answer(&root.path));
-        seen.unread += 1;
+        result.unread += 1;
         return Ok(FoundClaims::default());
     }
     let mut engine = engine(&Folders::from_env(), false)?;
     engine.listings = Listings::for_one_command();
-    let bar = progress_bar(look, "temps examined");
+    let bar = progress_bar(output, "temps examined");
     let denials = AtomicU64::new(0);
     let mut denied = |path: &std::path::Path, error: &std::io::Error| {
         denials.fetch_add(1, Ordering::Relaxed);
@@ -120,10 +122,10 @@ fn scan_root(
     let progress = |count| bar.set_length(count as u64);
     let found = orphand::scan::find(root, &mut denied, &progress, &|| false);
     let found = match found {
-        // The same of the root itself: the others are read all the same.
+        // A root that cannot be read does not end the scan of the other roots.
         Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
             log::error!("cannot read {:?}: {error}", root.path);
-            seen.unread += 1;
+            result.unread += 1;
             return Ok(FoundClaims::default());
         }
         found => found.map_err(|error| cannot_scan(root, &error))?,
@@ -131,7 +133,7 @@ fn scan_root(
     if let Some(what) = orphand::scan::not_entered_message(root, &found.not_entered) {
         log::warn!("{what}");
     }
-    seen.skipped.extend(found.not_entered);
+    result.skipped.extend(found.not_entered);
     let lease_thread = LeaseThread::new();
     let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
         root.report_coarse_dates(dir.place().dates);
@@ -147,7 +149,7 @@ fn scan_root(
             Ok(dir) => dir,
             Err(error) => {
                 log::error!("cannot open {:?}: {error}", root.path.join(&below));
-                seen.unread += 1;
+                result.unread += 1;
                 continue;
             }
         };
@@ -161,40 +163,40 @@ fn scan_root(
                 &name,
                 has_quarantine,
             ) {
-                Ok(Some(examined)) => seen.rows.push(Row {
+                Ok(Some(examined)) => result.rows.push(Row {
                     root: index,
                     examined,
                 }),
                 Ok(None) => {}
                 Err(error) => {
                     log::error!("cannot examine {:?}: {error}", dir.path().join(&name));
-                    seen.failed = true;
+                    result.failed = true;
                 }
             }
         }
     }
     bar.finish_and_clear();
-    let claims = FoundClaims::among(root, &found.claims);
-    seen.unread += denials.into_inner();
+    let claims = FoundClaims::still_present(root, &found.claims);
+    result.unread += denials.into_inner();
     Ok(claims)
 }
 
-/// Temps that still have the name of their removal: the orphand that removed them was killed.
+/// The temps that still have the name of a claim, because the orphand that was removing them was killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FoundClaims {
     pub(super) files: u64,
     pub(super) bytes: u64,
 }
 
-/// For so long at least a claim has stayed that is counted. One that is at work on is gone after a few
-/// milliseconds.
-const AT_WORK: Duration = Duration::from_millis(250);
+/// The minimum age of a claim that is counted. A claim of a running orphand lasts a few milliseconds.
+const CLAIM_IN_PROGRESS: Duration = Duration::from_millis(250);
 
 impl FoundClaims {
-    /// Those of `found`, by the folders below the root that they lie in, that are still there.
-    pub(super) fn among(root: &Root, found: &[(PathBuf, OsString)]) -> FoundClaims {
+    /// Counts the claims in `found` that still exist after a pause. `found` has the folders below the root, and the
+    /// names in them.
+    pub(super) fn still_present(root: &Root, found: &[(PathBuf, OsString)]) -> FoundClaims {
         if !found.is_empty() {
-            std::thread::sleep(AT_WORK);
+            std::thread::sleep(CLAIM_IN_PROGRESS);
         }
         let mut claims = FoundClaims::default();
         for (below, name) in found {
@@ -207,22 +209,25 @@ impl FoundClaims {
         claims
     }
 
-    /// Returns the number of claims, in words.
-    pub(super) fn said(self) -> String {
+    /// Returns the count of claims, for people.
+    pub(super) fn describe(self) -> String {
         let (files, size) = (
             text::counted(self.files, "temp", "temps"),
             text::size(self.bytes),
         );
-        let have = if self.files == 1 { "has" } else { "have" };
+        let (have, it) = match self.files {
+            1 => ("has", "it"),
+            _ => ("have", "them"),
+        };
         format!(
-            "{files} ({size}) still {have} the name .orphand-… of a removal: the orphand that removed \
-             it was killed"
+            "{files} ({size}) still {have} the name .orphand-… of an unfinished removal: the orphand that was removing \
+             {it} was killed"
         )
     }
 }
 
-/// The command that gives claims in a root their names back, where its rule is the configured one.
-pub(super) fn puts_back(root: &Root) -> String {
+/// Returns the command that gives the claims in a root their old names. `root` has the configured rule.
+pub(super) fn put_back_command(root: &Root) -> String {
     Suggestion::new("sweep")
         .flag("-r", root.policy.recursive)
         .configured()
@@ -230,7 +235,7 @@ pub(super) fn puts_back(root: &Root) -> String {
         .to_string()
 }
 
-fn total(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
+fn total_claims(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
     claims
         .iter()
         .fold(FoundClaims::default(), |sum, (_, more)| FoundClaims {
@@ -239,15 +244,15 @@ fn total(claims: &[(PathBuf, FoundClaims)]) -> FoundClaims {
         })
 }
 
-/// Returns the line about claims, if there are any.
-fn left_over(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<String> {
+/// Returns the line about the claims, if there are any.
+fn claims_line(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<String> {
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
-        let deed = command.action.without_dry_run();
-        let sweep = args::sweep_command(&command.rule, &command.recursive, &deed, &roots, false);
-        let said = total(claims).said();
-        format!("{said}.   give them their names back: {sweep}")
+        let action = command.action.without_dry_run();
+        let sweep = args::sweep_command(&command.rule, &command.recursive, &action, &roots, false);
+        let claims = total_claims(claims).describe();
+        format!("{claims}.   to restore the names: {sweep}")
     })
 }
 
@@ -268,7 +273,7 @@ pub(super) fn is_orphan(examined: &Examined) -> bool {
     !matches!(examined.verdict, Verdict::Keep(_))
 }
 
-/// The fields that a temp has in every document. `verdict`: none for a file that is not a temp.
+/// Returns the fields that a temp has in every document. `verdict` is `None` for a file that is not a temp.
 pub(super) fn object(
     examined: &Examined,
     verdict: Option<Verdict>,
@@ -289,16 +294,16 @@ pub(super) fn object(
         .with("rule", rule_object(rule))
 }
 
-/// The file and line of a `[[watch]]` rule.
+/// Returns the file and the line of a `[[watch]]` rule.
 pub(super) fn rule_object(rule: Option<&RuleLocation>) -> Option<Value> {
     let rule = rule?;
     let object = Object::default().with_path("file", Some(&rule.file));
     Some(object.with("line", rule.line).into_value())
 }
 
-fn document(plan: &Plan, seen: &FoundTemp) -> Value {
-    let rows = &seen.rows;
-    let claims = total(&seen.claims);
+fn document(plan: &Plan, result: &ScanResult) -> Value {
+    let rows = &result.rows;
+    let claims = total_claims(&result.claims);
     let roots = orphand::json::event(
         &Event::Ready {
             roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
@@ -331,7 +336,7 @@ fn document(plan: &Plan, seen: &FoundTemp) -> Value {
             document = document.with(key, value.clone());
         }
     }
-    let skipped = seen.skipped.iter().map(|path| {
+    let skipped = result.skipped.iter().map(|path| {
         Object::default()
             .with_path("path", Some(path))
             .with("why", "other-mount")
@@ -370,7 +375,12 @@ impl Total {
     }
 }
 
-fn print(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> Result<(), Failure> {
+fn print_rows(
+    report: &mut EventPrinter,
+    plan: &Plan,
+    rows: &[Row],
+    quiet: bool,
+) -> Result<(), Failure> {
     let name = |row: &Row| {
         let root = plan.roots.get(row.root).map(|root| root.path.as_path());
         report.name(&row.examined.path, root.unwrap_or(&row.examined.path))
@@ -393,28 +403,31 @@ fn print(report: &mut EventPrinter, plan: &Plan, rows: &[Row], quiet: bool) -> R
         };
         let word = report.paint(&format!("{word:<6}"), style);
         let bytes = text::size(row.examined.evidence.observation.fingerprint.size);
-        let line = format!("{word}  {name:<width$}  {bytes:>8}  {}", why(&row.examined));
+        let line = format!(
+            "{word}  {name:<width$}  {bytes:>8}  {}",
+            verdict_text(&row.examined)
+        );
         report.line(line.trim_end())?;
     }
     Ok(())
 }
 
-/// The last line: the total, and the command that acts on it.
-fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
-    let rows = &seen.rows;
+/// Returns the last line: the total, and the command that removes the orphans.
+fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
+    let rows = &result.rows;
     let total = Total::of(rows);
     let orphans = total.orphans;
-    let unread = text::counted(seen.unread, "directory", "directories");
+    let unread = text::counted(result.unread, "directory", "directories");
     if orphans == 0 {
         let temps = text::counted(total.temps, "temp", "temps");
-        return match seen.unread {
+        return match result.unread {
             0 => format!("no orphans ({temps})"),
             _ => format!("no orphans found ({temps}), but {unread} could not be read"),
         };
     }
     let found = || rows.iter().filter(|row| is_orphan(&row.examined));
     let oldest = found().map(|row| row.examined.temp_info.quiet).max();
-    let more = match seen.unread {
+    let more = match result.unread {
         0 => String::new(),
         _ => format!("{unread} could not be read, and may hold more orphans\n"),
     };
@@ -429,14 +442,14 @@ fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
         .iter()
         .find_map(|root| plan.refusal_to_change(root))
     {
-        return format!("{sum}   sweep removes nothing there: {refused}");
+        return format!("{sum}   sweep would remove nothing there: {refused}");
     }
     let only_reports = |row: &Row| {
         let root = plan.roots.get(row.root);
         root.is_some_and(|root| root.policy.is_dry_run())
     };
     let reported = found().filter(|row| only_reports(row)).count() as u64;
-    // If every orphan is only reported, the command overrides that.
+    // If the rules only report every orphan, the suggested command overrides that.
     let all = reported == orphans;
     let (mut removed, mut moved) = (0, 0);
     for row in found().filter(|row| all || !only_reports(row)) {
@@ -461,13 +474,20 @@ fn closing(command: &Scan, plan: &Plan, seen: &FoundTemp) -> String {
         ),
         _ => String::new(),
     };
-    let deed = command.action.without_dry_run();
-    let sweep = args::sweep_command(&command.rule, &command.recursive, &deed, &command.dirs, all);
+    let action = command.action.without_dry_run();
+    let sweep = args::sweep_command(
+        &command.rule,
+        &command.recursive,
+        &action,
+        &command.dirs,
+        all,
+    );
     format!("{sum}   {what}{but}: {sweep}")
 }
 
-/// Patterns that would take reserved names, each with one that takes all the other temps here as well.
-fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
+/// Returns notes on patterns that match reserved names. Each note names a narrower pattern that still matches all the
+/// other temps found here.
+fn narrower_patterns(roots: &[Root], rows: &[Row]) -> Vec<String> {
     let names = |glob: &str| Names::allowing_broad(&[glob], &[] as &[&str]);
     let mut notes = Vec::new();
     for (index, root) in roots.iter().enumerate() {
@@ -491,7 +511,7 @@ fn narrower(roots: &[Root], rows: &[Row]) -> Vec<String> {
     notes
 }
 
-fn why(examined: &Examined) -> String {
+fn verdict_text(examined: &Examined) -> String {
     let quiet = text::span(examined.temp_info.quiet);
     match examined.verdict {
         Verdict::Reap => format!("unused for {quiet}"),

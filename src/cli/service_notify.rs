@@ -1,6 +1,6 @@
-//! What launchd's and systemd's processes owe them: readiness, a sign of life, and lines that the
-//! journal can sort. Absent on purpose: anything for launchd, which wants nothing but that the
-//! process stays in the foreground and ends on SIGTERM.
+//! Notifications for systemd: readiness, watchdog pings, and log lines with a priority for the journal.
+//!
+//! launchd needs none of these. It only requires that the process stays in the foreground and ends on SIGTERM.
 
 use std::env;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use orphand::Watcher;
 use sd_notify::NotifyState;
 
-/// Whether `stream` ends in systemd's journal: `JOURNAL_STREAM` has its device and inode
+/// Returns whether `stream` is connected to systemd's journal: `JOURNAL_STREAM` has its device and inode
 /// (systemd.exec(5)).
 pub(crate) fn is_journal(stream: impl AsFd) -> bool {
     let journal = env::var("JOURNAL_STREAM").unwrap_or_default();
@@ -25,73 +25,73 @@ pub(crate) fn is_journal(stream: impl AsFd) -> bool {
     seen.is_ok_and(|seen| number(dev) == Some(seen.dev()) && number(ino) == Some(seen.ino()))
 }
 
-/// systemd, if it started this process and wants to hear from it (sd_notify(3)).
+/// The connection to systemd, if systemd started this process and expects notifications (sd_notify(3)).
 #[derive(Debug)]
 pub(crate) struct ServiceNotifier {
-    listens: bool,
-    /// The time after which it takes a silent process for a hanging one.
-    patience: Option<Duration>,
-    /// When the threads are asked again.
-    next: Option<Instant>,
-    /// How often they had come round when they were asked last.
-    rounds: [u64; 2],
+    is_enabled: bool,
+    /// The time without a ping after which systemd restarts the process.
+    watchdog: Option<Duration>,
+    /// The time of the next ping, or of the next request for more time to start.
+    next_tick: Option<Instant>,
+    /// The heartbeats of the scheduler and of the supervisor thread at the last ping.
+    heartbeats: [u64; 2],
     status: String,
 }
 
-/// How much longer than until now a start may take, each time that it says so.
-const START: Duration = Duration::from_secs(30);
+/// The time that each request adds to the time limit of the start.
+const START_EXTENSION: Duration = Duration::from_secs(30);
 
 impl ServiceNotifier {
     pub(crate) fn from_env() -> ServiceNotifier {
         let listens = env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
         ServiceNotifier {
-            listens,
-            patience: sd_notify::watchdog_enabled().filter(|_| listens),
-            next: listens.then(Instant::now),
-            rounds: [0, 0],
+            is_enabled: listens,
+            watchdog: sd_notify::watchdog_enabled().filter(|_| listens),
+            next_tick: listens.then(Instant::now),
+            heartbeats: [0, 0],
             status: String::new(),
         }
     }
 
-    /// When [`Supervisor::tick`] is to be called next.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.next
+    /// Returns when [`ServiceNotifier::ping_watchdog`] or [`ServiceNotifier::report_starting`] must be called next.
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        self.next_tick
     }
 
-    /// The start is still under way: a long first scan is no hanging start.
-    pub(crate) fn is_starting(&mut self, now: Instant) {
-        if self.next.is_some_and(|next| next <= now) {
-            let more = u32::try_from(START.as_micros()).unwrap_or(u32::MAX);
-            self.say(&[NotifyState::ExtendTimeoutUsec(more)]);
-            self.next = Some(now + START / 3);
+    /// Asks for more time to start, so that systemd does not end a watch that is still in a long first scan.
+    pub(crate) fn report_starting(&mut self, now: Instant) {
+        if self.next_tick.is_some_and(|next| next <= now) {
+            let more = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
+            self.send(&[NotifyState::ExtendTimeoutUsec(more)]);
+            self.next_tick = Some(now + START_EXTENSION / 3);
         }
     }
 
-    /// The watches stand and the first scan is in; or the configuration is waited for, and `status`
-    /// says so: a start that never ended would hold up the whole session's.
-    pub(crate) fn is_ready(&mut self, status: &str) {
-        self.say(&[NotifyState::Ready, NotifyState::Status(status)]);
+    /// Reports readiness: the watches are set and the first scan is complete. With a wrong configuration it reports
+    /// ready too, and `status` has the error; otherwise systemd would wait for it and hold up the login.
+    pub(crate) fn report_ready(&mut self, status: &str) {
+        self.send(&[NotifyState::Ready, NotifyState::Status(status)]);
         status.clone_into(&mut self.status);
-        self.next = self.patience.map(|_| Instant::now());
+        self.next_tick = self.watchdog.map(|_| Instant::now());
     }
 
-    /// What it does, in a line: `systemctl status` shows it.
-    pub(crate) fn does(&mut self, status: String) {
+    /// Reports the status line that `systemctl status` shows.
+    pub(crate) fn report_status(&mut self, status: String) {
         if status != self.status {
-            self.say(&[NotifyState::Status(&status)]);
+            self.send(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 
-    /// It is about to end.
-    pub(crate) fn is_stopping(&self) {
-        self.say(&[NotifyState::Stopping]);
+    /// Reports that the process is about to end.
+    pub(crate) fn report_stopping(&self) {
+        self.send(&[NotifyState::Stopping]);
     }
 
-    /// Says that it is alive, if it is: the timer and the keeper have both come round since they
-    /// were asked to. A timer that pings by itself would say so of a process that hangs.
-    pub(crate) fn tick(&mut self, now: Instant, watcher: &Watcher) {
-        let (Some(patience), Some(next)) = (self.patience, self.next) else {
+    /// Pings the watchdog, but only if both the scheduler and the supervisor thread have answered since the last ping.
+    /// A timer that pings by itself would also ping while these threads hang.
+    pub(crate) fn ping_watchdog(&mut self, now: Instant, watcher: &Watcher) {
+        let (Some(patience), Some(next)) = (self.watchdog, self.next_tick) else {
             return;
         };
         if next > now {
@@ -99,34 +99,34 @@ impl ServiceNotifier {
         }
         let rounds = watcher.heartbeats();
         let moved = |(now, before): (&u64, &u64)| now > before;
-        if rounds.iter().zip(&self.rounds).all(moved) {
-            self.say(&[NotifyState::Watchdog]);
-            self.rounds = rounds;
+        if rounds.iter().zip(&self.heartbeats).all(moved) {
+            self.send(&[NotifyState::Watchdog]);
+            self.heartbeats = rounds;
         }
-        self.next = Some(now + patience / 4);
+        self.next_tick = Some(now + patience / 4);
     }
 
-    /// The same while no watcher runs: this thread is all there is.
-    pub(crate) fn tick_alone(&mut self, now: Instant) {
-        if let (Some(patience), Some(next)) = (self.patience, self.next)
+    /// Pings the watchdog while no watcher runs and this thread is the only one.
+    pub(crate) fn ping_without_watcher(&mut self, now: Instant) {
+        if let (Some(patience), Some(next)) = (self.watchdog, self.next_tick)
             && next <= now
         {
-            self.say(&[NotifyState::Watchdog]);
-            self.next = Some(now + patience / 4);
+            self.send(&[NotifyState::Watchdog]);
+            self.next_tick = Some(now + patience / 4);
         }
     }
 
-    fn say(&self, states: &[NotifyState<'_>]) {
-        if !self.listens {
+    fn send(&self, states: &[NotifyState<'_>]) {
+        if !self.is_enabled {
             return;
         }
         if let Err(error) = sd_notify::notify(states) {
-            log::debug!("systemd does not hear: {error}");
+            log::debug!("cannot notify systemd: {error}");
         }
     }
 }
 
-/// The journal's number for how much a line matters, as it stands before the line (sd-daemon(3)).
+/// Returns the prefix that tells the journal the priority of a line (sd-daemon(3)).
 pub(crate) fn priority(level: log::Level) -> &'static str {
     match level {
         log::Level::Error => "<3>",
@@ -136,7 +136,7 @@ pub(crate) fn priority(level: log::Level) -> &'static str {
     }
 }
 
-/// Both of our streams, once asked.
+/// Returns whether stdout is connected to systemd's journal.
 pub(crate) fn stdout_is_journal() -> bool {
     is_journal(io::stdout())
 }

@@ -1,4 +1,4 @@
-//! `orphand sweep`: one pass over what is there.
+//! `orphand sweep`: removes the orphans in some directories in one pass, and ends.
 
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ use super::{
     progress_bar, stdin_is_terminal, text,
 };
 
-pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     let stop = Stop::default();
-    // Before anything else, so that no signal ends it half-way.
+    // The first step, so that no signal ends the sweep half-way.
     signals::end_sweep(stop.clone());
     let typed = command
         .rule
@@ -38,7 +38,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
         true => listed(&command.rule, &typed, "sweep")?,
         false => plan(&command.rule, typed, &command.dirs, Intent::Act)?,
     };
-    plan.report_rules(look);
+    plan.report_rules(output);
     for root in &plan.roots {
         let answers = answer::answers(&root.path);
         if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
@@ -46,7 +46,7 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
         }
     }
     let dry_run = !plan.roots.is_empty() && plan.roots.iter().all(|root| root.policy.is_dry_run());
-    let may_go_on = dry_run || command.yes || may_go_on(command, &plan.roots, look, &stop)?;
+    let may_go_on = dry_run || command.yes || is_confirmed(command, &plan.roots, output, &stop)?;
     let to_sweep: &[Root] = match may_go_on {
         true => &plan.roots,
         false if stop.is_stopped() => &[],
@@ -55,72 +55,72 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
     let folders = Folders::from_env();
     let _locks = lock_all(command, to_sweep, &folders)?;
     let roots = plan.roots.iter().map(|root| root.path.clone());
-    let mut report = EventPrinter::new(look, roots.collect()).for_one_pass();
-    let engine = engine(&folders, look.verbose > 0)?;
+    let mut report = EventPrinter::new(output, roots.collect()).for_one_pass();
+    let engine = engine(&folders, output.verbose > 0)?;
     engine.journal.set_cap(plan.config.journal.max_size);
     engine.reaper.usage().set_limits(plan.config.quarantine);
     let lease_thread = LeaseThread::new();
     let mut summary = Summary::default();
-    let (mut told, mut left) = (Ok(()), 0);
+    let (mut printed, mut left) = (Ok(()), 0);
     for root in to_sweep {
         if stop.is_stopped() {
             break;
         }
-        let bar = progress_bar(look, "temps looked at");
-        let mut tell = |event: Event| {
+        let bar = progress_bar(output, "temps examined");
+        let mut emit = |event: Event| {
             summary.count(&event);
-            // Output that cannot be written changes nothing of what is done.
+            // A failure to write output does not end the sweep.
             let now = bar.suspend(|| report.event(&event));
-            told = std::mem::replace(&mut told, Ok(())).and(now);
+            printed = std::mem::replace(&mut printed, Ok(())).and(now);
         };
         let progress = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
         if !answer::answers(&root.path) {
-            tell(unreadable(root, &no_answer(&root.path), None));
+            emit(unreadable_event(root, &no_answer(&root.path), None));
             continue;
         }
-        let swept = orphand::sweep::sweep(root, &engine, &stop, &mut tell, &progress);
+        let swept = orphand::sweep::sweep(root, &engine, &stop, &mut emit, &progress);
         bar.finish_and_clear();
         match swept {
-            // A directory that cannot be read is no reason to leave the others as they are.
+            // A directory that cannot be read does not end the sweep of the others.
             Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
                 let what = format!("cannot read this directory: {error}");
-                tell(unreadable(root, &what, error.raw_os_error()));
+                emit(unreadable_event(root, &what, error.raw_os_error()));
                 continue;
             }
             swept => left += swept.map_err(|error| cannot_scan(root, &error))?,
         }
         if !root.policy.is_dry_run() && !stop.is_stopped() {
-            let keeping = LimitContext {
+            let context = LimitContext {
                 usage: engine.reaper.usage(),
                 journal: &engine.journal,
                 lease_thread: &lease_thread,
-                // A sweep has just begun: it takes no date for true unless the clocks are known to be steady.
+                // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
                 trust: ClockTrust::default(),
                 wanted: NeededSpace::default(),
             };
             loop {
-                let tended = quarantine::enforce_limits(root, None, keeping);
-                for event in tended.events {
-                    told = told.and(report.event(&event));
+                let result = quarantine::enforce_limits(root, None, context);
+                for event in result.events {
+                    printed = printed.and(report.event(&event));
                 }
-                if !tended.has_more || stop.is_stopped() {
+                if !result.has_more || stop.is_stopped() {
                     break;
                 }
             }
         }
     }
-    told = told.and(report.event(&Event::Summary(summary)));
+    printed = printed.and(report.event(&Event::Summary(summary)));
     if stop.is_stopped()
         && let Some((exit, signal)) = signals::first()
     {
         log::warn!("{}", stopped_by(signal, left));
         return Ok(exit);
     }
-    told?;
-    if dry_run && !look.json && !look.quiet {
+    printed?;
+    if dry_run && !output.json && !output.quiet {
         report.line("Nothing was changed (dry run).")?;
     }
     Ok(match summary.failed > 0 || summary.cannot_tell {
@@ -129,19 +129,19 @@ pub(super) fn run(command: &Sweep, look: &OutputOptions) -> Result<Exit, Failure
     })
 }
 
-/// Returns the message about a sweep that a signal has ended.
+/// Returns the message about a sweep that a signal ended.
 fn stopped_by(signal: &str, left: usize) -> String {
     match left {
-        0 => format!("stopped by {signal} before everything was looked at"),
+        0 => format!("stopped by {signal} before all temps were examined"),
         left => format!(
-            "stopped by {signal}; {} that were found are left as they were",
+            "stopped by {signal}; {} not examined and left unchanged",
             text::counted(left as u64, "temp", "temps")
         ),
     }
 }
 
-/// What is said of a root that is there and may not be opened.
-fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
+/// Returns the event for a root that exists but cannot be read.
+fn unreadable_event(root: &Root, what: &str, errno: Option<i32>) -> Event {
     Event::Failed {
         subject: Subject {
             path: root.path.clone(),
@@ -153,34 +153,33 @@ fn unreadable(root: &Root, what: &str, errno: Option<i32>) -> Event {
     }
 }
 
-/// The same command, with this option too.
-fn again(command: &Sweep, option: &str) -> Suggestion {
+/// Returns the same command with one more option.
+fn same_command(command: &Sweep, option: &str) -> Suggestion {
     let Sweep {
         rule,
-        recursive: depth,
-        action: deed,
+        recursive,
+        action,
         ..
     } = command;
-    args::sweep_command(rule, depth, deed, &command.dirs, false).flag(option, true)
+    args::sweep_command(rule, recursive, action, &command.dirs, false).flag(option, true)
 }
 
-/// Asks on the terminal whether to go on. Without one, `--yes` is needed. A signal counts as no.
-fn may_go_on(
+/// Asks on the terminal whether to continue. Without a terminal, `--yes` is needed. A signal counts as no.
+fn is_confirmed(
     command: &Sweep,
     roots: &[Root],
-    look: &OutputOptions,
+    output: &OutputOptions,
     stop: &Stop,
 ) -> Result<bool, Failure> {
-    if !stdin_is_terminal() || look.json {
+    if !stdin_is_terminal() || output.json {
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "sweep removes files, and no person can be asked here: say --yes, or -n to see what would \
-                 be done\n\
+                "sweep removes files and cannot ask without a terminal; add --yes, or -n to see what it would do\n\
                  do it:   {}\n\
                  see it:  {}",
-                again(command, "--yes"),
-                again(command, "-n")
+                same_command(command, "--yes"),
+                same_command(command, "-n")
             ),
         ));
     }
@@ -224,15 +223,15 @@ fn may_go_on(
         names.join(", "),
         text::span(grace)
     );
-    Ok(answered(question, stop))
+    Ok(ask(question, stop))
 }
 
-/// The interval at which the wait for an answer checks for a signal.
-const ASKING: Duration = Duration::from_millis(50);
+/// The interval of the checks for a signal while the sweep waits for an answer.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
-/// Asks `question` and returns whether the answer is yes. A thread reads the answer, because a signal does
-/// not interrupt a read from the terminal; the end of the process ends the thread.
-fn answered(question: String, stop: &Stop) -> bool {
+/// Asks `question` and returns whether the answer is yes. A thread reads the answer, because a signal does not
+/// interrupt a read from the terminal. The end of the process ends that thread.
+fn ask(question: String, stop: &Stop) -> bool {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-question".into());
     let asks = question.clone();
@@ -240,7 +239,7 @@ fn answered(question: String, stop: &Stop) -> bool {
         return confirm(&question);
     }
     loop {
-        match answer.recv_timeout(ASKING) {
+        match answer.recv_timeout(SIGNAL_CHECK) {
             Ok(yes) => return yes && !stop.is_stopped(),
             Err(RecvTimeoutError::Timeout) if !stop.is_stopped() => {}
             Err(_) => return false,
@@ -257,7 +256,7 @@ fn lock_all(
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
              see it:  {}",
-            again(command, "-n")
+            same_command(command, "-n")
         );
         Failure::new(Exit::Busy, message)
     })

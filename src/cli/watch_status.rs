@@ -1,4 +1,4 @@
-//! The board: what a running watch shows of itself to `status` and to the metrics.
+//! The state of a running watch, as `orphand status` and the metrics show it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,146 +14,149 @@ use super::program::Program;
 use super::shell::Suggestion;
 use super::text;
 
-/// What is shown. The watch writes it, and whoever asks reads it.
+/// The shared state. The watch writes it; the status server, the metrics and the status line read it.
 #[derive(Debug)]
 pub(crate) struct WatchStatus {
     pub(crate) program: Program,
     pub(crate) since: Wall,
-    /// It watches what the configuration file lists.
+    /// The watch covers the directories of the configuration file, not directories from the command line.
     pub(crate) is_background: bool,
     content: Mutex<StatusContent>,
 }
 
 #[derive(Debug, Default)]
 struct StatusContent {
-    observer: Option<StatusHandle>,
+    status_handle: Option<StatusHandle>,
     config: Option<PathBuf>,
     mistake: Option<String>,
     leaks: Leaks,
 }
 
-/// A moment of it.
+/// A copy of the state at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// The roots; none while the configuration is waited for.
+    /// The roots; empty while the watch waits for a correct configuration file.
     pub(crate) roots: Vec<RootStatus>,
     pub(crate) summary: Summary,
     pub(crate) tracked: usize,
-    /// How long ago a temp was last seen being created, milliseconds.
-    pub(crate) last_heard_ms: Option<u64>,
+    /// The time since the last create event of a temp, in milliseconds.
+    pub(crate) last_created_ms: Option<u64>,
     /// The configuration file that is in force.
     pub(crate) config: Option<PathBuf>,
-    /// Why the file as it is now is not.
+    /// The error in the current configuration file, because of which that file is not in force.
     pub(crate) mistake: Option<String>,
     pub(crate) leaks: Vec<(Leak, LeakSum)>,
-    /// Nothing is watched before the configuration is right.
+    /// The watch has not started, because the configuration file is wrong.
     pub(crate) is_waiting: bool,
 }
 
 impl WatchStatus {
     pub(crate) fn new(is_background: bool) -> WatchStatus {
         WatchStatus {
-            program: Program::ours(),
+            program: Program::current(),
             since: clock::wall(),
             is_background,
             content: Mutex::default(),
         }
     }
 
-    /// The watch has begun.
-    pub(crate) fn watches(&self, observer: StatusHandle) {
-        self.content().observer = Some(observer);
+    /// Stores the handle of the watch that has started.
+    pub(crate) fn set_status_handle(&self, handle: StatusHandle) {
+        self.lock_content().status_handle = Some(handle);
     }
 
-    /// The configuration file `config` was read; or it has a mistake, and what was in force still is.
+    /// Stores the path of the configuration file that was read, or its error. With an error, the previous
+    /// configuration stays in force.
     pub(crate) fn read(&self, config: Option<PathBuf>, mistake: Option<String>) {
-        let mut content = self.content();
+        let mut content = self.lock_content();
         if mistake.is_none() {
             content.config = config;
         }
         content.mistake = mistake;
     }
 
-    /// Takes in what is said of leaks. `true`: a temp was left behind.
-    pub(crate) fn hears(&self, event: &Event) -> bool {
-        let (Event::Reaped(left) | Event::Quarantined { disposed: left, .. }) = event else {
+    /// Counts the temp of `event` as a leak of its writer. Returns whether the event concerns a disposed temp.
+    pub(crate) fn note_leak(&self, event: &Event) -> bool {
+        let (Event::Reaped(disposed) | Event::Quarantined { disposed, .. }) = event else {
             return false;
         };
-        let bytes = left.subject.size.map_or(0, |size| size.bytes);
-        self.content()
+        let bytes = disposed.subject.size.map_or(0, |size| size.bytes);
+        self.lock_content()
             .leaks
-            .record(clock::mono(), leak(left), bytes);
+            .record(clock::mono(), leak(disposed), bytes);
         true
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let content = self.content();
-        let observer = content.observer.clone();
+        let content = self.lock_content();
+        let handle = content.status_handle.clone();
         let mut snapshot = Snapshot {
             roots: Vec::new(),
             summary: Summary::default(),
             tracked: 0,
-            last_heard_ms: None,
+            last_created_ms: None,
             config: content.config.clone(),
             mistake: content.mistake.clone(),
             leaks: content.leaks.in_last_hour(clock::mono()),
-            is_waiting: observer.is_none(),
+            is_waiting: handle.is_none(),
         };
         drop(content);
-        if let Some(observer) = observer {
-            snapshot.roots = observer.roots();
-            snapshot.summary = observer.summary();
-            snapshot.tracked = observer.tracked();
-            let ago = observer.last_created().map(|ago| ago.as_millis());
-            snapshot.last_heard_ms = ago.and_then(|ms| u64::try_from(ms).ok());
+        if let Some(handle) = handle {
+            snapshot.roots = handle.roots();
+            snapshot.summary = handle.summary();
+            snapshot.tracked = handle.tracked();
+            let ago = handle.last_created().map(|ago| ago.as_millis());
+            snapshot.last_created_ms = ago.and_then(|ms| u64::try_from(ms).ok());
         }
         snapshot
     }
 
-    fn content(&self) -> MutexGuard<'_, StatusContent> {
+    fn lock_content(&self) -> MutexGuard<'_, StatusContent> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Snapshot {
-    /// What keeps it from its work, in words; empty where nothing does.
-    pub(crate) fn trouble(&self) -> Vec<String> {
-        let mut trouble = Vec::new();
+    /// Returns the problems that keep the watch from working, for people; empty if there are none.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         let doctor = Suggestion::new("doctor").configured();
         if let Some(mistake) = &self.mistake {
             let then = match self.is_waiting {
-                true => "nothing is watched or removed until it is mended",
-                false => "the rules from before are in force",
+                true => "nothing is watched or removed until it is fixed",
+                false => "the previous rules are still in force",
             };
-            trouble.push(format!("{mistake}; {then}"));
+            problems.push(format!("{mistake}; {then}"));
         }
         for one in &self.roots {
             let root = text::escaped(&one.root.path);
             match state(one) {
                 RootState::Watching | RootState::Gone => {}
-                RootState::Polling => trouble.push(format!(
-                    "{root} cannot be watched, it is scanned by time; why: {doctor}"
+                RootState::Polling => problems.push(format!(
+                    "{root} cannot be watched; it is scanned periodically instead; why: {doctor}"
                 )),
-                RootState::Denied => trouble.push(format!(
-                    "{root} may not be opened, or is another orphand's; why: {doctor}"
+                RootState::Denied => problems.push(format!(
+                    "{root} cannot be opened, or another orphand works on it; why: {doctor}"
                 )),
-                RootState::NoAnswer => trouble.push(format!(
-                    "the file system of {root} does not answer; it is watched when it does. Why: orphand doctor"
+                RootState::NoAnswer => problems.push(format!(
+                    "the file system of {root} does not answer; it will be watched once it answers; why: orphand doctor"
                 )),
                 RootState::Blind => {
-                    trouble.push(format!("{root} cannot be judged; why: {doctor}"));
+                    problems.push(format!(
+                        "{root} has temps that cannot be judged; why: {doctor}"
+                    ));
                 }
             }
             if is_blind(one) {
-                trouble.push(format!(
-                    "{root} has temps of which nobody can tell whether they are used; why: {doctor}"
+                problems.push(format!(
+                    "{root} has temps that cannot be proven unused; why: {doctor}"
                 ));
             }
         }
-        trouble
+        problems
     }
 
-    /// `watching 2 roots, 3 waiting, 51.2 GB freed`
+    /// Returns the status in one line: `watching 2 roots, 3 waiting, 0 kept, 51.2 GB freed`.
     pub(crate) fn line(&self) -> String {
         if self.is_waiting {
             return format!(
@@ -171,32 +174,35 @@ impl Snapshot {
             text::size(self.summary.freed.disk_bytes)
         );
         if self.mistake.is_some() {
-            line.push_str("; the configuration file has a mistake: orphand status");
+            line.push_str("; the configuration file has an error: orphand status");
         }
         line
     }
 }
 
-/// The state of a root; nothing is said of one that is simply watched.
+/// Returns the state of a root. A root without a recorded state is watched.
 pub(crate) fn state(one: &RootStatus) -> RootState {
     one.stats.state.unwrap_or(RootState::Watching)
 }
 
-/// Something is kept because it cannot be told whether it is used.
+/// Returns whether a root has temps that are kept because nothing proves whether they are in use.
 pub(crate) fn is_blind(one: &RootStatus) -> bool {
     let unknown = one.pending.reasons.get(Reason::CannotTell.as_str());
     state(one) == RootState::Blind || unknown.is_some_and(|n| *n > 0)
 }
 
-fn leak(left: &Disposed) -> Leak {
-    let target = left.target.as_deref().and_then(|target| target.file_name());
+fn leak(disposed: &Disposed) -> Leak {
+    let target = disposed
+        .target
+        .as_deref()
+        .and_then(|target| target.file_name());
     let target = target.map(|target| target.to_string_lossy());
-    let who = match (&left.writer, target) {
+    let who = match (&disposed.writer, target) {
         (Some(program), _) => LeakSource::Program(program.clone()),
         (None, Some(target)) => {
-            // Where it is not certain that the digits are a pid, the target has them too: each temp
-            // would be another writer's.
-            let pid = left.writer_pid.map(|pid| format!(".{pid}"));
+            // If the digits in the name may not be a pid, they are part of the target. They are removed here, because
+            // otherwise each temp would count for a writer of its own.
+            let pid = disposed.writer_pid.map(|pid| format!(".{pid}"));
             let name = pid.and_then(|pid| target.strip_suffix(&pid));
             LeakSource::WriterOf(name.unwrap_or(&target).to_owned())
         }
@@ -204,12 +210,12 @@ fn leak(left: &Disposed) -> Leak {
     };
     Leak {
         source: who,
-        dir: left.subject.path.parent().map(Into::into),
+        dir: disposed.subject.path.parent().map(Into::into),
     }
 }
 
-/// `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`
-pub(crate) fn sentence(leak: &Leak, sum: &LeakSum) -> String {
+/// Returns the line about a leak: `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`.
+pub(crate) fn leak_line(leak: &Leak, sum: &LeakSum) -> String {
     let name = |name: &str| text::escaped(std::path::Path::new(name));
     let who = match &leak.source {
         LeakSource::Program(program) => name(program),
@@ -218,7 +224,7 @@ pub(crate) fn sentence(leak: &Leak, sum: &LeakSum) -> String {
     };
     let dir = match &leak.dir {
         Some(dir) => format!("in {}/", text::escaped(dir).trim_end_matches('/')),
-        None => "in other places".to_owned(),
+        None => "in other directories".to_owned(),
     };
     format!(
         "{who} left {} ({}) {dir} in the last hour",

@@ -343,7 +343,7 @@ fn an_invalid_file_keeps_the_old_rules_and_is_reported() {
     sandbox
         .run(["status"])
         .exit(0)
-        .stdout_has("the rules from before are in force");
+        .stdout_has("the previous rules are still in force");
     // A missing file does not stop the watch either.
     fs::remove_file(&path).unwrap();
     wait_until("the missing file on stderr", || {
@@ -509,7 +509,7 @@ fn status_reports_an_outdated_watcher() {
     sandbox
         .run(["status"])
         .exit(0)
-        .stdout_has("mend it: orphand service restart");
+        .stdout_has("fix: orphand service restart");
     watch.stop();
 }
 

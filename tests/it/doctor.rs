@@ -76,7 +76,7 @@ fn a_healthy_root_has_no_problems() {
             .dir("below");
         let before = snapshot(&sandbox);
         let human = sandbox.run(["doctor", "root"]).exit(0);
-        let human = human.stdout_has("nothing is in orphand's way");
+        let human = human.stdout_has("no problems found");
         for check in [
             "root",
             "file-system",
@@ -91,24 +91,24 @@ fn a_healthy_root_has_no_problems() {
                 .lines()
                 .find(|line| line.contains(&format!("  {check} ")));
             let line = line.unwrap_or_else(|| panic!("{check}: {}", human.stdout));
-            assert!(!line.contains("trouble"), "{line}");
+            assert!(!line.contains("error"), "{line}");
         }
         let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-        assert_check(&checks, "root", "ok", "listed and written");
+        assert_check(&checks, "root", "ok", "listed and removed");
         assert_eq!(
             about(&checks, "root")["root"],
             sandbox.root().to_str().unwrap()
         );
         assert!(about(&checks, "clock")["root"].is_null());
         assert_check(&checks, "dates", "ok", "this machine's clock");
-        assert_check(&checks, "config", "ok", "there is none");
+        assert_check(&checks, "config", "ok", "no configuration file");
         #[cfg(target_os = "linux")]
         {
             assert_check(
                 &checks,
                 "proof",
                 "ok",
-                "refused while a file of doctor's own was open",
+                "refused while doctor's test file was open",
             );
             assert_check(&checks, "inotify-watches", "ok", "the roots need 1");
             assert_check(&checks, "lease-break", "ok", " s");
@@ -131,7 +131,7 @@ fn doctor_does_not_disturb_a_watcher() {
         .watch(["--grace", "200ms", "--name", "*", "--allow-broad-name"])
         .ready();
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
-    assert_check(&checks, "root", "ok", "written");
+    assert_check(&checks, "root", "ok", "listed and removed");
     #[cfg(target_os = "linux")]
     {
         let pid = watching.pid().to_string();
@@ -160,8 +160,8 @@ fn an_unwritable_root_is_reported() {
         fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(mode)).unwrap();
     };
     for (bits, words) in [
-        (0o555, "may be removed"),
-        (0o300, "lets you in"),
+        (0o555, "cannot be removed"),
+        (0o300, "denies you access"),
         (0o600, "be listed"),
     ] {
         mode(bits);
@@ -169,10 +169,10 @@ fn an_unwritable_root_is_reported() {
         let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(3));
         assert_check(&checks, "root", "trouble", words);
         let human = sandbox.run(["doctor", "-q", "root"]).exit(3).stdout;
-        assert!(human.contains("trouble  root"), "{human}");
+        assert!(human.contains("error    root"), "{human}");
         assert_check(&checks, "root", "trouble", "chmod u+rwx ");
         if bits == 0o555 {
-            assert_check(&checks, "proof", "warning", "could not be tried");
+            assert_check(&checks, "proof", "warning", "could not be tested");
         }
         assert_eq!(sandbox.snapshot(), before, "{bits:o}");
     }
@@ -185,9 +185,9 @@ fn unsuitable_roots_are_reported() {
     symlink(sandbox.root(), sandbox.base().join("link")).unwrap();
     for (dir, words) in [
         ("missing", "mkdir -p "),
-        ("link", "give what it leads to"),
+        ("link", "name its target"),
         ("root/a.tmp", "orphand explain "),
-        ("/", "too much"),
+        ("/", "too broad"),
         ("home", "a home directory"),
     ] {
         let checks = checks(&sandbox.run(["doctor", "--json", dir]).exit(3));
@@ -195,7 +195,7 @@ fn unsuitable_roots_are_reported() {
         sandbox
             .run(["doctor", dir])
             .exit(3)
-            .stdout_has("one thing is in orphand's way");
+            .stdout_has("1 problem found");
     }
     // A directory may have the name of a command.
     let named = checks(&sandbox.run(["doctor", "--json", "watch"]).exit(3));
@@ -203,7 +203,7 @@ fn unsuitable_roots_are_reported() {
     // A healthy root does not hide the other's problem, and is checked too.
     let both = sandbox.run(["doctor", "missing", "root"]).exit(3);
     both.stdout_has("it does not exist")
-        .stdout_has("listed and written");
+        .stdout_has("listed and removed");
     assert!(!sandbox.base().join("missing").exists());
 }
 
@@ -237,7 +237,7 @@ fn the_configuration_file_is_checked() {
     let wrong = run(&[], 3);
     assert_check(&wrong, "config", "trouble", "config.toml:3:1: ");
     // The given directory is checked nevertheless.
-    assert_check(&run(&["root"], 3), "root", "ok", "written");
+    assert_check(&run(&["root"], 3), "root", "ok", "listed and removed");
     let elsewhere = run(&["--config", "nowhere.toml", "root"], 3);
     assert_check(&elsewhere, "config", "trouble", "nowhere.toml");
 }
@@ -261,7 +261,7 @@ fn state_and_lock_folders_are_checked() {
     let sandbox = sandbox.env("XDG_STATE_HOME", blocked);
     let checks = checks(&sandbox.run(["doctor", "--json", "root"]).exit(0));
     assert_check(&checks, "state", "warning", "XDG_STATE_HOME");
-    assert_check(&checks, "locks", "ok", "is made when it is needed");
+    assert_check(&checks, "locks", "ok", "will be created when needed");
 }
 
 #[cfg(target_os = "linux")]
@@ -448,9 +448,14 @@ mod linux {
             }
         }
         let full = doctor();
-        assert_check(&full, "inodes", "warning", "100 % of all files");
-        assert_check(&full, "proof", "warning", "could not be tried");
-        assert_check(&full, "root", "ok", "written");
+        assert_check(
+            &full,
+            "inodes",
+            "warning",
+            "100 % of the maximum number of files",
+        );
+        assert_check(&full, "proof", "warning", "could not be tested");
+        assert_check(&full, "root", "ok", "listed and removed");
     }
 
     #[test]
@@ -520,7 +525,7 @@ mod linux {
         };
         assert_check(&of("root"), "root", "trouble", "does not answer");
         assert_check(&of("root"), "root", "trouble", "findmnt -T ");
-        assert_check(&of("alive"), "root", "ok", "written");
+        assert_check(&of("alive"), "root", "ok", "listed and removed");
     }
 
     #[test]
@@ -537,7 +542,7 @@ mod linux {
         drop(dead);
         let checks = checks(&ran);
         assert_check(&checks, "config", "trouble", "does not answer");
-        assert_check(&checks, "root", "ok", "written");
+        assert_check(&checks, "root", "ok", "listed and removed");
     }
 
     #[test]
@@ -549,16 +554,16 @@ mod linux {
             Err(why) => return report_skipped(&why),
         };
         let doctor = || checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(0));
-        assert_check(&doctor(), "names", "ok", "capitals matter");
+        assert_check(&doctor(), "names", "ok", "upper and lower case differ");
         let mut chattr = std::process::Command::new("chattr");
         chattr.arg("+F").arg(sandbox.disk_path("root"));
         if !chattr.run_to_end().is_ok_and(|status| status.success()) {
             return report_skipped("chattr +F");
         }
-        assert_check(&doctor(), "names", "ok", "*.tmp does not take X.TMP");
+        assert_check(&doctor(), "names", "ok", "*.tmp does not match X.TMP");
         // This is visible without creating a file.
         fs::set_permissions(sandbox.disk_path("root"), fs::Permissions::from_mode(0o500)).unwrap();
         let closed = checks(&sandbox.run(["doctor", "--json", "disk/root"]).exit(3));
-        assert_check(&closed, "names", "ok", "*.tmp does not take X.TMP");
+        assert_check(&closed, "names", "ok", "*.tmp does not match X.TMP");
     }
 }

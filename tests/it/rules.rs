@@ -103,7 +103,7 @@ fn a_directory_is_judged_by_its_rule_which_is_named() {
     let quiet = sandbox.run(["scan", "-q", "root/sub"]).exit(0);
     assert_eq!(quiet.stderr, "");
     for (file, last) in [
-        ("sub/b.new", "reap: nothing stands against removing it"),
+        ("sub/b.new", "reap: every gate passes"),
         ("sub/b.x.new", "not a temp: excluded by sub/*.x.new"),
         ("cache/d.new", "not a temp: excluded by cache"),
         (
@@ -160,7 +160,7 @@ fn a_rule_that_is_not_recursive_covers_no_subdirectory() {
     let ran = sandbox.run(["scan", "root/sub"]).exit(0);
     assert_eq!(ran.stderr, "");
     let ran = sandbox.run(["explain", "root/sub/b.4194304.tmp"]).exit(0);
-    ran.stdout_has("no [[watch]] rule covers it: by the [defaults]")
+    ran.stdout_has("by the [defaults], because no [[watch]] rule covers it")
         .stdout_has("reap");
     let ran = sandbox
         .run(["explain", "--json", "root/sub/b.4194304.tmp"])

@@ -411,7 +411,7 @@ fn no_command_is_suggested_that_would_be_refused() {
     let last = ran.stdout.lines().last().unwrap();
     assert!(!last.contains("orphand sweep"), "{last}");
     assert!(
-        last.contains("sweep removes nothing there") && last.contains("home directory"),
+        last.contains("sweep would remove nothing there") && last.contains("home directory"),
         "{last}"
     );
     let typed = ["scan", "--allow-broad-root", "--grace", "100ms", "root"];
@@ -456,7 +456,7 @@ fn a_file_that_is_no_temp_has_no_verdict() {
         ("link", "not a temp: its name does not match *.tmp"),
         (
             "0.tmp",
-            "not a temp: its name does not match *.tmp (*.tmp leaves .syncthing.*.tmp, <digits>.tmp and .tmp alone)",
+            "not a temp: its name does not match *.tmp (*.tmp excludes .syncthing.*.tmp, <digits>.tmp and .tmp)",
         ),
     ] {
         let path = format!("root/{file}");
@@ -526,10 +526,10 @@ fn every_hint_repeats_the_configuration_file() {
     assert_eq!(sandbox.content(format!("../{ODD_DIR}/b.tmp")), "only copy");
     // The copy is gone; the message suggests the list.
     let ran = run_pasted(&sandbox, purge).exit(1);
-    let list = ran.stderr.split_once("what there is: ").unwrap().1;
+    let list = ran.stderr.split_once("to list the files: ").unwrap().1;
     run_pasted(&sandbox, list)
         .exit(0)
-        .stdout_has("nothing is in quarantine");
+        .stdout_has("no files in quarantine");
     let init = ["config", "init", "--config", "a new.toml"];
     let ran = sandbox.run(init).exit(0);
     let check = ran.stdout.split_once("then: ").unwrap().1;

@@ -323,11 +323,11 @@ fn print_refuses_conflicting_options() {
         ),
         (
             &["--systemd", "--system", "--run-as", "a b\nUser=root"],
-            "not the name of a user",
+            "not a valid user name",
         ),
         (
             &["--systemd", "--system", "--run-as", ""],
-            "not the name of a user",
+            "not a valid user name",
         ),
     ] {
         let all = ["service", "print"].iter().chain(args);
@@ -658,7 +658,7 @@ fn install_starts_a_job_that_has_ended() {
     fixture.put_state("end", "0");
     fixture.set_responses("bootstrap", &["0"]);
     let ran = fixture.run("install", &[]).exit(1).stdout_has("unchanged");
-    ran.stderr_has("it was started and does not run");
+    ran.stderr_has("it was started but is not running");
     assert_contains(
         &fixture.calls().join("\n"),
         &["bootout {gui}/-", "bootstrap {gui} {file}"],
@@ -709,7 +709,7 @@ fn install_handles_bootstrap_errors() {
             "print-disabled {gui}",
         ],
         &[
-            "does not take the agent (5)",
+            "refuses the agent (5)",
             "Login Items",
             "launchctl print gui/",
             "as ordered",
@@ -721,7 +721,7 @@ fn install_handles_bootstrap_errors() {
         "logged in at the screen",
     ];
     check(&["125"], 1, &[bootstrap], &words);
-    check(&["119"], 1, &[bootstrap], &["switched off", "Login Items"]);
+    check(&["119"], 1, &[bootstrap], &["is disabled", "Login Items"]);
     check(&["64"], 1, &[bootstrap], &["launchctl error 64"]);
 }
 
@@ -763,7 +763,7 @@ fn stop_handles_bootout_errors() {
         &[
             bootout, print, bootout, print, bootout, print, bootout, print,
         ],
-        "cannot end the agent now (5)",
+        "cannot stop the agent now (5)",
     );
 }
 
@@ -783,7 +783,7 @@ fn install_reports_a_launchctl_that_hangs() {
     let fixture = ServiceFixture::launchd().env("ORPHAND_SERVICE_LIMIT", "200ms");
     fixture.set_responses("print", &["hang"]);
     let ran = fixture.run("install", &[]).exit(1);
-    ran.stderr_has("has not answered")
+    ran.stderr_has("has not ended within")
         .stderr_has("launchctl print gui/");
     assert!(!fixture.file().exists());
 }
@@ -808,7 +808,7 @@ fn install_reports_a_job_that_fails_at_once() {
         let fixture = ServiceFixture::launchd();
         fixture.put_state("end", code);
         let ran = fixture.run("install", &[]).exit(1);
-        ran.stderr_has("it was started and does not run")
+        ran.stderr_has("it was started but is not running")
             .stderr_has(words);
     }
 }
@@ -821,14 +821,14 @@ fn start_stop_and_restart_call_launchctl() {
         fixture.run(verb, &[]).exit(0).stdout_has(words);
         assert_eq!(fixture.calls(), calls, "{verb}");
     };
-    check("start", "It runs already (pid 4711)", &[print]);
+    check("start", "Already running (pid 4711)", &[print]);
     check(
         "restart",
         "Started",
         &[print, "kickstart -k {gui}/-", print],
     );
     check("stop", "Stopped", &[print, "bootout {gui}/-", print]);
-    check("stop", "It does not run", &[print, "print {user}/-"]);
+    check("stop", "Not running", &[print, "print {user}/-"]);
     check("start", "Started", &[&FRESH[..], &[print]].concat());
     fixture.put_state("end", "0");
     // Loaded, but the job has ended by itself.
@@ -945,7 +945,10 @@ fn install_refuses_an_invalid_configuration() {
 fn install_without_a_configuration_says_so() {
     let fixture = ServiceFixture::launchd();
     let ran = fixture.run("install", &[]).exit(0);
-    assert_contains(&ran.stdout, &["watches nothing yet", "orphand config init"]);
+    assert_contains(
+        &ran.stdout,
+        &["nothing is watched yet", "orphand config init"],
+    );
     fixture.config("[defaults]\nrecursive = true\n");
     fixture
         .run("install", &[])
@@ -994,7 +997,7 @@ fn install_does_not_replace_a_symlink() {
     fs::rename(fixture.file(), &elsewhere).unwrap();
     symlink(&elsewhere, fixture.file()).unwrap();
     let ran = fixture.run("install", &[]).exit(1);
-    ran.stderr_has("is a link to")
+    ran.stderr_has("is a symlink to")
         .stderr_has("orphand service print");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "");
     fs::write(&elsewhere, fixture.run("print", &[]).exit(0).stdout).unwrap();
@@ -1024,7 +1027,7 @@ fn root_is_warned_about_its_own_agent() {
     }
     let fixture = ServiceFixture::new(Sandbox::new(), "--launchd");
     let ran = fixture.run("install", &[]).exit(0);
-    ran.stderr_has("root's own")
+    ran.stderr_has("user service of root")
         .stderr_has("orphand service install --system");
 }
 
@@ -1102,7 +1105,7 @@ fn status_reports_each_state() {
     fixture.calls();
     check(
         0,
-        &["orphand runs, pid 4711", "installed, enabled, loaded"],
+        &["orphand is running, pid 4711", "installed, enabled, loaded"],
         serde_json::json!({
             "installed": true, "enabled": true, "loaded": true, "running": true, "pid": 4711,
             "problems": [], "program": fixture.sandbox.binary(),
@@ -1115,7 +1118,7 @@ fn status_reports_each_state() {
     fixture.put_state("end", "78");
     check(
         3,
-        &["does not run", "(78)", "config check"],
+        &["is not running", "(78)", "config check"],
         serde_json::json!({"installed": true, "loaded": true, "running": false, "pid": null}),
     );
     fs::remove_file(fixture.at.join("end")).unwrap();
@@ -1123,10 +1126,7 @@ fn status_reports_each_state() {
     fixture.put_state("disabled", "");
     check(
         3,
-        &[
-            "installed, switched off, not loaded",
-            "orphand service start",
-        ],
+        &["installed, disabled, not loaded", "orphand service start"],
         serde_json::json!({"installed": true, "enabled": false, "loaded": false}),
     );
 }
@@ -1140,9 +1140,12 @@ fn status_prints_one_object_whatever_fails() {
     let ran = fixture
         .run("status", &["--json"])
         .exit(1)
-        .stderr_has("has not answered");
+        .stderr_has("has not ended within");
     let document = ran.stdout_json();
-    assert_contains(document["error"].as_str().unwrap(), &["has not answered"]);
+    assert_contains(
+        document["error"].as_str().unwrap(),
+        &["has not ended within"],
+    );
     assert_eq!(document["installed"], true);
     assert!(
         document["running"].is_null() && document["loaded"].is_null(),
@@ -1189,7 +1192,7 @@ fn status_reports_problems_of_the_file() {
             let ran = fixture.run("install", &[]).exit(0).stdout_has("written");
             let other = changed.contains("/gone/orphand");
             assert_eq!(
-                ran.stdout.contains("before, it started /gone/orphand"),
+                ran.stdout.contains("the old file started /gone/orphand"),
                 other
             );
             let document = fixture.run("status", &["--json"]).exit(0).stdout_json();
@@ -1199,22 +1202,22 @@ fn status_reports_problems_of_the_file() {
     let install = "orphand service install";
     check(
         &|file| file.replace("{program}", "/gone/orphand"),
-        "which is not there",
+        "which does not exist",
         install,
     );
     check(
         &|file| file.replace("{program}", "/bin/sh"),
-        "starts \"/bin/sh\", and this is",
+        "starts \"/bin/sh\", but this is",
         install,
     );
     check(
         &|file| format!("{file}\n"),
-        "not what would be installed now",
+        "differs from the file that would be installed now",
         install,
     );
     check(
         &|_| "[Unit]\n".to_owned(),
-        "not as orphand writes it",
+        "was not written by orphand",
         install,
     );
 }
@@ -1294,7 +1297,7 @@ fn start_stop_and_restart_call_systemctl() {
     };
     let show = "--user show";
     check("status", "installed, enabled, loaded", &[show]);
-    check("start", "It runs already", &[show]);
+    check("start", "Already running", &[show]);
     check(
         "restart",
         "Started",
@@ -1309,7 +1312,7 @@ fn start_stop_and_restart_call_systemctl() {
         .run("status", &[])
         .exit(3)
         .stdout_has("installed, enabled, loaded")
-        .stdout_has("does not run");
+        .stdout_has("is not running");
     fixture.calls();
     check(
         "start",
@@ -1363,7 +1366,7 @@ fn install_explains_systemctl_errors() {
         fixture.set_responses(verb, &["1"]);
         let ran = fixture.run("install", &[]).exit(1).stderr_has(stderr);
         ran.stderr_has(words).stderr_has(&format!(
-            "systemctl --user {verb} orphand.service has failed (1)"
+            "systemctl --user {verb} orphand.service failed (1)"
         ));
         assert_eq!(
             fixture.file().exists(),
@@ -1394,7 +1397,7 @@ fn restart_reports_a_unit_that_fails() {
     fixture
         .run("restart", &[])
         .exit(1)
-        .stderr_has("does not run")
+        .stderr_has("is not running")
         .stderr_has("config check");
     fixture.run("status", &[]).exit(3).stdout_has("(78)");
 }

@@ -69,7 +69,7 @@ fn normalize(text: &str, home: &str) -> String {
     // The warning about the temporary home of the test.
     let lines = text
         .lines()
-        .filter(|line| !line.contains("lies in a folder for what is temporary"));
+        .filter(|line| !line.contains("is in a folder for temporary files"));
     lines
         .map(str::trim_end)
         .collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! Whether a root is there, and whether its files may be listed and removed.
+//! Judges whether a root exists, and whether this user may list and remove its files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,85 +9,87 @@ use rustix::io::Errno;
 
 use super::super::shell::{self, Suggestion};
 use super::super::text;
-use super::check::{Check, words};
+use super::check::{Check, error_text};
 
-/// What was seen of a root that could be opened.
+/// The facts of a root that could be opened.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
-    /// Its owner.
+    /// The uid of the owner.
     pub(super) owner: u32,
-    /// Ours.
+    /// The uid of this process.
     pub(super) uid: u32,
-    /// Its permissions.
+    /// The permissions.
     pub(super) mode: u32,
-    /// Immutable or append-only.
+    /// The root is immutable or append-only.
     pub(super) protected: bool,
-    /// Its first names could be read.
+    /// The result of reading the first names.
     pub(super) listed: Result<(), Errno>,
-    /// A file of our own could be made and removed; or, where the disk was too full to try, the
-    /// permissions would have allowed it.
+    /// The result of creating and removing a file or, if the disk was too full for that, of checking the permissions.
     pub(super) written: Result<(), Errno>,
 }
 
-/// A root that orphand will not work on.
+/// Returns the check for a root that orphand refuses.
 pub(super) fn refused(refused: &Refused) -> Check {
     let (what, fix) = match refused {
         Refused::Broad { what, .. } => (
-            format!("it is {what}: too much to let loose a tool that deletes"),
+            format!("it is {what}: too broad for a tool that deletes files"),
             "name the directory that the leaking program writes to\n\
-             if you mean all of this: --allow-broad-root, or broad = true in its rule"
+             or, to allow all of this: --allow-broad-root, or broad = true in its rule"
                 .to_owned(),
         ),
         Refused::Symlink { path, leads_to } => (
-            "it is a symlink, and what it leads to may change".to_owned(),
+            "it is a symlink, whose target may change".to_owned(),
             match leads_to {
-                Some(path) => format!("give what it leads to: {}", shell::word(path)),
-                None => format!("it leads nowhere now: ls -ld {}", shell::word(path)),
+                Some(path) => format!("name its target: {}", shell::word(path)),
+                None => format!("its target does not exist: ls -ld {}", shell::word(path)),
             },
         ),
         Refused::NotADirectory(path) => (
             "it is not a directory".to_owned(),
             format!(
-                "what orphand thinks of a file: {}",
+                "to explain a single file: {}",
                 Suggestion::new("explain").configured().arg(path)
             ),
         ),
         Refused::Policy { error, .. } => (
-            format!("its rule cannot mean anything: {error}"),
+            format!("its rule is invalid: {error}"),
             Suggestion::new("config check").configured().to_string(),
         ),
     };
-    Check::trouble("root", what, fix)
+    Check::error("root", what, fix)
 }
 
-/// A root that cannot be opened. `stop` is the nearest folder on the way to it that could be looked
-/// at, and its owner.
-pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u32)>) -> Check {
+/// Returns the check for a root that cannot be opened. `blocked_by` is the nearest ancestor that could be examined, and
+/// its owner.
+pub(super) fn cannot_open(
+    path: &Path,
+    error: &RootError,
+    blocked_by: Option<(PathBuf, u32)>,
+) -> Check {
     let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
     match error {
-        RootError::Missing => Check::trouble(
+        RootError::Missing => Check::error(
             "root",
-            "it does not exist: whether it can be written and the proof works there could not be \
-             tried; watch waits for it, sweep fails",
+            "it does not exist: its permissions and the proof could not be tested; watch waits for it, sweep fails",
             format!("check the name, or: mkdir -p {}", shell::word(path)),
         ),
         RootError::Io(error) if denied(error) => {
-            let (place, owner) = stop.unwrap_or((path.to_owned(), 0));
+            let (folder, owner) = blocked_by.unwrap_or((path.to_owned(), 0));
             let fix = match owner == rustix::process::geteuid().as_raw() {
-                true => format!("chmod u+rwx {}", shell::word(&place)),
-                false => as_owner(owner, path),
+                true => format!("chmod u+rwx {}", shell::word(&folder)),
+                false => run_as_owner(owner, path),
             };
-            Check::trouble(
+            Check::error(
                 "root",
                 format!(
-                    "it may not be opened: {} belongs to {} and lets you in no further",
-                    text::escaped(&place),
+                    "it cannot be opened: {} belongs to {} and denies you access",
+                    text::escaped(&folder),
                     user(owner)
                 ),
                 fix,
             )
         }
-        error => Check::trouble(
+        error => Check::error(
             "root",
             format!("it cannot be opened: {error}"),
             format!("ls -ld {}", shell::word(path)),
@@ -97,51 +99,50 @@ pub(super) fn unopened(path: &Path, error: &RootError, stop: Option<(PathBuf, u3
 
 pub(super) fn judge(path: &Path, seen: &Access) -> Check {
     if let Err(error) = seen.listed {
-        return denied(path, seen, "its names may not be listed", error);
+        return denied_check(path, seen, "its files cannot be listed", error);
     }
     match seen.written {
         Ok(()) if seen.mode & STICKY != 0 && seen.uid != 0 && seen.owner != seen.uid => Check::ok(
             "root",
-            "it may be listed and written; sticky: only what is yours can be removed, and \
-             orphand takes nothing else anyway",
+            "its files can be listed and removed; sticky: only your files, and orphand removes no others anyway",
         ),
-        Ok(()) => Check::ok("root", "it may be listed and written"),
-        Err(_) if seen.protected => Check::trouble(
+        Ok(()) => Check::ok("root", "its files can be listed and removed"),
+        Err(_) if seen.protected => Check::error(
             "root",
-            "it is immutable or append-only: nothing can be removed from it",
+            "it is immutable or append-only: its files cannot be removed",
             unprotect(path),
         ),
-        Err(Errno::ROFS) => Check::trouble(
+        Err(Errno::ROFS) => Check::error(
             "root",
-            "its file system is mounted read-only: nothing can be removed from it",
-            "mount it for writing: sudo mount -o remount,rw the mount point that df shows\n\
-             if it was mounted so by itself, look why first: dmesg",
+            "its file system is mounted read-only: its files cannot be removed",
+            "remount the mount point that df shows: sudo mount -o remount,rw MOUNT_POINT\n\
+             if the kernel made it read-only, find the cause first: dmesg",
         ),
-        Err(error) => denied(path, seen, "nothing may be removed from it", error),
+        Err(error) => denied_check(path, seen, "its files cannot be removed", error),
     }
 }
 
 /// `S_ISVTX` of stat(2).
 const STICKY: u32 = 0o1000;
 
-fn denied(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
+fn denied_check(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
     let (owner, mode) = (user(seen.owner), seen.mode & 0o7777);
     let what = format!(
         "{what} ({}): it belongs to {owner}, mode {mode:04o}, and you are {}",
-        words(error),
+        error_text(error),
         user(seen.uid)
     );
     let fix = match seen.owner == seen.uid {
         true => format!("chmod u+rwx {}", shell::word(path)),
-        false => as_owner(seen.owner, path),
+        false => run_as_owner(seen.owner, path),
     };
-    Check::trouble("root", what, fix)
+    Check::error("root", what, fix)
 }
 
-fn as_owner(owner: u32, path: &Path) -> String {
+fn run_as_owner(owner: u32, path: &Path) -> String {
     let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
     format!(
-        "run it as the owner: sudo -u {name} {}",
+        "run orphand as the owner: sudo -u {name} {}",
         Suggestion::new("watch").configured().arg(path)
     )
 }
@@ -160,7 +161,7 @@ fn user(uid: u32) -> String {
     }
 }
 
-/// The name in the password file; other directories of people are not asked.
+/// Returns the user name in the password file. Other sources of users are not read.
 fn name_of(uid: u32) -> Option<String> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
     name_in(&passwd, uid).map(str::to_owned)
@@ -190,10 +191,10 @@ mod tests {
     };
 
     #[test]
-    fn what_may_be_done_in_a_root() {
+    fn a_root_without_access_is_an_error() {
         let denied = Err(Errno::ACCESS);
         for (seen, state, words) in [
-            (FINE, CheckState::Ok, ["listed and written", ""]),
+            (FINE, CheckState::Ok, ["listed and removed", ""]),
             (
                 Access {
                     mode: 0o1777,
@@ -210,7 +211,7 @@ mod tests {
                     ..FINE
                 },
                 CheckState::Ok,
-                ["written", ""],
+                ["removed", ""],
             ),
             (
                 Access {
@@ -218,7 +219,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["mode 0555", "chmod u+rwx '/a b'"],
             ),
             (
@@ -227,7 +228,7 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["uid 77777", "sudo -u '#77777' orphand watch '/a b'"],
             ),
             (
@@ -237,8 +238,8 @@ mod tests {
                     written: denied,
                     ..FINE
                 },
-                CheckState::Trouble,
-                ["may not be listed", "sudo -u"],
+                CheckState::Error,
+                ["cannot be listed", "sudo -u"],
             ),
             (
                 Access {
@@ -246,7 +247,7 @@ mod tests {
                     written: Err(Errno::PERM),
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["immutable", "'/a b'"],
             ),
             (
@@ -254,7 +255,7 @@ mod tests {
                     written: Err(Errno::ROFS),
                     ..FINE
                 },
-                CheckState::Trouble,
+                CheckState::Error,
                 ["read-only", "remount,rw"],
             ),
         ] {
@@ -262,14 +263,14 @@ mod tests {
             assert_eq!(check.state, state, "{seen:?}: {check:?}");
             let [what, fix] = words;
             assert!(check.what.contains(what), "{seen:?}: {check:?}");
-            let said = check.fix.unwrap_or_default();
-            assert!(said.contains(fix), "{seen:?}: {said}");
-            assert_eq!(said.is_empty(), state == CheckState::Ok, "{seen:?}");
+            let shown = check.fix.unwrap_or_default();
+            assert!(shown.contains(fix), "{seen:?}: {shown}");
+            assert_eq!(shown.is_empty(), state == CheckState::Ok, "{seen:?}");
         }
     }
 
     #[test]
-    fn names_of_people() {
+    fn user_names_are_read_from_the_password_file() {
         let passwd =
             "root:x:0:0::/root:/bin/sh\n#c\nbad name:x:7:7::/:\nann:x:501:20::/h:/bin/zsh\n";
         for (uid, want) in [(0, Some("root")), (501, Some("ann")), (7, None), (9, None)] {
@@ -278,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_cannot_be_opened() {
+    fn a_root_that_cannot_be_opened_is_an_error() {
         let path = Path::new("/srv/app");
-        let missing = unopened(path, &RootError::Missing, None);
-        assert_eq!(missing.state, CheckState::Trouble);
-        assert!(missing.what.contains("could not be tried"), "{missing:?}");
+        let missing = cannot_open(path, &RootError::Missing, None);
+        assert_eq!(missing.state, CheckState::Error);
+        assert!(missing.what.contains("could not be tested"), "{missing:?}");
         let error = std::io::Error::from_raw_os_error(libc::EACCES);
-        let stop = Some((PathBuf::from("/srv"), 77_777));
-        let denied = unopened(path, &RootError::Io(error), stop);
+        let blocked_by = Some((PathBuf::from("/srv"), 77_777));
+        let denied = cannot_open(path, &RootError::Io(error), blocked_by);
         assert!(
             denied.what.contains("/srv belongs to uid 77777"),
             "{denied:?}"

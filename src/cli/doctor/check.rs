@@ -1,4 +1,4 @@
-//! What one check found: how it stands, the figure, and the cure.
+//! The result of one check: its state, the finding, and the fix.
 
 use std::path::{Path, PathBuf};
 
@@ -6,38 +6,48 @@ use orphand::json::Object;
 use rustix::io::Errno;
 use serde_json::Value;
 
-/// How something stands.
+/// The state of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CheckState {
     /// Nothing to do.
     Ok,
-    /// orphand works, but later, with less, or with a limit that should be known.
+    /// orphand works, but later, with less, or with a limit that the user should know.
     Warning,
     /// orphand does not work, or keeps everything.
-    Trouble,
+    Error,
 }
 
 impl CheckState {
+    /// Returns the state as the JSON document has it.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             CheckState::Ok => "ok",
             CheckState::Warning => "warning",
-            CheckState::Trouble => "trouble",
+            CheckState::Error => "trouble",
+        }
+    }
+
+    /// Returns the state for people.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            CheckState::Ok => "ok",
+            CheckState::Warning => "warning",
+            CheckState::Error => "error",
         }
     }
 }
 
-/// One line of the report.
+/// One check of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Check {
-    /// What was looked at: a short name that stays the same.
+    /// A short name, which is the same in all versions.
     pub(super) name: &'static str,
-    /// The root that it is about; none where it is about the machine.
+    /// The root that the check concerns; `None` for the machine.
     pub(super) root: Option<PathBuf>,
     pub(super) state: CheckState,
-    /// What was found, the figure with it; where something is wrong, also why that matters.
+    /// The finding with its measured value and, if something is wrong, the consequence.
     pub(super) what: String,
-    /// What to do, line by line: commands as they can be typed, as far as there is one.
+    /// The fix, line by line: commands to type, where they exist.
     pub(super) fix: Option<String>,
 }
 
@@ -64,19 +74,19 @@ impl Check {
         }
     }
 
-    pub(super) fn trouble(
+    pub(super) fn error(
         name: &'static str,
         what: impl Into<String>,
         fix: impl Into<String>,
     ) -> Check {
         Check {
-            state: CheckState::Trouble,
+            state: CheckState::Error,
             ..Check::warning(name, what, fix)
         }
     }
 
-    /// The same, of this root.
-    pub(super) fn of(self, root: &Path) -> Check {
+    /// Returns the same check for a root.
+    pub(super) fn for_root(self, root: &Path) -> Check {
         Check {
             root: Some(root.to_owned()),
             ..self
@@ -94,10 +104,10 @@ impl Check {
     }
 }
 
-/// What the system said, without its number.
-pub(super) fn words(error: Errno) -> String {
-    let said = error.to_string();
-    said.split(" (os error").next().unwrap_or(&said).to_owned()
+/// Returns the text of an error of the system, without its number.
+pub(super) fn error_text(error: Errno) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
@@ -105,19 +115,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_is_always_there() {
+    fn every_field_is_always_present() {
         let fine = Check::ok("disk", "12 % full").into_json();
         assert_eq!(
             fine.to_string(),
             r#"{"check":"disk","root":null,"state":"ok","what":"12 % full","cure":null}"#
         );
-        let bad = Check::trouble("root", "gone", "mkdir x")
-            .of(Path::new("/x"))
+        let bad = Check::error("root", "gone", "mkdir x")
+            .for_root(Path::new("/x"))
             .into_json();
         assert_eq!(
             bad.to_string(),
             r#"{"check":"root","root":"/x","state":"trouble","what":"gone","cure":"mkdir x"}"#
         );
-        assert!(CheckState::Ok < CheckState::Warning && CheckState::Warning < CheckState::Trouble);
+        assert!(CheckState::Ok < CheckState::Warning && CheckState::Warning < CheckState::Error);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the clock can be believed.
+//! Judges the clock of the machine, and the clock that dates the files of a root.
 
 use std::time::Duration;
 
@@ -6,45 +6,45 @@ use orphand::decide::time::Wall;
 
 use super::super::text;
 use super::check::Check;
-use super::system::CLOCK_CURE;
+use super::system::CLOCK_FIX;
 
-/// 2020-01-01: before that nobody runs this program.
-const OLDEST: i64 = 1_577_836_800;
-/// As far as two clocks may differ; orphand takes more than that for a clock that was set.
-const DOUBT: Duration = Duration::from_secs(2);
+/// 2020-01-01, in seconds since 1970. The program is younger than that.
+const EARLIEST: i64 = 1_577_836_800;
+/// The largest accepted difference of two clocks. orphand takes a larger one for a clock jump.
+const MAX_DIFFERENCE: Duration = Duration::from_secs(2);
 
-/// The machine's own clock. `up`: for how long it has been running.
+/// Judges the clock of the machine. `up` is the time since boot.
 pub(super) fn judge(wall: Wall, up: Duration) -> Check {
     let now = jiff::Timestamp::from_second(wall.sec).map(|now| now.to_string());
     let now = now.unwrap_or_else(|_| format!("{} s since 1970", wall.sec));
     let up_seconds = i64::try_from(up.as_secs()).unwrap_or(i64::MAX);
     let what = match wall.sec {
         sec if sec < up_seconds => format!(
-            "{now}: by that the machine has run since before 1970. Files are judged by a clock \
-             that counts from the start, so they only wait longer; the journal has wrong dates"
+            "{now}: by this clock the machine has been running since before 1970. Files are judged by a clock that \
+             counts from boot, so they only wait longer; the journal has wrong dates"
         ),
-        sec if sec < OLDEST => format!(
-            "{now}: before 2020. Files are judged by a clock that counts from the start, so they \
-             only wait longer; the journal has wrong dates"
+        sec if sec < EARLIEST => format!(
+            "{now}: before 2020. Files are judged by a clock that counts from boot, so they only wait longer; the \
+             journal has wrong dates"
         ),
         _ => return Check::ok("clock", format!("{now}, running for {}", text::span(up))),
     };
-    Check::warning("clock", what, CLOCK_CURE)
+    Check::warning("clock", what, CLOCK_FIX)
 }
 
-/// The clock that dates the files of a root. `apart`: how far a file's date was from our clock.
-pub(super) fn judge_files(apart: Duration) -> Check {
-    match apart > DOUBT {
+/// Judges the clock that dates the files of a root. `difference` is the difference between the date of a new file and the
+/// clock of this machine.
+pub(super) fn judge_files(difference: Duration) -> Check {
+    match difference > MAX_DIFFERENCE {
         false => Check::ok("dates", "files get the dates of this machine's clock"),
         true => Check::warning(
             "dates",
             format!(
-                "a file made just now is dated {} off this machine's clock, so how old a file was \
-                 when orphand starts is not known: it waits a whole grace, or counts as that much \
-                 older",
-                text::span(apart)
+                "the date of a new file is {} off this machine's clock, so the age of a file is not known when orphand \
+                 starts: the file waits a whole grace, or counts as older by that difference",
+                text::span(difference)
             ),
-            format!("set the clocks of both machines: {CLOCK_CURE}"),
+            format!("set the clocks of both machines: {CLOCK_FIX}"),
         ),
     }
 }
@@ -55,11 +55,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks() {
+    fn a_clock_before_2020_is_a_warning() {
         for (sec, up, state) in [
             (1_800_000_000, 5, CheckState::Ok),
-            (OLDEST, 5, CheckState::Ok),
-            (OLDEST - 1, 5, CheckState::Warning),
+            (EARLIEST, 5, CheckState::Ok),
+            (EARLIEST - 1, 5, CheckState::Warning),
             (100, 50, CheckState::Warning),
             (0, 60, CheckState::Warning),
             (-5, 60, CheckState::Warning),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_files() {
+    fn dates_that_are_off_are_a_warning() {
         for (ms, state) in [
             (0, CheckState::Ok),
             (2_000, CheckState::Ok),

@@ -1,18 +1,18 @@
-//! How many files this process may have open.
+//! Judges the number of files that this process may have open.
 
 use super::check::Check;
 
-/// A watcher has some thirty open beside the temps that it proves together, which are an eighth.
+/// A watcher has about thirty files open, and one eighth of the limit is for the temps that it proves together.
 const ENOUGH: u64 = 64;
 
-/// `limit`: the soft one; none where there is no limit.
+/// Judges the soft limit; `None` means no limit.
 pub(super) fn judge(limit: Option<u64>) -> Check {
     match limit {
         Some(limit @ 0..ENOUGH) => Check::warning(
             "open-files",
             format!(
-                "at most {limit}: temps are proven together as far as that allows, so a heap of \
-                 orphans goes more slowly"
+                "at most {limit}: this limits the number of temps that are proven together, so many orphans are \
+                 removed more slowly"
             ),
             "ulimit -n 256; for a systemd service: LimitNOFILE=256",
         ),
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits() {
+    fn a_low_limit_is_a_warning() {
         for (limit, state) in [
             (Some(0), CheckState::Warning),
             (Some(63), CheckState::Warning),

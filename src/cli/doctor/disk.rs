@@ -1,4 +1,4 @@
-//! How full the disk of a root is, and what orphand itself holds back there.
+//! Judges the free space and the free inodes of a root, and its quarantine.
 
 use std::path::Path;
 
@@ -6,67 +6,66 @@ use super::super::shell::{self, Suggestion};
 use super::super::text;
 use super::check::Check;
 
-/// A file system's room, as statvfs(3) tells it.
+/// The space of a file system, by statvfs(3).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DiskSpace {
-    /// Bytes.
+    /// The size, in bytes.
     pub(super) total: u64,
-    /// Bytes, those that only root may fill too.
+    /// The free bytes, including those reserved for root.
     pub(super) free: u64,
-    /// Bytes that we may fill.
+    /// The free bytes for this user.
     pub(super) available: u64,
-    /// Files that there may be; 0 where that has no limit.
+    /// The maximum number of files; 0 if there is no limit.
     pub(super) files: u64,
-    /// How many more there may be.
+    /// The number of files that can still be created.
     pub(super) files_free: u64,
 }
 
-/// From how full on, in percent, it is said.
-const NEARLY: u64 = 95;
+/// The usage, in percent, from which doctor warns.
+const NEARLY_FULL: u64 = 95;
 
-pub(super) fn judge(root: &Path, room: DiskSpace, held_back: u64) -> [Check; 2] {
-    let used = room.total.saturating_sub(room.free);
-    let percent = percent(used, used.saturating_add(room.available));
-    let left = text::size(room.available);
-    let space = match percent {
-        0..NEARLY => Check::ok("disk", format!("{percent} % full, {left} left")),
+pub(super) fn judge(root: &Path, space: DiskSpace, held_back: u64) -> [Check; 2] {
+    let used = space.total.saturating_sub(space.free);
+    let percent = percent(used, used.saturating_add(space.available));
+    let left = text::size(space.available);
+    let bytes = match percent {
+        0..NEARLY_FULL => Check::ok("disk", format!("{percent} % full, {left} left")),
         _ => Check::warning(
             "disk",
             format!(
-                "{percent} % full, {left} left: orphand can still delete, but what may be an only \
-                 copy finds no room in a quarantine and stays, and no journal is kept"
+                "{percent} % full, {left} left: orphand can still delete, but a temp that may be the only copy does \
+                 not fit into a quarantine and is kept, and the journal cannot be written"
             ),
             fix(root, held_back),
         ),
     };
-    let names = percent_of_names(room);
-    let left = text::count(room.files_free);
+    let names = percent_of_inodes(space);
+    let left = text::count(space.files_free);
     let names = match names {
         None => Check::ok("inodes", "the number of files has no limit here"),
-        Some(percent @ 0..NEARLY) => Check::ok(
+        Some(percent @ 0..NEARLY_FULL) => Check::ok(
             "inodes",
-            format!("{percent} % of all files that there may be, {left} left"),
+            format!("{percent} % of the maximum number of files, {left} left"),
         ),
         Some(percent) => Check::warning(
             "inodes",
             format!(
-                "{percent} % of all files that there may be, {left} left: there is room for bytes, \
-                 but soon for no new file, which programs report as a full disk"
+                "{percent} % of the maximum number of files, {left} left: soon no new file can be created although \
+                 there is free space; programs report this as a full disk"
             ),
             fix(root, held_back),
         ),
     };
-    [space, names]
+    [bytes, names]
 }
 
 fn fix(root: &Path, held_back: u64) -> String {
     let suggest = |command| Suggestion::new(command).configured();
-    let sweep = format!("see what would go: {}", suggest("scan").arg(root));
+    let sweep = format!("see what would be removed: {}", suggest("scan").arg(root));
     match held_back {
         0 => sweep,
         bytes => format!(
-            "{sweep}\n{} lie in its quarantine; look, then delete for good: \
-             {}; {}",
+            "{sweep}\n{} are in its quarantine; list, then delete for good: {}; {}",
             text::size(bytes),
             suggest("quarantine list").arg(root),
             suggest("quarantine purge")
@@ -74,22 +73,23 @@ fn fix(root: &Path, held_back: u64) -> String {
     }
 }
 
-fn percent_of_names(room: DiskSpace) -> Option<u64> {
-    let used = room.files.saturating_sub(room.files_free);
-    (room.files > 0).then(|| percent(used, room.files))
+fn percent_of_inodes(space: DiskSpace) -> Option<u64> {
+    let used = space.files.saturating_sub(space.files_free);
+    (space.files > 0).then(|| percent(used, space.files))
 }
 
-/// Rounded up, as df(1) does: 100 only means that nothing is left where nothing is.
+/// Returns a percentage, rounded up as by df(1), so that 100 does not always mean that nothing is left.
 fn percent(part: u64, whole: u64) -> u64 {
     let percent = (u128::from(part) * 100).div_ceil(u128::from(whole.max(1)));
     u64::try_from(percent).unwrap_or(100).min(100)
 }
 
-/// What lies in the quarantine; `None` where there can be none.
+/// Judges the quarantine. `held_back` has the number of its files and their bytes on the disk, or is `None` if no
+/// quarantine is possible.
 pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
     let folder = root.join(orphand::reap::quarantine::FOLDER);
     match held_back {
-        Some((0, _)) => Check::ok("quarantine", "nothing lies in it"),
+        Some((0, _)) => Check::ok("quarantine", "empty"),
         Some((files, bytes)) => Check::ok(
             "quarantine",
             format!(
@@ -102,12 +102,12 @@ pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
         None => Check::warning(
             "quarantine",
             format!(
-                "{} is not a folder of yours that is closed to everybody else: what may be an only \
-                 copy stays where it is (no-quarantine)",
+                "{} is not a directory of yours with mode 0700: a temp that may be the only copy is kept \
+                 (no-quarantine)",
                 text::escaped(&folder)
             ),
             format!(
-                "look at it, then move it away: ls -la {}",
+                "check its contents, then move it away: ls -la {}",
                 shell::word(&folder)
             ),
         ),
@@ -120,38 +120,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_full_it_is() {
+    fn from_95_percent_on_is_a_warning() {
         let root = Path::new("/srv/a b");
         // total, free, available, files, files left; disk; inodes
-        for (room, disk, inodes) in [
+        for (space, disk, inodes) in [
             ([1000, 500, 500, 100, 50], "50 % full, 500 B", "50 %"),
             ([1000, 60, 60, 100, 6], "94 % full", "94 %"),
             ([1000, 50, 50, 100, 5], "!95 % full", "!95 %"),
             ([1000, 49, 49, 100, 0], "!96 % full", "!100 %"),
-            // Root keeps 5 % for itself: for us it is full.
+            // 5 % are reserved for root, so the disk is full for this user.
             ([1000, 50, 0, 0, 0], "!100 % full, 0 B", "no limit"),
             ([1 << 40, 1, 1, 0, 0], "!100 % full, 1 B", "no limit"),
             ([0, 0, 0, 0, 0], "0 % full", "no limit"),
         ] {
-            let [total, free, available, files, files_free] = room;
-            let room = DiskSpace {
+            let [total, free, available, files, files_free] = space;
+            let space = DiskSpace {
                 total,
                 free,
                 available,
                 files,
                 files_free,
             };
-            let checks = judge(root, room, 2_000);
+            let checks = judge(root, space, 2_000);
             for (check, want) in checks.iter().zip([disk, inodes]) {
                 let (state, want) = match want.strip_prefix('!') {
                     Some(want) => (CheckState::Warning, want),
                     None => (CheckState::Ok, want),
                 };
-                assert_eq!(check.state, state, "{room:?}: {check:?}");
-                assert!(check.what.contains(want), "{room:?}: {check:?}");
+                assert_eq!(check.state, state, "{space:?}: {check:?}");
+                assert!(check.what.contains(want), "{space:?}: {check:?}");
                 if let Some(fix) = &check.fix {
                     assert!(fix.contains("orphand scan '/srv/a b'"), "{fix}");
-                    assert!(fix.contains("2.0 kB lie in its quarantine"), "{fix}");
+                    assert!(fix.contains("2.0 kB are in its quarantine"), "{fix}");
                 }
             }
         }
@@ -171,9 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back() {
+    fn a_quarantine_that_is_impossible_is_a_warning() {
         for (held_back, state, words) in [
-            (Some((0, 0)), CheckState::Ok, "nothing"),
+            (Some((0, 0)), CheckState::Ok, "empty"),
             (Some((3, 2_000_000)), CheckState::Ok, "3 files, 2.0 MB"),
             (None, CheckState::Warning, "no-quarantine"),
         ] {

@@ -1,4 +1,4 @@
-//! The folders of orphand's own: state, and locks.
+//! Judges the folders in which orphand keeps its state and its locks.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use rustix::fs::{Access, AtFlags, CWD};
 use super::super::{shell, text};
 use super::check::Check;
 
-/// What was found on the way to a folder.
+/// The result of the search for a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FoundFolder {
-    /// It is there, and may be written.
+    /// The folder exists and is writable.
     Writable,
-    /// It is not there, and can be made in this one.
+    /// The folder does not exist, and can be created in this ancestor.
     CanBeMade(PathBuf),
-    /// This one, itself or above it, may not be written or is no folder.
+    /// This path, the folder or an ancestor, is not writable or not a folder.
     Blocked(PathBuf),
 }
 
-/// Looks; makes nothing.
+/// Examines a folder and its ancestors, and creates nothing.
 fn find(folder: &Path) -> FoundFolder {
     for (above, path) in folder.ancestors().enumerate() {
         let may = rustix::fs::accessat(
@@ -53,28 +53,30 @@ pub(super) fn checks(folders: &Folders) -> [Check; 2] {
 
 fn judge(check: &'static str, found: Option<(PathBuf, FoundFolder)>) -> Check {
     let loses = match check {
-        "state" => "there is no journal: history shows nothing, restored files are not remembered",
-        _ => "nothing keeps two orphands from working on one directory",
+        "state" => {
+            "there is no journal, history shows nothing, and restored files are not remembered"
+        }
+        _ => "nothing keeps two orphands from working on the same directory",
     };
     match found {
         None => Check::warning(
             check,
-            format!("no folder is known, as HOME is not set: {loses}"),
+            format!("no folder is known, because HOME is not set: {loses}"),
             "set HOME, or XDG_STATE_HOME",
         ),
         Some((folder, FoundFolder::Writable)) => {
-            Check::ok(check, format!("{} may be written", text::escaped(&folder)))
+            Check::ok(check, format!("{} is writable", text::escaped(&folder)))
         }
         Some((folder, FoundFolder::CanBeMade(_))) => Check::ok(
             check,
-            format!("{} is made when it is needed", text::escaped(&folder)),
+            format!("{} will be created when needed", text::escaped(&folder)),
         ),
         Some((folder, FoundFolder::Blocked(at))) => {
             let (shown, folder) = (text::escaped(&folder), shell::word(&folder));
             Check::warning(
                 check,
                 format!(
-                    "{shown} cannot be written, because of {}: {loses}",
+                    "{shown} is not writable, because of {}: {loses}",
                     text::escaped(&at)
                 ),
                 format!(
@@ -83,7 +85,7 @@ fn judge(check: &'static str, found: Option<(PathBuf, FoundFolder)>) -> Check {
                     match check {
                         "state" => "XDG_STATE_HOME",
                         _ =>
-                            "XDG_RUNTIME_DIR (after su or sudo it is still the other user's: unset it)",
+                            "XDG_RUNTIME_DIR (after su or sudo it still belongs to the other user: unset it)",
                     }
                 ),
             )
@@ -97,14 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders() {
+    fn a_folder_that_cannot_be_written_is_a_warning() {
         let at = |found| Some((PathBuf::from("/s/orphand"), found));
         for (found, state, words) in [
-            (at(FoundFolder::Writable), CheckState::Ok, "may be written"),
+            (at(FoundFolder::Writable), CheckState::Ok, "is writable"),
             (
                 at(FoundFolder::CanBeMade("/s".into())),
                 CheckState::Ok,
-                "is made when",
+                "will be created when",
             ),
             (
                 at(FoundFolder::Blocked("/s".into())),
@@ -122,21 +124,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_and_not_made() {
-        let there = tempfile::tempdir().unwrap();
-        let file = there.path().join("file");
+    fn the_search_creates_nothing() {
+        let existing = tempfile::tempdir().unwrap();
+        let file = existing.path().join("file");
         std::fs::write(&file, "").unwrap();
         for (path, want) in [
-            (there.path().to_owned(), FoundFolder::Writable),
+            (existing.path().to_owned(), FoundFolder::Writable),
             (
-                there.path().join("a/b"),
-                FoundFolder::CanBeMade(there.path().to_owned()),
+                existing.path().join("a/b"),
+                FoundFolder::CanBeMade(existing.path().to_owned()),
             ),
             (file.clone(), FoundFolder::Blocked(file.clone())),
             (file.join("a"), FoundFolder::Blocked(file.join("a"))),
         ] {
             assert_eq!(find(&path), want, "{path:?}");
         }
-        assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(existing.path()).unwrap().count(), 1);
     }
 }

@@ -1,30 +1,29 @@
-//! The release of Linux, and what older ones lack.
+//! Judges the release of Linux: older releases lack system calls that orphand uses.
 
 use super::check::Check;
 
-/// `release`: as uname(2) gives it.
+/// Judges a release as uname(2) returns it.
 pub(super) fn judge(release: &str) -> Check {
-    let fix = "update the kernel when there is a chance";
+    let fix = "update the kernel when possible";
     match version(release) {
         Some(version) if version < (5, 6) => Check::warning(
             "kernel",
             format!(
-                "Linux {release}, older than 5.6: folders below a root are opened part by part, \
-                 and mounts have no numbers, so a bind mount of the same file system below a root \
-                 is not told from a folder"
+                "Linux {release}, older than 5.6: a path below a root is opened one component at a time, and mounts \
+                 have no ids, so a bind mount of the same file system below a root cannot be distinguished from a \
+                 directory"
             ),
             fix,
         ),
         Some(version) if version < (5, 8) => Check::warning(
             "kernel",
             format!(
-                "Linux {release}, older than 5.8: mounts have no numbers; devices are compared \
-                 instead"
+                "Linux {release}, older than 5.8: mounts have no ids; devices are compared instead"
             ),
             fix,
         ),
         Some(_) => Check::ok("kernel", format!("Linux {release}")),
-        None => Check::ok("kernel", format!("Linux {release:?}, whichever that is")),
+        None => Check::ok("kernel", format!("Linux {release:?}, an unknown version")),
     }
 }
 
@@ -40,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases() {
+    fn releases_before_5_8_are_a_warning() {
         for (release, state) in [
             ("6.18.44-fc-v782", CheckState::Ok),
             ("5.8.0", CheckState::Ok),

@@ -1,9 +1,8 @@
-//! A file of doctor's own in a root, on which is tried what orphand relies on there.
+//! Creates a file in a root, and tests on it the mechanisms that orphand relies on there.
 //!
-//! Its name begins like all names of orphand's own, so scans and watches pass over it, and it is
-//! none that a claim can have. It is empty, closed to everybody else, and has lost its name again
-//! before anything is asked of it: a killed doctor leaves nothing behind but in the moment between
-//! two system calls. What stays is the date of the folder.
+//! The name of the file has the prefix of orphand's own files, so scans and watches skip it, and no claim can have it.
+//! The file is empty and inaccessible to other users. Its name is removed before the tests begin, so a killed doctor
+//! leaves the file behind only if it is killed between two system calls. The date of the directory changes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -21,22 +20,22 @@ use rustix::io::Errno;
 
 use super::system;
 
-/// What came of it.
+/// The result of the probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LeaseProbe {
-    /// What the proof says while a second descriptor of ours has the file open.
-    pub(super) in_use: UseState,
-    /// What it says when nobody has.
-    pub(super) free: UseState,
-    /// What stands behind it here.
-    pub(super) by: &'static str,
-    /// The file is also found by its name in capitals.
+    /// The result of the proof while a second descriptor of this process has the file open.
+    pub(super) while_open: UseState,
+    /// The result of the proof after that descriptor is closed.
+    pub(super) after_close: UseState,
+    /// The mechanism of the proof, for people.
+    pub(super) source: &'static str,
+    /// The file is also found by its name in upper case.
     pub(super) folds_case: bool,
-    /// How far the date that the file got is from our clock.
+    /// The difference between the date of the new file and the clock of this machine.
     pub(super) clocks_differ: Duration,
 }
 
-/// Tries it in `dir`. The error is that of making the file.
+/// Runs the probe in `dir`. The error is that of creating the file.
 pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
     let name = new_name();
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -49,39 +48,39 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
     let after = clock::wall();
     let seen = look::observe_fd(user.as_fd()).map_err(|error| errno(&error))?;
     let dated = seen.fingerprint.mtime;
-    let loud = OsString::from(name.to_string_lossy().to_uppercase());
-    let folded = dir.observe(&loud).ok().flatten();
+    let uppercase = OsString::from(name.to_string_lossy().to_uppercase());
+    let folded = dir.observe(&uppercase).ok().flatten();
     let folds_case = folded.is_some_and(|other| other.fingerprint.ino == seen.fingerprint.ino);
     let asked = open_for_check(dir, &name).map_err(|error| errno(&error))?;
     drop(named);
 
     let lease_thread = LeaseThread::new();
-    let (in_use, mut leased) = lease_thread.lease(asked);
-    let by = system::proof_by(&leased);
+    let (while_open, mut leased) = lease_thread.lease(asked);
+    let source = system::proof_source(&leased);
     drop(user);
-    let mut free = UseState::InUse;
-    // Whoever looks into every new file, a virus scanner say, has it open for a moment.
+    let mut after_close = UseState::InUse;
+    // A program that reads every new file, for example a virus scanner, has it open for a moment.
     for pause in [0, 10, 40, 160] {
         std::thread::sleep(Duration::from_millis(pause));
         leased.release();
-        free = leased.acquire();
-        if !free.is_held() {
+        after_close = leased.acquire();
+        if !after_close.is_held() {
             break;
         }
     }
     Ok(LeaseProbe {
-        in_use,
-        free,
-        by,
+        while_open,
+        after_close,
+        source,
         folds_case,
-        clocks_differ: outside(dated, before, after),
+        clocks_differ: distance_from_span(dated, before, after),
     })
 }
 
-/// The name of the file, until this is dropped.
+/// The name of the file, which is removed when this is dropped.
 ///
-/// RACE: between making the file and removing its name somebody may move another file there. Worst
-/// case: whoever guesses 64 random bits within two system calls loses a file of theirs.
+/// RACE: between the creation of the file and the removal of its name, another process may move a different file to
+/// this name. Worst case: a process that guesses 64 random bits within two system calls loses that file.
 struct ProbeFile<'a> {
     dir: &'a Dir,
     name: OsString,
@@ -98,8 +97,8 @@ fn new_name() -> OsString {
     OsStr::from_bytes(format!(".orphand-doctor-{random:016x}").as_bytes()).to_owned()
 }
 
-/// How far `moment` is outside of the span between two readings of our clock.
-fn outside(moment: Wall, before: Wall, after: Wall) -> Duration {
+/// Returns the distance of `moment` from the span between two readings of the clock.
+fn distance_from_span(moment: Wall, before: Wall, after: Wall) -> Duration {
     before.since(moment).max(moment.since(after))
 }
 
@@ -114,28 +113,28 @@ mod tests {
     use orphand::root::is_own;
 
     #[test]
-    fn nothing_mistakes_it_for_a_temp_or_a_claim() {
+    fn the_probe_file_is_neither_a_temp_nor_a_claim() {
         let name = new_name();
-        assert!(is_own(&name), "scans and watches pass over it");
-        assert_eq!(claim::parse(&name), None, "no start puts it in order");
+        assert!(is_own(&name), "scans and watches skip it");
+        assert_eq!(claim::parse(&name), None, "it is not recovered as a claim");
         assert_ne!(name, new_name());
     }
 
     #[test]
-    fn how_far_a_date_is_off() {
+    fn the_distance_of_a_date_from_a_span() {
         let at = |sec| Wall { sec, nsec: 0 };
         for (moment, want) in [(10, 0), (11, 0), (12, 0), (9, 1), (15, 3), (-90, 100)] {
-            let off = outside(at(moment), at(10), at(12));
+            let off = distance_from_span(at(moment), at(10), at(12));
             assert_eq!(off, Duration::from_secs(want), "{moment}");
         }
     }
 
     #[test]
-    fn it_leaves_nothing_behind() {
+    fn the_probe_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let dir = Dir::open_root(&std::fs::canonicalize(folder.path()).unwrap(), None).unwrap();
-        let trial = run(&dir).unwrap();
-        assert!(trial.clocks_differ < Duration::from_secs(2), "{trial:?}");
+        let probe = run(&dir).unwrap();
+        assert!(probe.clocks_differ < Duration::from_secs(2), "{probe:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What Linux allows: inotify's watches, instances and queue, and leases.
+//! Judges the limits of Linux: inotify watches, instances and queue, and leases.
 
 use std::time::Duration;
 
@@ -6,84 +6,85 @@ use super::super::text;
 use super::check::Check;
 use super::tree::TreeSize;
 
-/// A limit in force, and the sysctl(8) name under which it is raised.
+/// A limit in force, and the name of its sysctl(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KernelLimit {
     pub(super) name: &'static str,
     pub(super) value: u64,
 }
 
-/// What a limit is, and whether it is reached at this moment.
+/// A limit, and whether it is reached at this moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LimitState {
-    /// None where it cannot be read.
+    /// `None` if the limit cannot be read.
     pub(super) limit: Option<KernelLimit>,
-    /// One more was asked for, and refused because of it.
+    /// A request for one more was refused because of the limit.
     pub(super) reached: bool,
 }
 
-/// What is written into a sysctl where it is too low: what desktop systems ship by now.
-const WATCHES: u64 = 524_288;
-const INSTANCES: u64 = 1_024;
-const QUEUE: u64 = 16_384;
+/// The values that doctor suggests for sysctls that are too low: the defaults of current desktop systems.
+const RAISED_WATCHES: u64 = 524_288;
+const RAISED_INSTANCES: u64 = 1_024;
+const RAISED_QUEUE: u64 = 16_384;
 
-/// Watchers for directories, for those with `closed = "settled"`, for the parents of roots, and
-/// for the configuration file.
+/// The instances that one orphand needs: for directories, for directories with `closed = "settled"`, for the ancestors
+/// of roots, and for the configuration file.
 const OUR_INSTANCES: u64 = 4;
 
-/// `need`: the directories of all roots. Their parents are watched too, some ten of them.
-pub(super) fn watches(tried: LimitState, need: TreeSize) -> Check {
+/// Judges the limit on watches. `need` is the number of directories in all roots; about ten of their ancestors are
+/// watched too.
+pub(super) fn watches(state: LimitState, need: TreeSize) -> Check {
     let check = "inotify-watches";
     let needed = format!(
         "the roots need {}{}",
         if need.at_least { "at least " } else { "" },
         text::count(need.directories)
     );
-    let Some(limit) = tried.limit else {
+    let Some(limit) = state.limit else {
         return Check::ok(check, format!("the limit cannot be read; {needed}"));
     };
     let may = text::count(limit.value);
-    let raise = limit.value.max(WATCHES).max(
+    let raise = limit.value.max(RAISED_WATCHES).max(
         need.directories
             .saturating_mul(2)
             .checked_next_power_of_two()
             .unwrap_or(u64::MAX),
     );
-    // Not raised far enough by the usual value only where somebody else has them all.
-    let raise = match tried.reached && raise == limit.value {
+    // If the limit is reached and the suggested value would not raise it, other programs use all the watches.
+    let raise = match state.reached && raise == limit.value {
         true => raise.saturating_mul(2),
         false => raise,
     };
-    let slowly = "What is not watched is scanned every minute at the latest: nothing is missed, \
-                  only later. (Linux calls this \"no space left on device\"; no disk is full)";
-    if tried.reached {
+    let slowly = "Directories without a watch are scanned at least once a minute: nothing is missed, only found \
+                  later. (Linux calls this \"no space left on device\"; no disk is full)";
+    if state.reached {
         let what = format!("all {may} of this user are in use. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if need.directories > limit.value {
         let what = format!("{may} for this user, but {needed}. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
         Check::ok(check, format!("{may} for this user; {needed}"))
     }
 }
 
-pub(super) fn instances(tried: LimitState) -> Check {
+pub(super) fn instances(state: LimitState) -> Check {
     let check = "inotify-instances";
-    let Some(limit) = tried.limit else {
+    let Some(limit) = state.limit else {
         return Check::ok(check, "the limit cannot be read");
     };
     let may = text::count(limit.value);
-    let slowly = "Without them directories are scanned every minute at the latest";
+    let slowly = "Without instances, directories are scanned at least once a minute";
     let raise = match limit.value {
-        value @ INSTANCES.. => value.saturating_mul(2),
-        _ => INSTANCES,
+        value @ RAISED_INSTANCES.. => value.saturating_mul(2),
+        _ => RAISED_INSTANCES,
     };
-    if tried.reached {
+    if state.reached {
         let what = format!("all {may} of this user are in use. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if limit.value < OUR_INSTANCES {
         let what = format!("{may} for this user, but orphand needs {OUR_INSTANCES}. {slowly}");
-        Check::warning(check, what, set(limit.name, raise))
+        Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
         let what = format!("{may} for this user; orphand needs {OUR_INSTANCES} at most");
         Check::ok(check, what)
@@ -96,44 +97,43 @@ pub(super) fn queue(value: Option<u64>) -> Check {
         Some(value @ 0..1_024) => Check::warning(
             check,
             format!(
-                "{} events: a burst of writes overflows it, and each time every root is scanned",
+                "{} events: a burst of writes overflows the queue, and then every root is scanned",
                 text::count(value)
             ),
-            set("fs.inotify.max_queued_events", QUEUE),
+            sysctl_commands("fs.inotify.max_queued_events", RAISED_QUEUE),
         ),
         Some(value) => Check::ok(check, format!("{} events", text::count(value))),
-        None => Check::ok(check, "its length cannot be read"),
+        None => Check::ok(check, "the length cannot be read"),
     }
 }
 
-/// `fs.leases-enable`.
+/// Judges `fs.leases-enable`.
 pub(super) fn leases(enabled: Option<u64>) -> Check {
     match enabled {
-        Some(0) => Check::trouble(
+        Some(0) => Check::error(
             "leases",
-            "switched off for the whole machine: nothing can be proven, so every temp is kept as \
-             cannot-tell",
-            set("fs.leases-enable", 1),
+            "disabled for the whole machine: nothing can be proven, so every temp is kept as cannot-tell",
+            sysctl_commands("fs.leases-enable", 1),
         ),
         Some(_) => Check::ok("leases", "enabled"),
-        None => Check::ok("leases", "whether they are enabled cannot be read"),
+        None => Check::ok("leases", "the setting cannot be read"),
     }
 }
 
-/// `fs.lease-break-time`.
+/// Judges `fs.lease-break-time`.
 pub(super) fn break_time(seconds: Option<u64>) -> Check {
     let check = "lease-break";
     match seconds {
         Some(0) => Check::warning(
             check,
-            "no limit: should orphand be stopped (SIGSTOP, a debugger) in the microseconds in \
-             which it holds a lease, whoever opens that file waits until it goes on",
-            set("fs.lease-break-time", 45),
+            "no limit: if orphand is stopped (SIGSTOP, a debugger) in the microseconds in which it holds a lease, a \
+             process that opens that file waits until orphand continues",
+            sysctl_commands("fs.lease-break-time", 45),
         ),
         Some(seconds) => Check::ok(
             check,
             format!(
-                "{}: the longest that an opener could wait, should orphand be stopped",
+                "{}: the longest wait of a process that opens a file, if orphand is stopped while it holds a lease",
                 text::span(Duration::from_secs(seconds))
             ),
         ),
@@ -141,14 +141,14 @@ pub(super) fn break_time(seconds: Option<u64>) -> Check {
     }
 }
 
-/// Now, and for good.
-fn set(name: &str, value: u64) -> String {
+/// Returns the commands that set a sysctl now and permanently.
+fn sysctl_commands(name: &str, value: u64) -> String {
     match name.starts_with("user.") {
-        // It belongs to the user namespace, and goes with it.
-        true => format!("whoever made this user namespace or container: sysctl {name}={value}"),
+        // The limit belongs to the user namespace, and ends with it.
+        true => format!("as the owner of this user namespace or container: sysctl {name}={value}"),
         false => format!(
             "now: sudo sysctl {name}={value}\n\
-             for good: echo {name}={value} | sudo tee -a /etc/sysctl.d/60-orphand.conf"
+             permanently: echo {name}={value} | sudo tee -a /etc/sysctl.d/60-orphand.conf"
         ),
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     use super::super::check::CheckState;
     use super::*;
 
-    fn tried(name: &'static str, value: u64, reached: bool) -> LimitState {
+    fn state(name: &'static str, value: u64, reached: bool) -> LimitState {
         let limit = Some(KernelLimit { name, value });
         LimitState { limit, reached }
     }
@@ -166,8 +166,8 @@ mod tests {
     const NAME: &str = "fs.inotify.max_user_watches";
 
     #[test]
-    fn watches_for_the_roots() {
-        // limit, reached, directories; what it is to be raised to
+    fn too_few_watches_are_a_warning_with_a_higher_limit() {
+        // limit, reached, directories; the suggested limit
         for (value, reached, directories, raised) in [
             (8_192, false, 1, None),
             (8_192, false, 8_192, None),
@@ -181,7 +181,7 @@ mod tests {
                 directories,
                 at_least: false,
             };
-            let check = watches(tried(NAME, value, reached), need);
+            let check = watches(state(NAME, value, reached), need);
             match raised {
                 None => assert_eq!((check.state, check.fix), (CheckState::Ok, None), "{value}"),
                 Some(raised) => {
@@ -198,7 +198,7 @@ mod tests {
             directories: 70,
             at_least: true,
         };
-        let check = watches(tried("user.max_inotify_watches", 5, false), some);
+        let check = watches(state("user.max_inotify_watches", 5, false), some);
         assert!(check.what.contains("at least 70"), "{check:?}");
         let fix = check.fix.unwrap();
         assert!(!fix.contains("sysctl.d"), "{fix}");
@@ -210,17 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn instances_queue_and_leases() {
+    fn low_limits_and_disabled_leases_are_reported() {
         let name = "fs.inotify.max_user_instances";
         for (check, state, words) in [
-            (instances(tried(name, 128, false)), CheckState::Ok, "128"),
+            (instances(state(name, 128, false)), CheckState::Ok, "128"),
             (
-                instances(tried(name, 128, true)),
+                instances(state(name, 128, true)),
                 CheckState::Warning,
                 "all 128",
             ),
             (
-                instances(tried(name, 3, false)),
+                instances(state(name, 3, false)),
                 CheckState::Warning,
                 "needs 4",
             ),
@@ -228,7 +228,7 @@ mod tests {
             (queue(Some(64)), CheckState::Warning, "overflows"),
             (queue(None), CheckState::Ok, "cannot be read"),
             (leases(Some(1)), CheckState::Ok, "enabled"),
-            (leases(Some(0)), CheckState::Trouble, "cannot-tell"),
+            (leases(Some(0)), CheckState::Error, "cannot-tell"),
             (leases(None), CheckState::Ok, "cannot be read"),
             (break_time(Some(45)), CheckState::Ok, "45 s"),
             (break_time(Some(0)), CheckState::Warning, "no limit"),

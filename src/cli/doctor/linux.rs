@@ -1,4 +1,4 @@
-//! What only Linux has to be asked: sysctls, inotify, namespaces, `/proc`.
+//! The facts that exist only on Linux: sysctls, inotify limits, namespaces, and `/proc`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,36 +19,37 @@ use super::limits::{self, KernelLimit, LimitState};
 use super::tree::TreeSize;
 use super::visibility::{self, Visibility};
 
-/// How a clock is set right.
-pub(super) const CLOCK_CURE: &str = "sudo timedatectl set-ntp true";
+/// The command that corrects the clock.
+pub(super) const CLOCK_FIX: &str = "sudo timedatectl set-ntp true";
 
-/// What may stand behind a root that does not answer, and what to do.
-pub(super) const SILENT: (&str, &str) = (
-    "a file server that is away, or a disk that fails",
-    "look what it is: findmnt -T",
+/// The possible causes if a root does not answer, and the fix.
+pub(super) const NO_ANSWER: (&str, &str) = (
+    "a file server that cannot be reached, or a disk that fails",
+    "find the file system: findmnt -T",
 );
 
-/// The checks of the machine. `need`: the directories of all roots.
-pub(super) fn machine(need: TreeSize) -> Vec<Check> {
+/// Runs the checks of the machine. `need` is the number of directories in all roots.
+pub(super) fn machine_checks(need: TreeSize) -> Vec<Check> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (instances, watches) = inotify_limits();
     vec![
         kernel::judge(release.trim()),
-        limits::leases(number("fs/leases-enable")),
-        limits::break_time(number("fs/lease-break-time")),
+        limits::leases(read_sysctl("fs/leases-enable")),
+        limits::break_time(read_sysctl("fs/lease-break-time")),
         limits::watches(watches, need),
         limits::instances(instances),
-        limits::queue(number("fs/inotify/max_queued_events")),
-        visibility::judge(sight()),
+        limits::queue(read_sysctl("fs/inotify/max_queued_events")),
+        visibility::judge(visibility()),
     ]
 }
 
-fn number(sysctl: &str) -> Option<u64> {
+fn read_sysctl(sysctl: &str) -> Option<u64> {
     let text = fs::read_to_string(Path::new("/proc/sys").join(sysctl)).ok()?;
     text.trim().parse().ok()
 }
 
-/// One instance and one watch are asked for and given back at once.
+/// Returns the limits on inotify instances and watches. It creates one of each to find out whether a limit is reached,
+/// and removes them at once.
 fn inotify_limits() -> (LimitState, LimitState) {
     let instance = inotify::init(inotify::CreateFlags::CLOEXEC);
     let watch = match &instance {
@@ -77,25 +78,26 @@ fn inotify_limits() -> (LimitState, LimitState) {
     (instances, watches)
 }
 
-/// The first is the machine's limit; the second is that of this user namespace, and the same
-/// number in the first one (kernel/ucount.c). The lower is in force.
+/// Returns the lower of two limits, which is in force. The first is the limit of the machine, the second that of this
+/// user namespace. In the initial namespace both are the same number (kernel/ucount.c).
 fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<KernelLimit> {
     let limits = sysctls.into_iter().filter_map(|(name, file)| {
         Some(KernelLimit {
             name,
-            value: number(file)?,
+            value: read_sysctl(file)?,
         })
     });
     limits.min_by_key(|limit| limit.value)
 }
 
-/// The numbers are `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` of linux/proc_ns.h.
-fn sight() -> Visibility {
+/// Returns the view of this process on the other processes. The inode numbers are `PROC_PID_INIT_INO` and
+/// `PROC_USER_INIT_INO` of linux/proc_ns.h.
+fn visibility() -> Visibility {
     let other = |name: &str, first: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
     };
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    // The last one mounted there is the one that is seen.
+    // The last mount on a path hides the others.
     let proc = mounts
         .split(|byte| *byte == b'\n')
         .filter_map(mountinfo::parse)
@@ -105,14 +107,16 @@ fn sight() -> Visibility {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
-        hidden: proc.is_some_and(|proc| visibility::hides(&String::from_utf8_lossy(proc.options))),
+        hidden: proc.is_some_and(|proc| {
+            visibility::hides_processes(&String::from_utf8_lossy(proc.options))
+        }),
         root,
-        // One that came too fast for the first walk is met by the second.
-        all: root && (sees_all() || sees_all()),
+        // A process that starts during the first scan may be missed by it, but not by the second.
+        all: root && (can_examine_all() || can_examine_all()),
     }
 }
 
-/// The type of the file system that `dir` is on, as it was mounted.
+/// Returns the type of the file system of `dir`, as it was mounted.
 pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
     let id = dir.place().mount?;
     let mounts = fs::read("/proc/self/mountinfo").ok()?;
@@ -123,31 +127,30 @@ pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
     Some(String::from_utf8_lossy(found.kind).into_owned())
 }
 
-/// Whether names in `dir` that differ in their capitals are one, by its own flag
-/// (`FS_CASEFOLD_FL` of linux/fs.h).
+/// Returns whether `dir` ignores upper and lower case in names, by its flag `FS_CASEFOLD_FL` (linux/fs.h).
 pub(super) fn folds_case(dir: &Dir) -> Option<bool> {
     const CASEFOLD: u32 = 0x4000_0000;
     let flags = rustix::fs::ioctl_getflags(dir.fd()).ok()?;
     Some(flags.bits() & CASEFOLD != 0)
 }
 
-/// Whether every process can be examined, down to its mappings.
-pub(super) fn sees_all() -> bool {
+/// Returns whether every process can be examined, including its mappings.
+pub(super) fn can_examine_all() -> bool {
     evidence::scan_processes(&[], LeaseCoverage::OpensOnly).complete
 }
 
-/// What stands behind a proof.
-pub(super) fn proof_by(_: &LeasedFile) -> &'static str {
-    "a lease of the kernel's"
+/// Returns the mechanism of a proof, for people.
+pub(super) fn proof_source(_: &LeasedFile) -> &'static str {
+    "a kernel lease"
 }
 
-/// What is to be said of a root before it is opened.
-pub(super) fn beforehand(_: &Path) -> Option<Check> {
+/// Checks a root before it is opened. Linux has no such check.
+pub(super) fn check_before_open(_: &Path) -> Option<Check> {
     None
 }
 
-/// The processes of `orphand watch` that can be seen.
-pub(super) fn watchers() -> Vec<u32> {
+/// Returns the pids of the visible `orphand watch` processes.
+pub(super) fn watcher_pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let watches = |pid: &u32| {
@@ -155,7 +158,7 @@ pub(super) fn watchers() -> Vec<u32> {
         let mut args = file("cmdline");
         args.push(0);
         let mut args = args.split(|&byte| byte == 0).skip(1);
-        // Not ourselves, whatever the directories are called that we were given.
+        // This process may have a directory named `watch` as its argument.
         *pid != std::process::id()
             && file("comm").trim_ascii_end() == b"orphand"
             && args.any(|arg| arg == b"watch")
@@ -165,15 +168,15 @@ pub(super) fn watchers() -> Vec<u32> {
     watchers
 }
 
-/// Returns the directories of a watcher, by the lock files that it has open. Only root can read those of
-/// another user's process.
-pub(super) fn worked_on(pid: u32) -> Vec<Root> {
+/// Returns the roots of a watcher, by the lock files that it has open. Only root can read those of another user's
+/// process.
+pub(super) fn watched_roots(pid: u32) -> Vec<Root> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));
     let open = open.into_iter().flatten().flatten();
     let lock = |entry: fs::DirEntry| {
         let path = fs::read_link(entry.path()).ok()?;
         let name = path.file_name()?.to_str()?;
-        // The name says that it is a regular file: another one is not opened.
+        // A lock is a regular file. Anything else, such as a FIFO, is not opened.
         let is_lock = is_lock_name(name) && fs::metadata(entry.path()).ok()?.is_file();
         let file = is_lock.then(|| fs::File::open(entry.path()).ok())??;
         let held = read_lock_file(file);
@@ -187,15 +190,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_of_a_mount_hides_processes() {
+    fn a_mount_option_hides_processes() {
         let proc = mountinfo::parse(b"22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
-        assert!(visibility::hides(
+        assert!(visibility::hides_processes(
             std::str::from_utf8(proc.options).unwrap()
         ));
     }
 
     #[test]
-    fn the_lower_limit_counts() {
+    fn the_lower_limit_is_in_force() {
         let none = [("a", "no/such"), ("b", "neither")];
         assert_eq!(lowest(none), None);
         let one = [("a", "no/such"), ("b", "fs/inotify/max_queued_events")];

@@ -1,4 +1,4 @@
-//! What only macOS has to be asked. Type-checked only; see docs/platforms.md.
+//! The facts that exist only on macOS. This file has only been type-checked; see docs/platforms.md.
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -11,30 +11,29 @@ use super::check::Check;
 use super::privacy;
 use super::tree::TreeSize;
 
-/// How a clock is set right.
-pub(super) const CLOCK_CURE: &str = "sudo sntp -sS time.apple.com";
+/// The command that corrects the clock.
+pub(super) const CLOCK_FIX: &str = "sudo sntp -sS time.apple.com";
 
-/// What may stand behind a root that does not answer, and what to do.
-pub(super) const SILENT: (&str, &str) = (
-    "a privacy dialog that waits for an answer, a file server that is away, or a disk that fails",
-    "look for a dialog and answer it (System Settings > Privacy & Security), then: df",
+/// The possible causes if a root does not answer, and the fix.
+pub(super) const NO_ANSWER: (&str, &str) = (
+    "a privacy dialog that waits for an answer, a file server that cannot be reached, or a disk that fails",
+    "answer the dialog if there is one (System Settings > Privacy & Security), then: df",
 );
 
-/// The checks of the machine: FSEvents has no limits to raise.
-pub(super) fn machine(_: TreeSize) -> Vec<Check> {
+/// Runs the checks of the machine. FSEvents has no limits to raise.
+pub(super) fn machine_checks(_: TreeSize) -> Vec<Check> {
     vec![Check::ok(
         "system",
-        "macOS: this program was type-checked for it and has not been run on it; try scan and \
-         sweep -n first",
+        "macOS: this program has only been type-checked for it, never run on it; try scan and sweep -n first",
     )]
 }
 
-/// `f_fstypename`, which rules use too, is all there is.
+/// macOS has no other name of the type than `f_fstypename`, which the rules use too.
 pub(super) fn file_system_type(_: &Dir) -> Option<String> {
     None
 }
 
-/// Whether names in `dir` that differ in their capitals are one (pathconf(2)).
+/// Returns whether `dir` ignores upper and lower case in names (pathconf(2)).
 pub(super) fn folds_case(dir: &Dir) -> Option<bool> {
     /// `_PC_CASE_SENSITIVE` of sys/unistd.h.
     const CASE_SENSITIVE: libc::c_int = 11;
@@ -46,31 +45,30 @@ pub(super) fn folds_case(dir: &Dir) -> Option<bool> {
     }
 }
 
-/// Never asked for: no file system here needs it.
-pub(super) fn sees_all() -> bool {
+/// Returns `false`. It is never called, because no file system of macOS needs this check.
+pub(super) fn can_examine_all() -> bool {
     false
 }
 
-/// What stands behind a proof.
-pub(super) fn proof_by(leased: &LeasedFile) -> &'static str {
+/// Returns the mechanism of a proof, for people.
+pub(super) fn proof_source(leased: &LeasedFile) -> &'static str {
     match leased.is_proven_by_kernel() {
         true => "the kernel's refusal to remove a file in use (AT_NODELETEBUSY, macOS 26)",
         false => {
-            "a walk over the processes of this user (the kernel's own refusal, AT_NODELETEBUSY of \
-             macOS 26, does not work here; system call 226 is not used)"
+            "a scan of the processes of this user (the kernel's own refusal, AT_NODELETEBUSY of macOS 26, does not \
+             work here; system call 226 is not used)"
         }
     }
 }
 
-/// What is to be said of a root before it is opened: opening may ask a person.
-pub(super) fn beforehand(root: &Path) -> Option<Check> {
+/// Checks a root before it is opened, because opening it may show a privacy dialog.
+pub(super) fn check_before_open(root: &Path) -> Option<Check> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     privacy::judge(root, home.as_deref())
 }
 
-/// The processes of `orphand` that can be seen, but not this one: what each of them does is not
-/// asked.
-pub(super) fn watchers() -> Vec<u32> {
+/// Returns the pids of the visible `orphand` processes except this one, whatever command they run.
+pub(super) fn watcher_pids() -> Vec<u32> {
     let mut pids: Vec<libc::pid_t> = vec![0; 16_384];
     let size = libc::c_int::try_from(size_of_val(pids.as_slice())).unwrap_or(0);
     // SAFETY: the buffer is valid for writing `size` bytes.
@@ -94,7 +92,7 @@ fn is_orphand(pid: libc::pid_t) -> bool {
     name.get(..length) == Some(b"orphand")
 }
 
-/// Returns the directories of a watcher that the folder of locks does not show: unknown on this system.
-pub(super) fn worked_on(_: u32) -> Vec<Root> {
+/// Returns the roots of a watcher that the lock folder does not show. They are unknown on this system.
+pub(super) fn watched_roots(_: u32) -> Vec<Root> {
     Vec::new()
 }

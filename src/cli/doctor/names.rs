@@ -1,15 +1,14 @@
-//! Folders in which names that differ in their capitals are one.
+//! Judges whether a directory ignores upper and lower case in names.
 
 use super::check::Check;
 
-/// `folds`: whether they are, where it is known.
+/// Judges `folds`: whether the directory ignores case, or `None` if that is unknown.
 pub(super) fn judge(folds: Option<bool>) -> Option<Check> {
     let what = match folds? {
-        false => "capitals matter in names, as they do in rules",
+        false => "upper and lower case differ in names, as they do in rules",
         true => {
-            "names that differ only in their capitals are one here, but rules compare them: \
-             *.tmp does not take X.TMP (where a program writes those: --name '*.TMP'). \
-             Targets are found by the folder's own way"
+            "this directory ignores upper and lower case in names, but rules do not: *.tmp does not match X.TMP (if a \
+             program writes such names: --name '*.TMP'). Targets are found with the directory's own rule"
         }
     };
     Some(Check::ok("names", what))
@@ -21,7 +20,7 @@ mod tests {
     use orphand::decide::temp_name::Names;
 
     #[test]
-    fn what_is_said_of_capitals_is_so() {
+    fn rules_distinguish_case_as_the_check_states() {
         let names = Names::default();
         assert!(names.matches(b"x.tmp") && !names.matches(b"X.TMP"));
         let named = Names::new(&["*.TMP"], &[] as &[&str]).unwrap();

@@ -1,4 +1,4 @@
-//! Other orphands on this machine.
+//! Judges the other orphands that run on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use super::super::text;
 use super::check::Check;
 use super::system;
 
-/// A process that watches, and what it works on by its locks, as far as they can be read.
+/// A watcher process, and its roots by the locks that can be read.
 #[derive(Clone, Debug)]
 pub(super) struct RunningOrphand {
     pub(super) pid: u32,
     pub(super) roots: Vec<Root>,
 }
 
-/// The watchers with these pids. `held`: the locks that are known without asking each.
-pub(super) fn watchers(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> {
+/// Returns the watchers with these pids. `held` has the locks of the lock folder of this user.
+pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> {
     let known = |pid: u32| {
         let of_it = held.iter().filter(|held| held.pid == Some(pid));
         of_it
@@ -27,7 +27,7 @@ pub(super) fn watchers(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand>
     };
     let watcher = |&pid: &u32| {
         let roots = match known(pid) {
-            roots if roots.is_empty() => system::worked_on(pid),
+            roots if roots.is_empty() => system::watched_roots(pid),
             roots => roots,
         };
         RunningOrphand { pid, roots }
@@ -35,7 +35,8 @@ pub(super) fn watchers(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand>
     pids.iter().map(watcher).collect()
 }
 
-/// `dirs`: the directories that the answer is for; without any, all count.
+/// Judges whether two watchers work on the same directory. `dirs` are the directories to check; if it is empty, all are
+/// checked.
 pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
     let check = "orphands";
     let concerns = |root: &Root| {
@@ -51,7 +52,7 @@ pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
                 .flat_map(|a| other.roots.iter().map(move |b| (a, b)))
             {
                 if overlap(here, there) && (concerns(here) || concerns(there)) {
-                    // The inner one of the two is what both work on.
+                    // Both work on the inner one of the two directories.
                     let inner = [here, there]
                         .into_iter()
                         .max_by_key(|root| root.path.as_os_str().len());
@@ -69,10 +70,10 @@ pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
         return Check::ok(
             check,
             match pids.as_slice() {
-                [] => "none watches, as far as can be seen".to_owned(),
-                [pid] => format!("one watches: pid {pid}"),
+                [] => "no watcher is visible".to_owned(),
+                [pid] => format!("1 watcher: pid {pid}"),
                 pids => format!(
-                    "{} watch: pids {}; no two of them the same directory, as far as can be seen",
+                    "{} watchers: pids {}; no two of them are known to share a directory",
                     pids.len(),
                     pids.join(" ")
                 ),
@@ -96,7 +97,7 @@ pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
             lines.collect::<Vec<_>>().join("\n")
         ),
         format!(
-            "look what each is for: ps -o pid,user,args -p {}\nend those too many: kill PID",
+            "see what each is for: ps -o pid,user,args -p {}\nend the superfluous ones: kill PID",
             list(&all, ",")
         ),
     )
@@ -124,11 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn how_many_there_are() {
+    fn watchers_of_different_directories_are_ok() {
         let elsewhere = watcher(9, &[("/srv/b", false)]);
         let unknown = watcher(11, &[]);
         for (watchers, words) in [
-            (vec![], "none"),
+            (vec![], "no watcher"),
             (vec![watcher(7, &[("/srv/a", false)])], "pid 7"),
             (
                 vec![watcher(7, &[("/srv/a", false)]), elsewhere],
@@ -142,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Watchers of other directories are no trouble, and are not to be ended.
+    /// Watchers of other directories are fine, and must not be named as superfluous.
     #[test]
     fn only_watchers_of_one_directory_are_named() {
         let watchers = [

@@ -1,11 +1,11 @@
-//! macOS's privacy protection ("TCC"): folders that a program may open only once a person has
-//! allowed it. Where nobody can be asked, in a service, the call waits or fails.
+//! Judges the privacy protection of macOS ("TCC"): a program may open some folders only after the user has allowed it.
+//! In a service, which cannot ask the user, the call waits or fails.
 
 use std::path::Path;
 
 use super::check::Check;
 
-/// Below the home directory, and what they are called in the settings.
+/// The protected folders below the home directory, and the names of their panes in the settings.
 const PROTECTED: &[(&str, &str)] = &[
     ("Documents", "Files & Folders"),
     ("Desktop", "Files & Folders"),
@@ -16,8 +16,7 @@ const PROTECTED: &[(&str, &str)] = &[
     ("Library/Group Containers", "Full Disk Access"),
 ];
 
-/// What is to be known of `root` before it is opened, if it is such a folder. Only its path is
-/// looked at.
+/// Judges `root` before it is opened, by its path alone. Returns `None` if it is not a protected folder.
 pub(super) fn judge(root: &Path, home: Option<&Path>) -> Option<Check> {
     let below_home = home.and_then(|home| root.strip_prefix(home).ok());
     let protected = below_home.and_then(|below| {
@@ -32,13 +31,13 @@ pub(super) fn judge(root: &Path, home: Option<&Path>) -> Option<Check> {
     Some(Check::warning(
         "privacy",
         format!(
-            "macOS protects {what}: orphand may work there by hand in a terminal, which has your \
-             permission, and not as a service, which has none until you give it"
+            "macOS protects {what}: orphand may work there in a terminal, which has your permission, but not as a \
+             service, which has none until you grant it"
         ),
         format!(
             "System Settings > Privacy & Security > {pane}: allow orphand\n\
              open 'x-apple.systempreferences:com.apple.preference.security?Privacy'\n\
-             again after every upgrade, unless the program is signed with a certificate"
+             repeat this after every upgrade, unless the program is signed with a certificate"
         ),
     ))
 }
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_protected() {
+    fn protected_folders_are_a_warning() {
         let home = Path::new("/Users/ann");
         for (root, want) in [
             ("/Users/ann/.openclaw/agents", None),
@@ -70,19 +69,19 @@ mod tests {
                 Some("~/Library/Group"),
             ),
             ("/Users/ann/Library/Caches/x", None),
-            // They are below it.
+            // Protected folders are below it.
             ("/Users/ann/Library", Some("~/Library/Mobile")),
             ("/Volumes/stick/x", Some("/Volumes")),
             ("/Users/bob/Documents", None),
             ("/srv/app", None),
         ] {
             let check = judge(Path::new(root), Some(home));
-            let said = check.as_ref().map(|check| check.what.as_str());
+            let what = check.as_ref().map(|check| check.what.as_str());
             match want {
-                None => assert_eq!(said, None, "{root}"),
+                None => assert_eq!(what, None, "{root}"),
                 Some(want) => assert!(
-                    said.is_some_and(|said| said.contains(want)),
-                    "{root}: {said:?}"
+                    what.is_some_and(|what| what.contains(want)),
+                    "{root}: {what:?}"
                 ),
             }
         }

@@ -1,29 +1,29 @@
-//! Whether it can be proven in a root that nobody holds a file.
+//! Judges whether orphand can prove in a root that a file is unused.
 
 use orphand::decide::judge::LeaseCoverage;
 use orphand::decide::observation::UseState;
 use rustix::io::Errno;
 
 use super::super::shell::Suggestion;
-use super::check::{Check, words};
+use super::check::{Check, error_text};
 use super::lease_probe::LeaseProbe;
 
 /// The file system of a root.
 #[derive(Clone, Debug)]
 pub(super) struct FileSystemCheck {
-    /// As rules name it.
+    /// The name that rules use.
     pub(super) name: String,
-    /// As the kernel names its type, where that is known.
+    /// The kernel's name of the type, if known.
     pub(super) kernel: Option<String>,
-    /// How far the proof reaches.
-    pub(super) reach: LeaseCoverage,
-    /// The rule trusts it all the same.
+    /// The coverage of the proof.
+    pub(super) coverage: LeaseCoverage,
+    /// The rule trusts the file system without a proof.
     pub(super) trusted: bool,
-    /// Every process on this machine can be examined, with what it has mapped.
+    /// Every process on this machine can be examined, including its mappings.
     pub(super) all_seen: bool,
 }
 
-/// Types on which other machines, or the host of this one, work on the same files.
+/// The types on which other machines, or the host of a virtual machine, can use the same files.
 const SHARED: &[&str] = &[
     "nfs",
     "nfs4",
@@ -50,116 +50,118 @@ pub(super) fn file_system(seen: &FileSystemCheck) -> Check {
         Some(kernel) if *kernel != seen.name => format!("{kernel} (for rules: {})", seen.name),
         _ => seen.name.clone(),
     };
-    match (seen.reach, seen.trusted) {
+    match (seen.coverage, seen.trusted) {
         (LeaseCoverage::OpensAndMaps, _) => Check::ok(
             check,
-            format!("{name}: the proof that nobody holds a file is known to hold on it"),
+            format!("{name}: the proof that a file is unused is known to hold here"),
         ),
         (LeaseCoverage::OpensOnly, _) if seen.all_seen => Check::ok(
             check,
             format!(
-                "{name}: the kernel's proof does not see who only mapped a file; the walk over \
-                 all processes that can be made here does"
+                "{name}: the kernel's proof does not see a process that has only mapped a file; the scan of all \
+                 processes, which is possible here, does"
             ),
         ),
         (LeaseCoverage::OpensOnly, _) => Check::warning(
             check,
             format!(
-                "{name}: the kernel's proof does not see who only mapped a file, nor who uses a \
-                 layer directly, and not every process can be examined here: what is an orphan is \
-                 moved to the quarantine instead of being deleted"
+                "{name}: the kernel's proof does not see a process that has only mapped a file or uses a layer \
+                 directly, and not every process can be examined here: orphans are moved to the quarantine instead of \
+                 being deleted"
             ),
             "put the directory on a volume (a bind mount of ext4, xfs, btrfs or a tmpfs), or run \
              orphand as root outside of the container",
         ),
         (LeaseCoverage::Unknown, true) => Check::warning(
             check,
-            format!("{name}: your rule trusts it, {}", why(seen)),
+            format!("{name}: your rule trusts it, {}", risk(seen)),
             format!(
-                "if that can happen, take {:?} out of network = […] in the rule",
+                "if that can happen, remove {:?} from network = […] in the rule",
                 seen.name
             ),
         ),
-        (LeaseCoverage::Unknown, false) => Check::trouble(
+        (LeaseCoverage::Unknown, false) => Check::error(
             check,
-            format!("{name}: everything is kept (network-fs), {}", why(seen)),
+            format!("{name}: everything is kept (network-fs), {}", risk(seen)),
             format!(
-                "run orphand on the machine that has the disk; or, if no other works on these \
-                 files, in the rule: network = [{:?}]",
+                "run orphand on the machine that has the disk; or, if no other machine uses these files, add to the \
+                 rule: network = [{:?}]",
                 seen.name
             ),
         ),
     }
 }
 
-fn why(seen: &FileSystemCheck) -> &'static str {
+fn risk(seen: &FileSystemCheck) -> &'static str {
     let kernel = seen.kernel.as_deref().unwrap_or(&seen.name);
     let shared = |name: &str| SHARED.contains(&name);
     if shared(kernel) || shared(&seen.name) && !kernel.starts_with("fuse") {
-        "and a program on another machine that has a file open is not seen from here"
+        "and a program on another machine that has a file open cannot be seen from here"
     } else if kernel.starts_with("fuse") || seen.name.contains("fuse") {
-        "and what a program behind FUSE does with a file is not seen by the kernel"
+        "and the kernel does not see what the program behind FUSE does with a file"
     } else {
-        "and nobody has measured whether the proof holds on it"
+        "and it has not been measured whether the proof holds on it"
     }
 }
 
-/// What the trial on a file of doctor's own says.
-pub(super) fn trial(seen: &Result<LeaseProbe, Errno>) -> Check {
+/// Judges the result of the probe.
+pub(super) fn lease_probe(seen: &Result<LeaseProbe, Errno>) -> Check {
     let check = "proof";
-    let trial = match seen {
-        Ok(trial) => trial,
+    let probe = match seen {
+        Ok(probe) => probe,
         Err(Errno::NOSPC | Errno::DQUOT) => {
             return Check::warning(
                 check,
-                "it could not be tried: there is no room for an empty file",
-                format!("make room, then: {}", doctor()),
+                "it could not be tested: no space is left for an empty file",
+                format!("free some space, then: {}", doctor_command()),
             );
         }
         Err(error) => {
             return Check::warning(
                 check,
                 format!(
-                    "it could not be tried, as no file can be made here: {}",
-                    words(*error)
+                    "it could not be tested, because no file can be created here: {}",
+                    error_text(*error)
                 ),
-                format!("mend what is said of the root, then: {}", doctor()),
+                format!("fix the root first, then: {}", doctor_command()),
             );
         }
     };
-    let by = trial.by;
-    match (trial.in_use, trial.free) {
+    let source = probe.source;
+    match (probe.while_open, probe.after_close) {
         (UseState::InUse | UseState::Locked, UseState::Unused) => Check::ok(
             check,
-            format!("{by}: refused while a file of doctor's own was open, granted when it was not"),
-        ),
-        (UseState::Unused, _) => Check::trouble(
-            check,
             format!(
-                "{by}: granted although a file of doctor's own was open. It proves nothing here; \
-                 orphand must not run on this file system"
+                "{source}: refused while doctor's test file was open, granted after it was closed"
             ),
-            "take the directory out of the rules, and network = […] with it",
         ),
-        (_, UseState::InUse | UseState::Locked) => Check::trouble(
+        (UseState::Unused, _) => Check::error(
             check,
             format!(
-                "{by}: refused, though doctor had closed its file: something opens every new file \
+                "{source}: granted although doctor's test file was open. It proves nothing here; orphand must not run \
+                 on this file system"
+            ),
+            "remove the directory from the rules, together with its network = […]",
+        ),
+        (_, UseState::InUse | UseState::Locked) => Check::error(
+            check,
+            format!(
+                "{source}: refused although doctor had closed its test file: another program opens every new file \
                  here (a virus scanner, an indexer, a backup), so every temp is kept as in-use"
             ),
-            "except the directory in that program's settings",
+            "exclude the directory in that program's settings",
         ),
-        _ => Check::trouble(
+        _ => Check::error(
             check,
-            format!("{by}: it cannot be asked here, so every temp is kept as cannot-tell"),
-            "look at the lines on leases and on the file system; a seccomp filter that forbids \
-             fcntl(F_SETLEASE) does this too",
+            format!("{source}: it does not work here, so every temp is kept as cannot-tell"),
+            "see the lines on leases and on the file system; another cause is a seccomp filter that forbids \
+             fcntl(F_SETLEASE)",
         ),
     }
 }
 
-/// The command to try again with.
-fn doctor() -> Suggestion {
+/// Returns the command that repeats the checks.
+fn doctor_command() -> Suggestion {
     Suggestion::new("doctor").configured()
 }
 
@@ -170,7 +172,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn file_systems() {
+    fn file_systems_without_a_proof_are_reported() {
         use LeaseCoverage::{OpensAndMaps, OpensOnly, Unknown};
         // name, kernel's name, reach, trusted, all seen
         for (name, kernel, reach, trusted, all_seen, state, words) in [
@@ -216,7 +218,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "another machine",
             ),
             (
@@ -234,7 +236,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "behind FUSE",
             ),
             (
@@ -243,7 +245,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "another machine",
             ),
             (
@@ -252,7 +254,7 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "another machine",
             ),
             (
@@ -261,21 +263,21 @@ mod tests {
                 Unknown,
                 false,
                 true,
-                CheckState::Trouble,
+                CheckState::Error,
                 "measured",
             ),
         ] {
             let seen = FileSystemCheck {
                 name: name.into(),
                 kernel: Some(kernel.into()),
-                reach,
+                coverage: reach,
                 trusted,
                 all_seen,
             };
             let check = file_system(&seen);
             assert_eq!(check.state, state, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
-            // What is to be written into a rule is the name that rules know.
+            // The fix has the name that rules use.
             let named = check
                 .fix
                 .as_deref()
@@ -286,32 +288,32 @@ mod tests {
     }
 
     #[test]
-    fn trials() {
+    fn a_probe_that_proves_nothing_is_an_error() {
         use UseState::{InUse, Unknown, Unused};
         for (in_use, free, state, words) in [
             (InUse, Unused, CheckState::Ok, "refused while"),
-            (Unused, Unused, CheckState::Trouble, "proves nothing"),
-            (Unused, Unknown, CheckState::Trouble, "proves nothing"),
-            (InUse, InUse, CheckState::Trouble, "opens every new file"),
-            (InUse, Unknown, CheckState::Trouble, "cannot-tell"),
-            (Unknown, Unused, CheckState::Trouble, "cannot-tell"),
-            (Unknown, Unknown, CheckState::Trouble, "cannot-tell"),
+            (Unused, Unused, CheckState::Error, "proves nothing"),
+            (Unused, Unknown, CheckState::Error, "proves nothing"),
+            (InUse, InUse, CheckState::Error, "opens every new file"),
+            (InUse, Unknown, CheckState::Error, "cannot-tell"),
+            (Unknown, Unused, CheckState::Error, "cannot-tell"),
+            (Unknown, Unknown, CheckState::Error, "cannot-tell"),
         ] {
             let seen = LeaseProbe {
-                in_use,
-                free,
-                by: "a lease",
+                while_open: in_use,
+                after_close: free,
+                source: "a lease",
                 folds_case: false,
                 clocks_differ: Duration::ZERO,
             };
-            let check = trial(&Ok(seen));
+            let check = lease_probe(&Ok(seen));
             assert_eq!(check.state, state, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
         }
         for error in [Errno::NOSPC, Errno::DQUOT, Errno::ACCESS] {
-            let check = trial(&Err(error));
+            let check = lease_probe(&Err(error));
             assert_eq!(check.state, CheckState::Warning, "{check:?}");
-            assert!(check.what.contains("could not be tried"), "{check:?}");
+            assert!(check.what.contains("could not be tested"), "{check:?}");
         }
     }
 }

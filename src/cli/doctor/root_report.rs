@@ -1,4 +1,4 @@
-//! A look at one root: the thin shell that gathers the facts and lets each subject judge them.
+//! Gathers the facts of each root, and passes them to the functions that judge them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -16,7 +16,7 @@ use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
-use super::super::scan::{FoundClaims, puts_back};
+use super::super::scan::{FoundClaims, put_back_command};
 use super::super::{shell, text};
 use super::access::Access;
 use super::check::{Check, CheckState};
@@ -25,107 +25,109 @@ use super::proof_check::FileSystemCheck;
 use super::tree::TreeSize;
 use super::{access, clock, disk, lease_probe, names, proof_check, sharing, system, tree};
 
-/// A directory to look at.
+/// A directory to check.
 #[derive(Clone, Debug)]
 pub(super) struct CheckedRoot {
     pub(super) path: PathBuf,
     pub(super) policy: Arc<Policy>,
-    /// It may hold more than one program's files.
+    /// The rule allows a broad root, one that may have files of many programs.
     pub(super) broad: bool,
 }
 
-/// What is known of all roots.
+/// The findings of all roots.
 #[derive(Debug, Default)]
 pub(super) struct RootReport {
     pub(super) checks: Vec<Check>,
     pub(super) directories: TreeSize,
 }
 
-/// How long a root has to answer, and everything else that may lie on a mount.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How long its directories are counted at most: the rest is for everything else.
-const COUNTING: Duration = Duration::from_secs(2);
+/// The time limit for the answer of a root, and of any other path that may be on a mount.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// The time limit for the count of the directories of a root. The rest of [`ANSWER_LIMIT`] is for the other checks.
+const COUNT_LIMIT: Duration = Duration::from_secs(2);
 
 enum Finding {
     Check(Check),
     Directories(TreeSize),
-    /// That was all.
+    /// The checks of the root are complete.
     End,
 }
 
-/// Looks at all of them at once, each in a thread of its own: a dead mount holds up nobody but its
-/// own thread, which the end of the process takes along.
-pub(super) fn all(wards: Vec<CheckedRoot>) -> RootReport {
+/// Checks all roots at the same time, each in a thread of its own. A mount that hangs blocks only its own thread, which
+/// ends with the process.
+pub(super) fn check_all(roots: Vec<CheckedRoot>) -> RootReport {
     let mut threads: VecDeque<(PathBuf, Receiver<Finding>)> = VecDeque::new();
-    // A thread that hangs may keep the process from ending.
-    let no_answer = answer::silent(wards.iter().map(|ward| ward.path.as_path()));
-    let no_answer: BTreeSet<PathBuf> = no_answer.into_iter().map(Path::to_owned).collect();
-    let end = Instant::now() + PATIENCE;
-    for ward in wards {
-        if no_answer.contains(&ward.path) {
-            // Nothing is sent, which is reported like silence.
+    // A thread that hangs may keep the process from ending, so roots that do not answer get none.
+    let unanswered = answer::silent(roots.iter().map(|checked| checked.path.as_path()));
+    let unanswered: BTreeSet<PathBuf> = unanswered.into_iter().map(Path::to_owned).collect();
+    let end = Instant::now() + ANSWER_LIMIT;
+    for checked in roots {
+        if unanswered.contains(&checked.path) {
+            // The channel has no sender, which is reported as no answer.
             let (_, found) = unbounded();
-            threads.push_back((ward.path, found));
+            threads.push_back((checked.path, found));
             continue;
         }
         let (send, found) = unbounded();
-        threads.push_back((ward.path.clone(), found));
+        threads.push_back((checked.path.clone(), found));
         let thread = std::thread::Builder::new().name("orphand-doctor".into());
-        // Without a thread its channel ends unsaid, and that is reported like silence.
-        let _ = thread.spawn(move || look(&ward, &send));
+        // If no thread can be started, its channel is closed, which is reported as no answer.
+        let _ = thread.spawn(move || check_root(&checked, &send));
     }
-    let mut visited = RootReport::default();
+    let mut report = RootReport::default();
     for (path, found) in threads {
         loop {
             match found.recv_deadline(end) {
-                Ok(Finding::Check(check)) => visited.checks.push(check.of(&path)),
+                Ok(Finding::Check(check)) => report.checks.push(check.for_root(&path)),
                 Ok(Finding::Directories(count)) => {
-                    visited.directories = visited.directories.plus(count);
+                    report.directories = report.directories.plus(count);
                 }
                 Ok(Finding::End) => break,
                 Err(_) => {
-                    visited.checks.push(silent("root", &path).of(&path));
+                    report.checks.push(no_answer("root", &path).for_root(&path));
                     break;
                 }
             }
         }
     }
-    visited
+    report
 }
 
-/// What `ask` gives, if it answers in time.
-pub(super) fn within<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Returns the result of `ask`, or `None` if it takes longer than the limit.
+pub(super) fn within_limit<T: Send + 'static>(
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (send, answer) = bounded(1);
     let thread = std::thread::Builder::new().name("orphand-doctor".into());
     let _ = thread.spawn(move || send.send(ask()));
-    answer.recv_timeout(PATIENCE).ok()
+    answer.recv_timeout(ANSWER_LIMIT).ok()
 }
 
-/// Something that gave no answer in time.
-pub(super) fn silent(check: &'static str, path: &Path) -> Check {
-    let (why, fix) = system::SILENT;
-    Check::trouble(
+/// Returns the check for a path that gave no answer in time.
+pub(super) fn no_answer(check: &'static str, path: &Path) -> Check {
+    let (why, fix) = system::NO_ANSWER;
+    Check::error(
         check,
         format!(
-            "{} does not answer: nothing came for {}. Behind that is {why}",
+            "{} does not answer: no reply within {}. Possible causes: {why}",
             text::escaped(path),
-            text::span(PATIENCE)
+            text::span(ANSWER_LIMIT)
         ),
         format!("{fix} {}", shell::word(path)),
     )
 }
 
-/// What is found goes out at once: should the next question never be answered, it is known.
-fn look(ward: &CheckedRoot, found: &Sender<Finding>) {
+/// Checks one root. Each finding is sent at once, so that it is reported even if the next system call hangs.
+fn check_root(checked: &CheckedRoot, found: &Sender<Finding>) {
     let began = Instant::now();
-    let tell = |check: Check| _ = found.send(Finding::Check(check));
-    if let Some(check) = system::beforehand(&ward.path) {
-        tell(check);
+    let emit = |check: Check| _ = found.send(Finding::Check(check));
+    if let Some(check) = system::check_before_open(&checked.path) {
+        emit(check);
     }
-    if let Some((root, dir)) = open(ward, &tell) {
-        examine(ward, &dir, &tell);
-        let end = began + COUNTING;
-        tell(claims(&root, end));
+    if let Some((root, dir)) = open(checked, &emit) {
+        examine(checked, &dir, &emit);
+        let end = began + COUNT_LIMIT;
+        emit(claims(&root, end));
         let count = tree::count(&root, end);
         let _ = found.send(Finding::Directories(count));
     }
@@ -136,28 +138,25 @@ fn look(ward: &CheckedRoot, found: &Sender<Finding>) {
 fn claims(root: &Root, end: Instant) -> Check {
     let is_over = || Instant::now() >= end;
     let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
-    let claims = FoundClaims::among(root, &found.claims);
+    let claims = FoundClaims::still_present(root, &found.claims);
     match claims.files {
-        0 => Check::ok(
-            "claims",
-            "no temp has the name of a removal that was cut off",
-        ),
-        _ => Check::warning("claims", claims.said(), puts_back(root)),
+        0 => Check::ok("claims", "no temp has the name of an unfinished removal"),
+        _ => Check::warning("claims", claims.describe(), put_back_command(root)),
     }
 }
 
-fn open(ward: &CheckedRoot, tell: &dyn Fn(Check)) -> Option<(Root, Dir)> {
-    let root = match Root::new(&ward.path, Arc::clone(&ward.policy), ward.broad) {
+fn open(checked: &CheckedRoot, emit: &dyn Fn(Check)) -> Option<(Root, Dir)> {
+    let root = match Root::new(&checked.path, Arc::clone(&checked.policy), checked.broad) {
         Ok(root) => root,
         Err(refused) => {
-            tell(access::refused(&refused));
+            emit(access::refused(&refused));
             return None;
         }
     };
     match Dir::open_root(&root.path, None) {
         Ok(dir) => Some((root, dir)),
         Err(error) => {
-            tell(access::unopened(
+            emit(access::cannot_open(
                 &root.path,
                 &error,
                 blocked_at(&root.path, &error),
@@ -167,7 +166,7 @@ fn open(ward: &CheckedRoot, tell: &dyn Fn(Check)) -> Option<(Root, Dir)> {
     }
 }
 
-/// The nearest folder on the way that could be looked at, and its owner.
+/// Returns the nearest ancestor of `path` that can be examined, and its owner.
 fn blocked_at(path: &Path, error: &RootError) -> Option<(PathBuf, u32)> {
     let RootError::Io(_) = error else {
         return None;
@@ -178,90 +177,90 @@ fn blocked_at(path: &Path, error: &RootError) -> Option<(PathBuf, u32)> {
     })
 }
 
-fn examine(ward: &CheckedRoot, dir: &Dir, tell: &dyn Fn(Check)) {
-    let trial = lease_probe::run(dir);
-    let made = match &trial {
+fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
+    let probe = lease_probe::run(dir);
+    let made = match &probe {
         Ok(_) => Ok(()),
-        // Too full to try: the permissions have to answer.
-        Err(Errno::NOSPC | Errno::DQUOT) => may_write(dir),
+        // The disk is too full for the probe: the permissions decide.
+        Err(Errno::NOSPC | Errno::DQUOT) => check_write_access(dir),
         Err(error) => Err(*error),
     };
     if let Ok(seen) = observe_fd(dir.fd()) {
-        tell(access::judge(
+        emit(access::judge(
             dir.path(),
             &Access {
                 owner: seen.fingerprint.uid,
                 uid: rustix::process::geteuid().as_raw(),
                 mode: seen.mode,
                 protected: seen.protected,
-                listed: listed(dir),
+                listed: check_listing(dir),
                 written: made,
             },
         ));
     }
     let place = dir.place();
-    tell(proof_check::file_system(&FileSystemCheck {
+    emit(proof_check::file_system(&FileSystemCheck {
         name: place.file_system.to_string(),
         kernel: system::file_system_type(dir),
-        reach: place.lease_coverage,
-        trusted: ward
+        coverage: place.lease_coverage,
+        trusted: checked
             .policy
             .trusted_file_systems
             .iter()
             .any(|name| **name == *place.file_system),
-        all_seen: place.lease_coverage == LeaseCoverage::OpensOnly && system::sees_all(),
+        all_seen: place.lease_coverage == LeaseCoverage::OpensOnly && system::can_examine_all(),
     }));
-    tell(proof_check::trial(&trial));
-    let tried = trial.as_ref().ok();
-    let folds = tried.map(|trial| trial.folds_case);
+    emit(proof_check::lease_probe(&probe));
+    let tried = probe.as_ref().ok();
+    let folds = tried.map(|probe| probe.folds_case);
     if let Some(check) = names::judge(folds.or_else(|| system::folds_case(dir))) {
-        tell(check);
+        emit(check);
     }
-    if let Some(trial) = tried {
-        tell(clock::judge_files(trial.clocks_differ));
+    if let Some(probe) = tried {
+        emit(clock::judge_files(probe.clocks_differ));
     }
-    let held_back = held_back(dir);
-    tell(disk::quarantine(dir.path(), held_back));
-    if let Ok(room) = room(dir) {
+    let held_back = quarantined(dir);
+    emit(disk::quarantine(dir.path(), held_back));
+    if let Ok(space) = disk_space(dir) {
         let bytes = held_back.map_or(0, |(_, bytes)| bytes);
-        for check in disk::judge(dir.path(), room, bytes) {
-            tell(check);
+        for check in disk::judge(dir.path(), space, bytes) {
+            emit(check);
         }
     }
     let real = std::fs::canonicalize(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
-    tell(sharing::judge(&real, &sharing::shared()));
+    emit(sharing::judge(&real, &sharing::shared_dirs()));
 }
 
-fn may_write(dir: &Dir) -> Result<(), Errno> {
+fn check_write_access(dir: &Dir) -> Result<(), Errno> {
     let may = May::WRITE_OK | May::EXEC_OK;
     rustix::fs::accessat(dir.fd(), ".", may, AtFlags::EACCESS)
 }
 
-/// Whether names can be read; a few of them are.
-fn listed(dir: &Dir) -> Result<(), Errno> {
+/// Checks that the first names can be read.
+fn check_listing(dir: &Dir) -> Result<(), Errno> {
     let entries = Entries::read_from(dir.fd())?;
     for entry in entries.take(3) {
         entry?;
     }
-    // Names alone are not enough: what they stand for is looked at too.
+    // orphand examines the files too, so reading the names is not enough.
     rustix::fs::accessat(dir.fd(), ".", May::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// Files in the quarantine, and the space that they take; `None` where there can be none.
-fn held_back(dir: &Dir) -> Option<(u64, u64)> {
+/// Returns the number of files in the quarantine and their size on the disk, or `None` if no quarantine is possible.
+fn quarantined(dir: &Dir) -> Option<(u64, u64)> {
     if !quarantine::is_possible(dir) {
         return None;
     }
-    let room = quarantine::Quarantine::open_existing(dir.path(), Some(dir.id())).ok()?;
-    let stored = match room {
-        Some(room) => room.stored().ok()?,
+    let space = quarantine::Quarantine::open_existing(dir.path(), Some(dir.id())).ok()?;
+    let stored = match space {
+        Some(space) => space.stored().ok()?,
         None => Vec::new(),
     };
     let bytes = stored.iter().map(|stored| stored.seen.allocated);
     Some((stored.len() as u64, bytes.fold(0, u64::saturating_add)))
 }
 
-fn room(dir: &Dir) -> io::Result<DiskSpace> {
+fn disk_space(dir: &Dir) -> io::Result<DiskSpace> {
     let seen = rustix::fs::fstatvfs(dir.fd())?;
     let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
     Ok(DiskSpace {
@@ -273,7 +272,7 @@ fn room(dir: &Dir) -> io::Result<DiskSpace> {
     })
 }
 
-/// The worst of what was found.
+/// Returns the worst state of the checks.
 pub(super) fn worst(checks: &[Check]) -> CheckState {
     let states = checks.iter().map(|check| check.state);
     states.max().unwrap_or(CheckState::Ok)

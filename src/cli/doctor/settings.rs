@@ -1,4 +1,4 @@
-//! The configuration file.
+//! Judges the configuration file.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use super::super::shell::{self, Suggestion};
 use super::super::text;
 use super::check::Check;
 
-/// `usual`: where the file would be, `named`: whether directories were given.
+/// Judges the configuration that was read. `usual` is the default path of the file. `named` is `true` if directories
+/// were given.
 pub(super) fn judge(
     read: &Result<Config, ConfigError>,
     usual: Option<&Path>,
@@ -17,29 +18,29 @@ pub(super) fn judge(
     let config = match read {
         Ok(config) => config,
         Err(error) => {
-            return Check::trouble(
+            return Check::error(
                 check,
-                format!("{error}\nuntil that is mended nothing that it lists is watched"),
                 format!(
-                    "mend that line, then: {}",
+                    "{error}\nuntil that is fixed, the directories in the file are not watched"
+                ),
+                format!(
+                    "correct that line, then: {}",
                     Suggestion::new("config check").configured()
                 ),
             );
         }
     };
     let Some(path) = &config.path else {
-        let place = usual.map_or(
-            "no place for one is known, as HOME is not set".to_owned(),
+        let default_path = usual.map_or(
+            "its path is not known, because HOME is not set".to_owned(),
             |path| format!("{} would be read", text::escaped(path)),
         );
-        let what = format!("there is none; {place}");
+        let what = format!("no configuration file; {default_path}");
         return match named {
             true => Check::ok(check, what),
             false => Check::warning(
                 check,
-                format!(
-                    "{what}: no directory is looked at, and watch without DIR has nothing to do"
-                ),
+                format!("{what}: no directory is checked, and watch without DIR has nothing to do"),
                 format!(
                     "orphand doctor DIR, or list directories: {}",
                     Suggestion::new("config init").configured()
@@ -49,7 +50,7 @@ pub(super) fn judge(
     };
     let roots = config.watch.len() as u64;
     let what = format!(
-        "{}: right, {}",
+        "{}: valid, {}",
         text::escaped(path),
         text::counted(roots, "directory", "directories")
     );
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration() {
+    fn a_wrong_configuration_is_an_error_and_an_empty_one_a_warning() {
         let path = Path::new("/etc/o.toml");
         let read = |text: &str| Config::parse(text, path, None);
         let one = "[[watch]]\npath = \"/srv/app\"\n";
@@ -79,18 +80,23 @@ mod tests {
                 read(one),
                 false,
                 CheckState::Ok,
-                "/etc/o.toml: right, 1 directory",
+                "/etc/o.toml: valid, 1 directory",
             ),
             (read(""), false, CheckState::Warning, "0 directories"),
             (read(""), true, CheckState::Ok, "0 directories"),
-            (read(wrong), true, CheckState::Trouble, "/etc/o.toml:3:1: "),
+            (read(wrong), true, CheckState::Error, "/etc/o.toml:3:1: "),
             (
                 Ok(Config::default()),
                 false,
                 CheckState::Warning,
                 "/usual would be read",
             ),
-            (Ok(Config::default()), true, CheckState::Ok, "there is none"),
+            (
+                Ok(Config::default()),
+                true,
+                CheckState::Ok,
+                "no configuration file",
+            ),
         ] {
             let check = judge(&read, Some(Path::new("/usual")), named);
             assert_eq!(check.state, state, "{check:?}");

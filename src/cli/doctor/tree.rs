@@ -1,4 +1,4 @@
-//! How many directories a root has: so many watches it needs where one watch covers one directory.
+//! Counts the directories of a root: the number of watches it needs where one watch covers one directory.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,11 +8,11 @@ use orphand::root::{Root, is_own};
 use orphand::watch::RECURSIVE;
 use rustix::fs::{Dir as Entries, FileType};
 
-/// Directories that would be watched.
+/// The number of directories that would be watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TreeSize {
     pub(super) directories: u64,
-    /// There may be more: the count took too long, or some could not be read.
+    /// The number is a lower bound: the count took too long, or some directories could not be read.
     pub(super) at_least: bool,
 }
 
@@ -25,8 +25,8 @@ impl TreeSize {
     }
 }
 
-/// Counts, until `end` at the latest. As a scan walks: no symlink, no other mount, nothing of
-/// orphand's own.
+/// Counts the directories of `root`, until `end` at the latest. Like a scan, it does not enter symlinks, other mounts
+/// and orphand's own directories.
 pub(super) fn count(root: &Root, end: Instant) -> TreeSize {
     let mut count = TreeSize {
         directories: 1,
@@ -53,7 +53,7 @@ pub(super) fn count(root: &Root, end: Instant) -> TreeSize {
             let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
             let is_dir = entry.file_type() == FileType::Directory;
             if is_dir && name != "." && name != ".." && !is_own(name) {
-                // Another mount is not entered; whether it is one shows when it is opened.
+                // Opening fails for another mount, which is not entered.
                 if dir.open_child(name).is_ok() {
                     count.directories += 1;
                     todo.push(below.join(name));
@@ -71,7 +71,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn directories_are_counted_until_the_time_is_over() {
+    fn directories_are_counted_until_the_time_limit() {
         let folder = tempfile::tempdir().unwrap();
         for dir in ["a/b/c", "d", ".orphand/7f3a/e"] {
             std::fs::create_dir_all(folder.path().join(dir)).unwrap();

@@ -1,20 +1,20 @@
-//! What this process cannot see of others. The proof does not need it; names of holders do.
+//! Judges which processes this process can examine. The proof does not need that; the names of holders do.
 
 use super::check::Check;
 
-/// Where this process stands.
+/// The view of this process on the other processes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Visibility {
-    /// `/proc` is there, and that of our pid namespace.
+    /// `/proc` is mounted, and belongs to the pid namespace of this process.
     pub(super) proc: bool,
-    /// In a pid namespace below the first.
+    /// The process is not in the initial pid namespace.
     pub(super) other_pids: bool,
-    /// In a user namespace below the first.
+    /// The process is not in the initial user namespace.
     pub(super) other_users: bool,
-    /// `/proc` hides other users' processes.
+    /// `/proc` hides the processes of other users.
     pub(super) hidden: bool,
     pub(super) root: bool,
-    /// Each process can be examined, down to its mappings. Asked for root alone.
+    /// Every process can be examined, including its mappings. Checked only for root.
     pub(super) all: bool,
 }
 
@@ -23,9 +23,9 @@ pub(super) fn judge(seen: Visibility) -> Check {
     if !seen.proc {
         return Check::warning(
             check,
-            "there is no /proc of this pid namespace: the proof still holds, but who holds a file \
-             is not named, and a temp with a pid in its name stays until nobody has used it for 24 h, \
-             because its writer may live in a container",
+            "there is no /proc of this pid namespace: the proof still holds, but holders are not named, and a temp \
+             with a pid in its name is kept until it has been unused for 24 h, because its writer may run in a \
+             container",
             "mount -t proc proc /proc",
         );
     }
@@ -40,39 +40,38 @@ pub(super) fn judge(seen: Visibility) -> Check {
         because.push("/proc mounted with hidepid");
     }
     if because.is_empty() && seen.root && !seen.all {
-        because.push("processes that not even root may look into");
+        because.push("processes that not even root can examine");
     }
     match (because.as_slice(), seen.root) {
         ([], true) => Check::ok(check, "every process can be examined"),
         ([], false) => Check::ok(
             check,
-            "not root: the proof holds for your files whoever has them open; what other users' \
-             processes hold is not named",
+            "not root: the proof holds for your files, whichever process has them open; processes of other users are \
+             not named",
         ),
         (because, _) => {
             let pids = match seen.other_pids {
                 true => {
-                    "; a pid in a temp's name may be another namespace's, and only the proof \
-                         tells whether its writer lives"
+                    "; a pid in a temp's name may belong to another namespace, and only the proof shows whether its \
+                     writer is running"
                 }
                 false => "",
             };
             Check::warning(
                 check,
                 format!(
-                    "{}: the proof still holds, but not every holder is named{pids}. On overlayfs \
-                     orphans are moved to the quarantine instead of being deleted",
+                    "{}: the proof still holds, but not every holder is named{pids}. On overlayfs orphans are moved \
+                     to the quarantine instead of being deleted",
                     because.join(", ")
                 ),
-                "nothing needs to be done for deletions; to see names, run orphand outside of the \
-                 container, as root",
+                "deletions need no fix; to see names, run orphand outside of the container, as root",
             )
         }
     }
 }
 
-/// Whether the options of a mount of `/proc` hide processes (proc(5)).
-pub(super) fn hides(options: &str) -> bool {
+/// Returns whether the mount options of `/proc` hide processes (proc(5)).
+pub(super) fn hides_processes(options: &str) -> bool {
     options.split(',').any(|option| {
         let value = option.strip_prefix("hidepid=");
         value.is_some_and(|value| !matches!(value, "0" | "off"))
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_seen() {
+    fn a_limited_view_is_a_warning() {
         const PLAIN: Visibility = Visibility {
             proc: true,
             other_pids: false,
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_proc() {
+    fn hidepid_hides_processes() {
         for (options, want) in [
             ("rw", false),
             ("rw,hidepid=0", false),
@@ -168,7 +167,7 @@ mod tests {
             ("hidepid=invisible", true),
             ("rw,hidepid=ptraceable", true),
         ] {
-            assert_eq!(hides(options), want, "{options}");
+            assert_eq!(hides_processes(options), want, "{options}");
         }
     }
 }

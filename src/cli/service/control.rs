@@ -1,52 +1,52 @@
-//! What can be asked of a supervisor, whichever it is.
+//! The common interface of launchd and systemd.
 
 use super::launchctl::Launchctl;
 use super::paths::{ServiceManager, ServicePaths};
 use super::systemctl::Systemctl;
 use crate::cli::Failure;
 
-/// What a supervisor knows of the service. Installed, enabled, loaded and running are four things.
+/// The state of the service by the service manager. Installed, enabled, loaded and running are four different states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct UnitState {
-    /// It knows the service file.
+    /// The service manager has read the service file.
     pub(super) loaded: bool,
-    /// It will start it by itself next time. None: it does not tell.
+    /// The service will start at the next login or boot. `None` if unknown.
     pub(super) enabled: Option<bool>,
-    /// None: it does not tell.
+    /// The service has a process. `None` if unknown.
     pub(super) running: Option<bool>,
     pub(super) pid: Option<u32>,
-    /// How the last run ended, if that was not well; in words.
-    pub(super) end: Option<String>,
-    /// It knows another service file than the one that is there.
+    /// The error with which the last run ended, for people.
+    pub(super) last_run_error: Option<String>,
+    /// The service manager has read an older service file than the installed one.
     pub(super) is_stale: bool,
-    /// launchd's name for where it is loaded.
+    /// The domain of launchd into which the job is loaded.
     pub(super) domain: Option<String>,
 }
 
-/// The verbs. Each starts from the state that was found just before.
+/// The actions on a service. Each gets the state that was found just before it.
 pub(super) trait Control {
-    /// What it knows.
+    /// Returns the state.
     fn state(&self) -> Result<UnitState, Failure>;
-    /// The same, with all that a person may want to know.
+    /// Returns the state with all fields that the service manager can report.
     fn full_state(&self) -> Result<UnitState, Failure>;
-    /// Takes the service file that was written just now, and starts what it says.
+    /// Loads the service file that was just written, and starts the service.
     fn load(&self, found: &UnitState) -> Result<(), Failure>;
-    /// Starts it.
+    /// Starts the service.
     fn start(&self, found: &UnitState) -> Result<(), Failure>;
-    /// Ends it, and starts it again.
+    /// Stops the service and starts it again.
     fn restart(&self, found: &UnitState) -> Result<(), Failure>;
-    /// Ends it until the next login or boot.
+    /// Stops the service until the next login or boot.
     fn stop(&self, found: &UnitState) -> Result<(), Failure>;
-    /// Ends it for good; its file is removed next.
-    fn retire(&self, found: &UnitState) -> Result<(), Failure>;
-    /// Its file was removed.
-    fn forget(&self) -> Result<(), Failure>;
+    /// Stops the service and keeps it from starting again, before its file is removed.
+    fn disable(&self, found: &UnitState) -> Result<(), Failure>;
+    /// Tells the service manager that the service file was removed.
+    fn file_removed(&self) -> Result<(), Failure>;
 }
 
-/// The supervisor of a place.
-pub(super) fn of(place: &ServicePaths) -> Box<dyn Control + '_> {
-    match place.supervisor {
-        ServiceManager::Launchd => Box::new(Launchctl::new(place)),
-        ServiceManager::Systemd => Box::new(Systemctl::new(place)),
+/// Returns the control of a service.
+pub(super) fn of(service: &ServicePaths) -> Box<dyn Control + '_> {
+    match service.manager {
+        ServiceManager::Launchd => Box::new(Launchctl::new(service)),
+        ServiceManager::Systemd => Box::new(Systemctl::new(service)),
     }
 }

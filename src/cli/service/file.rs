@@ -1,24 +1,25 @@
-//! Writes a service file: whole or not at all.
+//! Writes a service file atomically.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Launchd refuses a file that others may write, and other tools have to read it.
+/// launchd refuses a file that other users may write, and other tools must be able to read it.
 const MODE: u32 = 0o644;
 
-/// Puts `text` at `path`, readable for all whatever the umask, and makes the folder.
+/// Replaces the file at `path` with `text`, readable by all users whatever the umask is, and creates its folder.
 ///
-/// The new file has one name, always the same: whoever is killed here leaves one temp, and the next
-/// one takes it. RACE: two of us at once; in the worst case one of them finds its temp gone, and
-/// says so. What stands at `path` is whole at any time.
+/// The temp always has the same name: a process that is killed here leaves one temp, and the next one replaces it.
+///
+/// RACE: two processes may write at the same time. Worst case: the temp of one of them is missing, and it reports that.
+/// The file at `path` is complete at any time.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let mut temp = path.as_os_str().to_owned();
-    // Neither launchd nor systemd reads a file that ends like this.
+    // Neither launchd nor systemd reads a file with this suffix.
     temp.push(".new");
     let temp = Path::new(&temp);
     let written = put(temp, text).and_then(|()| fs::rename(temp, path));
@@ -49,11 +50,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn it_is_whole_and_leaves_nothing_else() {
+    fn the_file_is_complete_and_no_temp_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("below/x.plist");
         write(&path, "one").unwrap();
-        // Left by one that was killed; perhaps put there to lead elsewhere.
+        // A killed process may have left it, or another process may have put a symlink there.
         symlink(
             dir.path().join("elsewhere"),
             dir.path().join("below/x.plist.new"),
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_stays_where_nothing_can_be_written() {
+    fn a_failed_write_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         fs::create_dir(&path).unwrap();

@@ -1,4 +1,4 @@
-//! `install` and `uninstall`.
+//! `service install` and `service uninstall`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,91 +20,91 @@ use crate::cli::shell::{self, Suggestion};
 use crate::cli::text::{counted, escaped};
 use crate::cli::{Exit, Failure};
 
-/// Writes the service file and starts what it says. Twice does no more than once.
+/// Writes the service file and starts the service. If the service is up to date, nothing is changed.
 pub(super) fn install(
-    place: &ServicePaths,
+    service: &ServicePaths,
     config: Option<&Path>,
     folders: &Folders,
-    voice: &Messages,
+    messages: &Messages,
 ) -> Result<Exit, Failure> {
     let named = config.map(absolute);
-    let config = load(place, named.as_deref())?;
-    check_user(place, voice)?;
-    check_alone(place)?;
-    let job = place.job(program::ours()?, named.clone());
-    check_program(place, &job.program, voice)?;
-    let text = place.render(&job).map_err(failed)?;
-    let control = control::of(place);
+    let config = load(service, named.as_deref())?;
+    check_user(service, messages)?;
+    check_alone(service)?;
+    let job = service.job(program::current()?, named.clone());
+    check_program(service, &job.program, messages)?;
+    let text = service.render(&job).map_err(failed)?;
+    let control = control::of(service);
     let found = control.state()?;
-    let path = place.file();
-    let before = super::started(place);
-    let there = place
+    let path = service.file();
+    let before = super::installed_unit(service);
+    let there = service
         .installed()
         .map_err(|error| unreadable(&path, &error))?;
     let same = there.as_deref() == Some(text.as_bytes());
-    if same && is_as_wanted(&found) {
+    if same && is_up_to_date(&found) {
         let pid = found
             .pid
             .map(|pid| format!(" (pid {pid})"))
             .unwrap_or_default();
-        voice.line(&format!(
+        messages.line(&format!(
             "Already up to date{pid}: {}. Nothing was changed.",
             escaped(&path)
         ));
-        voice.line(&config_line(place, &config, named.as_deref()));
+        messages.line(&config_line(service, &config, named.as_deref()));
         return Ok(Exit::Done);
     }
-    voice.line(&config_line(place, &config, named.as_deref()));
+    messages.line(&config_line(service, &config, named.as_deref()));
     if !same {
-        put(place, &path, &text)?;
+        write_file(service, &path, &text)?;
     }
-    let noun = capital(place.noun());
+    let noun = capitalized(service.kind_name());
     let done = match before.filter(|before| before.program != job.program) {
-        Some(before) => format!("written; before, it started {}", escaped(&before.program)),
+        Some(before) => format!("written; the old file started {}", escaped(&before.program)),
         None if same => "unchanged".to_owned(),
         None => "written".to_owned(),
     };
-    voice.line(&format!("{noun:<10} {}  {done}", escaped(&path)));
+    messages.line(&format!("{noun:<10} {}  {done}", escaped(&path)));
     let version = env!("CARGO_PKG_VERSION");
-    voice.line(&format!(
+    messages.line(&format!(
         "Program    {}  ({version})",
         escaped(&job.program)
     ));
-    if let (ServiceManager::Launchd, Some(log)) = (place.supervisor, place.log(folders)) {
-        voice.line(&format!("Log        {}", escaped(&log)));
+    if let (ServiceManager::Launchd, Some(log)) = (service.manager, service.log(folders)) {
+        messages.line(&format!("Log        {}", escaped(&log)));
     }
     control.load(&found)?;
-    start::confirm(place, folders, control.as_ref(), found.pid, voice)?;
-    voice.line("");
-    voice.line(farewell(place));
+    start::wait_until_running(service, folders, control.as_ref(), found.pid, messages)?;
+    messages.line("");
+    messages.line(post_install_hint(service));
     for (what, verb) in [
-        ("See it", "status"),
-        ("Stop it", "stop"),
-        ("Remove it", "uninstall"),
+        ("Status", "status"),
+        ("Stop", "stop"),
+        ("Remove", "uninstall"),
     ] {
-        voice.line(&format!("{what:<10} {}", place.command(verb)));
+        messages.line(&format!("{what:<10} {}", service.command(verb)));
     }
     Ok(Exit::Done)
 }
 
-fn put(place: &ServicePaths, path: &Path, text: &str) -> Result<(), Failure> {
-    check_own(place, path)?;
-    let crashes = place.crashes();
-    if let (ServiceManager::Launchd, Some(folder)) = (place.supervisor, crashes.parent()) {
-        // Without it launchd starts nothing, and says 78.
+fn write_file(service: &ServicePaths, path: &Path, text: &str) -> Result<(), Failure> {
+    check_own(service, path)?;
+    let crashes = service.crash_log();
+    if let (ServiceManager::Launchd, Some(folder)) = (service.manager, crashes.parent()) {
+        // Without this folder launchd does not start the job, and reports 78.
         fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     }
     file::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
-fn is_as_wanted(state: &UnitState) -> bool {
+fn is_up_to_date(state: &UnitState) -> bool {
     state.loaded && !state.is_stale && state.enabled != Some(false) && state.running != Some(false)
 }
 
-/// What the service will read: the named file, which must be there, or the usual one of its place.
-fn load(place: &ServicePaths, named: Option<&Path>) -> Result<Config, ConfigError> {
-    match (named, place.scope) {
-        (None, Scope::System) => match place.usual_config() {
+/// Reads the configuration of the service: the named file, which must exist, or the default file of its scope.
+fn load(service: &ServicePaths, named: Option<&Path>) -> Result<Config, ConfigError> {
+    match (named, service.scope) {
+        (None, Scope::System) => match service.usual_config() {
             Some(usual) if usual.exists() => Config::load(Some(&usual)),
             _ => Ok(Config::default()),
         },
@@ -112,49 +112,49 @@ fn load(place: &ServicePaths, named: Option<&Path>) -> Result<Config, ConfigErro
     }
 }
 
-fn config_line(place: &ServicePaths, config: &Config, named: Option<&Path>) -> String {
-    let usual = place.usual_config().unwrap_or_default();
+fn config_line(service: &ServicePaths, config: &Config, named: Option<&Path>) -> String {
+    let usual = service.usual_config().unwrap_or_default();
     let path = config.path.as_deref().or(named).unwrap_or(&usual);
     let what = match (&config.path, config.watch.len() as u64) {
         (None, _) => {
             let init = Suggestion::new("config init");
-            let init = match place.scope {
+            let init = match service.scope {
                 Scope::User => init.configured().to_string(),
                 Scope::System => format!("ORPHAND_CONFIG={} {init}", shell::word(path)),
             };
-            format!("is not there, so it watches nothing yet.   make it:   {init}")
+            format!("does not exist, so nothing is watched yet.   to create it:   {init}")
         }
-        (Some(_), 0) => "lists no directory, so it watches nothing until one is added".to_owned(),
+        (Some(_), 0) => "lists no directory, so nothing is watched until one is added".to_owned(),
         (Some(_), rules) => format!("({})", counted(rules, "directory", "directories")),
     };
     format!("Config     {}  {what}", escaped(path))
 }
 
-/// Refuses what would end in a file that is not this user's.
-fn check_user(place: &ServicePaths, voice: &Messages) -> Result<(), Failure> {
+/// Refuses to install if the service file would belong to the wrong user.
+fn check_user(service: &ServicePaths, messages: &Messages) -> Result<(), Failure> {
     let is_root = geteuid().is_root();
-    match place.scope {
+    match service.scope {
         Scope::System if !is_root => Err(Failure::new(
             Exit::Failed,
             format!(
-                "a service of the whole machine is root's to install:   sudo {}\n  \
-                 for this user alone:   orphand service install",
-                place.command("install")
+                "only root can install a system service:   sudo {}\n  \
+                 for this user only:   orphand service install",
+                service.command("install")
             ),
         )),
-        Scope::User if !place.home_is_ours() => Err(Failure::new(
+        Scope::User if !service.is_home_ours() => Err(Failure::new(
             Exit::Failed,
             format!(
-                "{:?} belongs to another user, and so would the service\n  \
+                "{:?} belongs to another user, so the service would too\n  \
                  for that user:   orphand service install   (without sudo)\n  \
                  for the whole machine:   sudo orphand service install --system",
-                place.home()
+                service.home()
             ),
         )),
         Scope::User if is_root => {
-            voice.warn(
-                "this is root's own service, and runs while root is logged in. One that runs from \
-                 boot on, for files of all users:   orphand service install --system",
+            messages.warn(
+                "this is the user service of root, which runs while root is logged in. To run from boot on, for the \
+                 files of all users:   orphand service install --system",
             );
             Ok(())
         }
@@ -162,142 +162,148 @@ fn check_user(place: &ServicePaths, voice: &Messages) -> Result<(), Failure> {
     }
 }
 
-/// Refuses to be the second.
-fn check_alone(place: &ServicePaths) -> Result<(), Failure> {
-    let Some(theirs) = place.brewed() else {
+/// Refuses to install a second service beside that of Homebrew.
+fn check_alone(service: &ServicePaths) -> Result<(), Failure> {
+    let Some(homebrew) = service.homebrew_file() else {
         return Ok(());
     };
     Err(Failure::new(
         Exit::Busy,
         format!(
-            "Homebrew has a service for orphand already: {theirs:?}. Two watchers on the same \
-             directories are not allowed\n  \
+            "Homebrew already has a service for orphand: {homebrew:?}. Two watchers cannot work on the same \
+             directories\n  \
              use that one:   brew services restart orphand\n  \
              or this one:    brew services stop orphand && {}",
-            place.command("install")
+            service.command("install")
         ),
     ))
 }
 
-/// Refuses a program that the supervisor would not start, and warns of one that will be gone.
-fn check_program(place: &ServicePaths, program: &Path, voice: &Messages) -> Result<(), Failure> {
-    let refused = place.supervisor == ServiceManager::Systemd
+/// Refuses a program that the service manager would not start, and warns about one that is in a temporary place.
+fn check_program(
+    service: &ServicePaths,
+    program: &Path,
+    messages: &Messages,
+) -> Result<(), Failure> {
+    let refused = service.manager == ServiceManager::Systemd
         && program
             .to_str()
-            .is_some_and(|program| !systemd::starts(program));
+            .is_some_and(|program| !systemd::is_startable(program));
     if refused {
         return Err(Failure::new(
             Exit::Failed,
             format!(
-                "systemd starts no program with a quote or a backslash in its path: {program:?}; \
-                 move it, then install again"
+                "systemd does not start a program with a quote or a backslash in its path: {program:?}; move it, then \
+                 install again"
             ),
         ));
     }
-    if let Some(doubt) = program::doubt(program) {
-        voice.warn(&format!(
-            "{program:?} lies in {doubt}; the service ends with it. Put orphand where it stays \
+    if let Some(place) = program::temporary_place(program) {
+        messages.warn(&format!(
+            "{program:?} is in {place}; without the program the service cannot start. Move it to a permanent place \
              (cargo install does), and install from there"
         ));
     }
     Ok(())
 }
 
-/// Refuses to replace a link: who keeps service files elsewhere wants to change them there.
-fn check_own(place: &ServicePaths, path: &Path) -> Result<(), Failure> {
+/// Refuses to replace a symlink: a user who keeps service files elsewhere wants to change them there.
+fn check_own(service: &ServicePaths, path: &Path) -> Result<(), Failure> {
     let Ok(leads_to) = fs::read_link(path) else {
         return Ok(());
     };
     Err(Failure::new(
         Exit::Failed,
         format!(
-            "{path:?} is a link to {leads_to:?}, and does not say what would be installed now\n  \
+            "{path:?} is a symlink to {leads_to:?}, which differs from the file that would be installed now\n  \
              change it there:   {} > {}\n  \
-             or give it up:     rm {}",
-            place.command("print"),
+             or remove it:      rm {}",
+            service.command("print"),
             shell::word(&leads_to),
             shell::word(path)
         ),
     ))
 }
 
-fn farewell(place: &ServicePaths) -> &'static str {
-    match (place.supervisor, place.scope) {
-        (ServiceManager::Launchd, _) => "macOS will show \"Background Items Added\"; that is this.",
-        (ServiceManager::Systemd, Scope::User) => {
-            "It runs while you are logged in. On a server, to run it always:   loginctl enable-linger"
+fn post_install_hint(service: &ServicePaths) -> &'static str {
+    match (service.manager, service.scope) {
+        (ServiceManager::Launchd, _) => {
+            "macOS will show \"Background Items Added\" for this service."
         }
-        (ServiceManager::Systemd, Scope::System) => "It starts by itself at every boot.",
+        (ServiceManager::Systemd, Scope::User) => {
+            "The service runs while you are logged in. To keep it running, as on a server:   loginctl enable-linger"
+        }
+        (ServiceManager::Systemd, Scope::System) => "The service starts at every boot.",
     }
 }
 
-/// Ends the service and removes its file, and says what stays.
+/// Stops the service, removes its file, and lists the remaining files.
 pub(super) fn uninstall(
-    place: &ServicePaths,
+    service: &ServicePaths,
     folders: &Folders,
-    voice: &Messages,
+    messages: &Messages,
 ) -> Result<Exit, Failure> {
-    check_user_to_remove(place)?;
-    let path = place.file();
-    let is_there = path.symlink_metadata().is_ok();
-    let started = super::started(place);
-    let control = control::of(place);
+    check_user_to_remove(service)?;
+    let path = service.file();
+    let file_exists = path.symlink_metadata().is_ok();
+    let started = super::installed_unit(service);
+    let control = control::of(service);
     let found = control.state();
-    // launchd keeps a job whose file somebody has removed.
+    // launchd keeps a job loaded after its file has been removed.
     let is_left_over = matches!(&found, Ok(found) if found.domain.is_some());
-    if !is_there && !is_left_over {
-        voice.line(&format!(
-            "Not installed: there is no {}. Nothing was changed.",
+    if !file_exists && !is_left_over {
+        messages.line(&format!(
+            "Not installed: {} does not exist. Nothing was changed.",
             escaped(&path)
         ));
         return Ok(Exit::Done);
     }
-    control.retire(&found?)?;
-    if is_there {
+    control.disable(&found?)?;
+    if file_exists {
         fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
-        control.forget()?;
+        control.file_removed()?;
     }
-    voice.line(&format!("Removed    {}", escaped(&path)));
+    messages.line(&format!("Removed    {}", escaped(&path)));
     let config = started.and_then(|started| started.config);
-    let left = left(place, config, folders);
+    let left = remaining(service, config, folders);
     if !left.is_empty() {
-        voice.line("\nStill there, and how to remove it:");
+        messages.line("\nThese files remain; to remove them:");
     }
     for (what, command) in left {
-        voice.line(&format!("{what:<10} {command}"));
+        messages.line(&format!("{what:<10} {command}"));
     }
     Ok(Exit::Done)
 }
 
-fn check_user_to_remove(place: &ServicePaths) -> Result<(), Failure> {
-    match place.scope == Scope::System && !geteuid().is_root() {
+fn check_user_to_remove(service: &ServicePaths) -> Result<(), Failure> {
+    match service.scope == Scope::System && !geteuid().is_root() {
         true => Err(Failure::new(
             Exit::Failed,
             format!(
-                "a service of the whole machine is root's to remove:   sudo {}",
-                place.command("uninstall")
+                "only root can remove a system service:   sudo {}",
+                service.command("uninstall")
             ),
         )),
         false => Ok(()),
     }
 }
 
-/// What the service leaves behind, each with the command that removes it.
-fn left(
-    place: &ServicePaths,
+/// Returns the files that remain after the service is removed, each with the command that removes it.
+fn remaining(
+    service: &ServicePaths,
     config: Option<PathBuf>,
     ours: &Folders,
 ) -> Vec<(&'static str, String)> {
-    let folders = place.folders(ours);
-    let path = config.or_else(|| place.usual_config());
+    let folders = service.folders(ours);
+    let path = config.or_else(|| service.usual_config());
     let mut left = Vec::new();
-    // A wrong file names no roots; those of the journal are found all the same.
+    // A wrong configuration file names no roots; the roots of the journal are searched anyway.
     let config = path
         .as_deref()
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(folders.state.as_deref());
     let quarantines = Quarantines::known(&config.unwrap_or_default(), &journal, None);
-    let held: usize = quarantines.roots().map(|root| held(root)).sum();
+    let held: usize = quarantines.roots().map(|root| stored_files(root)).sum();
     if held > 0 {
         let files = counted(held as u64, "file", "files");
         left.push((
@@ -312,7 +318,7 @@ fn left(
     if let Some(state) = &state {
         left.push(("Journal", format!("rm -r {}", shell::word(state))));
     }
-    let logs = [place.log(ours), Some(place.crashes())]
+    let logs = [service.log(ours), Some(service.crash_log())]
         .into_iter()
         .flatten();
     let mut logs: Vec<PathBuf> = logs
@@ -328,7 +334,7 @@ fn left(
     left
 }
 
-fn held(root: &Path) -> usize {
+fn stored_files(root: &Path) -> usize {
     let Ok(Some(room)) = Quarantine::open_existing(root, None) else {
         return 0;
     };
@@ -341,17 +347,17 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     failed(format!(
-        "{path:?} cannot be read: {error}; check its permissions"
+        "cannot read {path:?}: {error}; check its permissions"
     ))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     failed(format!(
-        "{path:?} cannot be changed: {error}; check the permissions of its folder"
+        "cannot change {path:?}: {error}; check the permissions of its folder"
     ))
 }
 
-fn capital(word: &str) -> String {
+fn capitalized(word: &str) -> String {
     let mut chars = word.chars();
     let first = chars.next().map(|c| c.to_ascii_uppercase());
     first.into_iter().chain(chars).collect()

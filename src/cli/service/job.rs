@@ -1,33 +1,33 @@
-//! What a service file says, apart from what is the same in each of them.
+//! The parts of a service file that differ between installations.
 
 use std::path::{Path, PathBuf};
 
-/// Whose service it is.
+/// The scope of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Of the user who installs it.
+    /// A service of the user who installs it.
     User,
-    /// Of the whole machine: root's.
+    /// A system service, which root installs.
     System,
 }
 
-/// What is to be started, and how.
+/// The command that a service starts, and its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) scope: Scope,
-    /// Absolute.
+    /// The absolute path of the program.
     pub(super) program: PathBuf,
-    /// Absolute; without one, the usual file.
+    /// The absolute path of the configuration file; `None` for the default one.
     pub(super) config: Option<PathBuf>,
-    /// Variables that lead to its folders. Supervisors hand on nothing of a shell's.
+    /// The environment variables that name its folders. A service inherits no variables from a shell.
     pub(super) environment: Vec<(&'static str, PathBuf)>,
-    /// Where launchd puts what a crash prints.
-    pub(super) crashes: PathBuf,
-    /// As whom systemd starts a system service that is not to be root's.
+    /// The file to which launchd redirects stderr, which only a crash writes to.
+    pub(super) crash_log: PathBuf,
+    /// The user as which systemd runs a system service, if not root.
     pub(super) run_as: Option<String>,
 }
 
-/// What an installed file starts.
+/// The command in an installed service file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InstalledUnit {
     pub(super) program: PathBuf,
@@ -35,7 +35,7 @@ pub(super) struct InstalledUnit {
 }
 
 impl Job {
-    /// The words behind the program.
+    /// Returns the arguments of the program.
     pub(super) fn arguments(&self) -> Vec<&Path> {
         let mut arguments = vec![Path::new("watch")];
         if let Some(config) = &self.config {
@@ -46,7 +46,7 @@ impl Job {
 }
 
 impl InstalledUnit {
-    /// Out of a command line.
+    /// Parses the words of a command line.
     pub(super) fn of(words: &[String]) -> Option<InstalledUnit> {
         let config = words.iter().position(|word| word == "--config");
         let config = config.and_then(|at| words.get(at + 1));
@@ -57,19 +57,19 @@ impl InstalledUnit {
     }
 }
 
-/// A path that no service file can hold.
+/// The error for a path that cannot be written into a service file.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0:?} cannot be written into a service file: it is not UTF-8, or has a control character in \
-     it; move it to a path without"
+    "{0:?} cannot be written into a service file, because it is not UTF-8 or has a control character; move it to \
+     another path"
 )]
-pub(super) struct Unwritable(PathBuf);
+pub(super) struct UnsupportedPath(PathBuf);
 
-/// The path as text.
-pub(super) fn text(path: &Path) -> Result<&str, Unwritable> {
+/// Returns the path as text, if a service file can contain it.
+pub(super) fn path_text(path: &Path) -> Result<&str, UnsupportedPath> {
     let text = path.to_str();
     text.filter(|text| {
         !text.contains(|c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
     })
-    .ok_or_else(|| Unwritable(path.to_owned()))
+    .ok_or_else(|| UnsupportedPath(path.to_owned()))
 }

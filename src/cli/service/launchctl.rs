@@ -1,9 +1,8 @@
-//! The sequences of launchctl(1): what it answers, and what that means.
+//! Controls the service through launchctl(1), and explains its exit codes.
 //!
-//! `bootout` returns before the job has ended, `bootstrap` refuses a job that is still there, and
-//! both answer 5 for almost anything. So each is followed by a look, and 5 is tried again. What
-//! `print` says is no interface by its own manual: only its exit code decides anything, its text is
-//! read for people.
+//! `bootout` returns before the job has ended, `bootstrap` refuses a job that is still loaded, and both exit with 5 for
+//! almost any error. So the state is checked after each call, and a call that exits with 5 is repeated. By its manual,
+//! the output of `print` is not an interface: only its exit code decides anything, and its text is only shown to people.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,54 +21,55 @@ use super::{launchd, waits};
 use crate::cli::text::{escaped, span};
 use crate::cli::{Exit, Failure, shell};
 
-/// Between a call that answered 5 and the next try.
+/// The pauses between a call that exited with 5 and the next attempts.
 const BACK_OFF: [Duration; 3] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
 
-/// Between two looks whether a job is gone.
-const LOOK: Duration = Duration::from_millis(100);
+/// The pause between two checks whether a job is still loaded.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 mod code {
     pub(super) const NO_PROCESS: i32 = 3;
-    /// It says this of a job that is loaded, ends, is switched off, or has a file it does not like.
+    /// The code for a job that is loaded, is ending, is disabled, or has a file that launchd refuses.
     pub(super) const IO: i32 = 5;
     pub(super) const IN_PROGRESS: i32 = 36;
     pub(super) const ALREADY: i32 = 37;
     pub(super) const NOT_LOADED: i32 = 113;
-    pub(super) const SWITCHED_OFF: i32 = 119;
+    pub(super) const DISABLED: i32 = 119;
     pub(super) const NO_DOMAIN: i32 = 125;
 }
 
 pub(super) struct Launchctl<'p> {
     tool: Tool,
-    place: &'p ServicePaths,
+    service: &'p ServicePaths,
     uid: u32,
 }
 
 impl<'p> Launchctl<'p> {
-    pub(super) fn new(place: &'p ServicePaths) -> Launchctl<'p> {
+    pub(super) fn new(service: &'p ServicePaths) -> Launchctl<'p> {
         Launchctl {
             tool: Tool::find("launchctl", "ORPHAND_LAUNCHCTL", &["/bin/launchctl"]),
-            place,
+            service,
             uid: geteuid().as_raw(),
         }
     }
 
-    /// Where the job belongs.
+    /// Returns the domain into which the job is loaded.
     fn domain(&self) -> String {
-        match self.place.scope {
+        match self.service.scope {
             Scope::User => format!("gui/{}", self.uid),
             Scope::System => "system".to_owned(),
         }
     }
 
-    /// Where it can be: somebody without a login at the screen may have put it into the second.
+    /// Returns the domains in which the job can be. A user without a login at the screen may have loaded it into the
+    /// second one.
     fn domains(&self) -> Vec<String> {
         let mut domains = vec![self.domain()];
-        if self.place.scope == Scope::User {
+        if self.service.scope == Scope::User {
             domains.push(format!("user/{}", self.uid));
         }
         domains
@@ -80,10 +80,10 @@ impl<'p> Launchctl<'p> {
         self.tool.call(&args).map_err(|error| {
             let what = match &error {
                 ToolError::Start { .. } if self.tool.is_missing() => {
-                    "launchd is macOS's; elsewhere: orphand service VERB --systemd"
+                    "only macOS has launchd; on other systems: orphand service VERB --systemd"
                 }
-                ToolError::Start { .. } => "check that this user may start it",
-                ToolError::Silent { .. } => "try again; if it stays so, log out and in",
+                ToolError::Start { .. } => "check that this user may run it",
+                ToolError::TimedOut { .. } => "try again; if that does not help, log out and in",
             };
             Failure::new(Exit::Failed, format!("{error}\n  {what}"))
         })
@@ -93,7 +93,7 @@ impl<'p> Launchctl<'p> {
         Ok(self.call(&["print", &target(domain)])?.code == 0)
     }
 
-    /// Unloads the job, and returns when it is gone.
+    /// Unloads the job, and waits until it has ended.
     fn bootout(&self, domain: &str) -> Result<(), Failure> {
         let target = target(domain);
         let mut pauses = BACK_OFF.iter();
@@ -113,19 +113,18 @@ impl<'p> Launchctl<'p> {
     }
 
     fn wait_until_gone(&self, domain: &str) -> Result<(), Failure> {
-        let limit = waits::limit();
+        let limit = waits::call_limit();
         let end = Instant::now() + limit;
         while self.is_loaded(domain)? {
             if Instant::now() >= end {
                 let text = format!(
-                    "orphand was told to end and has not done so for {}\n  \
-                     end it at once:   launchctl kill SIGKILL {}",
+                    "orphand has not ended within {}\n  kill it:   launchctl kill SIGKILL {}",
                     span(limit),
                     target(domain)
                 );
                 return Err(Failure::new(Exit::Failed, text));
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -133,16 +132,16 @@ impl<'p> Launchctl<'p> {
     /// Loads the job, which starts it.
     fn bootstrap(&self) -> Result<(), Failure> {
         let domain = self.domain();
-        let file = self.place.file();
+        let file = self.service.file();
         let file = file.to_str().unwrap_or_default();
-        // One that was switched off cannot be loaded, and the answer to that would be 5.
+        // A disabled job cannot be loaded; `bootstrap` would exit with 5.
         self.call(&["enable", &target(&domain)])?;
         let mut pauses = BACK_OFF.iter();
         loop {
             let answer = self.call(&["bootstrap", &domain, file])?;
             match answer.code {
                 0 => return Ok(()),
-                // Somebody was faster, perhaps with another program: that one has to go.
+                // Another process has loaded the job first, perhaps with another program, which must be replaced.
                 code::ALREADY => return self.kickstart(&domain, true),
                 code::IO | code::IN_PROGRESS => match pauses.next() {
                     Some(pause) => thread::sleep(*pause),
@@ -154,7 +153,7 @@ impl<'p> Launchctl<'p> {
         }
     }
 
-    /// Starts a job that is loaded.
+    /// Starts a job that is loaded. With `again`, a running job is restarted.
     fn kickstart(&self, domain: &str, again: bool) -> Result<(), Failure> {
         let target = target(domain);
         let mut args = vec!["kickstart"];
@@ -169,10 +168,10 @@ impl<'p> Launchctl<'p> {
         }
     }
 
-    /// Whether nobody switched it off: in System Settings, or by `launchctl disable`.
+    /// Returns whether the job is enabled. It can be disabled in System Settings, or by `launchctl disable`.
     fn is_enabled(&self) -> Result<Option<bool>, Failure> {
         let answer = self.call(&["print-disabled", &self.domain()])?;
-        Ok((answer.code == 0).then(|| !is_switched_off(&answer.stdout)))
+        Ok((answer.code == 0).then(|| !lists_as_disabled(&answer.stdout)))
     }
 
     fn failure(&self, verb: &str, answer: &ToolOutput) -> Failure {
@@ -180,25 +179,28 @@ impl<'p> Launchctl<'p> {
             ("bootstrap", code::IO) => self.causes(),
             _ => Vec::new(),
         };
-        let mut text = meaning(verb, answer.code, self.place, self.uid);
+        let mut text = exit_code_text(verb, answer.code, self.service, self.uid);
         for cause in causes {
             text.push_str(&format!("\n  {cause}"));
         }
-        let said = answer.stderr.trim();
-        if !said.is_empty() {
-            text.push_str(&format!("\n  launchctl said: {}", escaped(said.as_ref())));
+        let stderr = answer.stderr.trim();
+        if !stderr.is_empty() {
+            text.push_str(&format!(
+                "\n  launchctl printed: {}",
+                escaped(stderr.as_ref())
+            ));
         }
         Failure::new(Exit::Failed, text)
     }
 
-    /// What makes launchd answer 5, as far as it can be seen from here.
+    /// Returns the possible causes of exit code 5, each with its fix.
     fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
-        let file = self.place.file();
+        let file = self.service.file();
         if let Ok(meta) = fs::metadata(&file) {
             if meta.uid() != self.uid {
                 causes.push(format!(
-                    "{file:?} belongs to uid {}; it must be yours:   sudo chown {} {}",
+                    "{file:?} belongs to uid {}, but must belong to you:   sudo chown {} {}",
                     meta.uid(),
                     self.uid,
                     shell::word(&file)
@@ -206,7 +208,7 @@ impl<'p> Launchctl<'p> {
             }
             if meta.mode() & 0o022 != 0 {
                 causes.push(format!(
-                    "others may write {file:?}, so launchd does not take it:   chmod 644 {}",
+                    "other users may write {file:?}, so launchd refuses it:   chmod 644 {}",
                     shell::word(&file)
                 ));
             }
@@ -217,18 +219,18 @@ impl<'p> Launchctl<'p> {
             .and_then(|file| launchd::read(&file));
         if let Some(started) = started.filter(|started| !started.program.exists()) {
             causes.push(format!(
-                "there is no {:?}, which it is to start:   {}",
+                "{:?}, which it starts, does not exist:   {}",
                 started.program,
-                self.place.command("install")
+                self.service.command("install")
             ));
         }
         if let Ok(Some(false)) = self.is_enabled() {
-            causes.push(SETTINGS.to_owned());
+            causes.push(LOGIN_ITEMS_HINT.to_owned());
         }
         if causes.is_empty() {
-            causes.push(format!("it may be switched off: {SETTINGS}"));
+            causes.push(format!("it may be disabled: {LOGIN_ITEMS_HINT}"));
             causes.push(format!(
-                "or ask launchd itself:   launchctl print {}",
+                "or see what launchd reports:   launchctl print {}",
                 target(&self.domain())
             ));
         }
@@ -236,78 +238,77 @@ impl<'p> Launchctl<'p> {
     }
 }
 
-const SETTINGS: &str =
-    "switch orphand on in System Settings > General > Login Items & Extensions, then try again";
+const LOGIN_ITEMS_HINT: &str =
+    "turn orphand on in System Settings > General > Login Items & Extensions, then try again";
 
 fn target(domain: &str) -> String {
     format!("{domain}/{}", launchd::LABEL)
 }
 
-/// What an exit code of launchctl's means for who wanted `verb`, and what to do about it.
-fn meaning(verb: &str, code: i32, place: &ServicePaths, uid: u32) -> String {
-    let noun = place.noun();
+/// Returns the meaning of an exit code of `launchctl VERB`, and the fix.
+fn exit_code_text(verb: &str, code: i32, service: &ServicePaths, uid: u32) -> String {
+    let noun = service.kind_name();
     match code {
         code::IO if verb == "bootstrap" => {
-            format!("launchd does not take the {noun} (5), and does not say why")
+            format!("launchd refuses the {noun} (5) without a reason")
         }
         code::IO => format!(
-            "launchd cannot end the {noun} now (5); try again:   {}",
-            place.command("stop")
+            "launchd cannot stop the {noun} now (5); try again:   {}",
+            service.command("stop")
         ),
         code::IN_PROGRESS | code::ALREADY => format!(
             "launchd is still busy with the {noun} ({code}); try again:   {}",
-            place.command("start")
+            service.command("start")
         ),
         code::NO_PROCESS | code::NOT_LOADED => format!(
             "the {noun} is not loaded ({code}); load and start it:   {}",
-            place.command("start")
+            service.command("start")
         ),
-        code::SWITCHED_OFF => format!("the {noun} is switched off ({code})\n  {SETTINGS}"),
+        code::DISABLED => format!("the {noun} is disabled ({code})\n  {LOGIN_ITEMS_HINT}"),
         code::NO_DOMAIN => format!(
-            "nobody is logged in at the screen as uid {uid}, so launchd has nowhere to start the \
-             {noun} ({code})\n  \
-             it starts by itself at the next login there. Now, until you log out or in:\n  \
+            "uid {uid} is not logged in at the screen, so launchd has no session for the {noun} ({code})\n  \
+             it will start at the next login there; to start it now, until you log out or in:\n  \
              launchctl bootstrap user/{uid} {}",
-            shell::word(place.file())
+            shell::word(service.file())
         ),
-        1 if place.scope == Scope::System => {
-            format!("launchd does not let this user {verb} a daemon of the whole machine; use sudo")
+        1 if service.scope == Scope::System => {
+            format!("launchd does not let this user {verb} a system daemon; use sudo")
         }
-        code => format!(
-            "launchctl {verb} has failed ({code}); what that means:   launchctl error {code}"
-        ),
+        code => {
+            format!("launchctl {verb} failed ({code}); for the meaning:   launchctl error {code}")
+        }
     }
 }
 
-/// How a job ended, by the exit code that launchd keeps.
-fn end(code: i32, place: &ServicePaths) -> Option<String> {
+/// Returns the error with which the job ended, by the exit code that launchd keeps; `None` if it ended without one.
+fn last_run_error(code: i32, service: &ServicePaths) -> Option<String> {
     let what = match code {
         0 => return None,
         75 => "another orphand watches one of its directories (75); end that one".to_owned(),
-        // Ours says so in its log; launchd says it of a file that it cannot open.
+        // orphand exits with 78 and logs the error; launchd reports 78 if it cannot open a log file.
         78 => format!(
             "the configuration is wrong, or launchd cannot write {:?} (78); check both:   orphand \
              config check",
-            place.crashes()
+            service.crash_log()
         ),
         126 => {
             "macOS does not let launchd start the program (126); why:   orphand doctor".to_owned()
         }
         127 => format!(
-            "there is no such program (127); mend it:   {}",
-            place.command("install")
+            "the program does not exist (127); fix:   {}",
+            service.command("install")
         ),
         code => format!(
             "it ended with exit code {code}; why:   {}",
-            place.command("logs")
+            service.command("logs")
         ),
     };
     Some(what)
 }
 
-/// What `launchctl print` says, for people.
-fn told(printed: &str, place: &ServicePaths) -> UnitState {
-    // The first of each: deeper down there are others of the same name.
+/// Parses the output of `launchctl print`, which is only shown to people.
+fn parse_print(printed: &str, service: &ServicePaths) -> UnitState {
+    // The first match counts: nested sections have fields of the same names.
     let field = |name: &str| {
         let lines = printed.lines().map(str::trim);
         lines
@@ -317,7 +318,7 @@ fn told(printed: &str, place: &ServicePaths) -> UnitState {
     let running = field("state").and_then(|(_, state)| match state {
         "running" => Some(true),
         "not running" | "waiting" => Some(false),
-        // On the way up or down.
+        // The job is starting or ending.
         _ => None,
     });
     let pid = field("pid").and_then(|(_, pid)| pid.parse().ok());
@@ -329,16 +330,16 @@ fn told(printed: &str, place: &ServicePaths) -> UnitState {
         loaded: true,
         running,
         pid,
-        // Between two tries it is neither running nor not running.
-        end: last
+        // Between two attempts it is neither "running" nor "not running".
+        last_run_error: last
             .filter(|_| running != Some(true))
-            .and_then(|code| end(code, place)),
+            .and_then(|code| last_run_error(code, service)),
         ..UnitState::default()
     }
 }
 
-/// Whether the list of what is switched off names our job. Older systems say `true` for it.
-fn is_switched_off(list: &str) -> bool {
+/// Returns whether the output of `launchctl print-disabled` lists the job as disabled. Older systems print `true`.
+fn lists_as_disabled(list: &str) -> bool {
     let name = format!("\"{}\"", launchd::LABEL);
     let line = list
         .lines()
@@ -354,7 +355,7 @@ impl Control for Launchctl<'_> {
             if answer.code == 0 {
                 return Ok(UnitState {
                     domain: Some(domain),
-                    ..told(&answer.stdout, self.place)
+                    ..parse_print(&answer.stdout, self.service)
                 });
             }
         }
@@ -400,11 +401,11 @@ impl Control for Launchctl<'_> {
         }
     }
 
-    fn retire(&self, found: &UnitState) -> Result<(), Failure> {
+    fn disable(&self, found: &UnitState) -> Result<(), Failure> {
         self.stop(found)
     }
 
-    fn forget(&self) -> Result<(), Failure> {
+    fn file_removed(&self) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -414,14 +415,14 @@ mod tests {
     use super::*;
     use crate::cli::service::paths::ServiceManager;
 
-    fn place() -> ServicePaths {
+    fn service() -> ServicePaths {
         ServicePaths::new(ServiceManager::Launchd, Scope::System).unwrap()
     }
 
     #[test]
-    fn every_code_comes_with_a_way_on() {
+    fn every_exit_code_comes_with_a_fix() {
         for (verb, code, words) in [
-            ("bootstrap", 5, "does not take the daemon"),
+            ("bootstrap", 5, "refuses the daemon"),
             ("bootout", 5, "service stop"),
             ("bootout", 36, "service start"),
             ("bootstrap", 37, "service start"),
@@ -433,7 +434,7 @@ mod tests {
             ("bootstrap", 1, "sudo"),
             ("bootstrap", 99, "launchctl error 99"),
         ] {
-            let text = meaning(verb, code, &place(), 501);
+            let text = exit_code_text(verb, code, &service(), 501);
             assert!(text.contains(words), "{words:?} in {text}");
         }
         for (code, words) in [
@@ -443,37 +444,40 @@ mod tests {
             (127, "service install"),
             (9, "service logs"),
         ] {
-            let text = end(code, &place()).unwrap();
+            let text = last_run_error(code, &service()).unwrap();
             assert!(text.contains(words), "{words:?} in {text}");
         }
-        assert_eq!(end(0, &place()), None);
+        assert_eq!(last_run_error(0, &service()), None);
     }
 
     #[test]
-    fn what_print_tells_people() {
+    fn the_output_of_print_is_parsed() {
         let running = "io.github.orphand = {\n\tactive count = 1\n\tstate = running\n\n\tpid = 4711\n\
                        \tlast exit code = 78: EX_CONFIG\n\tendpoints = {\n\t\tstate = active\n\t}\n}\n";
-        let state = told(running, &place());
+        let state = parse_print(running, &service());
         assert_eq!(
-            (state.running, state.pid, state.end),
+            (state.running, state.pid, state.last_run_error),
             (Some(true), Some(4711), None)
         );
         let ended = running
             .replace("= running", "= not running")
             .replace("\tpid = 4711\n", "");
-        let state = told(&ended, &place());
+        let state = parse_print(&ended, &service());
         assert_eq!((state.running, state.pid), (Some(false), None));
-        assert!(state.end.unwrap().contains("(78)"));
+        assert!(state.last_run_error.unwrap().contains("(78)"));
         let again = ended.replace("= not running", "= spawn scheduled");
-        let state = told(&again, &place());
-        assert_eq!((state.running, state.end.is_some()), (None, true));
+        let state = parse_print(&again, &service());
+        assert_eq!(
+            (state.running, state.last_run_error.is_some()),
+            (None, true)
+        );
         let never = "\tstate = waiting\n\tlast exit code = (never exited)\n";
-        assert_eq!(told(never, &place()).end, None);
-        assert_eq!(told("anything else", &place()).running, None);
+        assert_eq!(parse_print(never, &service()).last_run_error, None);
+        assert_eq!(parse_print("anything else", &service()).running, None);
     }
 
     #[test]
-    fn who_is_switched_off() {
+    fn the_list_of_disabled_jobs_is_parsed() {
         for (list, off) in [
             (
                 "disabled services = {\n\t\"io.github.orphand\" => disabled\n}",
@@ -493,7 +497,7 @@ mod tests {
             ),
             ("disabled services = {\n}", false),
         ] {
-            assert_eq!(is_switched_off(list), off, "{list}");
+            assert_eq!(lists_as_disabled(list), off, "{list}");
         }
     }
 }

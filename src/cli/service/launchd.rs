@@ -1,15 +1,15 @@
-//! The property list for launchd. Pure.
+//! Renders and parses the property list for launchd. No I/O.
 
-use super::job::{InstalledUnit, Job, Scope, Unwritable, text};
+use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
-/// Of the job, and the name of its file without `.plist`.
+/// The label of the job, and the name of its file without `.plist`.
 pub(super) const LABEL: &str = "io.github.orphand";
 
 const TEMPLATE: &str = include_str!("templates/launchd.plist");
 
-const SESSIONS: &str = "
-\t<!-- Where somebody is logged in at the screen, and where only over the network. -->
+const SESSION_TYPES: &str = "
+\t<!-- For users who are logged in at the screen, and for users who are only logged in over the network. -->
 \t<key>LimitLoadToSessionType</key>
 \t<array>
 \t\t<string>Aqua</string>
@@ -17,15 +17,15 @@ const SESSIONS: &str = "
 \t</array>
 ";
 
-/// The file for `job`.
-pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
-    let mut arguments = vec![string(text(&job.program)?)];
+/// Returns the property list for `job`.
+pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
+    let mut arguments = vec![string(path_text(&job.program)?)];
     for argument in job.arguments() {
-        arguments.push(string(text(argument)?));
+        arguments.push(string(path_text(argument)?));
     }
-    let crashes = escaped(text(&job.crashes)?);
+    let crashes = escaped(path_text(&job.crash_log)?);
     let (start, sessions) = match job.scope {
-        Scope::User => ("login", SESSIONS),
+        Scope::User => ("login", SESSION_TYPES),
         Scope::System => ("boot", ""),
     };
     Ok(filled(
@@ -41,21 +41,21 @@ pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
     ))
 }
 
-fn environment(job: &Job) -> Result<String, Unwritable> {
+fn environment(job: &Job) -> Result<String, UnsupportedPath> {
     if job.environment.is_empty() {
         return Ok(String::new());
     }
     let why = match job.scope {
         Scope::User => {
-            "The folders that the shell knows which installed it; launchd reads no shell's files."
+            "The folders of the shell that installed it; launchd reads no shell startup files."
         }
         Scope::System => {
-            "Without a login there are none: these lead to its configuration and state."
+            "A job without a login has no folders; these lead to its configuration and state."
         }
     };
     let mut out = format!("\n\t<!-- {why} -->\n\t<key>EnvironmentVariables</key>\n\t<dict>\n");
     for (name, value) in &job.environment {
-        let value = string(text(value)?);
+        let value = string(path_text(value)?);
         out.push_str(&format!("\t\t<key>{name}</key>\n{value}\n"));
     }
     out.push_str("\t</dict>\n");
@@ -66,7 +66,7 @@ fn string(text: &str) -> String {
     format!("\t\t<string>{}</string>", escaped(text))
 }
 
-/// `&` first, or it would find those of the others.
+/// Escapes text for XML. `&` is replaced first, because the other entities contain it.
 fn escaped(text: &str) -> String {
     ENTITIES
         .iter()
@@ -92,7 +92,7 @@ const ENTITIES: [(&str, &str); 5] = [
     ("'", "&apos;"),
 ];
 
-/// What a file of ours starts; none if it is somebody else's or was converted.
+/// Returns the command of a property list, or `None` if orphand did not write the file, or if it was converted to binary.
 pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     let (_, rest) = file.split_once("<key>ProgramArguments</key>")?;
     let (list, _) = rest.split_once("</array>")?;
@@ -112,19 +112,19 @@ mod tests {
             program: "/opt/homebrew/opt/orphand/bin/orphand".into(),
             config: None,
             environment: Vec::new(),
-            crashes: "/Users/me/Library/Logs/orphand/crash.log".into(),
+            crash_log: "/Users/me/Library/Logs/orphand/crash.log".into(),
             run_as: None,
         }
     }
 
     #[test]
-    fn the_whole_agent() {
+    fn the_agent_matches_the_snapshot() {
         let want = include_str!("snapshots/agent.plist");
         assert_eq!(render(&job(Scope::User)).unwrap(), want);
     }
 
     #[test]
-    fn the_whole_daemon() {
+    fn the_daemon_matches_the_snapshot() {
         let daemon = Job {
             environment: vec![
                 ("HOME", "/var/root".into()),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn a_rendered_file_is_parsed_again() {
         for path in [
             "/a b/orphand",
             "/a&b/<o>\"r'p/{{LABEL}}",
@@ -147,7 +147,7 @@ mod tests {
             let written = Job {
                 program: path.into(),
                 config: Some(PathBuf::from(path).join("c.toml")),
-                crashes: path.into(),
+                crash_log: path.into(),
                 ..job(Scope::User)
             };
             let file = render(&written).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_xml_cannot_hold() {
+    fn a_path_that_xml_cannot_contain_is_refused() {
         for path in ["/a\nb", "/a\u{1b}b", "/a\u{ffff}b"] {
             let job = Job {
                 program: path.into(),

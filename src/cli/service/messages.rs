@@ -1,10 +1,10 @@
-//! What is said while a service is changed.
+//! Prints the messages of the commands that change a service.
 
 use std::io::{self, Write};
 
 use crate::cli::args::OutputOptions;
 
-/// To whom: words go to stderr where stdout is for JSON.
+/// The printer of messages. With `--json`, messages go to stderr, because stdout is for the document.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Messages {
     json: bool,
@@ -12,14 +12,14 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(look: &OutputOptions) -> Messages {
+    pub(super) fn new(output: &OutputOptions) -> Messages {
         Messages {
-            json: look.json,
-            quiet: look.quiet,
+            json: output.json,
+            quiet: output.quiet,
         }
     }
 
-    /// Says what was done. That nobody reads it undoes nothing.
+    /// Prints a step that was done. A failure to print is ignored, because it does not undo the step.
     pub(super) fn line(&self, text: &str) {
         let _ = match (self.quiet, self.json) {
             (true, _) => Ok(()),
@@ -28,7 +28,7 @@ impl Messages {
         };
     }
 
-    /// Says what somebody should know.
+    /// Prints a warning.
     pub(super) fn warn(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(io::stderr(), "orphand: {text}");

@@ -1,7 +1,7 @@
-//! `orphand service`: as a launchd agent or a systemd unit.
+//! `orphand service`: installs and controls orphand as a launchd agent or a systemd unit.
 //!
-//! What a service file says is rendered by pure functions (`launchd`, `systemd`), what the
-//! supervisor is asked stands in `launchctl` and `systemctl`, and the verbs are built out of both.
+//! `launchd` and `systemd` render the service files with pure functions, `launchctl` and `systemctl` call the service
+//! managers, and the subcommands combine both.
 
 use std::ffi::OsString;
 use std::fs;
@@ -39,8 +39,8 @@ mod waits;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit of status: 0 it runs · 3 installed, but does not run · 4 not installed · \
-5 it runs, but something keeps it from its work. The others end with 4 where nothing is installed.")]
+Exit of status: 0 running · 3 installed, but not running · 4 not installed · \
+5 running, but with a problem that keeps it from working. The other commands exit with 4 if nothing is installed.")]
 pub(crate) struct Service {
     #[command(subcommand)]
     verb: Verb,
@@ -48,45 +48,45 @@ pub(crate) struct Service {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Install it, and start it now and at every login; twice does no more than once
+    /// Install the service, and start it now and at every login; repeating this changes nothing
     Install {
         #[command(flatten)]
-        which: Which,
+        which: ServiceSelector,
         #[command(flatten)]
         config: ServiceConfig,
     },
-    /// Stop and remove it; configuration, journal, log and quarantine stay
-    Uninstall(Which),
-    /// Start it
-    Start(Which),
-    /// Stop it until the next login
-    Stop(Which),
-    /// Stop it and start it again, for example after an upgrade
-    Restart(Which),
-    /// Show whether it is installed, enabled, loaded and running, and what is wrong with it
-    Status(Which),
-    /// Show what it has logged
+    /// Stop and remove the service; configuration, journal, log and quarantine are kept
+    Uninstall(ServiceSelector),
+    /// Start the service
+    Start(ServiceSelector),
+    /// Stop the service until the next login
+    Stop(ServiceSelector),
+    /// Stop and start the service, for example after an upgrade
+    Restart(ServiceSelector),
+    /// Show whether the service is installed, enabled, loaded and running, and its problems
+    Status(ServiceSelector),
+    /// Show the log of the service
     Logs {
         #[command(flatten)]
-        which: Which,
-        /// Go on with what it logs from now on
+        which: ServiceSelector,
+        /// Continue with new lines as they are logged
         #[arg(short, long)]
         follow: bool,
-        /// So many of the last lines
+        /// Show the last N lines
         #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
         lines: u32,
     },
-    /// Print the service file; changes nothing
+    /// Print the service file, without changing anything
     Print {
         #[command(flatten)]
-        which: Which,
+        which: ServiceSelector,
         #[command(flatten)]
         config: ServiceConfig,
-        /// For a unit of the whole machine that runs as this user, without any powers of root's
+        /// Print a system unit that runs as this user, without any privileges of root
         #[arg(
             long,
             value_name = "USER",
-            value_parser = user,
+            value_parser = parse_user,
             requires = "system",
             conflicts_with = "launchd"
         )]
@@ -94,39 +94,39 @@ enum Verb {
     },
 }
 
-/// Which service is meant.
+/// The options that select a service.
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct Which {
-    /// That of launchd, whatever this system has
+struct ServiceSelector {
+    /// Use launchd, even if this system has systemd
     #[arg(long, conflicts_with = "systemd")]
     launchd: bool,
-    /// That of systemd, whatever this system has
+    /// Use systemd, even if this system has launchd
     #[arg(long)]
     systemd: bool,
-    /// That of the whole machine, run by root, instead of this user's
+    /// Use the system service, run by root, instead of this user's service
     #[arg(long)]
     system: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 struct ServiceConfig {
-    /// Let the service read this configuration file
+    /// Make the service read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
 
-/// A user's name as systemd takes it.
-fn user(name: &str) -> Result<String, String> {
+/// Parses the name of a user, in the form that systemd accepts.
+fn parse_user(name: &str) -> Result<String, String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     match begins && name.chars().all(is_fine) {
         true => Ok(name.to_owned()),
-        false => Err(format!("{name:?} is not the name of a user")),
+        false => Err(format!("{name:?} is not a valid user name")),
     }
 }
 
-pub(super) fn run(command: &Service, look: &OutputOptions) -> Result<Exit, Failure> {
-    let voice = Messages::new(look);
+pub(super) fn run(command: &Service, output: &OutputOptions) -> Result<Exit, Failure> {
+    let messages = Messages::new(output);
     let folders = Folders::from_env();
     let (which, changes) = match &command.verb {
         Verb::Install { which, .. } => (which, true),
@@ -137,30 +137,30 @@ pub(super) fn run(command: &Service, look: &OutputOptions) -> Result<Exit, Failu
             (which, false)
         }
     };
-    let place = place(*which)?;
+    let service = selected(*which)?;
     let done = match &command.verb {
         Verb::Install { config, .. } => {
-            install::install(&place, config.config.as_deref(), &folders, &voice)
+            install::install(&service, config.config.as_deref(), &folders, &messages)
         }
-        Verb::Uninstall(_) => install::uninstall(&place, &folders, &voice),
-        Verb::Start(_) => start::start(&place, &folders, &voice),
-        Verb::Stop(_) => start::stop(&place, &voice),
-        Verb::Restart(_) => start::restart(&place, &folders, &voice),
-        Verb::Status(_) => status::run(&place, &folders, look),
-        Verb::Logs { follow, lines, .. } => logs(&place, &folders, *follow, *lines),
+        Verb::Uninstall(_) => install::uninstall(&service, &folders, &messages),
+        Verb::Start(_) => start::start(&service, &folders, &messages),
+        Verb::Stop(_) => start::stop(&service, &messages),
+        Verb::Restart(_) => start::restart(&service, &folders, &messages),
+        Verb::Status(_) => status::run(&service, &folders, output),
+        Verb::Logs { follow, lines, .. } => logs(&service, &folders, *follow, *lines),
         Verb::Print { config, run_as, .. } => {
-            print(&place, config.config.as_deref(), run_as.clone())
+            print(&service, config.config.as_deref(), run_as.clone())
         }
     };
-    if changes && look.json {
-        // What was done is said in words; the document is what came of it.
-        let _ = status::run(&place, &folders, look);
+    if changes && output.json {
+        // The steps were printed to stderr; the document has the resulting state.
+        let _ = status::run(&service, &folders, output);
     }
     done
 }
 
-fn place(which: Which) -> Result<ServicePaths, Failure> {
-    let supervisor = match (which.launchd, which.systemd) {
+fn selected(which: ServiceSelector) -> Result<ServicePaths, Failure> {
+    let manager = match (which.launchd, which.systemd) {
         (true, _) => ServiceManager::Launchd,
         (_, true) => ServiceManager::Systemd,
         _ => ServiceManager::OURS,
@@ -170,46 +170,46 @@ fn place(which: Which) -> Result<ServicePaths, Failure> {
     } else {
         Scope::User
     };
-    ServicePaths::new(supervisor, scope).ok_or_else(|| {
+    ServicePaths::new(manager, scope).ok_or_else(|| {
         Failure::new(
             Exit::Failed,
-            "HOME is not set, so it is not known whose service this is; set it, or say --system",
+            "HOME is not set, so the user of the service is not known; set it, or add --system",
         )
     })
 }
 
 fn print(
-    place: &ServicePaths,
+    service: &ServicePaths,
     config: Option<&Path>,
     run_as: Option<String>,
 ) -> Result<Exit, Failure> {
-    if run_as.is_some() && place.supervisor == ServiceManager::Launchd {
+    if run_as.is_some() && service.manager == ServiceManager::Launchd {
         return Err(Failure::new(
             Exit::Usage,
-            "--run-as is for systemd; say --systemd too",
+            "--run-as needs systemd; add --systemd",
         ));
     }
     let job = job::Job {
         run_as,
-        ..place.job(program::ours()?, config.map(absolute))
+        ..service.job(program::current()?, config.map(absolute))
     };
-    let text = place.render(&job);
+    let text = service.render(&job);
     let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
     Ok(crate::cli::print(text.as_bytes())?)
 }
 
-/// Becomes the program that shows the log.
+/// Replaces this process with the program that shows the log.
 fn logs(
-    place: &ServicePaths,
+    service: &ServicePaths,
     folders: &Folders,
     follow: bool,
     lines: u32,
 ) -> Result<Exit, Failure> {
     let lines = lines.to_string();
     let mut args: Vec<OsString>;
-    let tool = match place.supervisor {
+    let tool = match service.manager {
         ServiceManager::Systemd => {
-            let unit = match place.scope {
+            let unit = match service.scope {
                 Scope::User => "--user-unit",
                 Scope::System => "--unit",
             };
@@ -229,9 +229,9 @@ fn logs(
         }
     };
     if follow {
-        // tail's -F goes on with the new file when the log is rotated.
+        // `tail -F` continues with the new file after the log is rotated.
         args.push(
-            if place.supervisor == ServiceManager::Launchd {
+            if service.manager == ServiceManager::Launchd {
                 "-F"
             } else {
                 "-f"
@@ -239,113 +239,119 @@ fn logs(
             .into(),
         );
     }
-    if place.supervisor == ServiceManager::Launchd {
-        let log = place.log(folders).unwrap_or_default();
+    if service.manager == ServiceManager::Launchd {
+        let log = service.log(folders).unwrap_or_default();
         if !log.exists() {
-            start::installed(place)?;
+            start::check_installed(service)?;
             return Err(Failure::new(
                 Exit::Failed,
                 format!(
-                    "there is no log yet: {log:?} is written once it runs\n  does it:   {}",
-                    place.command("status")
+                    "there is no log yet: {log:?} is created when the service runs\n  to see its state:   {}",
+                    service.command("status")
                 ),
             ));
         }
-        let crashes = place.crashes();
+        let crashes = service.crash_log();
         if fs::metadata(&crashes).is_ok_and(|meta| meta.len() > 0) {
-            log::warn!("it has crashed before, and printed: {}", escaped(&crashes));
+            log::warn!(
+                "the service has crashed before; its output: {}",
+                escaped(&crashes)
+            );
         }
         args.push(log.into());
     }
     let error = tool.command(&args).exec();
     Err(Failure::new(
         Exit::Failed,
-        format!("{} cannot be started: {error}", tool.typed(&args)),
+        format!("cannot start {}: {error}", tool.command_line(&args)),
     ))
 }
 
-/// Something about the service that keeps orphand from its work, or soon will.
+/// A problem of the service that keeps orphand from working, now or soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// What is wrong; in words.
+    /// The problem, for people.
     pub(crate) what: String,
-    /// The command that mends it.
+    /// The command that fixes it.
     pub(crate) fix: String,
 }
 
-/// What is wrong with the services of this system that are installed, told from their files and from
-/// the watcher itself: no supervisor is asked, so it never waits for one.
+/// Returns the problems of the services that are installed on this system. It reads their files and asks the watchers,
+/// but calls no service manager, so it never waits for one.
 pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
     let mut problems = Vec::new();
     for scope in [Scope::User, Scope::System] {
-        let Some(place) = ServicePaths::new(ServiceManager::OURS, scope) else {
+        let Some(service) = ServicePaths::new(ServiceManager::OURS, scope) else {
             continue;
         };
-        problems.extend(problems_at(&place));
-        if place.file().exists() {
-            let running = client::running(&place.folders(folders));
+        problems.extend(file_problems(&service));
+        if service.file().exists() {
+            let running = client::running(&service.folders(folders));
             let background = running.iter().find(|running| running.is_background);
-            problems.extend(background.and_then(|running| outdated(running, &place)));
+            problems.extend(background.and_then(|running| outdated_problem(running, &service)));
         }
     }
     problems
 }
 
-/// What is wrong with the file of one service.
-fn problems_at(place: &ServicePaths) -> Vec<Problem> {
+/// Returns the problems of the file of one service.
+fn file_problems(service: &ServicePaths) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let path = place.file();
+    let path = service.file();
     let mut add = |what: String, fix: String| problems.push(Problem { what, fix });
-    let file = match place.installed() {
+    let file = match service.installed() {
         Ok(None) => return problems,
         Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => {
             add(
-                format!("{path:?} cannot be read: {error}"),
+                format!("cannot read {path:?}: {error}"),
                 format!("ls -l {}", shell::word(&path)),
             );
             return problems;
         }
     };
-    if let Some(theirs) = place.brewed() {
+    if let Some(homebrew) = service.homebrew_file() {
         let fix = "brew services stop orphand".to_owned();
-        add(format!("Homebrew runs orphand too: {theirs:?}"), fix);
+        add(format!("Homebrew runs orphand too: {homebrew:?}"), fix);
     }
-    let Some(started) = place.read(&file) else {
-        let what = format!("{path:?} is not as orphand writes it");
-        add(what, place.command("install"));
+    let Some(started) = service.read(&file) else {
+        let what = format!("{path:?} was not written by orphand");
+        add(what, service.command("install"));
         return problems;
     };
     let install = match &started.config {
         Some(config) => format!(
             "{} --config {}",
-            place.command("install"),
+            service.command("install"),
             shell::word(config)
         ),
-        None => place.command("install"),
+        None => service.command("install"),
     };
     if !started.program.exists() {
         add(
-            format!("{path:?} starts {:?}, which is not there", started.program),
+            format!(
+                "{path:?} starts {:?}, which does not exist",
+                started.program
+            ),
             install,
         );
         return problems;
     }
-    let Ok(ours) = program::ours() else {
+    let Ok(ours) = program::current() else {
         return problems;
     };
     if !is_same_file(&started.program, &ours) {
         let what = format!(
-            "{path:?} starts {:?}, and this is {ours:?}",
+            "{path:?} starts {:?}, but this is {ours:?}",
             started.program
         );
         add(what, install);
         return problems;
     }
-    let now = place.render(&place.job(started.program, started.config));
+    let now = service.render(&service.job(started.program, started.config));
     if now.is_ok_and(|now| now != file) {
         add(
-            format!("{path:?} is not what would be installed now"),
+            format!("{path:?} differs from the file that would be installed now"),
             install,
         );
     }
@@ -357,21 +363,21 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
         || matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// After an upgrade: the running watcher is still the old one.
-fn outdated(running: &RunningWatch, place: &ServicePaths) -> Option<Problem> {
+/// Returns the problem that the running watcher is older than the installed program, as after an upgrade.
+fn outdated_problem(running: &RunningWatch, service: &ServicePaths) -> Option<Problem> {
     let ours = env!("CARGO_PKG_VERSION");
     let what = match (running.version == ours, running.is_outdated) {
         (true, false) => return None,
-        (true, true) => "the program on disk is newer than the one that runs".to_owned(),
-        (false, _) => format!("{} runs, and this is {ours}", running.version),
+        (true, true) => "the program on disk is newer than the running one".to_owned(),
+        (false, _) => format!("version {} is running, but this is {ours}", running.version),
     };
     Some(Problem {
         what,
-        fix: place.command("restart"),
+        fix: service.command("restart"),
     })
 }
 
-/// What the installed file starts, if there is one that can be read.
-fn started(place: &ServicePaths) -> Option<InstalledUnit> {
-    place.read(&String::from_utf8(place.installed().ok()??).ok()?)
+/// Returns the command in the installed service file, if the file can be read.
+fn installed_unit(service: &ServicePaths) -> Option<InstalledUnit> {
+    service.read(&String::from_utf8(service.installed().ok()??).ok()?)
 }

@@ -1,4 +1,4 @@
-//! Where a service keeps its file, and where the watcher that it starts keeps everything else.
+//! The paths of a service: its service file, and the files of the watcher that it starts.
 
 use std::env;
 use std::fs;
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use orphand::state::{Folders, read_regular};
 use rustix::process::geteuid;
 
-use super::job::{InstalledUnit, Job, Scope, Unwritable};
+use super::job::{InstalledUnit, Job, Scope, UnsupportedPath};
 use super::{launchd, systemd};
 use crate::cli::config_file::Config;
 
-/// The most that a service file is read of: bytes.
+/// The most bytes that are read of a service file.
 pub(super) const LARGEST: u64 = 1_000_000;
 
-/// Who starts the service, and starts it again when it fails.
+/// The system program that starts the service, and restarts it when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceManager {
     Launchd,
@@ -24,7 +24,7 @@ pub(super) enum ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one of this system.
+    /// The service manager of this system.
     pub(super) const OURS: ServiceManager = match cfg!(target_os = "macos") {
         true => ServiceManager::Launchd,
         false => ServiceManager::Systemd,
@@ -38,104 +38,108 @@ impl ServiceManager {
     }
 }
 
-/// One service: by whom, for whom, and with which folders.
+/// One service: its service manager, its scope, and its folders.
 #[derive(Clone, Debug)]
 pub(super) struct ServicePaths {
-    pub(super) supervisor: ServiceManager,
+    pub(super) manager: ServiceManager,
     pub(super) scope: Scope,
-    /// Of the user, whatever the scope.
+    /// The home directory of the user, for both scopes.
     home: PathBuf,
-    /// Before the paths of the whole machine: an image that is being built, or a test.
-    machine: PathBuf,
+    /// The prefix of all system paths: `/`, or the root of an image that is being built, or of a test.
+    machine_root: PathBuf,
 }
 
 impl ServicePaths {
-    /// As the environment says. Nothing where no home is known.
-    pub(super) fn new(supervisor: ServiceManager, scope: Scope) -> Option<ServicePaths> {
+    /// Returns the service by the environment, or `None` if the home directory is not known.
+    pub(super) fn new(manager: ServiceManager, scope: Scope) -> Option<ServicePaths> {
         let home = absolute_variable("HOME").or_else(|| {
-            (scope == Scope::System).then(|| match supervisor {
+            (scope == Scope::System).then(|| match manager {
                 ServiceManager::Launchd => PathBuf::from("/var/root"),
                 ServiceManager::Systemd => PathBuf::from("/root"),
             })
         })?;
         let machine = absolute_variable("ORPHAND_SERVICE_ROOT").unwrap_or_else(|| "/".into());
         Some(ServicePaths {
-            supervisor,
+            manager,
             scope,
             home,
-            machine,
+            machine_root: machine,
         })
     }
 
-    /// What people call the file.
-    pub(super) fn noun(&self) -> &'static str {
-        match (self.supervisor, self.scope) {
+    /// Returns the usual word for the service file.
+    pub(super) fn kind_name(&self) -> &'static str {
+        match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => "agent",
             (ServiceManager::Launchd, Scope::System) => "daemon",
             (ServiceManager::Systemd, _) => "unit",
         }
     }
 
-    /// What the supervisor calls the service.
+    /// Returns the name of the service for the service manager.
     pub(super) fn name(&self) -> &'static str {
-        match self.supervisor {
+        match self.manager {
             ServiceManager::Launchd => launchd::LABEL,
             ServiceManager::Systemd => systemd::UNIT,
         }
     }
 
-    /// `orphand service VERB` for this place, as it is typed.
+    /// Returns the command line of `orphand service VERB` for this service.
     pub(super) fn command(&self, verb: &str) -> String {
         let mut command = format!("orphand service {verb}");
         if self.scope == Scope::System {
             command.push_str(" --system");
         }
-        if self.supervisor != ServiceManager::OURS {
-            command.push_str(&format!(" --{}", self.supervisor.name()));
+        if self.manager != ServiceManager::OURS {
+            command.push_str(&format!(" --{}", self.manager.name()));
         }
         command
     }
 
-    /// The service file.
+    /// Returns the path of the service file.
     pub(super) fn file(&self) -> PathBuf {
-        match self.supervisor {
+        match self.manager {
             ServiceManager::Launchd => self.folder().join(format!("{}.plist", launchd::LABEL)),
             ServiceManager::Systemd => self.folder().join(systemd::UNIT),
         }
     }
 
     fn folder(&self) -> PathBuf {
-        match (self.supervisor, self.scope) {
+        match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => self.home.join("Library/LaunchAgents"),
-            (ServiceManager::Launchd, Scope::System) => self.of_machine("Library/LaunchDaemons"),
+            (ServiceManager::Launchd, Scope::System) => {
+                self.below_machine_root("Library/LaunchDaemons")
+            }
             (ServiceManager::Systemd, Scope::User) => self.config_home().join("systemd/user"),
-            (ServiceManager::Systemd, Scope::System) => self.of_machine("etc/systemd/system"),
+            (ServiceManager::Systemd, Scope::System) => {
+                self.below_machine_root("etc/systemd/system")
+            }
         }
     }
 
-    fn of_machine(&self, below: &str) -> PathBuf {
-        self.machine.join(below)
+    fn below_machine_root(&self, below: &str) -> PathBuf {
+        self.machine_root.join(below)
     }
 
     fn config_home(&self) -> PathBuf {
         absolute_variable("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"))
     }
 
-    /// What stands where Homebrew puts its own service file for orphand.
-    pub(super) fn brewed(&self) -> Option<PathBuf> {
-        let places = match self.supervisor {
+    /// Returns the service file that Homebrew has installed for orphand, if there is one.
+    pub(super) fn homebrew_file(&self) -> Option<PathBuf> {
+        let places = match self.manager {
             ServiceManager::Launchd => {
                 let file = "homebrew.mxcl.orphand.plist";
                 [
                     self.home.join("Library/LaunchAgents").join(file),
-                    self.of_machine("Library/LaunchDaemons").join(file),
+                    self.below_machine_root("Library/LaunchDaemons").join(file),
                 ]
             }
             ServiceManager::Systemd => {
                 let file = "homebrew.orphand.service";
                 [
                     self.config_home().join("systemd/user").join(file),
-                    self.of_machine("etc/systemd/system").join(file),
+                    self.below_machine_root("etc/systemd/system").join(file),
                 ]
             }
         };
@@ -144,17 +148,17 @@ impl ServicePaths {
             .find(|file| file.symlink_metadata().is_ok())
     }
 
-    /// Where its watcher keeps what is its own. `ours` are the folders of this process.
+    /// Returns the folders of the service's watcher. `ours` are the folders of this process.
     pub(super) fn folders(&self, ours: &Folders) -> Folders {
-        let (state, runtime) = match (self.scope, self.supervisor) {
+        let (state, runtime) = match (self.scope, self.manager) {
             (Scope::User, _) => return ours.clone(),
             (Scope::System, ServiceManager::Launchd) => {
-                let state = self.of_machine("Library/Application Support/orphand");
+                let state = self.below_machine_root("Library/Application Support/orphand");
                 (state.clone(), state)
             }
             (Scope::System, ServiceManager::Systemd) => (
-                self.of_machine("var/lib/orphand"),
-                self.of_machine("run/orphand"),
+                self.below_machine_root("var/lib/orphand"),
+                self.below_machine_root("run/orphand"),
             ),
         };
         Folders {
@@ -163,15 +167,15 @@ impl ServicePaths {
         }
     }
 
-    /// The configuration file that its watcher reads when none is named.
+    /// Returns the configuration file that its watcher reads if none is named.
     pub(super) fn usual_config(&self) -> Option<PathBuf> {
         match self.scope {
             Scope::User => Config::default_path(),
-            Scope::System => Some(self.of_machine("etc/orphand/config.toml")),
+            Scope::System => Some(self.below_machine_root("etc/orphand/config.toml")),
         }
     }
 
-    /// The log that its watcher writes by itself; under systemd it is the journal's.
+    /// Returns the log file that its watcher writes. Under systemd the journal has the log instead.
     pub(super) fn log(&self, ours: &Folders) -> Option<PathBuf> {
         if cfg!(target_os = "macos") {
             return Some(self.logs().join("orphand.log"));
@@ -179,23 +183,23 @@ impl ServicePaths {
         Some(self.folders(ours).state?.join("orphand.log"))
     }
 
-    /// Where launchd puts what a crash prints.
-    pub(super) fn crashes(&self) -> PathBuf {
+    /// Returns the file to which launchd redirects stderr, which only a crash writes to.
+    pub(super) fn crash_log(&self) -> PathBuf {
         self.logs().join("crash.log")
     }
 
-    /// Console.app shows what lies here.
+    /// Returns the folder of the logs, which Console.app shows.
     fn logs(&self) -> PathBuf {
         match self.scope {
             Scope::User => self.home.join("Library/Logs/orphand"),
-            Scope::System => self.of_machine("var/root/Library/Logs/orphand"),
+            Scope::System => self.below_machine_root("var/root/Library/Logs/orphand"),
         }
     }
 
-    /// The variables that its watcher needs.
+    /// Returns the environment variables that its watcher needs.
     fn environment(&self) -> Vec<(&'static str, PathBuf)> {
-        let fixed: &[(&'static str, &str)] = match (self.scope, self.supervisor) {
-            (Scope::User, _) => return self.folders_of_shell(),
+        let fixed: &[(&'static str, &str)] = match (self.scope, self.manager) {
+            (Scope::User, _) => return self.shell_folders(),
             (Scope::System, ServiceManager::Launchd) => &[
                 ("HOME", "/var/root"),
                 ("XDG_CONFIG_HOME", "/etc"),
@@ -213,9 +217,9 @@ impl ServicePaths {
             .collect()
     }
 
-    /// Those that are set and lead elsewhere than without: else the watcher and the commands that
-    /// are typed would each look in other folders.
-    fn folders_of_shell(&self) -> Vec<(&'static str, PathBuf)> {
+    /// Returns the variables that are set to folders other than the default ones. Without them, the watcher and the
+    /// commands in the shell would use different folders.
+    fn shell_folders(&self) -> Vec<(&'static str, PathBuf)> {
         let usual_state = match cfg!(target_os = "macos") {
             true => None,
             false => Some(self.home.join(".local/state")),
@@ -224,8 +228,8 @@ impl ServicePaths {
             ("XDG_CONFIG_HOME", Some(self.home.join(".config"))),
             ("XDG_STATE_HOME", usual_state),
         ];
-        if self.supervisor == ServiceManager::Launchd {
-            // systemd sets this one itself, for each login.
+        if self.manager == ServiceManager::Launchd {
+            // systemd sets this variable itself at each login.
             known.push(("XDG_RUNTIME_DIR", None));
         }
         let set = |(name, usual): (&'static str, Option<PathBuf>)| {
@@ -235,43 +239,43 @@ impl ServicePaths {
         known.into_iter().filter_map(set).collect()
     }
 
-    /// What is to be started here.
+    /// Returns the job for this service.
     pub(super) fn job(&self, program: PathBuf, config: Option<PathBuf>) -> Job {
         Job {
             scope: self.scope,
             program,
             config,
             environment: self.environment(),
-            crashes: self.in_image(&self.crashes()),
+            crash_log: self.installed_path(&self.crash_log()),
             run_as: None,
         }
     }
 
-    /// A path as it is called where the service runs.
-    fn in_image(&self, path: &Path) -> PathBuf {
-        match (self.scope, path.strip_prefix(&self.machine)) {
+    /// Returns a path without the prefix of the image, as the service will see it.
+    fn installed_path(&self, path: &Path) -> PathBuf {
+        match (self.scope, path.strip_prefix(&self.machine_root)) {
             (Scope::System, Ok(below)) => Path::new("/").join(below),
             _ => path.to_owned(),
         }
     }
 
-    /// The service file for `job`.
-    pub(super) fn render(&self, job: &Job) -> Result<String, Unwritable> {
-        match self.supervisor {
+    /// Returns the text of the service file for `job`.
+    pub(super) fn render(&self, job: &Job) -> Result<String, UnsupportedPath> {
+        match self.manager {
             ServiceManager::Launchd => launchd::render(job),
             ServiceManager::Systemd => systemd::render(job),
         }
     }
 
-    /// What a service file says.
+    /// Parses a service file.
     pub(super) fn read(&self, file: &str) -> Option<InstalledUnit> {
-        match self.supervisor {
+        match self.manager {
             ServiceManager::Launchd => launchd::read(file),
             ServiceManager::Systemd => systemd::read(file),
         }
     }
 
-    /// The service file that is there. None where there is none.
+    /// Returns the content of the installed service file, or `None` if there is none.
     pub(super) fn installed(&self) -> io::Result<Option<Vec<u8>>> {
         match read_regular(&self.file(), LARGEST) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -280,9 +284,9 @@ impl ServicePaths {
         }
     }
 
-    /// Whether the home directory is this user's: after `sudo` it may be another's, and a service
-    /// file of root's there would be refused by launchd and could not be removed by its user.
-    pub(super) fn home_is_ours(&self) -> bool {
+    /// Returns whether the home directory belongs to this user. After `sudo` it may be another user's. A service file of
+    /// root's there would be refused by launchd, and its user could not remove it.
+    pub(super) fn is_home_ours(&self) -> bool {
         let owner = fs::metadata(&self.home).map(|home| home.uid());
         owner.map_or(true, |owner| owner == geteuid().as_raw())
     }
@@ -292,7 +296,7 @@ impl ServicePaths {
     }
 }
 
-/// A folder that the environment names; a relative one names none.
+/// Returns the folder in an environment variable. A relative path is ignored.
 fn absolute_variable(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os(name)?);
     folder.is_absolute().then_some(folder)

@@ -1,25 +1,25 @@
-//! The path of the program that a service starts: absolute, and the same after an upgrade.
+//! The path of the program that a service starts: absolute, and unchanged by an upgrade.
 
 use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// The program that runs now, by the path under which it can be started later.
-pub(super) fn ours() -> io::Result<PathBuf> {
+/// Returns the path under which the running program can be started later.
+pub(super) fn current() -> io::Result<PathBuf> {
     Ok(stable(&env::current_exe()?, &|path| path.exists()))
 }
 
-/// What `running` is called when it was replaced, or will be. `exists` looks.
+/// Returns the path of `running` that stays valid after an upgrade. `exists` checks whether a path exists.
 fn stable(running: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
     let path = existing(running, exists);
-    match opt(&path) {
+    match homebrew_opt(&path) {
         Some(opt) if exists(&opt) => opt,
         _ => path,
     }
 }
 
-/// Linux says ` (deleted)` behind the path of a running program that an upgrade has replaced.
+/// Removes the suffix ` (deleted)`, which Linux appends to the path of a running program that was replaced.
 fn existing(path: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
     let stripped = path
         .to_str()
@@ -30,9 +30,9 @@ fn existing(path: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
     }
 }
 
-/// Homebrew keeps each version in a folder of its own, `Cellar/NAME/VERSION`, which an upgrade
-/// removes; `opt/NAME` leads to the newest.
-fn opt(path: &Path) -> Option<PathBuf> {
+/// Returns the path in Homebrew's `opt/NAME`, which links to the newest version. Homebrew keeps each version in a folder
+/// of its own, `Cellar/NAME/VERSION`, which an upgrade removes.
+fn homebrew_opt(path: &Path) -> Option<PathBuf> {
     let parts: Vec<Component<'_>> = path.components().collect();
     let cellar = parts.iter().position(|part| part.as_os_str() == "Cellar")?;
     let prefix = parts.get(..cellar)?.iter().collect::<PathBuf>();
@@ -41,8 +41,8 @@ fn opt(path: &Path) -> Option<PathBuf> {
     Some(prefix.join("opt").join(name).join(below))
 }
 
-/// Why the program may not stay where it is, if that is to be expected.
-pub(super) fn doubt(path: &Path) -> Option<&'static str> {
+/// Returns the kind of temporary folder that `path` is in, or `None` if the program is expected to stay there.
+pub(super) fn temporary_place(path: &Path) -> Option<&'static str> {
     let parts: Vec<&OsStr> = path.components().map(Component::as_os_str).collect();
     let built = parts
         .iter()
@@ -62,9 +62,9 @@ pub(super) fn doubt(path: &Path) -> Option<&'static str> {
     ];
     match () {
         () if built => Some("a build folder, which the next build or clean changes"),
-        () if path.starts_with("/nix/store") => Some("a path that the next upgrade leaves behind"),
+        () if path.starts_with("/nix/store") => Some("a path that the next upgrade replaces"),
         () if temporary.iter().any(|folder| path.starts_with(folder)) => {
-            Some("a folder for what is temporary")
+            Some("a folder for temporary files")
         }
         () => None,
     }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_that_an_upgrade_leaves_alone() {
+    fn the_path_stays_valid_after_an_upgrade() {
         const BREW: &str = "/opt/homebrew/opt/orphand/bin/orphand";
         const LINUX_BREW: &str = "/home/linuxbrew/.linuxbrew/opt/orphand/bin/orphand";
         for (running, there, want) in [
@@ -94,7 +94,7 @@ mod tests {
                 &[LINUX_BREW],
                 LINUX_BREW,
             ),
-            // Upgraded while it runs: the kernel names what is gone.
+            // Upgraded while it runs: the kernel names the removed file.
             (
                 "/opt/homebrew/Cellar/orphand/0.1.0/bin/orphand (deleted)",
                 &[BREW],
@@ -106,13 +106,13 @@ mod tests {
                 "/usr/bin/orphand",
             ),
             ("/usr/bin/orphand (deleted)", &[], "/usr/bin/orphand"),
-            // A program may be called so.
+            // A program may really have this name.
             (
                 "/a/x (deleted)",
                 &["/a/x (deleted)", "/a/x"],
                 "/a/x (deleted)",
             ),
-            // There is no such path, so it is worth nothing.
+            // The path in `opt` does not exist, so it is not used.
             (
                 "/opt/homebrew/Cellar/orphand/0.1.0/bin/orphand",
                 &[],
@@ -134,8 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn where_a_program_does_not_stay() {
-        for (path, doubtful) in [
+    fn temporary_places_are_recognized() {
+        for (path, is_temporary) in [
             ("/usr/local/bin/orphand", false),
             ("/home/me/.cargo/bin/orphand", false),
             ("/srv/target/bin/orphand", false),
@@ -147,7 +147,11 @@ mod tests {
             ("/nix/store/abc-orphand-0.1.0/bin/orphand", true),
             ("/tmp/orphand", true),
         ] {
-            assert_eq!(doubt(Path::new(path)).is_some(), doubtful, "{path}");
+            assert_eq!(
+                temporary_place(Path::new(path)).is_some(),
+                is_temporary,
+                "{path}"
+            );
         }
     }
 }

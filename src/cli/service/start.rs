@@ -1,4 +1,4 @@
-//! `start`, `stop` and `restart`, and the wait for the watcher that was started.
+//! `service start`, `stop` and `restart`, and the wait until the started watcher answers.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,48 +12,48 @@ use super::waits;
 use crate::cli::status::client::{self, RunningWatch};
 use crate::cli::{Exit, Failure};
 
-/// Between two questions whether it answers.
-const ASK: Duration = Duration::from_millis(100);
+/// The pause between two requests to the started watcher.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn start(
-    place: &ServicePaths,
+    service: &ServicePaths,
     folders: &Folders,
-    voice: &Messages,
+    messages: &Messages,
 ) -> Result<Exit, Failure> {
-    installed(place)?;
-    let control = control::of(place);
+    check_installed(service)?;
+    let control = control::of(service);
     let found = control.state()?;
     if found.running == Some(true) {
         let pid = found
             .pid
             .map(|pid| format!(" (pid {pid})"))
             .unwrap_or_default();
-        voice.line(&format!(
-            "It runs already{pid}.   anew:   {}",
-            place.command("restart")
+        messages.line(&format!(
+            "Already running{pid}.   to restart it:   {}",
+            service.command("restart")
         ));
         return Ok(Exit::Done);
     }
     control.start(&found)?;
-    confirm(place, folders, control.as_ref(), None, voice)
+    wait_until_running(service, folders, control.as_ref(), None, messages)
 }
 
 pub(super) fn restart(
-    place: &ServicePaths,
+    service: &ServicePaths,
     folders: &Folders,
-    voice: &Messages,
+    messages: &Messages,
 ) -> Result<Exit, Failure> {
-    installed(place)?;
-    let control = control::of(place);
+    check_installed(service)?;
+    let control = control::of(service);
     let found = control.state()?;
     control.restart(&found)?;
-    confirm(place, folders, control.as_ref(), found.pid, voice)
+    wait_until_running(service, folders, control.as_ref(), found.pid, messages)
 }
 
-pub(super) fn stop(place: &ServicePaths, voice: &Messages) -> Result<Exit, Failure> {
-    let control = control::of(place);
-    // What is loaded is stopped, also if somebody has removed its file.
-    let found = match installed(place) {
+pub(super) fn stop(service: &ServicePaths, messages: &Messages) -> Result<Exit, Failure> {
+    let control = control::of(service);
+    // A loaded job is stopped even if its service file has been removed.
+    let found = match check_installed(service) {
         Ok(()) => control.state()?,
         Err(missing) => match control.state() {
             Ok(found) if found.domain.is_some() => found,
@@ -62,105 +62,110 @@ pub(super) fn stop(place: &ServicePaths, voice: &Messages) -> Result<Exit, Failu
     };
     let was_running = found.loaded && found.running != Some(false);
     control.stop(&found)?;
-    let next = match place.supervisor {
+    let next = match service.manager {
         ServiceManager::Launchd => "it starts again at the next login or boot",
         ServiceManager::Systemd if found.enabled == Some(true) => {
             "it starts again at the next login or boot"
         }
-        ServiceManager::Systemd => "it stays so until it is started",
+        ServiceManager::Systemd => "it stays stopped until it is started",
     };
-    voice.line(&format!(
-        "{}; {next}.   now:   {}   never:   {}",
+    messages.line(&format!(
+        "{}; {next}.   to start it now:   {}   to remove it:   {}",
         if was_running {
             "Stopped"
         } else {
-            "It does not run"
+            "Not running"
         },
-        place.command("start"),
-        place.command("uninstall")
+        service.command("start"),
+        service.command("uninstall")
     ));
     Ok(Exit::Done)
 }
 
-/// Says what to do where nothing is installed.
-pub(super) fn installed(place: &ServicePaths) -> Result<(), Failure> {
-    let file = place.file();
+/// Fails if no service is installed.
+pub(super) fn check_installed(service: &ServicePaths) -> Result<(), Failure> {
+    let file = service.file();
     if file.exists() {
         return Ok(());
     }
-    let theirs = match place.brewed() {
-        Some(_) => "\n  it is Homebrew's here:   brew services info orphand",
+    let homebrew = match service.homebrew_file() {
+        Some(_) => "\n  Homebrew manages the service:   brew services info orphand",
         None => "",
     };
     Err(Failure::new(
         Exit::NotInstalled,
         format!(
-            "not installed as a service: there is no {file:?}\n  \
+            "not installed as a service: {file:?} does not exist\n  \
              install and start:   {}\n  \
-             just run it here:    orphand watch DIR{theirs}",
-            place.command("install")
+             run without one:     orphand watch DIR{homebrew}",
+            service.command("install")
         ),
     ))
 }
 
-/// Says how the watcher that was just started fares. launchd answers before it runs, so it is waited
-/// for; systemd has waited itself. `before` ended just now, and may still answer.
-pub(super) fn confirm(
-    place: &ServicePaths,
+/// Reports whether the watcher that was just started is running. launchctl returns before the watcher runs, so this
+/// waits for its answer; systemctl has already waited. `before` is the pid of the watcher that was just stopped, which
+/// may still answer.
+pub(super) fn wait_until_running(
+    service: &ServicePaths,
     folders: &Folders,
     control: &dyn Control,
     before: Option<u32>,
-    voice: &Messages,
+    messages: &Messages,
 ) -> Result<Exit, Failure> {
-    if let Some(watcher) = answer(place, folders, before) {
-        voice.line(&format!(
+    if let Some(watcher) = wait_for_answer(service, folders, before) {
+        messages.line(&format!(
             "Started    pid {} ({})",
             watcher.pid, watcher.version
         ));
-        for trouble in &watcher.trouble {
-            voice.warn(trouble);
+        for problem in &watcher.problems {
+            messages.warn(problem);
         }
         return Ok(Exit::Done);
     }
     let now = control.state()?;
-    let has_ended = now.running == Some(false) || now.end.is_some();
+    let has_ended = now.running == Some(false) || now.last_run_error.is_some();
     if has_ended {
         let why = now
-            .end
-            .unwrap_or_else(|| format!("why:   {}", place.command("logs")));
+            .last_run_error
+            .unwrap_or_else(|| format!("why:   {}", service.command("logs")));
         return Err(Failure::new(
             Exit::Failed,
-            format!("it was started and does not run\n  {why}"),
+            format!("it was started but is not running\n  {why}"),
         ));
     }
     let pid = now
         .pid
         .map(|pid| format!("pid {pid}; "))
         .unwrap_or_default();
-    voice.line(&format!(
-        "Started    {pid}it has not answered yet.   how it fares:   {}",
-        place.command("status")
+    messages.line(&format!(
+        "Started    {pid}it has not answered yet.   to see its state:   {}",
+        service.command("status")
     ));
     Ok(Exit::Done)
 }
 
-fn answer(place: &ServicePaths, folders: &Folders, before: Option<u32>) -> Option<RunningWatch> {
-    let limit = match place.supervisor {
-        ServiceManager::Launchd => waits::for_an_answer(),
+fn wait_for_answer(
+    service: &ServicePaths,
+    folders: &Folders,
+    before: Option<u32>,
+) -> Option<RunningWatch> {
+    let limit = match service.manager {
+        ServiceManager::Launchd => waits::answer_limit(),
         ServiceManager::Systemd => Duration::ZERO,
     };
     let end = Instant::now() + limit;
     loop {
-        let watcher = watcher(place, folders).filter(|watcher| Some(watcher.pid) != before);
+        let watcher = find_watcher(service, folders).filter(|watcher| Some(watcher.pid) != before);
         if watcher.is_some() || Instant::now() >= end {
             return watcher;
         }
-        thread::sleep(ASK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// The watcher that the service runs, if it answers.
-pub(super) fn watcher(place: &ServicePaths, folders: &Folders) -> Option<RunningWatch> {
-    let running = client::running(&place.folders(folders));
+/// Returns the watcher that the service runs, if it answers.
+pub(super) fn find_watcher(service: &ServicePaths, folders: &Folders) -> Option<RunningWatch> {
+    let running = client::running(&service.folders(folders));
     running.into_iter().find(|running| running.is_background)
 }

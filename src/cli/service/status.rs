@@ -1,4 +1,4 @@
-//! `service status`: installed, enabled, loaded and running, and what is wrong with it.
+//! `service status`: shows whether the service is installed, enabled, loaded and running, and its problems.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::control::{self, UnitState};
 use super::paths::ServicePaths;
-use super::{Problem, job::Scope, outdated, problems_at, start};
+use super::{Problem, file_problems, job::Scope, outdated_problem, start};
 use crate::cli::args::OutputOptions;
 use crate::cli::status::client::RunningWatch;
 use crate::cli::text::escaped;
 use crate::cli::{Exit, Failure};
 
-/// All that can be told of a service.
+/// The state and the problems of a service.
 #[derive(Debug, Default)]
 struct ServiceReport {
     installed: bool,
@@ -22,66 +22,66 @@ struct ServiceReport {
     watcher: Option<RunningWatch>,
     program: Option<PathBuf>,
     problems: Vec<Problem>,
-    /// Why the supervisor could not be asked.
+    /// The reason why the service manager could not be asked.
     error: Option<String>,
 }
 
 pub(super) fn run(
-    place: &ServicePaths,
+    service: &ServicePaths,
     folders: &Folders,
-    look: &OutputOptions,
+    output: &OutputOptions,
 ) -> Result<Exit, Failure> {
-    let report = ServiceReport::of(place, folders);
-    let text = match look.json {
-        true => format!("{}\n", report.json(place)),
-        false if look.quiet => String::new(),
-        false => report.text(place),
+    let report = ServiceReport::of(service, folders);
+    let text = match output.json {
+        true => format!("{}\n", report.json(service)),
+        false if output.quiet => String::new(),
+        false => report.text(service),
     };
     crate::cli::print(text.as_bytes())?;
     match &report.error {
-        // Where nothing is installed there was nothing to ask.
+        // Without an installed service, an error of the service manager does not matter.
         Some(error) if report.installed => Err(Failure::new(Exit::Failed, error)),
         _ => Ok(report.exit()),
     }
 }
 
 impl ServiceReport {
-    fn of(place: &ServicePaths, folders: &Folders) -> ServiceReport {
-        let watcher = start::watcher(place, folders);
-        let mut problems = problems_at(place);
+    fn of(service: &ServicePaths, folders: &Folders) -> ServiceReport {
+        let watcher = start::find_watcher(service, folders);
+        let mut problems = file_problems(service);
         problems.extend(
             watcher
                 .as_ref()
-                .and_then(|watcher| outdated(watcher, place)),
+                .and_then(|watcher| outdated_problem(watcher, service)),
         );
-        let (state, error) = match control::of(place).full_state() {
+        let (state, error) = match control::of(service).full_state() {
             Ok(state) => (state, None),
             Err(failure) => (UnitState::default(), Some(failure.text)),
         };
-        let installed = place.file().exists();
+        let installed = service.file().exists();
         if installed && state.is_stale {
             problems.push(Problem {
                 what: format!(
-                    "{} does not know the unit as it is now",
-                    place.supervisor.name()
+                    "{} has not read the current unit file",
+                    service.manager.name()
                 ),
-                fix: place.command("restart"),
+                fix: service.command("restart"),
             });
         }
         if installed && state.loaded && state.enabled == Some(false) {
             problems.push(Problem {
-                what: "it is switched off, and does not start by itself".to_owned(),
-                fix: place.command("install"),
+                what: "it is disabled, and does not start by itself".to_owned(),
+                fix: service.command("install"),
             });
         }
         ServiceReport {
             installed,
-            program: super::started(place).map(|started| started.program),
-            // Where nothing is installed it is somebody else's.
+            program: super::installed_unit(service).map(|started| started.program),
+            // Without an installed service, the watcher belongs to something else.
             watcher: watcher.filter(|_| installed),
             state,
             problems,
-            // Where no file is there is nothing to ask for.
+            // Without an installed service, there is nothing to ask for.
             error: error.filter(|_| installed),
         }
     }
@@ -91,14 +91,14 @@ impl ServiceReport {
     }
 
     fn exit(&self) -> Exit {
-        let blind = self
+        let is_degraded = self
             .watcher
             .as_ref()
-            .is_some_and(|watcher| !watcher.trouble.is_empty());
+            .is_some_and(|watcher| !watcher.problems.is_empty());
         match (self.installed, self.runs()) {
             (false, _) => Exit::NotInstalled,
             (true, false) => Exit::STOPPED,
-            (true, true) if blind => Exit::Degraded,
+            (true, true) if is_degraded => Exit::Degraded,
             (true, true) => Exit::Done,
         }
     }
@@ -108,19 +108,19 @@ impl ServiceReport {
         watcher.or(self.state.pid)
     }
 
-    fn text(&self, place: &ServicePaths) -> String {
+    fn text(&self, service: &ServicePaths) -> String {
         let mut out = String::new();
         if !self.installed {
             out.push_str("orphand is not installed as a service\n");
             out.push_str(&format!(
                 "  install and start:   {}\n",
-                place.command("install")
+                service.command("install")
             ));
-            out.push_str("  just run it here:    orphand watch DIR\n");
-            if let Some(theirs) = place.brewed() {
-                let theirs = escaped(&theirs);
+            out.push_str("  run without one:     orphand watch DIR\n");
+            if let Some(homebrew) = service.homebrew_file() {
+                let homebrew = escaped(&homebrew);
                 out.push_str(&format!(
-                    "  it is Homebrew's here ({theirs}):   brew services info orphand\n"
+                    "  Homebrew manages the service ({homebrew}):   brew services info orphand\n"
                 ));
             }
             return out;
@@ -130,9 +130,9 @@ impl ServiceReport {
             .as_ref()
             .map(|watcher| format!(" {}", watcher.version));
         let runs = match (self.runs(), &self.error) {
-            (true, _) => "runs",
-            (false, None) => "does not run",
-            (false, Some(_)) => "may run or not",
+            (true, _) => "is running",
+            (false, None) => "is not running",
+            (false, Some(_)) => "may be running",
         };
         let pid = self
             .pid()
@@ -144,7 +144,7 @@ impl ServiceReport {
         ));
         let mut states = vec!["installed"];
         let word = |is: Option<bool>, yes, no| is.map(|is| if is { yes } else { no });
-        states.extend(word(self.state.enabled, "enabled", "switched off"));
+        states.extend(word(self.state.enabled, "enabled", "disabled"));
         if self.error.is_none() {
             states.push(if self.state.loaded {
                 "loaded"
@@ -152,54 +152,51 @@ impl ServiceReport {
                 "not loaded"
             });
         }
-        let file = escaped(&place.file());
+        let file = escaped(&service.file());
         out.push_str(&format!(
             "  {:<9} {}   {file}\n",
-            place.noun(),
+            service.kind_name(),
             states.join(", ")
         ));
         if let Some(program) = &self.program {
             out.push_str(&format!("  program   {}\n", escaped(program)));
         }
         match &self.watcher {
-            Some(watcher) if watcher.trouble.is_empty() => out.push_str("  health    ok\n"),
+            Some(watcher) if watcher.problems.is_empty() => out.push_str("  health    ok\n"),
             Some(watcher) => {
-                for trouble in &watcher.trouble {
-                    out.push_str(&format!("  health    {trouble}\n"));
+                for problem in &watcher.problems {
+                    out.push_str(&format!("  health    {problem}\n"));
                 }
             }
-            None if self.runs() => out.push_str("  health    it does not answer (yet)\n"),
+            None if self.runs() => out.push_str("  health    no answer yet\n"),
             None => {}
         }
         if !self.runs() && self.error.is_none() {
-            let end = self.state.end.clone();
-            let start = || format!("start it:   {}", place.command("start"));
+            let end = self.state.last_run_error.clone();
+            let start = || format!("to start it:   {}", service.command("start"));
             out.push_str(&format!("  {}\n", end.unwrap_or_else(start)));
         }
         for problem in &self.problems {
-            out.push_str(&format!(
-                "  !! {}   mend it:   {}\n",
-                problem.what, problem.fix
-            ));
+            out.push_str(&format!("  !! {}   fix:   {}\n", problem.what, problem.fix));
         }
         out
     }
 
-    fn json(&self, place: &ServicePaths) -> Value {
+    fn json(&self, service: &ServicePaths) -> Value {
         let problem = |problem: &Problem| json!({"what": problem.what, "cure": problem.fix});
         let watcher = self.watcher.as_ref();
         Object::default()
-            .with("service", place.supervisor.name())
-            .with("name", place.name())
+            .with("service", service.manager.name())
+            .with("name", service.name())
             .with(
                 "scope",
-                if place.scope == Scope::User {
+                if service.scope == Scope::User {
                     "user"
                 } else {
                     "system"
                 },
             )
-            .with_path("file", Some(&place.file()))
+            .with_path("file", Some(&service.file()))
             .with_path("program", self.program.as_deref())
             .with("installed", self.installed)
             .with("enabled", self.state.enabled)
@@ -213,10 +210,10 @@ impl ServiceReport {
             .with(
                 "trouble",
                 watcher
-                    .map(|watcher| watcher.trouble.clone())
+                    .map(|watcher| watcher.problems.clone())
                     .unwrap_or_default(),
             )
-            .with("end", self.state.end.as_deref())
+            .with("end", self.state.last_run_error.as_deref())
             .with(
                 "problems",
                 self.problems.iter().map(problem).collect::<Vec<_>>(),
@@ -231,7 +228,7 @@ mod tests {
     use super::*;
     use crate::cli::service::paths::ServiceManager;
 
-    fn place() -> ServicePaths {
+    fn service() -> ServicePaths {
         ServicePaths::new(ServiceManager::OURS, Scope::System).unwrap()
     }
 
@@ -241,13 +238,13 @@ mod tests {
             version: version.to_owned(),
             is_outdated,
             is_background: true,
-            trouble: trouble.iter().map(ToString::to_string).collect(),
+            problems: trouble.iter().map(ToString::to_string).collect(),
             answer: Value::Null,
         }
     }
 
     #[test]
-    fn what_the_exit_code_says() {
+    fn the_exit_code_has_the_state() {
         let ours = env!("CARGO_PKG_VERSION");
         let state = |running| UnitState {
             loaded: true,
@@ -278,45 +275,48 @@ mod tests {
     }
 
     #[test]
-    fn what_the_watcher_says_is_shown() {
+    fn the_problems_of_the_watcher_are_shown() {
         let report = ServiceReport {
             installed: true,
             watcher: Some(watcher("0.0.9", false, &["/srv/app cannot be read"])),
             ..ServiceReport::default()
         };
-        let text = report.text(&place());
-        assert!(text.starts_with("orphand 0.0.9 runs, pid 7\n"), "{text}");
+        let text = report.text(&service());
+        assert!(
+            text.starts_with("orphand 0.0.9 is running, pid 7\n"),
+            "{text}"
+        );
         assert!(
             text.contains("  health    /srv/app cannot be read\n"),
             "{text}"
         );
-        let document = report.json(&place());
+        let document = report.json(&service());
         assert_eq!(document["version"], "0.0.9");
         assert_eq!(document["trouble"], json!(["/srv/app cannot be read"]));
     }
 
     #[test]
-    fn an_upgrade_that_does_not_run_yet() {
+    fn an_upgrade_that_is_not_running_yet_is_a_problem() {
         let ours = env!("CARGO_PKG_VERSION");
         for (watcher, words) in [
             (watcher(ours, false, &[]), None),
-            (
-                watcher(ours, true, &[]),
-                Some("newer than the one that runs"),
-            ),
+            (watcher(ours, true, &[]), Some("newer than the running one")),
             (
                 watcher("0.0.9", false, &[]),
-                Some("0.0.9 runs, and this is"),
+                Some("0.0.9 is running, but this is"),
             ),
-            (watcher("0.0.9", true, &[]), Some("0.0.9 runs, and this is")),
+            (
+                watcher("0.0.9", true, &[]),
+                Some("0.0.9 is running, but this is"),
+            ),
         ] {
-            let problem = outdated(&watcher, &place());
+            let problem = outdated_problem(&watcher, &service());
             assert_eq!(problem.is_some(), words.is_some(), "{watcher:?}");
             let Some((problem, words)) = problem.zip(words) else {
                 continue;
             };
             assert!(problem.what.contains(words), "{problem:?}");
-            assert_eq!(problem.fix, place().command("restart"));
+            assert_eq!(problem.fix, service().command("restart"));
         }
     }
 }

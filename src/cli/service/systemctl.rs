@@ -1,4 +1,4 @@
-//! The sequences of systemctl(1). `show` is its interface for programs.
+//! Controls the service through systemctl(1). `systemctl show` is its interface for programs.
 
 use std::ffi::OsString;
 
@@ -15,11 +15,11 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileStat
 
 pub(super) struct Systemctl<'p> {
     tool: Tool,
-    place: &'p ServicePaths,
+    service: &'p ServicePaths,
 }
 
 impl<'p> Systemctl<'p> {
-    pub(super) fn new(place: &'p ServicePaths) -> Systemctl<'p> {
+    pub(super) fn new(service: &'p ServicePaths) -> Systemctl<'p> {
         let paths = [
             "/usr/bin/systemctl",
             "/bin/systemctl",
@@ -27,12 +27,12 @@ impl<'p> Systemctl<'p> {
         ];
         Systemctl {
             tool: Tool::find("systemctl", "ORPHAND_SYSTEMCTL", &paths),
-            place,
+            service,
         }
     }
 
     fn args(&self, args: &[&str]) -> Vec<OsString> {
-        let user = (self.place.scope == Scope::User).then_some("--user");
+        let user = (self.service.scope == Scope::User).then_some("--user");
         user.iter().chain(args).map(OsString::from).collect()
     }
 
@@ -40,11 +40,10 @@ impl<'p> Systemctl<'p> {
         self.try_call(args).map_err(|error| {
             let what = match &error {
                 ToolError::Start { .. } if self.tool.is_missing() => {
-                    "this system is not run by systemd, it seems. Let its own supervisor start \
-                     this:   orphand watch"
+                    "this system does not seem to run systemd. Let its own service manager start:   orphand watch"
                 }
-                ToolError::Start { .. } => "check that this user may start it",
-                ToolError::Silent { .. } => "see what it waits for:   systemctl list-jobs",
+                ToolError::Start { .. } => "check that this user may run it",
+                ToolError::TimedOut { .. } => "see which job it waits for:   systemctl list-jobs",
             };
             Failure::new(Exit::Failed, format!("{error}\n  {what}"))
         })
@@ -54,8 +53,8 @@ impl<'p> Systemctl<'p> {
         self.tool.call(&self.args(args))
     }
 
-    /// A call that has to go well.
-    fn must(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
+    /// Calls systemctl, and fails unless it exits with 0.
+    fn checked_call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
         let answer = self.call(args)?;
         match answer.code {
             0 => Ok(answer),
@@ -63,109 +62,108 @@ impl<'p> Systemctl<'p> {
         }
     }
 
-    /// Starts it, and returns when it is ready. A first scan that takes longer than we wait is no
-    /// failure.
-    fn begin(&self, verb: &str) -> Result<(), Failure> {
+    /// Starts or restarts the service, and waits until it is ready. A first scan that takes longer than the time limit
+    /// of the call is not a failure.
+    fn start_and_wait(&self, verb: &str) -> Result<(), Failure> {
         match self.try_call(&[verb, UNIT]) {
             Ok(answer) if answer.code == 0 => Ok(()),
             Ok(answer) => Err(self.failure(&[verb, UNIT], &answer)),
-            Err(ToolError::Silent { .. }) => Ok(()),
-            Err(ToolError::Start { .. }) => self.must(&[verb, UNIT]).map(drop),
+            Err(ToolError::TimedOut { .. }) => Ok(()),
+            Err(ToolError::Start { .. }) => self.checked_call(&[verb, UNIT]).map(drop),
         }
     }
 
     fn failure(&self, args: &[&str], answer: &ToolOutput) -> Failure {
-        let said = answer.stderr.trim();
-        // Nobody types what is asked for beside the unit.
+        let stderr = answer.stderr.trim();
+        // The list of properties would only make the message longer.
         let args: Vec<&str> = args
             .iter()
             .copied()
             .filter(|arg| *arg != PROPERTIES)
             .collect();
-        let call = self.tool.typed(&self.args(&args));
+        let call = self.tool.command_line(&self.args(&args));
         let text = format!(
-            "{call} has failed ({}): {}\n  {}",
+            "{call} failed ({}): {}\n  {}",
             answer.code,
-            escaped(said.as_ref()).replace("\\n", " "),
-            advice(said, self.place)
+            escaped(stderr.as_ref()).replace("\\n", " "),
+            advice(stderr, self.service)
         );
         Failure::new(Exit::Failed, text)
     }
 }
 
-/// What to do about what systemctl said.
-fn advice(said: &str, place: &ServicePaths) -> String {
-    let has = |words: &str| said.contains(words);
+const NO_SYSTEMD: &str = "systemd does not run here, as in most containers. Let the service manager of this system \
+                          start:   orphand watch";
+
+/// Returns the fix for an error message of systemctl.
+fn advice(stderr: &str, service: &ServicePaths) -> String {
+    let has = |words: &str| stderr.contains(words);
     if has("Failed to connect to bus") || has("No medium found") {
-        return match place.scope {
+        return match service.scope {
             Scope::User => {
-                "there is no systemd for this user: su and sudo make none. Log in as that user, or \
-                 let one run always:   sudo loginctl enable-linger USER"
+                "no systemd runs for this user; su and sudo start none. Log in as that user, or keep one running:   \
+                 sudo loginctl enable-linger USER"
             }
-            Scope::System => {
-                "systemd does not run here, as in most containers. Let what runs instead start \
-                 this:   orphand watch"
-            }
+            Scope::System => NO_SYSTEMD,
         }
         .to_owned();
     }
     if has("not been booted with systemd") {
-        return "systemd does not run here, as in most containers. Let what runs instead start \
-                this:   orphand watch"
-            .to_owned();
+        return NO_SYSTEMD.to_owned();
     }
     if has("does not exist") || has("not found") {
         let elsewhere =
-            variables::value_of("XDG_CONFIG_HOME").is_some() && place.scope == Scope::User;
+            variables::value_of("XDG_CONFIG_HOME").is_some() && service.scope == Scope::User;
         return match elsewhere {
-            true => "systemd looks elsewhere, as it does not know this shell's XDG_CONFIG_HOME. \
-                     Tell it, then install again:   systemctl --user import-environment \
-                     XDG_CONFIG_HOME"
+            true => "systemd reads another folder, because it does not know this shell's XDG_CONFIG_HOME. Import the \
+                     variable, then install again:   systemctl --user import-environment XDG_CONFIG_HOME"
                 .to_owned(),
-            false => format!("install it anew:   {}", place.command("install")),
+            false => format!("install it again:   {}", service.command("install")),
         };
     }
     if has("is masked") {
-        let user = if place.scope == Scope::User {
+        let user = if service.scope == Scope::User {
             "--user "
         } else {
             ""
         };
-        return format!("somebody has masked it; undo that:   systemctl {user}unmask {UNIT}");
+        return format!("the unit is masked; to unmask it:   systemctl {user}unmask {UNIT}");
     }
     if has("ccess denied") || has("authentication required") || has("ermission denied") {
         return "only root may do this; use sudo".to_owned();
     }
-    format!("why:   {}", place.command("logs"))
+    format!("why:   {}", service.command("logs"))
 }
 
-/// How the last run ended, if that was not well.
-fn end(result: &str, status: &str, place: &ServicePaths) -> Option<String> {
-    let logs = place.command("logs");
+/// Returns the error with which the last run ended, for people; `None` if it ended without one.
+fn last_run_error(result: &str, status: &str, service: &ServicePaths) -> Option<String> {
+    let logs = service.command("logs");
     let what = match (result, status) {
         ("success" | "", _) => return None,
         ("exit-code", "78") => {
-            "the configuration is wrong (78); what is wrong:   orphand config check".to_owned()
+            "the configuration is wrong (78); to see the error:   orphand config check".to_owned()
         }
         ("exit-code", "75") => {
             "another orphand watches one of its directories (75); end that one".to_owned()
         }
         // systemd's own numbers for a program that it cannot start.
         ("exit-code", "203") => format!(
-            "systemd cannot start the program (203); mend it:   {}",
-            place.command("install")
+            "systemd cannot start the program (203); fix:   {}",
+            service.command("install")
         ),
         ("exit-code", status) => format!("it ended with exit code {status}; why:   {logs}"),
-        ("watchdog", _) => format!("it did not answer for 120 s and was ended; why:   {logs}"),
+        ("watchdog", _) => format!("it did not answer for 120 s and was killed; why:   {logs}"),
         ("timeout", _) => format!("it was not ready in time; why:   {logs}"),
-        ("oom-kill", _) => format!("the kernel ended it, as memory ran out; when:   {logs}"),
-        (result, _) => format!("systemd says {result:?}; why:   {logs}"),
+        ("oom-kill", _) => {
+            format!("the kernel killed it because memory ran out; when:   {logs}")
+        }
+        (result, _) => format!("systemd reports {result:?}; why:   {logs}"),
     };
     Some(what)
 }
 
-/// What `systemctl show` says.
-fn told(shown: &str, place: &ServicePaths) -> UnitState {
+/// Parses the output of `systemctl show`.
+fn parse_show(shown: &str, service: &ServicePaths) -> UnitState {
     let field = |name: &str| {
         let pairs = shown.lines().filter_map(|line| line.split_once('='));
         pairs
@@ -176,7 +174,7 @@ fn told(shown: &str, place: &ServicePaths) -> UnitState {
     let pid = field("MainPID").parse().ok().filter(|pid| *pid != 0);
     let running = match field("ActiveState") {
         "active" | "reloading" => Some(true),
-        // Between two tries it has no process.
+        // Between two attempts there is no process.
         "activating" => Some(pid.is_some()),
         "" => None,
         _ => Some(false),
@@ -193,9 +191,9 @@ fn told(shown: &str, place: &ServicePaths) -> UnitState {
         enabled,
         running,
         pid,
-        end: match running {
+        last_run_error: match running {
             Some(true) => None,
-            _ => end(field("Result"), field("ExecMainStatus"), place),
+            _ => last_run_error(field("Result"), field("ExecMainStatus"), service),
         },
         is_stale: field("NeedDaemonReload") == "yes",
         domain: None,
@@ -204,8 +202,8 @@ fn told(shown: &str, place: &ServicePaths) -> UnitState {
 
 impl Control for Systemctl<'_> {
     fn state(&self) -> Result<UnitState, Failure> {
-        let answer = self.must(&["show", PROPERTIES, UNIT])?;
-        Ok(told(&answer.stdout, self.place))
+        let answer = self.checked_call(&["show", PROPERTIES, UNIT])?;
+        Ok(parse_show(&answer.stdout, self.service))
     }
 
     fn full_state(&self) -> Result<UnitState, Failure> {
@@ -213,41 +211,41 @@ impl Control for Systemctl<'_> {
     }
 
     fn load(&self, _found: &UnitState) -> Result<(), Failure> {
-        self.must(&["daemon-reload"])?;
-        self.must(&["enable", UNIT])?;
-        self.begin("restart")
+        self.checked_call(&["daemon-reload"])?;
+        self.checked_call(&["enable", UNIT])?;
+        self.start_and_wait("restart")
     }
 
     fn start(&self, found: &UnitState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
-            self.must(&["daemon-reload"])?;
+            self.checked_call(&["daemon-reload"])?;
         }
-        self.begin("start")
+        self.start_and_wait("start")
     }
 
     fn restart(&self, found: &UnitState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
-            self.must(&["daemon-reload"])?;
+            self.checked_call(&["daemon-reload"])?;
         }
-        self.begin("restart")
+        self.start_and_wait("restart")
     }
 
     fn stop(&self, found: &UnitState) -> Result<(), Failure> {
         match found.loaded {
-            true => self.must(&["stop", UNIT]).map(drop),
+            true => self.checked_call(&["stop", UNIT]).map(drop),
             false => Ok(()),
         }
     }
 
-    fn retire(&self, found: &UnitState) -> Result<(), Failure> {
+    fn disable(&self, found: &UnitState) -> Result<(), Failure> {
         match found.loaded {
-            true => self.must(&["disable", "--now", UNIT]).map(drop),
+            true => self.checked_call(&["disable", "--now", UNIT]).map(drop),
             false => Ok(()),
         }
     }
 
-    fn forget(&self) -> Result<(), Failure> {
-        self.must(&["daemon-reload"]).map(drop)
+    fn file_removed(&self) -> Result<(), Failure> {
+        self.checked_call(&["daemon-reload"]).map(drop)
     }
 }
 
@@ -256,16 +254,16 @@ mod tests {
     use super::*;
     use crate::cli::service::paths::ServiceManager;
 
-    fn place(scope: Scope) -> ServicePaths {
-        // The scope decides what is said, the folders do not.
-        let mut place = ServicePaths::new(ServiceManager::Systemd, Scope::System).unwrap();
-        place.scope = scope;
-        place
+    fn service(scope: Scope) -> ServicePaths {
+        // Only the scope changes the messages; the folders do not.
+        let mut service = ServicePaths::new(ServiceManager::Systemd, Scope::System).unwrap();
+        service.scope = scope;
+        service
     }
 
     #[test]
-    fn every_complaint_comes_with_a_way_on() {
-        for (scope, said, words) in [
+    fn every_error_comes_with_a_fix() {
+        for (scope, stderr, words) in [
             (
                 Scope::User,
                 "Failed to connect to bus: No medium found",
@@ -298,13 +296,13 @@ mod tests {
                 "service logs",
             ),
         ] {
-            let text = advice(said, &place(scope));
+            let text = advice(stderr, &service(scope));
             assert!(text.contains(words), "{words:?} in {text}");
         }
     }
 
     #[test]
-    fn how_a_run_ended() {
+    fn the_end_of_a_run_is_explained() {
         for (result, status, words) in [
             ("success", "0", None),
             ("", "", None),
@@ -317,7 +315,7 @@ mod tests {
             ("oom-kill", "9", Some("memory")),
             ("signal", "11", Some("\"signal\"")),
         ] {
-            let text = end(result, status, &place(Scope::User));
+            let text = last_run_error(result, status, &service(Scope::User));
             assert_eq!(text.is_some(), words.is_some(), "{result}");
             let text = text.unwrap_or_default();
             assert!(
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_show_tells() {
+    fn the_output_of_show_is_parsed() {
         let show = |active: &str, pid: u32| {
             format!(
                 "MainPID={pid}\nLoadState=loaded\nActiveState={active}\nSubState=x\n\
@@ -343,23 +341,23 @@ mod tests {
             ("inactive", 0, false),
             ("deactivating", 7, false),
         ] {
-            let state = told(&show(active, pid), &place(Scope::User));
+            let state = parse_show(&show(active, pid), &service(Scope::User));
             assert_eq!(state.running, Some(running), "{active}");
-            assert_eq!(state.end.is_some(), !running, "{active}");
+            assert_eq!(state.last_run_error.is_some(), !running, "{active}");
             assert_eq!(state.enabled, Some(true));
             assert!(state.loaded && !state.is_stale);
         }
-        let absent = told(
+        let absent = parse_show(
             "MainPID=0\nLoadState=not-found\nActiveState=inactive\n",
-            &place(Scope::User),
+            &service(Scope::User),
         );
         assert_eq!(
             (absent.loaded, absent.enabled, absent.running),
             (false, None, Some(false))
         );
-        let changed = told(
+        let changed = parse_show(
             "LoadState=loaded\nNeedDaemonReload=yes\n",
-            &place(Scope::User),
+            &service(Scope::User),
         );
         assert!(changed.is_stale);
     }

@@ -1,6 +1,6 @@
-//! The units for systemd. Pure.
+//! Renders and parses the systemd units. No I/O.
 
-use super::job::{InstalledUnit, Job, Scope, Unwritable, text};
+use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
 /// The name of the unit, and of its file.
@@ -9,39 +9,41 @@ pub(super) const UNIT: &str = "orphand.service";
 const USER: &str = include_str!("templates/user.service");
 const SYSTEM: &str = include_str!("templates/system.service");
 
-const ROOT: &str = "\
-# It is root, for files of many users, and has of root's powers only these: to see who holds a file
-# (PTRACE), to take a lease on a file of somebody else's (LEASE), to get into their directories (DAC),
-# and to remove from directories with a sticky bit (FOWNER).
+const AS_ROOT: &str = "\
+# The service runs as root, for files of many users, but with only these capabilities: to see which
+# process has a file open (PTRACE), to take a lease on another user's file (LEASE), to enter other
+# users' directories (DAC), and to remove files from directories with a sticky bit (FOWNER).
 CapabilityBoundingSet=CAP_SYS_PTRACE CAP_LEASE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER";
 
-const OWNER: &str = "\
-# The user whose programs leave the temps: the owner of a file may take a lease on it, which proves
-# that nobody holds it. So it needs no powers at all, and judges no file of anybody else's.
+const AS_OWNER: &str = "\
+# The user whose programs leave the temps. The owner of a file may take a lease on it, which proves
+# that no process has it open. So the service needs no capabilities, and judges no other user's files.
 User={{USER}}
 CapabilityBoundingSet=";
 
-/// The file for `job`.
-pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
-    // systemd expands no variable in the program, and takes `$$` there for two.
-    let mut command = quoted(text(&job.program)?);
+/// Returns the unit file for `job`.
+pub(super) fn render(job: &Job) -> Result<String, UnsupportedPath> {
+    // systemd expands no variables in the path of the program, and reads `$$` there as two characters.
+    let mut command = quoted(path_text(&job.program)?);
     for argument in job.arguments() {
         command.push(' ');
-        command.push_str(&word(&text(argument)?.replace('$', "$$")));
+        command.push_str(&word(&path_text(argument)?.replace('$', "$$")));
     }
     let mut environment = String::new();
     if job.scope == Scope::User && !job.environment.is_empty() {
-        environment.push_str("# The folders that the shell knows which installed it; systemd reads no shell's files.\n");
+        environment.push_str(
+            "# The folders of the shell that installed it; systemd reads no shell startup files.\n",
+        );
     }
     for (name, value) in &job.environment {
-        let pair = word(&format!("{name}={}", text(value)?));
+        let pair = word(&format!("{name}={}", path_text(value)?));
         environment.push_str(&format!("Environment={pair}\n"));
     }
     let identity = match &job.run_as {
-        Some(user) => filled(OWNER, &[("USER", user)]),
-        None => ROOT.to_owned(),
+        Some(user) => filled(AS_OWNER, &[("USER", user)]),
+        None => AS_ROOT.to_owned(),
     };
-    let config = job.config.as_deref().map(text).transpose()?;
+    let config = job.config.as_deref().map(path_text).transpose()?;
     let template = match job.scope {
         Scope::User => USER,
         Scope::System => SYSTEM,
@@ -57,7 +59,7 @@ pub(super) fn render(job: &Job) -> Result<String, Unwritable> {
     ))
 }
 
-/// The word, in quotes only where it needs them.
+/// Returns the word, in quotes if it needs them.
 fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@$".contains(c);
     match text.chars().all(is_plain) {
@@ -74,7 +76,7 @@ fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// What a file of ours starts; none if it is somebody else's.
+/// Returns the command of a unit file, or `None` if orphand did not write the file.
 pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     let command = file
         .lines()
@@ -86,7 +88,7 @@ pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     InstalledUnit::of(&words)
 }
 
-/// The words of a command line, without quotes, escapes and doubled `%`.
+/// Splits a command line into words, and removes quotes, escapes and doubled `%`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -111,9 +113,9 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Whether systemd would start this program: it refuses names with quotes and backslashes, however
-/// they are written.
-pub(super) fn starts(program: &str) -> bool {
+/// Returns whether systemd would start this program. It refuses paths with quotes and backslashes, even if they are
+/// escaped.
+pub(super) fn is_startable(program: &str) -> bool {
     !program.contains(['"', '\'', '\\'])
 }
 
@@ -137,13 +139,13 @@ mod tests {
                 Scope::User => Vec::new(),
                 Scope::System => environment.into(),
             },
-            crashes: PathBuf::new(),
+            crash_log: PathBuf::new(),
             run_as: None,
         }
     }
 
     #[test]
-    fn the_whole_units() {
+    fn units_match_the_snapshots() {
         let owner = Job {
             run_as: Some("app".into()),
             ..job(Scope::System)
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_the_shell_that_installs_it() {
+    fn folders_of_the_installing_shell_are_set() {
         let job = Job {
             environment: vec![("XDG_STATE_HOME", "/a b/100%".into())],
             ..job(Scope::User)

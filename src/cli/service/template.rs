@@ -1,11 +1,10 @@
-//! Fills the blanks of a service file. Pure.
+//! Fills the placeholders of a service file. No I/O.
 
-/// The text with a value for each `{{NAME}}`. A value is taken as it is: what looks like a blank in
-/// it is none.
+/// Replaces each `{{NAME}}` with its value. Text in a value that looks like a placeholder is not replaced.
 pub(super) fn filled(template: &str, values: &[(&str, &str)]) -> String {
     let mut out = String::new();
     let mut rest = template;
-    while let Some((before, name, after)) = next_blank(rest) {
+    while let Some((before, name, after)) = next_placeholder(rest) {
         out.push_str(before);
         let value = values.iter().find(|(known, _)| *known == name);
         debug_assert!(value.is_some(), "{name} has no value");
@@ -15,7 +14,7 @@ pub(super) fn filled(template: &str, values: &[(&str, &str)]) -> String {
     out + rest
 }
 
-fn next_blank(text: &str) -> Option<(&str, &str, &str)> {
+fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once("{{")?;
     let (name, after) = rest.split_once("}}")?;
     Some((before, name, after))
@@ -26,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_not_read_again() {
+    fn placeholders_in_a_value_are_not_replaced() {
         let values = [("A", "{{B}}"), ("B", "b")];
         assert_eq!(filled("<{{A}}|{{B}}>", &values), "<{{B}}|b>");
         assert_eq!(

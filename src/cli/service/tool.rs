@@ -1,4 +1,4 @@
-//! Programs of the system: launchctl, systemctl, journalctl. Each call has a time limit.
+//! Calls programs of the system: launchctl, systemctl, journalctl. Each call has a time limit.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -11,36 +11,36 @@ use std::time::{Duration, Instant};
 use super::waits;
 use crate::cli::{text, variables};
 
-/// A program of the system, by its absolute path: what stands first in PATH may be anybody's.
+/// A program of the system, by its absolute path, because the first match in PATH may be another program.
 #[derive(Clone, Debug)]
 pub(super) struct Tool {
     path: PathBuf,
     name: &'static str,
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ToolOutput {
-    /// Its exit code; -1 if a signal ended it.
+    /// The exit code; -1 if a signal ended the program.
     pub(super) code: i32,
     pub(super) stdout: String,
     pub(super) stderr: String,
 }
 
-/// Why a call did not end.
+/// The error of a call that has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ToolError {
-    #[error("{path:?} cannot be started: {error}")]
+    #[error("cannot start {path:?}: {error}")]
     Start { path: PathBuf, error: io::Error },
-    #[error("{call:?} has not answered for {}", text::span(*limit))]
-    Silent { call: String, limit: Duration },
+    #[error("{call:?} has not ended within {}", text::span(*limit))]
+    TimedOut { call: String, limit: Duration },
 }
 
 impl Tool {
-    /// The program that the variable names, else the first of `paths` that exists.
+    /// Returns the program that the environment variable names, or the first of `paths` that exists.
     pub(super) fn find(name: &'static str, variable: &str, paths: &[&str]) -> Tool {
-        let there = paths.iter().map(PathBuf::from).find(|path| path.exists());
-        let usual = there.or_else(|| paths.first().map(PathBuf::from));
+        let existing = paths.iter().map(PathBuf::from).find(|path| path.exists());
+        let usual = existing.or_else(|| paths.first().map(PathBuf::from));
         let path = variables::value_of(variable).map(PathBuf::from);
         Tool {
             path: path.or(usual).unwrap_or_default(),
@@ -48,28 +48,28 @@ impl Tool {
         }
     }
 
-    /// How a person types this call.
-    pub(super) fn typed<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
+    /// Returns the call as a command line, for people.
+    pub(super) fn command_line<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
         let words = args.iter().map(|arg| arg.as_ref().to_string_lossy());
         let words = std::iter::once(self.name.into()).chain(words);
         words.collect::<Vec<_>>().join(" ")
     }
 
-    /// Not yet started.
+    /// Returns the command, not yet started.
     pub(super) fn command(&self, args: &[OsString]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(args);
         command
     }
 
-    /// Whether it could not be started because it is not there.
+    /// Returns whether the program does not exist.
     pub(super) fn is_missing(&self) -> bool {
         !self.path.exists()
     }
 
-    /// Runs it to its end, but not longer than the limit. What it prints is in plain English.
+    /// Runs the program, with a time limit. Its messages are in English (`LC_ALL=C`).
     pub(super) fn call(&self, args: &[OsString]) -> Result<ToolOutput, ToolError> {
-        let limit = waits::limit();
+        let limit = waits::call_limit();
         let mut command = self.command(args);
         command.env("LC_ALL", "C").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -82,20 +82,20 @@ impl Tool {
         let Some(status) = wait(&mut child, limit) else {
             let _ = child.kill();
             let _ = child.wait();
-            let call = self.typed(args);
-            return Err(ToolError::Silent { call, limit });
+            let call = self.command_line(args);
+            return Err(ToolError::TimedOut { call, limit });
         };
         let answer = ToolOutput {
             code: status.code().unwrap_or(-1),
-            stdout: text(&stdout),
-            stderr: text(&stderr),
+            stdout: received_text(&stdout),
+            stderr: received_text(&stderr),
         };
-        log::debug!("{} answers {}", self.typed(args), answer.code);
+        log::debug!("{} exits with {}", self.command_line(args), answer.code);
         Ok(answer)
     }
 }
 
-/// std waits for a child for ever or not at all, so it is asked, ever less often.
+/// Waits for a child with a time limit. std has no such wait, so the child is polled at growing intervals.
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let end = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);
@@ -111,7 +111,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 
 fn drain(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (send, all) = channel();
-    // Where there can be no more threads nothing is read, as if nothing were printed.
+    // If no thread can be started, the output counts as empty.
     let _ = thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut from) = from {
@@ -122,8 +122,8 @@ fn drain(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     all
 }
 
-/// What was printed. A child of the tool's that lives on may keep the pipe open; the tool has ended.
-fn text(all: &Receiver<Vec<u8>>) -> String {
+/// Returns the output. The wait is limited, because a child of the program may keep the pipe open after its end.
+fn received_text(all: &Receiver<Vec<u8>>) -> String {
     let bytes = all.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

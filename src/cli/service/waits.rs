@@ -1,16 +1,16 @@
-//! How long what is waited for may take. The variables are for tests.
+//! Time limits. Tests set them by environment variables.
 
 use std::time::Duration;
 
 use crate::cli::{duration, variables};
 
-/// A call of launchctl or systemctl: both wait for a watcher that ends, which has 20 s.
-pub(super) fn limit() -> Duration {
+/// Returns the limit for a call of launchctl or systemctl. Both wait for a watcher to end, which may take 20 s.
+pub(super) fn call_limit() -> Duration {
     variable("ORPHAND_SERVICE_LIMIT", Duration::from_secs(30))
 }
 
-/// Until a watcher that was started answers.
-pub(super) fn for_an_answer() -> Duration {
+/// Returns the limit for the first answer of a started watcher.
+pub(super) fn answer_limit() -> Duration {
     variable("ORPHAND_SERVICE_WAIT", Duration::from_secs(10))
 }
 

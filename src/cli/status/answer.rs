@@ -1,13 +1,13 @@
-//! What a watcher answers: one JSON object.
+//! The answer of a watcher to `orphand status`: one JSON object.
 
 use orphand::daemon::RootStatus;
 use orphand::decide::leaks::{Leak, LeakSource, LeakSum, SPAN};
 use orphand::json::{self, Object};
 use serde_json::Value;
 
-use crate::cli::watch_status::{WatchStatus, sentence, state};
+use crate::cli::watch_status::{WatchStatus, leak_line, state};
 
-/// The answer of the watcher that has `board`.
+/// Returns the answer for the state in `board`.
 pub(crate) fn answer(board: &WatchStatus) -> Value {
     let seen = board.snapshot();
     let roots: Vec<Value> = seen.roots.iter().map(root).collect();
@@ -20,12 +20,12 @@ pub(crate) fn answer(board: &WatchStatus) -> Value {
         .with("background", board.is_background)
         .with("since", json::time(board.since))
         .with("line", seen.line())
-        .with("trouble", seen.trouble())
+        .with("trouble", seen.problems())
         .with_path("config", seen.config.as_deref())
         .with("config_error", seen.mistake.as_deref())
         .with("roots", roots)
         .with("tracked", seen.tracked)
-        .with("last_event_ms", seen.last_heard_ms)
+        .with("last_event_ms", seen.last_created_ms)
         .with("reaped", seen.summary.reaped)
         .with("quarantined", seen.summary.quarantined)
         .with("failed", seen.summary.failed)
@@ -78,6 +78,6 @@ fn leak((leak, sum): &(Leak, LeakSum)) -> Value {
         .with("temps", sum.temps)
         .with("bytes", sum.bytes)
         .with_ms("within_ms", Some(SPAN))
-        .with("line", sentence(leak, sum))
+        .with("line", leak_line(leak, sum))
         .into_value()
 }

@@ -1,4 +1,4 @@
-//! Asks the watchers that run what they do.
+//! Asks the running watchers for their status.
 
 use std::fs;
 use std::io::{self, Read};
@@ -12,40 +12,40 @@ use serde_json::Value;
 use super::server::{PREFIX, SUFFIX};
 use crate::cli::program::Program;
 
-/// What a running watcher says of itself.
+/// A running watcher, by its own answer.
 #[derive(Clone, Debug)]
 pub(crate) struct RunningWatch {
-    /// Its process.
+    /// The pid of its process.
     pub(crate) pid: u32,
-    /// Its version, which may be older than ours.
+    /// Its version, which may be older than that of this program.
     pub(crate) version: String,
-    /// The program at that path is another one by now: an upgrade that it does not run yet.
+    /// The program file has been replaced since the watcher started, as by an upgrade.
     pub(crate) is_outdated: bool,
-    /// It watches what the configuration file lists, not what somebody typed.
+    /// It watches the directories of the configuration file, not directories from the command line.
     pub(crate) is_background: bool,
-    /// Something keeps it from its work; in words.
-    pub(crate) trouble: Vec<String>,
-    /// All that it said.
+    /// The problems that keep it from working, for people.
+    pub(crate) problems: Vec<String>,
+    /// The whole answer.
     pub(crate) answer: Value,
 }
 
-/// How long an answer may take. It is out of memory: a watcher that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time limit for an answer. A watcher answers from memory, so one that takes longer hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// More than any answer has: bytes.
+/// The most bytes that are read of an answer, more than any answer has.
 const LARGEST: u64 = 64_000_000;
 
-/// Every watcher of this user that answers, the background one first.
+/// Returns all watchers of this user that answer, the background watcher first.
 pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
     let Some(runtime) = &folders.runtime else {
         return Vec::new();
     };
     let mut found: Vec<RunningWatch> = sockets(runtime)
         .iter()
-        .filter_map(|socket| match ask(socket) {
-            Ok(answer) => Some(read(answer)),
+        .filter_map(|socket| match query(socket) {
+            Ok(answer) => Some(parse(answer)),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // Its watcher was killed.
+                // The watcher was killed and left its socket.
                 let _ = fs::remove_file(socket);
                 None
             }
@@ -68,15 +68,15 @@ fn sockets(runtime: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_one).collect()
 }
 
-fn ask(socket: &Path) -> io::Result<Value> {
+fn query(socket: &Path) -> io::Result<Value> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut text = Vec::new();
     stream.take(LARGEST).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn read(answer: Value) -> RunningWatch {
+fn parse(answer: Value) -> RunningWatch {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
     let pid = answer.get("pid").and_then(Value::as_u64).unwrap_or(0);
     let program = Program {
@@ -90,7 +90,7 @@ fn read(answer: Value) -> RunningWatch {
         version: text("version").unwrap_or_default(),
         is_outdated: program.is_replaced(),
         is_background: answer.get("background").and_then(Value::as_bool) == Some(true),
-        trouble: trouble.map(str::to_owned).collect(),
+        problems: trouble.map(str::to_owned).collect(),
         answer,
     }
 }

@@ -1,5 +1,4 @@
-//! `orphand status`: what the running watchers do, and what their directories have to do with a full
-//! disk.
+//! `orphand status`: shows the running watchers, their roots, and the disk usage of these.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,67 +29,67 @@ pub(crate) mod server;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusOptions {
-    /// Read this configuration file, for what is to be watched while nothing is
+    /// Read this configuration file for the directories to show while no watcher runs
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &StatusOptions, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
     let running = client::running(&folders);
-    let past = Past::read(&Journal::new(folders.state.as_deref()));
+    let totals = JournalTotals::read(&Journal::new(folders.state.as_deref()));
     let exit = match running.is_empty() {
         true => Exit::Failed,
         false => Exit::Done,
     };
-    let mut report = EventPrinter::new(look, Vec::new());
-    // A wrong file is said by the watcher that has read it; here it only names roots.
+    let mut report = EventPrinter::new(output, Vec::new());
+    // The watcher reports a wrong configuration file. Here the file only names roots.
     let config = Config::load(command.config.as_deref()).unwrap_or_default();
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
     let watched = running.iter().flat_map(|one| array(&one.answer, "roots"));
     let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root, "root")).collect();
-    // All at once: those that do not answer are waited for together.
-    let all = roots.iter().chain(&listed).chain(&past.roots);
+    // One call for all, so that the waiting times for file systems without an answer do not add up.
+    let all = roots.iter().chain(&listed).chain(&totals.roots);
     let _ = silent(all.map(PathBuf::as_path));
-    if look.json {
-        report.line(&json(&running, &past, roots, &listed).to_string())?;
+    if output.json {
+        report.line(&json(&running, &totals, roots, &listed).to_string())?;
         return Ok(exit);
     }
     for one in &running {
-        watcher(one, &mut report)?;
+        print_watcher(one, &mut report)?;
     }
     if running.is_empty() {
         report.line(&format!(
-            "no orphand is watching.   in the background: {}   here: orphand watch DIR",
+            "no orphand is watching.   to watch in the background: {}   to watch here: orphand watch DIR",
             Suggestion::new("service install").configured()
         ))?;
         for root in &listed {
             report.line(&format!("  {}", text::escaped(root)))?;
-            disk(root, &mut report)?;
+            print_disk(root, &mut report)?;
         }
         roots.extend(listed.iter().cloned());
     }
-    // Files moved by sweeps, or by a watcher that has ended.
-    let others = listed.iter().chain(&past.roots);
-    for (root, is) in holding(others.filter(|root| !roots.contains(*root))) {
+    // Other roots with files in quarantine: sweeps, or watchers that have ended, have moved them.
+    let others = listed.iter().chain(&totals.roots);
+    for (root, is) in with_stored_files(others.filter(|root| !roots.contains(*root))) {
         report.line(&format!("  {}", text::escaped(root)))?;
         report.line(&is.line())?;
     }
-    if let Some(since) = &past.since {
-        let freed = text::size(past.freed.disk_bytes);
-        let files = text::counted(past.reaped, "temp", "temps");
+    if let Some(since) = &totals.since {
+        let freed = text::size(totals.freed.disk_bytes);
+        let files = text::counted(totals.reaped, "temp", "temps");
         report.line(&format!(
-            "freed {freed} in {files} since {}; what was done: orphand history",
-            local(since, "%Y-%m-%d")
+            "freed {freed} in {files} since {}; details: orphand history",
+            local_time(since, "%Y-%m-%d")
         ))?;
     }
     Ok(exit)
 }
 
-/// What the journal says was done in all.
+/// The totals of the journal.
 #[derive(Debug, Default)]
-struct Past {
-    /// When the first of it was done.
+struct JournalTotals {
+    /// The time of the first removal in the journal.
     since: Option<String>,
     reaped: u64,
     freed: FileSize,
@@ -98,63 +97,66 @@ struct Past {
     roots: BTreeSet<PathBuf>,
 }
 
-impl Past {
-    fn read(journal: &Journal) -> Past {
-        let mut past = Past::default();
+impl JournalTotals {
+    fn read(journal: &Journal) -> JournalTotals {
+        let mut totals = JournalTotals::default();
         let read = journal.outcomes(|line| {
-            past.roots
+            totals
+                .roots
                 .extend(super::quarantines::path_of(&line, "root"));
             if line.get("event").and_then(Value::as_str) != Some("reaped") {
                 return;
             }
             let time = line.get("time").and_then(Value::as_str);
-            past.since = past.since.take().or_else(|| time.map(str::to_owned));
-            past.reaped += 1;
+            totals.since = totals.since.take().or_else(|| time.map(str::to_owned));
+            totals.reaped += 1;
             let number = |key: &str| line.get(key).and_then(Value::as_u64);
             let bytes = number("bytes").unwrap_or(0);
-            // An older orphand did not write it down.
+            // Older versions did not write this field.
             let disk_bytes = number("disk_bytes").unwrap_or(bytes);
-            past.freed = past.freed.plus(FileSize { bytes, disk_bytes });
+            totals.freed = totals.freed.plus(FileSize { bytes, disk_bytes });
         });
         if let Err(error) = read {
-            ::log::warn!("the journal cannot be read: {error}");
+            ::log::warn!("cannot read the journal: {error}");
         }
-        past
+        totals
     }
 }
 
-/// How full the file system of a root is, and what of it lies in quarantine.
+/// The usage of the file system of a root, and the files in its quarantine.
 #[derive(Clone, Copy, Debug)]
-struct Disk {
+struct DiskUsage {
     total: u64,
     used: u64,
-    /// For this user: some is kept for root.
+    /// The free bytes for this user, without those reserved for root.
     free: u64,
     quarantined: u64,
     held_back: FileSize,
 }
 
-/// How long a file system may take to say so. One that hangs must not keep the rest from being said.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time limit for the answer of a file system. One that hangs must not block the rest of the output.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-impl Disk {
-    fn of(root: &Path) -> Option<Disk> {
+impl DiskUsage {
+    fn of(root: &Path) -> Option<DiskUsage> {
         if !answers(root) {
             return None;
         }
         let (send, answer) = bounded(1);
         let root = root.to_owned();
         let thread = std::thread::Builder::new().name("orphand-disk".into());
-        let _ = thread.spawn(move || send.send(Disk::ask(&root)));
-        answer.recv_timeout(PATIENCE).ok().flatten()
+        let _ = thread.spawn(move || send.send(DiskUsage::read(&root)));
+        answer.recv_timeout(ANSWER_LIMIT).ok().flatten()
     }
 
-    fn ask(root: &Path) -> Option<Disk> {
+    fn read(root: &Path) -> Option<DiskUsage> {
         let system = rustix::fs::statvfs(root).ok()?;
-        let room = Quarantine::open_existing(root, None).ok().flatten();
-        let stored = room.and_then(|room| room.stored().ok()).unwrap_or_default();
+        let quarantine = Quarantine::open_existing(root, None).ok().flatten();
+        let stored = quarantine
+            .and_then(|quarantine| quarantine.stored().ok())
+            .unwrap_or_default();
         let sizes = stored.iter().map(|one| one.seen.size());
-        Some(Disk {
+        Some(DiskUsage {
             total: system.f_blocks.saturating_mul(system.f_frsize),
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
             free: system.f_bavail.saturating_mul(system.f_frsize),
@@ -171,7 +173,7 @@ impl Disk {
         );
         if self.quarantined > 0 {
             line.push_str(&format!(
-                " · {} in quarantine ({}; to be rid of them: {})",
+                " · {} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
                 text::size(self.held_back.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
@@ -180,7 +182,7 @@ impl Disk {
         line
     }
 
-    /// As df(1) has it: of what this user can have, and rounded up.
+    /// Returns the usage in percent like df(1): of the space for this user, and rounded up.
     fn percent(&self) -> u64 {
         let used = u128::from(self.used);
         let all = used + u128::from(self.free);
@@ -189,7 +191,7 @@ impl Disk {
     }
 }
 
-fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure> {
+fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure> {
     let text = |key: &str| one.answer.get(key).and_then(Value::as_str).unwrap_or("");
     let number = |key: &str| one.answer.get(key).and_then(Value::as_u64);
     let how = match one.is_background {
@@ -200,21 +202,21 @@ fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure>
         "orphand {} is watching {how}   pid {}   since {}",
         text::escaped(Path::new(&one.version)),
         one.pid,
-        local(text("since"), "%a %Y-%m-%d %H:%M")
+        local_time(text("since"), "%a %Y-%m-%d %H:%M")
     ))?;
     for root in array(&one.answer, "roots") {
-        self::root(root, report)?;
+        self::print_root(root, report)?;
     }
-    for trouble in &one.trouble {
-        report.line(&format!("  !! {}", text::one_line(trouble)))?;
+    for problem in &one.problems {
+        report.line(&format!("  !! {}", text::one_line(problem)))?;
     }
     if one.is_outdated || one.version != env!("CARGO_PKG_VERSION") {
-        let mend = match one.is_background {
+        let fix = match one.is_background {
             true => "orphand service restart",
-            false => "end it and start it again",
+            false => "stop it and start it again",
         };
         report.line(&format!(
-            "  !! it runs {}, and another build is installed by now.   mend it: {mend}",
+            "  !! it runs {}, but another build has been installed since.   fix: {fix}",
             text::escaped(Path::new(&one.version))
         ))?;
     }
@@ -224,19 +226,19 @@ fn watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure>
     }
     let last = match number("last_event_ms") {
         Some(ms) => format!(
-            "{} ago a temp was created",
+            "the last one created {} ago",
             text::span(Duration::from_millis(ms))
         ),
-        None => "no temp was created since".to_owned(),
+        None => "none created since the start".to_owned(),
     };
     report.line(&format!(
-        "  {} known; {last}",
+        "  {} tracked; {last}",
         text::counted(number("tracked").unwrap_or(0), "temp", "temps")
     ))?;
     Ok(())
 }
 
-fn root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
+fn print_root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
     let number = |key: &str| root.get(key).and_then(Value::as_u64).unwrap_or(0);
     let word = |key: &str| root.get(key).and_then(Value::as_str).unwrap_or("");
     let path = path(root, "root");
@@ -260,14 +262,14 @@ fn root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
         parts.push(format!("scanned {} ago", text::span(ago)));
     }
     report.line(&format!("      {}", parts.join(" · ")))?;
-    disk(&path, report)
+    print_disk(&path, report)
 }
 
-fn disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
-    match Disk::of(root) {
+fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
+    match DiskUsage::of(root) {
         Some(disk) => report.line(&disk.line())?,
         None => report.line(match answers(root) {
-            true => "      it is not there, or its disk does not answer",
+            true => "      the directory does not exist, or its disk does not answer",
             false => "      its file system does not answer; why: orphand doctor",
         })?,
     }
@@ -275,16 +277,18 @@ fn disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
 }
 
 /// Returns those of `roots` that have files in quarantine.
-fn holding<'r>(roots: impl Iterator<Item = &'r PathBuf>) -> Vec<(&'r PathBuf, Disk)> {
+fn with_stored_files<'r>(
+    roots: impl Iterator<Item = &'r PathBuf>,
+) -> Vec<(&'r PathBuf, DiskUsage)> {
     let roots: BTreeSet<&PathBuf> = roots.collect();
-    let disk = |root: &'r PathBuf| Some((root, Disk::of(root)?));
-    let holds = |(_, disk): &(_, Disk)| disk.quarantined > 0;
+    let disk = |root: &'r PathBuf| Some((root, DiskUsage::of(root)?));
+    let holds = |(_, disk): &(_, DiskUsage)| disk.quarantined > 0;
     roots.into_iter().filter_map(disk).filter(holds).collect()
 }
 
 fn json(
     running: &[RunningWatch],
-    past: &Past,
+    totals: &JournalTotals,
     mut roots: BTreeSet<PathBuf>,
     listed: &[PathBuf],
 ) -> Value {
@@ -299,13 +303,13 @@ fn json(
         })
         .collect();
     roots.extend(listed.iter().cloned());
-    let others = holding(past.roots.iter().filter(|root| !roots.contains(*root)));
+    let others = with_stored_files(totals.roots.iter().filter(|root| !roots.contains(*root)));
     let others: Vec<PathBuf> = others.into_iter().map(|(root, _)| root.clone()).collect();
     roots.extend(others);
     let disks: Vec<Value> = roots
         .iter()
         .map(|root| {
-            let disk = Disk::of(root);
+            let disk = DiskUsage::of(root);
             Object::default()
                 .with_path("root", Some(root))
                 .with("bytes", disk.map(|disk| disk.total))
@@ -325,10 +329,10 @@ fn json(
         .with("time", orphand::json::time(clock::wall()))
         .with("watchers", watchers)
         .with("disks", disks)
-        .with("freed_since", past.since.as_deref())
-        .with("freed_temps", past.reaped)
-        .with("freed_bytes", past.freed.bytes)
-        .with("freed_disk_bytes", past.freed.disk_bytes)
+        .with("freed_since", totals.since.as_deref())
+        .with("freed_temps", totals.reaped)
+        .with("freed_bytes", totals.freed.bytes)
+        .with("freed_disk_bytes", totals.freed.disk_bytes)
         .into_value()
 }
 
@@ -340,13 +344,13 @@ fn array<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
         .flatten()
 }
 
-/// A path out of an answer, exact also where it is not UTF-8.
+/// Returns the path in a field of an answer, with its exact bytes even if it is not UTF-8.
 fn path(object: &Value, key: &str) -> PathBuf {
     super::quarantines::path_of(object, key).unwrap_or_default()
 }
 
-/// A moment as the wire has it, in this machine's time zone.
-fn local(time: &str, format: &str) -> String {
+/// Formats a time of the JSON document in the time zone of this machine.
+fn local_time(time: &str, format: &str) -> String {
     match time.parse::<Timestamp>() {
         Ok(at) => at.to_zoned(TimeZone::system()).strftime(format).to_string(),
         Err(_) => time.to_owned(),

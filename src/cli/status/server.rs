@@ -1,7 +1,7 @@
-//! Answers `orphand status`: a socket in the runtime folder, which only this user may enter.
+//! Answers `orphand status` through a socket in the runtime folder, which only this user may enter.
 //!
-//! It says what it is in memory and asks the system nothing, so that a root that hangs makes nobody
-//! else hang. It never hears: who connects is answered, and that is all.
+//! The answer comes from memory without any system call on a root, so a root that hangs blocks no client. The server
+//! reads nothing: it sends its answer to each client that connects.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,12 +17,12 @@ use std::time::Duration;
 use super::answer::answer;
 use crate::cli::watch_status::WatchStatus;
 
-/// How the name of a socket begins, before the pid.
+/// The prefix of the name of a socket, before the pid.
 pub(crate) const PREFIX: &str = "watch-";
-/// How it ends.
+/// The suffix of the name of a socket, after the pid.
 pub(crate) const SUFFIX: &str = ".sock";
 
-/// Answers while it lives.
+/// The server, which answers until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     path: PathBuf,
@@ -30,11 +30,11 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The longest time that a client may take to read its answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time limit for a client to read its answer.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Begins to answer, in the folder `runtime`.
+    /// Starts the server, with its socket in the folder `runtime`.
     pub(crate) fn start(runtime: &Path, board: Arc<WatchStatus>) -> io::Result<Server> {
         let make = fs::DirBuilder::new()
             .recursive(true)
@@ -42,11 +42,11 @@ impl Server {
             .create(runtime);
         make?;
         let path = runtime.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
-        // Another process had this number, and was killed.
+        // A killed process with the same pid may have left its socket.
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
-        // RACE: until the next line it has the mode that the umask gives it; worst case: where the
-        // folder was there before and is open to others, one of them reads what is watched.
+        // RACE: until the next line the socket has the mode by the umask. Worst case: if the folder existed before and
+        // is open to other users, one of them reads the status.
         let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -67,14 +67,14 @@ fn serve(listener: &UnixListener, board: &WatchStatus, stopping: &AtomicBool) {
         if stopping.load(Ordering::SeqCst) {
             return;
         }
-        let told = client.and_then(|mut client| {
-            client.set_write_timeout(Some(PATIENCE))?;
+        let result = client.and_then(|mut client| {
+            client.set_write_timeout(Some(READ_LIMIT))?;
             writeln!(client, "{}", answer(board))?;
             client.shutdown(Shutdown::Write)
         });
-        if let Err(error) = told {
+        if let Err(error) = result {
             log::debug!("status: {error}");
-            // Out of descriptors, say: not at once again.
+            // The cause may be a lack of file descriptors: pause before the next client.
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -83,7 +83,7 @@ fn serve(listener: &UnixListener, board: &WatchStatus, stopping: &AtomicBool) {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // The thread waits for a client: this is the last one.
+        // The thread waits for a client. This connection wakes it, and it ends.
         let woken = std::os::unix::net::UnixStream::connect(&self.path).is_ok();
         let _ = fs::remove_file(&self.path);
         if let (true, Some(thread)) = (woken, self.thread.take()) {

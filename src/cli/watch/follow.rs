@@ -1,6 +1,6 @@
-//! Follows a watch to its end: tells what happens, keeps the status line, hears of a new
-//! configuration, gives systemd its signs of life, sums up who leaks. One thread that sleeps until
-//! something happens, or until the nearest of these is due.
+//! The main loop of `orphand watch`, after the start of the watcher: prints events and the status line, reloads the
+//! configuration, notifies systemd, writes metrics, and logs leaks. It runs in one thread, which sleeps until an event
+//! arrives or until the next of these tasks is due.
 
 use std::time::{Duration, Instant};
 
@@ -16,61 +16,61 @@ use crate::cli::config_file::Config;
 use crate::cli::event_printer::EventPrinter;
 use crate::cli::metrics::Textfile;
 use crate::cli::service_notify::ServiceNotifier;
-use crate::cli::watch_status::{WatchStatus, sentence};
+use crate::cli::watch_status::{WatchStatus, leak_line};
 use crate::cli::{Exit, Failure, log, text};
 
-/// How long a configuration file must be left alone before it is read: editors write it in steps.
-const SETTLING: Duration = Duration::from_millis(200);
+/// The time without changes after which the configuration file is read. Editors write a file in several steps.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// How often the line at the bottom and the line for systemd change at most.
-const LINE: Duration = Duration::from_secs(1);
+/// The minimum interval between two updates of the status line on the terminal, and of that for systemd.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many events are told before the clock is looked at again.
-const AT_ONCE: usize = 256;
+/// The maximum number of events that are printed before the deadlines are checked again.
+const MAX_EVENTS: usize = 256;
 
-pub(super) struct Follow<'a> {
+pub(super) struct WatchLoop<'a> {
     watcher: &'a Watcher,
     report: &'a mut EventPrinter,
     board: &'a WatchStatus,
-    supervisor: ServiceNotifier,
+    notifier: ServiceNotifier,
     metrics: Option<Textfile>,
-    /// What is in force.
+    /// The configuration that is in force.
     config: Config,
     changes: Option<FileWatcher>,
     leaks_every: Duration,
     due: Deadlines,
     is_ready: bool,
     failed: bool,
-    /// Some of the output could not be written, which was said.
-    unwritten: bool,
+    /// Some output could not be written, which was reported.
+    output_failed: bool,
     ended: bool,
 }
 
-/// When something is to be done without being asked.
+/// The times at which tasks are due.
 #[derive(Default)]
 struct Deadlines {
-    /// The status line.
+    /// The status line on the terminal.
     line: Option<Instant>,
-    /// The line for systemd: something has happened.
+    /// The status line for systemd, after an event.
     told: Option<Instant>,
-    /// The configuration file has changed.
+    /// The reload of the configuration file, after a change.
     reread: Option<Instant>,
-    /// Temps were left behind, and it was not yet said by whom.
+    /// The log lines about leaks, after a temp was left behind.
     leaks: Option<Instant>,
 }
 
-impl<'a> Follow<'a> {
+impl<'a> WatchLoop<'a> {
     pub(super) fn new(
         watcher: &'a Watcher,
         report: &'a mut EventPrinter,
         board: &'a WatchStatus,
-        supervisor: ServiceNotifier,
-    ) -> Follow<'a> {
-        Follow {
+        notifier: ServiceNotifier,
+    ) -> WatchLoop<'a> {
+        WatchLoop {
             watcher,
             report,
             board,
-            supervisor,
+            notifier,
             metrics: None,
             config: Config::default(),
             changes: None,
@@ -78,12 +78,12 @@ impl<'a> Follow<'a> {
             due: Deadlines::default(),
             is_ready: false,
             failed: false,
-            unwritten: false,
+            output_failed: false,
             ended: false,
         }
     }
 
-    /// Until there is nothing more to tell.
+    /// Runs the loop until the watcher has ended.
     pub(super) fn run(
         mut self,
         source: &Source<'_>,
@@ -91,20 +91,20 @@ impl<'a> Follow<'a> {
         folders: &Folders,
     ) -> Result<Exit, Failure> {
         self.changes = source.changes(config);
-        // It may have changed between the first reading and now.
+        // The file may have changed since it was first read.
         self.due.reread = self.changes.as_ref().map(|_| Instant::now());
         self.heed(source, config);
         while !self.ended {
-            self.listen();
-            self.on_time(source, folders);
+            self.wait();
+            self.run_due(source, folders);
         }
         if self.due.leaks.is_some() {
-            self.sum_up_leaks();
+            self.log_leaks();
         }
         if let Some(metrics) = &mut self.metrics {
             metrics.write(self.board);
         }
-        if self.unwritten {
+        if self.output_failed {
             return Ok(Exit::Failed);
         }
         let summary = self.watcher.summary();
@@ -112,7 +112,7 @@ impl<'a> Follow<'a> {
         Ok(if partly { Exit::Partial } else { Exit::Done })
     }
 
-    /// Takes `config` to be in force, and does what it says beside the rules.
+    /// Puts `config` in force, and applies its settings other than the rules.
     fn heed(&mut self, source: &Source<'_>, config: &Config) {
         self.config = config.clone();
         self.leaks_every = config.log.leaks;
@@ -122,19 +122,19 @@ impl<'a> Follow<'a> {
         self.metrics = textfile.map(|path| Textfile::new(path, config.metrics.every));
     }
 
-    /// Sleeps until something happens or is due, and tells what has happened.
-    fn listen(&mut self) {
+    /// Sleeps until an event arrives or a task is due, and prints the events.
+    fn wait(&mut self) {
         let live = self.report.is_interactive();
-        // The line at the bottom is worth a wake-up a second only while something waits.
+        // The status line is worth one wake-up per second only while temps are tracked.
         if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
-            self.due.line = Some(Instant::now() + LINE);
+            self.due.line = Some(Instant::now() + STATUS_INTERVAL);
         }
         let deadline = [
             self.due.line,
             self.due.told,
             self.due.reread,
             self.due.leaks,
-            self.supervisor.next(),
+            self.notifier.next_tick(),
             self.metrics.as_ref().map(Textfile::due),
         ];
         let mut select = Select::new();
@@ -150,7 +150,7 @@ impl<'a> Follow<'a> {
             None => Some(select.ready()),
         };
         if ready == Some(happened) {
-            return self.tell();
+            return self.print_events();
         }
         if self.watcher.activity().try_recv().is_ok() {
             self.due.line = Some(Instant::now());
@@ -158,15 +158,15 @@ impl<'a> Follow<'a> {
         if let Some(changes) = &mut self.changes
             && changes.wake_rx().try_recv().is_ok()
         {
-            // Before the file is read, so that the next change is heard.
+            // The watch is set before the file is read, so that no later change is missed.
             changes.rewatch();
-            self.due.reread = Some(Instant::now() + SETTLING);
+            self.due.reread = Some(Instant::now() + SETTLE_TIME);
         }
     }
 
-    /// Tells the events that are there.
-    fn tell(&mut self) {
-        for _ in 0..AT_ONCE {
+    /// Prints the events that have arrived.
+    fn print_events(&mut self) {
+        for _ in 0..MAX_EVENTS {
             let event = match self.watcher.events().try_recv() {
                 Ok(event) => event,
                 Err(TryRecvError::Empty) => break,
@@ -177,31 +177,31 @@ impl<'a> Follow<'a> {
             };
             if let Event::Summary(_) = event {
                 self.report.status(String::new());
-                self.supervisor.is_stopping();
+                self.notifier.report_stopping();
                 self.ended = true;
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
-            let left = self.board.hears(&event);
-            // Output that cannot be written changes nothing of what is done.
+            let is_leak = self.board.note_leak(&event);
+            // A failure to write output does not end the watch.
             if let Err(error) = self.report.event(&event)
-                && !std::mem::replace(&mut self.unwritten, true)
+                && !std::mem::replace(&mut self.output_failed, true)
             {
-                ::log::error!("{error}; the watch goes on");
+                ::log::error!("cannot write the output: {error}; the watch continues");
             }
             if ready {
                 self.is_ready = true;
                 if let Some(metrics) = &mut self.metrics {
                     metrics.write(self.board);
                 }
-                self.supervisor.is_ready(&self.board.snapshot().line());
+                self.notifier.report_ready(&self.board.snapshot().line());
             }
             let now = Instant::now();
-            if left {
+            if is_leak {
                 let at = now.checked_add(self.leaks_every);
                 self.due.leaks = self.due.leaks.or(at);
             }
-            self.due.told.get_or_insert(now + LINE);
+            self.due.told.get_or_insert(now + STATUS_INTERVAL);
             if let Some(metrics) = &mut self.metrics {
                 metrics.mark_changed();
             }
@@ -211,25 +211,25 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Does what is due.
-    fn on_time(&mut self, source: &Source<'_>, folders: &Folders) {
+    /// Runs the tasks that are due.
+    fn run_due(&mut self, source: &Source<'_>, folders: &Folders) {
         let now = Instant::now();
         let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
         if take(&mut self.due.line) && !self.ended {
-            self.report.status(status(self.watcher));
+            self.report.status(status_line(self.watcher));
         }
         if take(&mut self.due.told) && self.is_ready && !self.ended {
-            self.supervisor.does(self.board.snapshot().line());
+            self.notifier.report_status(self.board.snapshot().line());
         }
         if take(&mut self.due.reread) && !self.ended {
             self.reload(source, folders);
         }
         if take(&mut self.due.leaks) {
-            self.sum_up_leaks();
+            self.log_leaks();
         }
         match self.is_ready {
-            true => self.supervisor.tick(now, self.watcher),
-            false => self.supervisor.is_starting(now),
+            true => self.notifier.ping_watchdog(now, self.watcher),
+            false => self.notifier.report_starting(now),
         }
         if let Some(metrics) = &mut self.metrics
             && metrics.due() <= now
@@ -273,10 +273,10 @@ impl<'a> Follow<'a> {
         self.due.told.get_or_insert(Instant::now());
     }
 
-    fn sum_up_leaks(&mut self) {
+    fn log_leaks(&mut self) {
         self.due.leaks = None;
         for (leak, sum) in self.board.snapshot().leaks {
-            ::log::info!("{}", sentence(&leak, &sum));
+            ::log::info!("{}", leak_line(&leak, &sum));
         }
     }
 }
@@ -290,8 +290,8 @@ fn in_force(config: &Config, roots: usize) -> String {
     )
 }
 
-/// `2 waiting, next in 7 s · 1 held · freed 5 B`
-fn status(watcher: &Watcher) -> String {
+/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B`.
+fn status_line(watcher: &Watcher) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! `orphand watch`: the loop that launchd, systemd and people start alike.
+//! `orphand watch`: watches directories, on a terminal or as a service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,30 +22,30 @@ use super::watch_status::WatchStatus;
 use super::{
     Exit, Failure, Intent, Plan, list_writers, log, nothing_listed, plan, stdin_is_terminal, text,
 };
-use follow::Follow;
+use follow::WatchLoop;
 use signals::Signals;
 
 mod follow;
 pub(super) mod signals;
 
-pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
         return Ok(Exit::Done);
     }
     let source = Source::new(command);
-    // Before anything else, so that no signal ends it half-way.
+    // The first step, so that no signal ends the watch half-way.
     let signals = Signals::listen()?;
     let folders = Folders::from_env();
     let board = Arc::new(WatchStatus::new(source.is_background()));
-    let mut supervisor = ServiceNotifier::from_env();
+    let mut notifier = ServiceNotifier::from_env();
     let (plan, server) = match source.read() {
         Ok(plan) => (plan, None),
-        // A supervisor would start us again and again: for it we stay up, remove nothing, and wait
-        // for the file to be mended.
+        // A service manager would restart this process again and again. So the service keeps running, removes nothing,
+        // and waits until the file is fixed.
         Err(failure) if source.is_background() && !stdin_is_terminal() => {
-            let server = serve(&folders, &board);
-            let mended = wait_for_file(&source, failure, &signals, &board, &mut supervisor)?;
-            let Some(plan) = mended else {
+            let server = start_server(&folders, &board);
+            let fixed = wait_for_file(&source, failure, &signals, &board, &mut notifier)?;
+            let Some(plan) = fixed else {
                 return Ok(Exit::Done);
             };
             (plan, server)
@@ -56,7 +56,7 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
         log::configure(&plan.config.log, &folders);
     }
     let roots = plan.roots.iter().map(|root| root.path.clone()).collect();
-    let mut report = EventPrinter::new(look, roots);
+    let mut report = EventPrinter::new(output, roots);
     let existing = command
         .existing
         .map(Existing::from)
@@ -65,43 +65,43 @@ pub(super) fn run(command: &Watch, look: &OutputOptions) -> Result<Exit, Failure
             false => Existing::Take,
         });
     if !source.is_background() && !command.wait && stdin_is_terminal() {
-        are_there(&plan.roots)?;
+        check_existence(&plan.roots)?;
     }
-    let tells = !look.quiet && !look.json;
-    // Counted before the start, which may remove some of them.
-    let before = (tells && report.is_interactive()).then(|| were_before(&plan.roots, existing));
+    let prints = !output.quiet && !output.json;
+    // The temps are counted before the start, which may remove some of them.
+    let before = (prints && report.is_interactive()).then(|| existing_line(&plan.roots, existing));
     let watcher = Watcher::builder()
         .rules(rules(&plan))
         .existing(existing)
         .folders(folders.clone())
         .journal_cap(plan.config.journal.max_size)
-        .verbose(look.verbose > 0)
+        .verbose(output.verbose > 0)
         .start()
         .map_err(|error| failed(&error))?;
     signals.stop(watcher.stopper());
-    // Told after the start: another orphand may work there.
-    let first = begin(&plan.roots, report.is_interactive()).into_iter();
-    for line in first.chain(before.flatten()).filter(|_| tells) {
-        // Output that cannot be written is found out by the first event.
+    // These lines are printed after the start, which fails if another orphand works there.
+    let first = start_lines(&plan.roots, report.is_interactive()).into_iter();
+    for line in first.chain(before.flatten()).filter(|_| prints) {
+        // If the output cannot be written, the first event reports it.
         let _ = report.note(&line);
     }
-    board.watches(watcher.status_handle());
+    board.set_status_handle(watcher.status_handle());
     board.read(plan.config.path.clone(), None);
-    // A trial leaves no trace, not even a folder for its socket.
-    let is_trial = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
-    let _server = match is_trial {
+    // A dry run creates no files, not even a folder for its socket.
+    let is_dry_run = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
+    let _server = match is_dry_run {
         true => None,
-        false => server.or_else(|| serve(&folders, &board)),
+        false => server.or_else(|| start_server(&folders, &board)),
     };
-    let follow = Follow::new(&watcher, &mut report, &board, supervisor);
+    let follow = WatchLoop::new(&watcher, &mut report, &board, notifier);
     follow.run(&source, &plan.config, &folders)
 }
 
-/// Where the rules come from, again and again.
+/// The source of the rules: the arguments, and the configuration file, which may be read several times.
 struct Source<'a> {
     command: &'a Watch,
     typed: RuleSettings,
-    /// The configuration file, whether it is there or not.
+    /// The path of the configuration file, which need not exist.
     path: Option<PathBuf>,
 }
 
@@ -117,12 +117,12 @@ impl Source<'_> {
         }
     }
 
-    /// It watches what the configuration file lists.
+    /// Returns whether the watch covers the directories of the configuration file.
     fn is_background(&self) -> bool {
         self.command.dirs.is_empty()
     }
 
-    /// What is to be watched now. It is an error that nothing is.
+    /// Returns the rules for the start. It is an error if they list no directory.
     fn read(&self) -> Result<Plan, Failure> {
         let plan = self.reread()?;
         match plan.roots.is_empty() {
@@ -131,8 +131,7 @@ impl Source<'_> {
         }
     }
 
-    /// The same while something is watched: an empty list is a wish like any other, a file that is
-    /// gone is not.
+    /// Returns the rules for a reload. Unlike at the start, an empty list of directories is valid.
     fn reread(&self) -> Result<Plan, Failure> {
         let rule = &self.command.rule;
         if !self.is_background() {
@@ -148,8 +147,8 @@ impl Source<'_> {
         })
     }
 
-    /// Listens for changes of the file. One that need not be there and is not is nothing to listen
-    /// for: its folder may be one where things happen all the time.
+    /// Watches the configuration file for changes. An optional file that does not exist is not watched, because its
+    /// folder may change all the time.
     fn changes(&self, config: &Config) -> Option<FileWatcher> {
         let matters = self.is_background() || config.path.is_some();
         let path = self.path.as_deref().filter(|_| matters)?;
@@ -157,36 +156,36 @@ impl Source<'_> {
     }
 }
 
-/// The rules of `plan`.
+/// Returns the rules of `plan`.
 fn rules(plan: &Plan) -> Rules {
     let rule = |root: &Root| (root.path.clone(), Arc::clone(&root.policy));
     Rules {
         roots: plan.roots.iter().map(rule).collect(),
-        // Each was asked about already, by its own rule.
+        // Each root was checked already, by its own rule.
         allow_broad_roots: true,
         quarantine: plan.config.quarantine,
     }
 }
 
-/// Answers `status`, as far as that can be.
-fn serve(folders: &Folders, board: &Arc<WatchStatus>) -> Option<Server> {
+/// Starts the server for `orphand status`. A failure is only logged.
+fn start_server(folders: &Folders, board: &Arc<WatchStatus>) -> Option<Server> {
     let runtime = folders.runtime.as_deref()?;
     match Server::start(runtime, Arc::clone(board)) {
         Ok(server) => Some(server),
         Err(error) => {
-            ::log::warn!("orphand status will not see this watch: {error} (in {runtime:?})");
+            ::log::warn!("orphand status cannot show this watch: {error} (in {runtime:?})");
             None
         }
     }
 }
 
-/// Waits until the configuration file lists something to watch. `None`: a signal came first.
+/// Waits until the configuration file is correct and lists a directory. Returns `None` if a signal arrives first.
 fn wait_for_file(
     source: &Source<'_>,
     failure: Failure,
     signals: &Signals,
     board: &WatchStatus,
-    supervisor: &mut ServiceNotifier,
+    notifier: &mut ServiceNotifier,
 ) -> Result<Option<Plan>, Failure> {
     let Some(path) = source.path.clone() else {
         return Err(failure);
@@ -196,7 +195,7 @@ fn wait_for_file(
     let mut changes = FileWatcher::new(&path);
     loop {
         if failure.text != said {
-            // The file is right, and `config check` says so too: there is nothing to fix in it.
+            // The file is valid, as `config check` reports too, but lists no directory.
             let lists_none = failure.exit == Exit::Usage && path.is_file();
             match lists_none {
                 true => ::log::warn!(
@@ -210,22 +209,23 @@ fn wait_for_file(
             }
             let word = if lists_none { "idle" } else { "degraded" };
             board.read(None, Some(failure.text.clone()));
-            supervisor.is_ready(&format!("{word}: {}", failure.text));
+            notifier.report_ready(&format!("{word}: {}", failure.text));
             said = failure.text;
         }
-        // It may have been mended before anybody listened: look once more, and then each time.
+        // The file may have been fixed before the watch on it was set, so it is read once more at first, and then after
+        // each change.
         failure = match source.read() {
             Ok(plan) => return Ok(Some(plan)),
             Err(failure) if failure.text != said => failure,
             Err(failure) => {
-                let tick = match supervisor.next() {
+                let tick = match notifier.next_tick() {
                     Some(at) => crossbeam_channel::at(at),
                     None => crossbeam_channel::never(),
                 };
                 crossbeam_channel::select! {
                     recv(signals.arrived) -> _ => return Ok(None),
                     recv(changes.wake_rx()) -> _ => changes.rewatch(),
-                    recv(tick) -> _ => supervisor.tick_alone(Instant::now()),
+                    recv(tick) -> _ => notifier.ping_without_watcher(Instant::now()),
                 }
                 failure
             }
@@ -233,8 +233,8 @@ fn wait_for_file(
     }
 }
 
-/// Refuses directories that do not exist: a person who has mistyped one would wait in vain.
-fn are_there(roots: &[Root]) -> Result<(), Failure> {
+/// Refuses directories that do not exist. Otherwise a user with a typing error in a path would wait in vain.
+fn check_existence(roots: &[Root]) -> Result<(), Failure> {
     let is_missing = |root: &&Root| {
         answer::answers(&root.path) && matches!(RootId::of(&root.path), Err(RootError::Missing))
     };
@@ -250,12 +250,15 @@ fn are_there(roots: &[Root]) -> Result<(), Failure> {
     }
 }
 
-/// The largest number of directories that a watch names when it begins.
+/// The largest number of directories that a watch names at its start.
 const NAMED: usize = 20;
 
-/// The lines that a watch begins with.
-fn begin(roots: &[Root], is_live: bool) -> Vec<String> {
-    let named = roots.iter().take(NAMED).map(|root| begins(root, is_live));
+/// Returns the first lines of a watch.
+fn start_lines(roots: &[Root], is_live: bool) -> Vec<String> {
+    let named = roots
+        .iter()
+        .take(NAMED)
+        .map(|root| start_line(root, is_live));
     let more = roots.len().saturating_sub(NAMED) as u64;
     let rest = (more > 0).then(|| {
         let more = text::counted(more, "directory", "directories");
@@ -264,8 +267,8 @@ fn begin(roots: &[Root], is_live: bool) -> Vec<String> {
     named.chain(rest).collect()
 }
 
-/// The line that a watch of `root` begins with.
-fn begins(root: &Root, is_live: bool) -> String {
+/// Returns the line about `root` at the start of a watch.
+fn start_line(root: &Root, is_live: bool) -> String {
     let policy = &root.policy;
     let (deep, path) = (depth(policy), text::escaped(&root.path));
     let files = format!("{} files unused for {}", policy.names, grace(policy));
@@ -286,38 +289,38 @@ fn depth(policy: &Policy) -> &'static str {
     }
 }
 
-/// The second line on a terminal, where there were temps before.
-fn were_before(roots: &[Root], existing: Existing) -> Option<String> {
+/// Returns the line about the temps from before the start, for a terminal.
+fn existing_line(roots: &[Root], existing: Existing) -> Option<String> {
     let (mut temps, mut bytes) = (0, 0);
     for root in roots {
-        let (more, size) = before(root);
+        let (more, size) = count_existing(root);
         temps += more;
         bytes = size.saturating_add(bytes);
     }
-    let (were, they, go, use_them) = match temps {
+    let (were, they_are, them) = match temps {
         0 => return None,
-        1 => ("was", "it", "goes", "it"),
-        _ => ("were", "they", "go", "them"),
+        1 => ("was", "it is", "it"),
+        _ => ("were", "they are", "them"),
     };
     let what = match (existing, roots) {
         (Existing::Take, _) => {
-            format!("{they} {go} once it is proven that nobody uses {use_them}")
+            format!("{they_are} removed once proven unused")
         }
         (Existing::Wait, [root]) => {
             let grace = grace(&root.policy);
-            format!("{they} {go} in {grace} unless somebody uses {use_them}")
+            format!("{they_are} removed in {grace} unless a process uses {them}")
         }
         (Existing::Wait, _) => {
-            format!("{they} {go} after the grace unless somebody uses {use_them}")
+            format!("{they_are} removed after the grace unless a process uses {them}")
         }
-        (Existing::Leave, _) => format!("left alone until something happens to {use_them}"),
+        (Existing::Leave, _) => format!("{they_are} ignored until an event concerns {them}"),
     };
     let size = text::size(bytes);
     let temps = text::counted(temps, "temp", "temps");
     Some(format!("{temps} ({size}) {were} here before; {what}"))
 }
 
-/// The grace of a rule, for people.
+/// Returns the grace of a rule, for people.
 pub(super) fn grace(policy: &Policy) -> String {
     let (random, fixed) = (policy.grace.random, policy.grace.fixed);
     match random == fixed {
@@ -330,8 +333,8 @@ pub(super) fn grace(policy: &Policy) -> String {
     }
 }
 
-/// How many temps are there already, and how large they are.
-fn before(root: &Root) -> (u64, u64) {
+/// Returns the number of temps that already exist, and their size.
+fn count_existing(root: &Root) -> (u64, u64) {
     let (mut temps, mut bytes) = (0, 0);
     if !answer::answers(&root.path) {
         return (temps, bytes);

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP end a watch or a sweep in order; a second one ends it at once.
+//! Signal handling: the first SIGINT, SIGTERM or SIGHUP ends a watch or a sweep in order, a second one at once.
 
 use std::io::ErrorKind;
 use std::process::exit;
@@ -12,11 +12,10 @@ use orphand::stop::Stop;
 use super::failed;
 use crate::cli::{Exit, Failure};
 
-/// The longest time that a watch or a sweep takes to end in order if its output is not read.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The longest time that a second signal waits for the batches in flight, so that no temp keeps its claim's
-/// name.
-const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// The time limit for a watch or a sweep to end in order if its output is not read.
+const ORDERLY_LIMIT: Duration = Duration::from_secs(20);
+/// The longest time that a second signal waits for the batches in flight, so that no temp keeps the name of its claim.
+const SECOND_SIGNAL_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Signals {
     pub(super) arrived: Receiver<()>,
@@ -26,42 +25,42 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn listen() -> Result<Signals, Failure> {
         let (send, arrived) = bounded(1);
-        hear(
+        handle(
             move || _ = send.try_send(()),
             || exit(Exit::Interrupted as i32),
         )?;
-        // The kernel prefers the main thread, and leaves a signal pending there for as long as that hangs in a system
-        // call. So only the thread that waits below takes signals: it never hangs.
+        // The kernel prefers the main thread for a signal, and the signal stays pending while that thread hangs in a
+        // system call. So only the thread that waits below receives signals, because it never hangs.
         mask(libc::SIG_BLOCK);
         let (stopper, to_stop) = bounded::<Stopper>(1);
-        let heard = arrived.clone();
+        let first_signal = arrived.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
         let spawned = thread.spawn(move || {
             mask(libc::SIG_UNBLOCK);
             let Ok(stopper) = to_stop.recv() else { return };
-            if heard.recv().is_ok() {
+            if first_signal.recv().is_ok() {
                 stopper.stop();
-                // Whoever should read our lines does not: nothing is half done by now.
-                std::thread::sleep(PATIENCE);
+                // The output is not read, so the watch cannot end in order. By now no removal is unfinished.
+                std::thread::sleep(ORDERLY_LIMIT);
                 exit(Exit::Failed as i32);
             }
         });
-        // Before anything is watched: what cannot hear a signal can only be killed.
+        // This fails before the watch starts, because a watch without signal handling can only be killed.
         spawned.map_err(|error| failed(&StartError::Thread(error)))?;
         Ok(Signals { arrived, stopper })
     }
 
-    /// From now on a signal stops this.
+    /// Sets the watch that a signal stops from now on.
     pub(super) fn stop(self, stopper: Stopper) {
-        // There is room for one, and the thread waits for it.
+        // The channel has a capacity of one, and the thread waits for the message.
         let _ = self.stopper.send(stopper);
     }
 }
 
-/// From now on the first signal asks `stop` for the end of a sweep, and a second one ends the process as
-/// soon as no temp has a claim's name.
+/// Makes the first signal request the end of a sweep through `stop`, and a second one end the process as soon as no temp
+/// has the name of a claim.
 ///
-/// A sweep that cannot listen for signals goes on: then the first one kills it.
+/// A sweep that cannot handle signals continues; then the first signal kills it.
 pub(in crate::cli) fn end_sweep(stop: Stop) {
     let leave = |stop: &Stop, longest| {
         let _ = stop.wait_for_batches(longest);
@@ -72,18 +71,18 @@ pub(in crate::cli) fn end_sweep(stop: Stop) {
         stop.stop();
         let stop = stop.clone();
         let thread = std::thread::Builder::new().name("orphand-signals".into());
-        // Without the thread a second signal is needed where the lines are not read.
+        // If the thread cannot start and the output is not read, a second signal is needed.
         let _ = thread.spawn(move || {
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(ORDERLY_LIMIT);
             leave(&stop, Duration::MAX);
         });
     };
-    if let Err(failure) = hear(in_order, move || leave(&at_once, IN_FLIGHT)) {
-        ::log::warn!("{}; a signal kills this sweep at once", failure.text);
+    if let Err(failure) = handle(in_order, move || leave(&at_once, SECOND_SIGNAL_LIMIT)) {
+        ::log::warn!("{}; a signal will kill this sweep at once", failure.text);
     }
 }
 
-/// The signal that arrived first: the exit code for it, and its name.
+/// Returns the exit code and the name of the signal that arrived first.
 pub(in crate::cli) fn first() -> Option<(Exit, &'static str)> {
     match FIRST.load(Ordering::SeqCst) {
         libc::SIGINT => Some((Exit::Interrupted, "SIGINT")),
@@ -93,14 +92,14 @@ pub(in crate::cli) fn first() -> Option<(Exit, &'static str)> {
     }
 }
 
-/// Calls `first` when the first signal arrives, and `again` for each other one.
-fn hear(
+/// Calls `first` when the first signal arrives, and `again` for each later one.
+fn handle(
     mut first: impl FnMut() + Send + 'static,
     again: impl Fn() + Send + 'static,
 ) -> Result<(), Failure> {
     let hangup_ignored = hangup_is_ignored();
-    // One that comes between the two handlers would be handled without being noted.
-    let _held_back = HeldBack::new();
+    // A signal between the setup of the two handlers would be handled without being noted.
+    let _blocked = BlockedSignals::new();
     let before = ENDING.map(action);
     let count = AtomicU32::new(0);
     let set = ctrlc::set_handler(move || match count.fetch_add(1, Ordering::SeqCst) {
@@ -108,32 +107,32 @@ fn hear(
         _ => again(),
     });
     if let Err(error) = set {
-        // It may have set its handler, which no thread listens to.
+        // ctrlc may have set its handler although no thread reads from it.
         for (signal, before) in ENDING.into_iter().zip(before) {
             set_action(signal, before);
         }
         return Err(match error {
-            // EAGAIN: it starts a thread.
+            // EAGAIN: the thread of ctrlc could not be started.
             ctrlc::Error::System(error) if error.kind() == ErrorKind::WouldBlock => {
                 failed(&StartError::Thread(error))
             }
-            ctrlc::Error::System(error) => unheard(&error),
-            error => unheard(&error),
+            ctrlc::Error::System(error) => cannot_listen(&error),
+            error => cannot_listen(&error),
         });
     }
     if hangup_ignored {
-        // nohup's wish, which ctrlc does not see.
+        // nohup ignores SIGHUP, and ctrlc has replaced that.
         ignore_hangup();
     }
     for signal in ENDING {
         if signal != libc::SIGHUP || !hangup_ignored {
-            note_which(signal);
+            install_noting_handler(signal);
         }
     }
     Ok(())
 }
 
-fn unheard(error: &dyn std::fmt::Display) -> Failure {
+fn cannot_listen(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
 }
 
@@ -142,7 +141,7 @@ fn hangup_is_ignored() -> bool {
 }
 
 fn ignore_hangup() {
-    // SAFETY: SIG_IGN is a valid disposition, and no handler of ours stands on SIGHUP but ctrlc's.
+    // SAFETY: SIG_IGN is a valid disposition, and SIGHUP has no handler of this program except that of ctrlc.
     unsafe {
         libc::signal(libc::SIGHUP, libc::SIG_IGN);
     }
@@ -150,21 +149,22 @@ fn ignore_hangup() {
 
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// While this lives, this thread and those that it starts get none of these signals. They come afterwards.
-struct HeldBack {
+/// Blocks the ending signals in this thread, and in the threads that it starts, until this is dropped. They are delivered
+/// afterwards.
+struct BlockedSignals {
     before: libc::sigset_t,
 }
 
-impl HeldBack {
-    fn new() -> HeldBack {
-        HeldBack {
+impl BlockedSignals {
+    fn new() -> BlockedSignals {
+        BlockedSignals {
             before: mask(libc::SIG_BLOCK),
         }
     }
 }
 
-/// Blocks or unblocks these signals in this thread, and in those that it starts from now on. Returns what was blocked
-/// before.
+/// Blocks or unblocks the ending signals in this thread, and in the threads that it starts from now on. Returns the
+/// previous set of blocked signals.
 fn mask(how: libc::c_int) -> libc::sigset_t {
     // SAFETY: all zeroes are a valid set; both sets are valid for the calls, which fill them.
     unsafe {
@@ -179,9 +179,9 @@ fn mask(how: libc::c_int) -> libc::sigset_t {
     }
 }
 
-impl Drop for HeldBack {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
-        // SAFETY: the set is valid for the call, and what was before may be null.
+        // SAFETY: the set is valid for the call, and the pointer for the previous set may be null.
         unsafe {
             libc::pthread_sigmask(
                 libc::SIG_SETMASK,
@@ -192,23 +192,23 @@ impl Drop for HeldBack {
     }
 }
 
-/// The signal that arrived first; 0 before.
+/// The signal that arrived first; 0 until then.
 static FIRST: AtomicI32 = AtomicI32::new(0);
-/// The handler of ctrlc, which does not say which signal it handles.
+/// The handler of ctrlc, which does not report which signal it handles.
 static CTRLC: AtomicUsize = AtomicUsize::new(0);
 
-/// Notes which signal arrived, in front of the handler of ctrlc.
-fn note_which(signal: libc::c_int) {
+/// Installs a handler that notes the signal, and then calls the handler of ctrlc.
+fn install_noting_handler(signal: libc::c_int) {
     if let Some(mut action) = action(signal) {
         CTRLC.store(action.sa_sigaction, Ordering::SeqCst);
         // A function of the same kind: ctrlc sets no SA_SIGINFO.
-        action.sa_sigaction = noted as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_sigaction = note_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
         set_action(signal, Some(action));
     }
 }
 
 fn action(signal: libc::c_int) -> Option<libc::sigaction> {
-    // SAFETY: a null `act` only asks; `action` is valid for the call, which fills it.
+    // SAFETY: with a null `act` the call only reads; `action` is valid for the call, which fills it.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         (libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0).then_some(action)
@@ -224,10 +224,10 @@ fn set_action(signal: libc::c_int, action: Option<libc::sigaction>) {
     }
 }
 
-/// A signal handler: it touches nothing but atomic numbers.
-extern "C" fn noted(signal: libc::c_int) {
+/// The signal handler. It only uses atomic numbers.
+extern "C" fn note_signal(signal: libc::c_int) {
     let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
-    // SAFETY: `note_which` has stored the handler that stood here before this one.
+    // SAFETY: `install_noting_handler` has stored the previous handler.
     unsafe {
         let next: extern "C" fn(libc::c_int) = std::mem::transmute(CTRLC.load(Ordering::SeqCst));
         next(signal);
