@@ -176,7 +176,7 @@ fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
         gauge(
             "orphand_config_ok",
             "0 while the configuration file has an error, otherwise 1.",
-            plain(flag(snapshot.mistake.is_none())),
+            plain(flag(snapshot.config_error.is_none())),
         ),
         gauge(
             "orphand_blind",

@@ -28,7 +28,7 @@ pub(crate) struct WatchStatus {
 struct StatusContent {
     status_handle: Option<StatusHandle>,
     config: Option<PathBuf>,
-    mistake: Option<String>,
+    config_error: Option<String>,
     leaks: Leaks,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Snapshot {
     /// The configuration file that is in force.
     pub(crate) config: Option<PathBuf>,
     /// The error in the current configuration file, because of which that file is not in force.
-    pub(crate) mistake: Option<String>,
+    pub(crate) config_error: Option<String>,
     pub(crate) leaks: Vec<(Leak, LeakSum)>,
     /// The watch has not started, because the configuration file is wrong.
     pub(crate) is_waiting: bool,
@@ -67,12 +67,12 @@ impl WatchStatus {
 
     /// Stores the path of the configuration file that was read, or its error. With an error, the previous
     /// configuration stays in force.
-    pub(crate) fn read(&self, config: Option<PathBuf>, mistake: Option<String>) {
+    pub(crate) fn set_config(&self, config: Option<PathBuf>, config_error: Option<String>) {
         let mut content = self.lock_content();
-        if mistake.is_none() {
+        if config_error.is_none() {
             content.config = config;
         }
-        content.mistake = mistake;
+        content.config_error = config_error;
     }
 
     /// Counts the temp of `event` as a leak of its writer. Returns whether the event concerns a disposed temp.
@@ -96,7 +96,7 @@ impl WatchStatus {
             tracked: 0,
             last_created_ms: None,
             config: content.config.clone(),
-            mistake: content.mistake.clone(),
+            config_error: content.config_error.clone(),
             leaks: content.leaks.in_last_hour(clock::mono()),
             is_waiting: handle.is_none(),
         };
@@ -121,12 +121,12 @@ impl Snapshot {
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let doctor = Suggestion::new("doctor").configured();
-        if let Some(mistake) = &self.mistake {
+        if let Some(config_error) = &self.config_error {
             let then = match self.is_waiting {
                 true => "nothing is watched or removed until it is fixed",
                 false => "the previous rules are still in force",
             };
-            problems.push(format!("{mistake}; {then}"));
+            problems.push(format!("{config_error}; {then}"));
         }
         for one in &self.roots {
             let root = text::escaped(&one.root.path);
@@ -161,7 +161,7 @@ impl Snapshot {
         if self.is_waiting {
             return format!(
                 "degraded: {}",
-                self.mistake.as_deref().unwrap_or("not watching yet")
+                self.config_error.as_deref().unwrap_or("not watching yet")
             );
         }
         let roots = text::counted(self.roots.len() as u64, "root", "roots");
@@ -173,7 +173,7 @@ impl Snapshot {
             text::count(held as u64),
             text::size(self.summary.freed.disk_bytes)
         );
-        if self.mistake.is_some() {
+        if self.config_error.is_some() {
             line.push_str("; the configuration file has an error: orphand status");
         }
         line

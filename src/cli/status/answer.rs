@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use crate::cli::watch_status::{WatchStatus, leak_line, state};
 
-/// Returns the answer for the state in `board`.
-pub(crate) fn answer(board: &WatchStatus) -> Value {
-    let seen = board.snapshot();
+/// Returns the answer for the state in `status`.
+pub(crate) fn answer(status: &WatchStatus) -> Value {
+    let seen = status.snapshot();
     let roots: Vec<Value> = seen.roots.iter().map(root).collect();
     let leaks: Vec<Value> = seen.leaks.iter().map(leak).collect();
     Object::default()
         .with("pid", std::process::id())
         .with("version", env!("CARGO_PKG_VERSION"))
-        .with_path("program", board.program.path.as_deref())
-        .with("program_stamp", board.program.stamp.as_deref())
-        .with("background", board.is_background)
-        .with("since", json::time(board.since))
+        .with_path("program", status.program.path.as_deref())
+        .with("program_stamp", status.program.stamp.as_deref())
+        .with("background", status.is_background)
+        .with("since", json::time(status.since))
         .with("line", seen.line())
         .with("trouble", seen.problems())
         .with_path("config", seen.config.as_deref())
-        .with("config_error", seen.mistake.as_deref())
+        .with("config_error", seen.config_error.as_deref())
         .with("roots", roots)
         .with("tracked", seen.tracked)
         .with("last_event_ms", seen.last_created_ms)

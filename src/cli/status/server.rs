@@ -35,7 +35,7 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Starts the server, with its socket in the folder `runtime`.
-    pub(crate) fn start(runtime: &Path, board: Arc<WatchStatus>) -> io::Result<Server> {
+    pub(crate) fn start(runtime: &Path, status: Arc<WatchStatus>) -> io::Result<Server> {
         let make = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -52,7 +52,7 @@ impl Server {
         let thread = {
             let stopping = Arc::clone(&stopping);
             let thread = std::thread::Builder::new().name("orphand-status".into());
-            thread.spawn(move || serve(&listener, &board, &stopping))?
+            thread.spawn(move || serve(&listener, &status, &stopping))?
         };
         Ok(Server {
             path,
@@ -62,14 +62,14 @@ impl Server {
     }
 }
 
-fn serve(listener: &UnixListener, board: &WatchStatus, stopping: &AtomicBool) {
+fn serve(listener: &UnixListener, status: &WatchStatus, stopping: &AtomicBool) {
     for client in listener.incoming() {
         if stopping.load(Ordering::SeqCst) {
             return;
         }
         let result = client.and_then(|mut client| {
             client.set_write_timeout(Some(READ_LIMIT))?;
-            writeln!(client, "{}", answer(board))?;
+            writeln!(client, "{}", answer(status))?;
             client.shutdown(Shutdown::Write)
         });
         if let Err(error) = result {

@@ -31,7 +31,7 @@ const MAX_EVENTS: usize = 256;
 pub(super) struct WatchLoop<'a> {
     watcher: &'a Watcher,
     report: &'a mut EventPrinter,
-    board: &'a WatchStatus,
+    status: &'a WatchStatus,
     notifier: ServiceNotifier,
     metrics: Option<Textfile>,
     /// The configuration that is in force.
@@ -52,7 +52,7 @@ struct Deadlines {
     /// The status line on the terminal.
     line: Option<Instant>,
     /// The status line for systemd, after an event.
-    told: Option<Instant>,
+    service_status: Option<Instant>,
     /// The reload of the configuration file, after a change.
     reread: Option<Instant>,
     /// The log lines about leaks, after a temp was left behind.
@@ -63,13 +63,13 @@ impl<'a> WatchLoop<'a> {
     pub(super) fn new(
         watcher: &'a Watcher,
         report: &'a mut EventPrinter,
-        board: &'a WatchStatus,
+        status: &'a WatchStatus,
         notifier: ServiceNotifier,
     ) -> WatchLoop<'a> {
         WatchLoop {
             watcher,
             report,
-            board,
+            status,
             notifier,
             metrics: None,
             config: Config::default(),
@@ -93,7 +93,7 @@ impl<'a> WatchLoop<'a> {
         self.changes = source.changes(config);
         // The file may have changed since it was first read.
         self.due.reread = self.changes.as_ref().map(|_| Instant::now());
-        self.heed(source, config);
+        self.apply_config(source, config);
         while !self.ended {
             self.wait();
             self.run_due(source, folders);
@@ -102,7 +102,7 @@ impl<'a> WatchLoop<'a> {
             self.log_leaks();
         }
         if let Some(metrics) = &mut self.metrics {
-            metrics.write(self.board);
+            metrics.write(self.status);
         }
         if self.output_failed {
             return Ok(Exit::Failed);
@@ -113,7 +113,7 @@ impl<'a> WatchLoop<'a> {
     }
 
     /// Puts `config` in force, and applies its settings other than the rules.
-    fn heed(&mut self, source: &Source<'_>, config: &Config) {
+    fn apply_config(&mut self, source: &Source<'_>, config: &Config) {
         self.config = config.clone();
         self.leaks_every = config.log.leaks;
         self.watcher.set_journal_cap(config.journal.max_size);
@@ -131,7 +131,7 @@ impl<'a> WatchLoop<'a> {
         }
         let deadline = [
             self.due.line,
-            self.due.told,
+            self.due.service_status,
             self.due.reread,
             self.due.leaks,
             self.notifier.next_tick(),
@@ -182,7 +182,7 @@ impl<'a> WatchLoop<'a> {
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
-            let is_leak = self.board.note_leak(&event);
+            let is_leak = self.status.note_leak(&event);
             // A failure to write output does not end the watch.
             if let Err(error) = self.report.event(&event)
                 && !std::mem::replace(&mut self.output_failed, true)
@@ -192,16 +192,16 @@ impl<'a> WatchLoop<'a> {
             if ready {
                 self.is_ready = true;
                 if let Some(metrics) = &mut self.metrics {
-                    metrics.write(self.board);
+                    metrics.write(self.status);
                 }
-                self.notifier.report_ready(&self.board.snapshot().line());
+                self.notifier.report_ready(&self.status.snapshot().line());
             }
             let now = Instant::now();
             if is_leak {
                 let at = now.checked_add(self.leaks_every);
                 self.due.leaks = self.due.leaks.or(at);
             }
-            self.due.told.get_or_insert(now + STATUS_INTERVAL);
+            self.due.service_status.get_or_insert(now + STATUS_INTERVAL);
             if let Some(metrics) = &mut self.metrics {
                 metrics.mark_changed();
             }
@@ -218,8 +218,8 @@ impl<'a> WatchLoop<'a> {
         if take(&mut self.due.line) && !self.ended {
             self.report.status(status_line(self.watcher));
         }
-        if take(&mut self.due.told) && self.is_ready && !self.ended {
-            self.notifier.report_status(self.board.snapshot().line());
+        if take(&mut self.due.service_status) && self.is_ready && !self.ended {
+            self.notifier.report_status(self.status.snapshot().line());
         }
         if take(&mut self.due.reread) && !self.ended {
             self.reload(source, folders);
@@ -234,7 +234,7 @@ impl<'a> WatchLoop<'a> {
         if let Some(metrics) = &mut self.metrics
             && metrics.due() <= now
         {
-            metrics.write(self.board);
+            metrics.write(self.status);
         }
     }
 
@@ -246,7 +246,7 @@ impl<'a> WatchLoop<'a> {
             Some(path) if plan.config.path.is_none() => Err(crate::cli::config_missing(path)),
             _ => Ok(plan),
         });
-        let mistake = match read {
+        let error = match read {
             Ok(plan) => {
                 if plan.config != self.config {
                     self.report.set_roots(&plan.roots);
@@ -257,25 +257,25 @@ impl<'a> WatchLoop<'a> {
                     if source.is_background() {
                         log::configure(&plan.config.log, folders);
                     }
-                    self.heed(source, &plan.config);
+                    self.apply_config(source, &plan.config);
                 }
-                self.board.read(plan.config.path, None);
+                self.status.set_config(plan.config.path, None);
                 None
             }
             Err(failure) => Some(failure.text),
         };
-        if let Some(mistake) = mistake {
-            if self.board.snapshot().mistake.as_ref() != Some(&mistake) {
-                ::log::error!("{mistake}\nthe old rules are still in force");
+        if let Some(error) = error {
+            if self.status.snapshot().config_error.as_ref() != Some(&error) {
+                ::log::error!("{error}\nthe old rules are still in force");
             }
-            self.board.read(None, Some(mistake));
+            self.status.set_config(None, Some(error));
         }
-        self.due.told.get_or_insert(Instant::now());
+        self.due.service_status.get_or_insert(Instant::now());
     }
 
     fn log_leaks(&mut self) {
         self.due.leaks = None;
-        for (leak, sum) in self.board.snapshot().leaks {
+        for (leak, sum) in self.status.snapshot().leaks {
             ::log::info!("{}", leak_line(&leak, &sum));
         }
     }

@@ -36,15 +36,15 @@ pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     // The first step, so that no signal ends the watch half-way.
     let signals = Signals::listen()?;
     let folders = Folders::from_env();
-    let board = Arc::new(WatchStatus::new(source.is_background()));
+    let status = Arc::new(WatchStatus::new(source.is_background()));
     let mut notifier = ServiceNotifier::from_env();
     let (plan, server) = match source.read() {
         Ok(plan) => (plan, None),
         // A service manager would restart this process again and again. So the service keeps running, removes nothing,
         // and waits until the file is fixed.
         Err(failure) if source.is_background() && !stdin_is_terminal() => {
-            let server = start_server(&folders, &board);
-            let fixed = wait_for_file(&source, failure, &signals, &board, &mut notifier)?;
+            let server = start_server(&folders, &status);
+            let fixed = wait_for_file(&source, failure, &signals, &status, &mut notifier)?;
             let Some(plan) = fixed else {
                 return Ok(Exit::Done);
             };
@@ -85,15 +85,15 @@ pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
         // If the output cannot be written, the first event reports it.
         let _ = report.note(&line);
     }
-    board.set_status_handle(watcher.status_handle());
-    board.read(plan.config.path.clone(), None);
+    status.set_status_handle(watcher.status_handle());
+    status.set_config(plan.config.path.clone(), None);
     // A dry run creates no files, not even a folder for its socket.
     let is_dry_run = !source.is_background() && plan.roots.iter().all(|r| r.policy.is_dry_run());
     let _server = match is_dry_run {
         true => None,
-        false => server.or_else(|| start_server(&folders, &board)),
+        false => server.or_else(|| start_server(&folders, &status)),
     };
-    let follow = WatchLoop::new(&watcher, &mut report, &board, notifier);
+    let follow = WatchLoop::new(&watcher, &mut report, &status, notifier);
     follow.run(&source, &plan.config, &folders)
 }
 
@@ -168,9 +168,9 @@ fn rules(plan: &Plan) -> Rules {
 }
 
 /// Starts the server for `orphand status`. A failure is only logged.
-fn start_server(folders: &Folders, board: &Arc<WatchStatus>) -> Option<Server> {
+fn start_server(folders: &Folders, status: &Arc<WatchStatus>) -> Option<Server> {
     let runtime = folders.runtime.as_deref()?;
-    match Server::start(runtime, Arc::clone(board)) {
+    match Server::start(runtime, Arc::clone(status)) {
         Ok(server) => Some(server),
         Err(error) => {
             ::log::warn!("orphand status cannot show this watch: {error} (in {runtime:?})");
@@ -184,7 +184,7 @@ fn wait_for_file(
     source: &Source<'_>,
     failure: Failure,
     signals: &Signals,
-    board: &WatchStatus,
+    status: &WatchStatus,
     notifier: &mut ServiceNotifier,
 ) -> Result<Option<Plan>, Failure> {
     let Some(path) = source.path.clone() else {
@@ -208,7 +208,7 @@ fn wait_for_file(
                 ),
             }
             let word = if lists_none { "idle" } else { "degraded" };
-            board.read(None, Some(failure.text.clone()));
+            status.set_config(None, Some(failure.text.clone()));
             notifier.report_ready(&format!("{word}: {}", failure.text));
             said = failure.text;
         }
