@@ -26,6 +26,7 @@ mod install;
 mod job;
 mod launchctl;
 mod launchd;
+mod manager;
 mod messages;
 mod paths;
 mod program;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use orphand::state::Folders;
 
-use super::control::{self, Control};
+use super::control::Control;
+use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::waits;
@@ -21,7 +22,7 @@ pub(super) fn start(
     messages: &Messages,
 ) -> Result<Exit, Failure> {
     check_installed(service)?;
-    let control = control::of(service);
+    let control = control_of(service);
     let found = control.state()?;
     if found.running == Some(true) {
         let pid = found
@@ -44,14 +45,14 @@ pub(super) fn restart(
     messages: &Messages,
 ) -> Result<Exit, Failure> {
     check_installed(service)?;
-    let control = control::of(service);
+    let control = control_of(service);
     let found = control.state()?;
     control.restart(&found)?;
     wait_until_running(service, folders, control.as_ref(), found.pid, messages)
 }
 
 pub(super) fn stop(service: &ServicePaths, messages: &Messages) -> Result<Exit, Failure> {
-    let control = control::of(service);
+    let control = control_of(service);
     // A loaded job is stopped even if its service file has been removed.
     let found = match check_installed(service) {
         Ok(()) => control.state()?,

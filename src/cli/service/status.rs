@@ -6,7 +6,8 @@ use orphand::json::Object;
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::control::{self, UnitState};
+use super::control::UnitState;
+use super::manager::control_of;
 use super::paths::ServicePaths;
 use super::{Problem, file_problems, job::Scope, outdated_problem, start};
 use crate::cli::args::OutputOptions;
@@ -54,7 +55,7 @@ impl ServiceReport {
                 .as_ref()
                 .and_then(|watcher| outdated_problem(watcher, service)),
         );
-        let (state, error) = match control::of(service).full_state() {
+        let (state, error) = match control_of(service).full_state() {
             Ok(state) => (state, None),
             Err(failure) => (UnitState::default(), Some(failure.text)),
         };
