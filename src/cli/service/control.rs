@@ -1,6 +1,6 @@
 //! The common interface of launchd and systemd.
 
-use crate::cli::Failure;
+use crate::cli::exit::Failure;
 
 /// The state of the service by the service manager. Installed, enabled, loaded and running are four different states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,10 +16,10 @@ use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::quarantines::Quarantines;
 use crate::cli::shell::{self, Suggestion};
 use crate::cli::text::{counted, escaped};
-use crate::cli::{Exit, Failure};
 
 /// Writes the service file and starts the service. If the service is up to date, nothing is changed.
 pub(super) fn install(

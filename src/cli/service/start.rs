@@ -10,8 +10,8 @@ use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::waits;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::status::client::{self, RunningWatch};
-use crate::cli::{Exit, Failure};
 
 /// The pause between two requests to the started watcher.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
