@@ -190,7 +190,7 @@ impl<'a> WatchLoop<'a> {
             if let Err(error) = self.report.event(&event)
                 && !std::mem::replace(&mut self.output_failed, true)
             {
-                ::log::error!("cannot write the output: {error}; the watch continues");
+                ::log::error!("{error}; the watch continues");
             }
             if ready {
                 self.is_ready = true;
