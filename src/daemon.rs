@@ -93,7 +93,7 @@ pub enum StartError {
     /// A root is refused.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Another orphand uses a root, or a directory that overlaps with it.
+    /// Another orphand process uses a root, or a directory that overlaps with it.
     #[error("{}", busy_message(.root, .other))]
     Busy {
         /// The root.
@@ -353,9 +353,9 @@ fn busy_message(root: &Path, other: &LockHolder) -> String {
     let pid = pid.unwrap_or_default();
     let path = other.root.as_ref().map(|root| &root.path);
     match path.filter(|path| !is_same(path, root)) {
-        None => format!("another orphand{pid} works on {root:?}"),
+        None => format!("another orphand process{pid} works on {root:?}"),
         Some(path) => {
-            format!("another orphand{pid} works on {path:?}, which overlaps with {root:?}")
+            format!("another orphand process{pid} works on {path:?}, which overlaps with {root:?}")
         }
     }
 }

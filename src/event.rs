@@ -86,7 +86,7 @@ pub enum RootState {
     Gone,
     /// Its events do not arrive. It is scanned periodically.
     Polling,
-    /// It cannot be opened for lack of permission, or another orphand works on it.
+    /// It cannot be opened for lack of permission, or another orphand process works on it.
     Denied,
     /// Changes in it cannot be noticed.
     Blind,
@@ -112,7 +112,7 @@ pub struct Summary {
     /// The size freed by removals.
     pub freed: FileSize,
     /// The size of the files moved to the quarantine. Their space is not free.
-    pub held_back: FileSize,
+    pub quarantined_size: FileSize,
     /// At least one temp was kept because orphand cannot tell whether it is used.
     pub cannot_tell: bool,
 }
@@ -261,7 +261,7 @@ impl Summary {
                 self.would_quarantine += u64::from(disposed.dry_run);
                 if !disposed.dry_run {
                     let size = disposed.subject.size.unwrap_or_default();
-                    self.held_back = self.held_back.plus(size);
+                    self.quarantined_size = self.quarantined_size.plus(size);
                 }
             }
             Event::Kept {

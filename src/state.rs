@@ -152,10 +152,10 @@ pub struct LockHolder {
 /// The reason for which a root cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another orphand works on it, or on a root that overlaps with it.
-    #[error("another orphand works on it")]
+    /// Another orphand process works on it, or on a root that overlaps with it.
+    #[error("another orphand process works on it")]
     Busy(LockHolder),
-    /// The lock cannot be created. The lock only prevents two orphands from doing the same work; safety does not depend
+    /// The lock cannot be created. The lock only prevents two orphand processes from doing the same work; safety does not depend
     /// on it.
     #[error("cannot create its lock {path:?}: {error}")]
     Unavailable {

@@ -40,7 +40,7 @@ pub(crate) enum ConfigCommand {
 /// The option that names the file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckedFile {
-    /// Use this configuration file instead of the usual one
+    /// Use this configuration file instead of the default one
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -260,7 +260,7 @@ fn path(
     Ok(print(&[path.as_os_str().as_bytes(), b"\n"].concat())?)
 }
 
-/// Returns a line for each usual path of the file, and whether the variable that it depends on is set.
+/// Returns a line for each default path of the file, and whether the variable that it depends on is set.
 fn default_locations() -> Vec<(bool, String)> {
     let line = |(written, path): (&str, Option<PathBuf>)| match path {
         Some(path) => (true, format!("  {written}: {}", path_state(&path))),

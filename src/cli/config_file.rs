@@ -143,7 +143,7 @@ impl Default for LogSettings {
 /// The log file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum LogFile {
-    /// The usual file, unless stderr is a terminal or systemd's journal.
+    /// The default file, unless stderr is a terminal or systemd's journal.
     #[default]
     Default,
     /// No file.
@@ -275,7 +275,7 @@ impl RuleSettings {
 }
 
 impl Config {
-    /// Reads the file `explicit`, which must exist, or without it the usual file, which need not exist.
+    /// Reads the file `explicit`, which must exist, or without it the default file, which need not exist.
     pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
         let Some(path) = explicit.map(Path::to_owned).or_else(Config::default_path) else {
             return Ok(Config::default());
@@ -375,7 +375,7 @@ impl Config {
             .find_map(|(_, path)| path)
     }
 
-    /// Returns the candidates for the usual path: each as documentation writes it, and its value if the variable that
+    /// Returns the candidates for the default path: each as documentation writes it, and its value if the variable that
     /// it depends on is set. The first one with a value is used.
     pub(crate) fn default_paths() -> [(&'static str, Option<PathBuf>); 2] {
         let file = |variable, below: &str| Some(absolute_variable(variable)?.join(below));

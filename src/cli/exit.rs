@@ -20,7 +20,7 @@ pub(crate) enum Exit {
     Degraded = 5,
     /// Orphans were found, and `--exit-code` was given.
     Found = 10,
-    /// Another orphand works on the directory.
+    /// Another orphand process works on the directory.
     Busy = 75,
     /// The configuration file is invalid.
     Config = 78,

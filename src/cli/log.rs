@@ -175,7 +175,7 @@ pub(crate) fn configure(settings: &LogSettings, folders: &Folders) {
     *file = path.map(|path| CappedFile::new(path, settings.max_size));
 }
 
-/// Returns the path of the log file if the configuration sets none: the usual folder of the system for such files.
+/// Returns the path of the log file if the configuration sets none: the system's folder for logs.
 pub(crate) fn default_path(folders: &Folders) -> Option<PathBuf> {
     if cfg!(target_os = "macos") {
         let home = std::env::var_os("HOME").map(PathBuf::from)?;

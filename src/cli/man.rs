@@ -184,7 +184,7 @@ const EXIT_STATUS: [ManEntry<'static>; 12] = [
     ("4", "The service is not installed."),
     ("5", "The service is running, but a problem keeps it from doing its work (service status)."),
     ("10", "With scan --exit-code: there are orphans."),
-    ("75", "Another orphand works on the directory, or on one that overlaps with it. The message names its pid."),
+    ("75", "Another orphand process works on the directory, or on one that overlaps with it. The message names its pid."),
     ("78", "The configuration file is invalid."),
     ("129", "SIGHUP ended a sweep in order."),
     ("130", "SIGINT ended a sweep in order, or a second signal ended a watch at once."),

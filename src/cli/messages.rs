@@ -69,7 +69,8 @@ impl EventFormatter {
                     .collect();
                 let by = by.join(", ");
                 let rest = match claim::is_claim(&subject.path) {
-                    // Another orphand may be working on this claim, and no option applies to it: no hint is given.
+                    // Another orphand process may be working on this claim, and no option applies to it, so there is no
+                    // hint.
                     true => keep_reason(*reason, &by, details) + &next_look(*retry),
                     false => kept_line(*reason, &by, *retry, details),
                 };
@@ -130,9 +131,9 @@ impl EventFormatter {
                     RootState::Watching => "is watched",
                     RootState::Gone => "does not exist; orphand waits for it",
                     RootState::Polling => "cannot be watched; it is scanned periodically instead",
-                    RootState::Denied => "cannot be opened, or another orphand works on it",
+                    RootState::Denied => "cannot be opened, or another orphand process works on it",
                     RootState::NoAnswer => {
-                        "does not answer: its file system sent no answer; it is watched as soon as it does"
+                        "is not watched: its file system does not answer; orphand watches it again when it answers"
                     }
                     RootState::Blind => "cannot be judged; nothing is removed there",
                 };
@@ -184,7 +185,7 @@ impl EventFormatter {
             parts.push(format!(
                 "{} moved to the quarantine ({}; to delete: {})",
                 text::count(moved),
-                text::size(summary.held_back.disk_bytes),
+                text::size(summary.quarantined_size.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
             ));
         }
@@ -236,7 +237,7 @@ fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) ->
             "its target is unknown: it may be the only copy.".to_owned()
         }
         (Some(Reason::InUse), _) => "a process has it open.".to_owned(),
-        (Some(_), _) => "could not prove completely that no process uses it.".to_owned(),
+        (Some(_), _) => "it could not be proven that no process uses it.".to_owned(),
         (None, _) => format!("unused for {}.", text::span(disposed.quiet)),
     };
     if let Some(id) = id {
@@ -283,7 +284,7 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
                 format!("pid {pid} from its name is running ({program})")
             }
             (Some(pid), None) => format!("pid {pid} from its name is or may be running"),
-            (None, _) => "the process in its name is or may be running".to_owned(),
+            (None, _) => "the process whose pid is in its name may be running".to_owned(),
         },
         Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
         Reason::Locked if by.is_empty() => "locked".to_owned(),
@@ -293,11 +294,11 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
         Reason::CannotTell => "cannot prove that no process uses it".to_owned(),
         Reason::SoleCopy => "it may be the only copy".to_owned(),
         Reason::NoQuarantine => {
-            "it may be the only copy, and no quarantine can be created here".to_owned()
+            "it is to be moved to the quarantine, but none can be created here".to_owned()
         }
         Reason::QuarantineFull => {
             format!(
-                "it may be the only copy, and the quarantine is full; to empty it: {}",
+                "it is to be moved to the quarantine, which is full; to empty it: {}",
                 Suggestion::new("quarantine purge").configured()
             )
         }
@@ -382,7 +383,7 @@ mod tests {
             (Summary { quarantined: 1, would_quarantine: 1, ..none }, "1 would be moved to the quarantine · 0 kept"),
             (Summary { reaped: 3, would_reap: 2, freed: seven, ..none },
                 "1 removed (7 B freed) · 2 would be removed · 0 kept"),
-            (Summary { quarantined: 1, held_back: seven, failed: 1, ..none },
+            (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none },
                 "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {

@@ -202,7 +202,7 @@ pub(crate) fn missing(path: &Path) -> Failure {
 /// Returns the message that the file system of `path` does not answer, with the command that finds the cause.
 pub(crate) fn no_answer(path: &Path) -> String {
     format!(
-        "{path:?} does not answer: its file system sent no answer for {} s; to find the cause: \
+        "{path:?} does not answer: no reply from its file system for {} s; to find the cause: \
          orphand doctor {path:?}",
         answer::PATIENCE.as_secs()
     )

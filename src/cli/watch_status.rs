@@ -133,23 +133,24 @@ impl Snapshot {
             match state(one) {
                 RootState::Watching | RootState::Gone => {}
                 RootState::Polling => problems.push(format!(
-                    "{root} cannot be watched; it is scanned periodically instead; why: {doctor}"
+                    "{root} cannot be watched; it is scanned periodically instead; to find the cause: {doctor}"
                 )),
                 RootState::Denied => problems.push(format!(
-                    "{root} cannot be opened, or another orphand works on it; why: {doctor}"
+                    "{root} cannot be opened, or another orphand process works on it; to find the cause: {doctor}"
                 )),
                 RootState::NoAnswer => problems.push(format!(
-                    "the file system of {root} does not answer; it will be watched once it answers; why: orphand doctor"
+                    "the file system of {root} does not answer; orphand watches it again when it answers; to find \
+                     the cause: {doctor}"
                 )),
                 RootState::Blind => {
                     problems.push(format!(
-                        "{root} has temps that cannot be judged; why: {doctor}"
+                        "{root} has temps that cannot be judged; to find the cause: {doctor}"
                     ));
                 }
             }
             if is_blind(one) {
                 problems.push(format!(
-                    "{root} has temps that cannot be proven unused; why: {doctor}"
+                    "{root} has temps that cannot be proven unused; to find the cause: {doctor}"
                 ));
             }
         }

@@ -177,7 +177,7 @@ fn a_reload_to_report_only_stops_removals() {
     watch.stop();
 }
 
-/// A report needs no lock. While another orphand has the lock, a report-only root does not start to remove
+/// A report needs no lock. While another orphand process has the lock, a report-only root does not start to remove
 /// files.
 #[test]
 fn a_reload_does_not_take_a_root_that_another_orphand_has_locked() {
@@ -209,7 +209,7 @@ fn a_reload_does_not_take_a_root_that_another_orphand_has_locked() {
         sandbox.has("a/a.4194304.tmp"),
         "the grace of the other orphand is one hour"
     );
-    let by = format!("another orphand (pid {}) works on", other.pid());
+    let by = format!("another orphand process (pid {}) works on", other.pid());
     assert!(watch.stderr().contains(&by), "{}", watch.stderr());
     other.stop();
     watch.wait_for_nth(2, is("reaped", "a.4194304.tmp"));
@@ -279,7 +279,7 @@ fn a_root_without_a_lock_follows_a_rule_change() {
     );
 }
 
-/// If no lock could be created, another orphand may create it later.
+/// If no lock could be created, another orphand process may create it later.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_root_that_another_orphand_locks_later_is_released() {

@@ -339,7 +339,7 @@ mod linux {
                 &none,
                 "inotify-watches",
                 "warning",
-                "all 0 of this user are in use",
+                "all 0 inotify watches of this user are in use",
             );
             let none = run_in_namespaces(&sandbox, &namespace, &lower("instances", 0), 0).unwrap();
             assert_check(

@@ -77,7 +77,7 @@ const SECTIONS: &[SectionText] = &[
         title: "[log]",
         description: "The log of the watcher in the background.",
         keys: &[
-            ("file", "The log file: a path, or \"none\". If it is not set: the usual file, unless stderr is a terminal or systemd's journal."),
+            ("file", "The log file: a path, or \"none\". If it is not set: the default file, unless stderr is a terminal or systemd's journal."),
             ("max_size", "The size at which the log is rotated."),
             ("level", "The least important messages that are logged: \"error\", \"warn\", \"info\" or \"debug\"."),
             ("leaks", "The interval at which the log sums up which programs leave temps behind, at least 1s."),
@@ -193,11 +193,11 @@ mod tests {
         let config = parse(&default_file());
         assert_eq!(config.watch, []);
         assert_eq!(config.defaults, RuleSettings::default());
-        let usual = Config::default();
-        assert_eq!(config.quarantine, usual.quarantine);
-        assert_eq!(config.journal, usual.journal);
-        assert_eq!(config.log, usual.log);
-        assert_eq!(config.metrics, usual.metrics);
+        let default = Config::default();
+        assert_eq!(config.quarantine, default.quarantine);
+        assert_eq!(config.journal, default.journal);
+        assert_eq!(config.log, default.log);
+        assert_eq!(config.metrics, default.metrics);
     }
 
     #[test]
@@ -210,14 +210,14 @@ mod tests {
         let config = parse(&all.join("\n"));
         assert_eq!(config.defaults, value::built_in());
         assert_eq!(config.watch.len(), 1);
-        let usual = Config::default();
-        assert_eq!(config.quarantine, usual.quarantine);
-        assert_eq!(config.journal, usual.journal);
-        assert_eq!(config.metrics.every, usual.metrics.every);
+        let default = Config::default();
+        assert_eq!(config.quarantine, default.quarantine);
+        assert_eq!(config.journal, default.journal);
+        assert_eq!(config.metrics.every, default.metrics.every);
         assert!(config.metrics.textfile.is_some());
         let log = LogSettings {
             file: LogFile::Off,
-            ..usual.log
+            ..default.log
         };
         assert_eq!(config.log, log);
         for section in config_file::SECTIONS.iter() {

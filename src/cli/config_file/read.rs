@@ -148,7 +148,7 @@ fn checked_policy(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy
         SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
             at,
             "closed = \"settled\" with open = \"keep\" never removes anything: closed temps are \
-             left alone and open temps are kept; did you mean open = \"reap\"?",
+             ignored, and open ones are kept; did you mean open = \"reap\"?",
         ),
         // A rule without `names` uses those of [defaults], and may forbid the broad ones by its own `broad_names`.
         SettingsError::Names(NameError::BroadGlob { glob }) => {

@@ -189,8 +189,8 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[defaults]\nrecursive = true\n[[watch]]\npath = '/x'\n[[watch]]\npath = '/a/b'\n[[watch]]\npath = '/a'", "8:8: \"/a\" is recursive and contains \"/a/b\", which has a rule in line 6: a temp would have two rules; add exclude = [\"b/**\"] to this rule, or merge the two rules"),
         ("[[watch]]\npath = '/a'\nrecursive = true\nexclude = ['*.x', 'c']\n[[watch]]\npath = '/a/b'", "6:8: \"/a/b\" is in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; add exclude = [\"b/**\"] to that rule, or merge the two rules"),
         // Combinations.
-        ("[defaults]\nopen = 'keep'\nclosed = 'settled'", "3:10: closed = \"settled\" with open = \"keep\" never removes anything: closed temps are left alone and open temps are kept; did you mean open = \"reap\"?"),
-        ("[[watch]]\npath = '/a'\nclosed = 'settled'\n[defaults]\ngrace = '1s'", "3:10: closed = \"settled\" with open = \"keep\" never removes anything: closed temps are left alone and open temps are kept; did you mean open = \"reap\"?"),
+        ("[defaults]\nopen = 'keep'\nclosed = 'settled'", "3:10: closed = \"settled\" with open = \"keep\" never removes anything: closed temps are ignored, and open ones are kept; did you mean open = \"reap\"?"),
+        ("[[watch]]\npath = '/a'\nclosed = 'settled'\n[defaults]\ngrace = '1s'", "3:10: closed = \"settled\" with open = \"keep\" never removes anything: closed temps are ignored, and open ones are kept; did you mean open = \"reap\"?"),
     ];
     for (text, expected) in rows {
         let error = parse(text).expect_err(text).to_string();

@@ -24,7 +24,7 @@ pub(super) struct DiskSpace {
 /// The usage, in percent, from which doctor warns.
 const NEARLY_FULL: u64 = 95;
 
-pub(super) fn judge(root: &Path, space: DiskSpace, held_back: u64) -> [Check; 2] {
+pub(super) fn judge(root: &Path, space: DiskSpace, quarantined_size: u64) -> [Check; 2] {
     let used = space.total.saturating_sub(space.free);
     let percent = percent(used, used.saturating_add(space.available));
     let left = text::size(space.available);
@@ -36,7 +36,7 @@ pub(super) fn judge(root: &Path, space: DiskSpace, held_back: u64) -> [Check; 2]
                 "{percent} % full, {left} left: orphand can still delete, but a temp that may be the only copy does \
                  not fit into a quarantine and is kept, and the journal cannot be written"
             ),
-            fix(root, held_back),
+            fix(root, quarantined_size),
         ),
     };
     let names = percent_of_inodes(space);
@@ -53,16 +53,16 @@ pub(super) fn judge(root: &Path, space: DiskSpace, held_back: u64) -> [Check; 2]
                 "{percent} % of the maximum number of files, {left} left: soon no new file can be created although \
                  there is free space; programs report this as a full disk"
             ),
-            fix(root, held_back),
+            fix(root, quarantined_size),
         ),
     };
     [bytes, names]
 }
 
-fn fix(root: &Path, held_back: u64) -> String {
+fn fix(root: &Path, quarantined_size: u64) -> String {
     let suggest = |command| Suggestion::new(command).configured();
     let sweep = format!("see what would be removed: {}", suggest("scan").arg(root));
-    match held_back {
+    match quarantined_size {
         0 => sweep,
         bytes => format!(
             "{sweep}\n{} are in its quarantine; list, then delete for good: {}; {}",
@@ -84,11 +84,11 @@ fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(percent).unwrap_or(100).min(100)
 }
 
-/// Judges the quarantine. `held_back` has the number of its files and their bytes on the disk, or is `None` if no
+/// Judges the quarantine. `contents` has the number of its files and their bytes on the disk, or is `None` if no
 /// quarantine is possible.
-pub(super) fn quarantine(root: &Path, held_back: Option<(u64, u64)>) -> Check {
+pub(super) fn quarantine(root: &Path, contents: Option<(u64, u64)>) -> Check {
     let folder = root.join(orphand::reap::quarantine::FOLDER);
-    match held_back {
+    match contents {
         Some((0, _)) => Check::ok("quarantine", "empty"),
         Some((files, bytes)) => Check::ok(
             "quarantine",
@@ -172,12 +172,12 @@ mod tests {
 
     #[test]
     fn a_quarantine_that_is_impossible_is_a_warning() {
-        for (held_back, state, words) in [
+        for (contents, state, words) in [
             (Some((0, 0)), CheckState::Ok, "empty"),
             (Some((3, 2_000_000)), CheckState::Ok, "3 files, 2.0 MB"),
             (None, CheckState::Warning, "no-quarantine"),
         ] {
-            let check = quarantine(Path::new("/r"), held_back);
+            let check = quarantine(Path::new("/r"), contents);
             assert_eq!(check.state, state);
             assert!(check.what.contains(words), "{check:?}");
         }

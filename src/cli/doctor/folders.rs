@@ -56,7 +56,7 @@ fn judge(check: &'static str, found: Option<(PathBuf, FoundFolder)>) -> Check {
         "state" => {
             "there is no journal, history shows nothing, and restored files are not remembered"
         }
-        _ => "nothing keeps two orphands from working on the same directory",
+        _ => "nothing prevents two orphand processes from working on the same directory",
     };
     match found {
         None => Check::warning(

@@ -43,7 +43,7 @@ pub(super) fn watches(state: LimitState, need: TreeSize) -> Check {
     let Some(limit) = state.limit else {
         return Check::ok(check, format!("the limit cannot be read; {needed}"));
     };
-    let may = text::count(limit.value);
+    let allowed = text::count(limit.value);
     let raise = limit.value.max(RAISED_WATCHES).max(
         need.directories
             .saturating_mul(2)
@@ -55,16 +55,16 @@ pub(super) fn watches(state: LimitState, need: TreeSize) -> Check {
         true => raise.saturating_mul(2),
         false => raise,
     };
-    let slowly = "Directories without a watch are scanned at least once a minute: nothing is missed, only found \
+    let consequence = "Directories without a watch are scanned at least once a minute: nothing is missed, only found \
                   later. (Linux calls this \"no space left on device\"; no disk is full)";
     if state.reached {
-        let what = format!("all {may} of this user are in use. {slowly}");
+        let what = format!("all {allowed} inotify watches of this user are in use. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if need.directories > limit.value {
-        let what = format!("{may} for this user, but {needed}. {slowly}");
+        let what = format!("{allowed} for this user, but {needed}. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
-        Check::ok(check, format!("{may} for this user; {needed}"))
+        Check::ok(check, format!("{allowed} for this user; {needed}"))
     }
 }
 
@@ -73,20 +73,22 @@ pub(super) fn instances(state: LimitState) -> Check {
     let Some(limit) = state.limit else {
         return Check::ok(check, "the limit cannot be read");
     };
-    let may = text::count(limit.value);
-    let slowly = "Without instances, directories are scanned at least once a minute";
+    let allowed = text::count(limit.value);
+    let consequence = "Without instances, directories are scanned at least once a minute";
     let raise = match limit.value {
         value @ RAISED_INSTANCES.. => value.saturating_mul(2),
         _ => RAISED_INSTANCES,
     };
     if state.reached {
-        let what = format!("all {may} of this user are in use. {slowly}");
+        let what =
+            format!("all {allowed} inotify instances of this user are in use. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if limit.value < OUR_INSTANCES {
-        let what = format!("{may} for this user, but orphand needs {OUR_INSTANCES}. {slowly}");
+        let what =
+            format!("{allowed} for this user, but orphand needs {OUR_INSTANCES}. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
-        let what = format!("{may} for this user; orphand needs {OUR_INSTANCES} at most");
+        let what = format!("{allowed} for this user; orphand needs {OUR_INSTANCES} at most");
         Check::ok(check, what)
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The states:
 //!
-//! - **trouble** (shown as "error"): orphand does not work on a root, or would keep everything in it. Causes: a wrong
+//! - **error** (`trouble` in JSON): orphand does not work on a root, or would keep everything in it. Causes: a wrong
 //!   configuration; a root that is missing, refused, not answering, unreadable or not writable; a file system on which
 //!   nothing can be proven; a proof that fails when it is tried; leases that are disabled; a service file that starts
 //!   nothing. Exit 3.

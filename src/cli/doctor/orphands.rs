@@ -1,4 +1,4 @@
-//! Judges the other orphands that run on this machine.
+//! Judges the watchers that are running on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use super::system;
 
 /// A watcher process, and its roots by the locks that can be read.
 #[derive(Clone, Debug)]
-pub(super) struct RunningOrphand {
+pub(super) struct RunningWatcher {
     pub(super) pid: u32,
     pub(super) roots: Vec<Root>,
 }
 
 /// Returns the watchers with these pids. `held` has the locks of the lock folder of this user.
-pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> {
+pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningWatcher> {
     let known = |pid: u32| {
         let of_it = held.iter().filter(|held| held.pid == Some(pid));
         of_it
@@ -30,14 +30,14 @@ pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningOrphand> 
             roots if roots.is_empty() => system::watched_roots(pid),
             roots => roots,
         };
-        RunningOrphand { pid, roots }
+        RunningWatcher { pid, roots }
     };
     pids.iter().map(watcher).collect()
 }
 
 /// Judges whether two watchers work on the same directory. `dirs` are the directories to check; if it is empty, all are
 /// checked.
-pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
+pub(super) fn judge(watchers: &[RunningWatcher], dirs: &[PathBuf]) -> Check {
     let check = "orphands";
     let concerns = |root: &Root| {
         let near = |dir: &PathBuf| root.path.starts_with(dir) || dir.starts_with(&root.path);
@@ -92,8 +92,8 @@ pub(super) fn judge(watchers: &[RunningOrphand], dirs: &[PathBuf]) -> Check {
     Check::warning(
         check,
         format!(
-            "{}. Two orphands of one user never share a directory; those of different users, or with \
-             different folders for locks, do not see each other's locks and repeat each other's work",
+            "{}. Two orphand processes of one user never share a directory. Those of different users, or with \
+             different lock folders, do not see each other's locks and repeat each other's work",
             lines.collect::<Vec<_>>().join("\n")
         ),
         format!(
@@ -110,7 +110,7 @@ mod tests {
     use orphand::decide::policy::Policy;
     use std::sync::Arc;
 
-    fn watcher(pid: u32, roots: &[(&str, bool)]) -> RunningOrphand {
+    fn watcher(pid: u32, roots: &[(&str, bool)]) -> RunningWatcher {
         let root = |(path, recursive): &(&str, bool)| Root {
             path: path.into(),
             policy: Arc::new(Policy {
@@ -118,7 +118,7 @@ mod tests {
                 ..Policy::default()
             }),
         };
-        RunningOrphand {
+        RunningWatcher {
             pid,
             roots: roots.iter().map(root).collect(),
         }

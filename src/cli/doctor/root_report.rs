@@ -140,7 +140,7 @@ fn claims(root: &Root, end: Instant) -> Check {
     let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
     let claims = FoundClaims::still_present(root, &found.claims);
     match claims.files {
-        0 => Check::ok("claims", "no temp has the name of an unfinished removal"),
+        0 => Check::ok("claims", "no unfinished removals"),
         _ => Check::warning("claims", claims.describe(), put_back_command(root)),
     }
 }
@@ -219,11 +219,11 @@ fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
     if let Some(probe) = tried {
         emit(clock::judge_files(probe.clocks_differ));
     }
-    let held_back = quarantined(dir);
-    emit(disk::quarantine(dir.path(), held_back));
+    let contents = quarantine_contents(dir);
+    emit(disk::quarantine(dir.path(), contents));
     if let Ok(space) = disk_space(dir) {
-        let bytes = held_back.map_or(0, |(_, bytes)| bytes);
-        for check in disk::judge(dir.path(), space, bytes) {
+        let quarantined_size = contents.map_or(0, |(_, bytes)| bytes);
+        for check in disk::judge(dir.path(), space, quarantined_size) {
             emit(check);
         }
     }
@@ -232,8 +232,8 @@ fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
 }
 
 fn check_write_access(dir: &Dir) -> Result<(), Errno> {
-    let may = May::WRITE_OK | May::EXEC_OK;
-    rustix::fs::accessat(dir.fd(), ".", may, AtFlags::EACCESS)
+    let access = May::WRITE_OK | May::EXEC_OK;
+    rustix::fs::accessat(dir.fd(), ".", access, AtFlags::EACCESS)
 }
 
 /// Checks that the first names can be read.
@@ -247,7 +247,7 @@ fn check_listing(dir: &Dir) -> Result<(), Errno> {
 }
 
 /// Returns the number of files in the quarantine and their size on the disk, or `None` if no quarantine is possible.
-fn quarantined(dir: &Dir) -> Option<(u64, u64)> {
+fn quarantine_contents(dir: &Dir) -> Option<(u64, u64)> {
     if !quarantine::is_possible(dir) {
         return None;
     }

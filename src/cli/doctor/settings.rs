@@ -7,11 +7,11 @@ use super::super::shell::{self, Suggestion};
 use super::super::text;
 use super::check::Check;
 
-/// Judges the configuration that was read. `usual` is the default path of the file. `named` is `true` if directories
+/// Judges the configuration that was read. `default` is the default path of the file. `named` is `true` if directories
 /// were given.
 pub(super) fn judge(
     read: &Result<Config, ConfigError>,
-    usual: Option<&Path>,
+    default: Option<&Path>,
     named: bool,
 ) -> Check {
     let check = "config";
@@ -31,7 +31,7 @@ pub(super) fn judge(
         }
     };
     let Some(path) = &config.path else {
-        let default_path = usual.map_or(
+        let default_path = default.map_or(
             "its path is not known, because HOME is not set".to_owned(),
             |path| format!("{} would be read", text::escaped(path)),
         );
@@ -89,7 +89,7 @@ mod tests {
                 Ok(Config::default()),
                 false,
                 CheckState::Warning,
-                "/usual would be read",
+                "/default would be read",
             ),
             (
                 Ok(Config::default()),
@@ -98,7 +98,7 @@ mod tests {
                 "no configuration file",
             ),
         ] {
-            let check = judge(&read, Some(Path::new("/usual")), named);
+            let check = judge(&read, Some(Path::new("/default")), named);
             assert_eq!(check.state, state, "{check:?}");
             assert!(check.what.contains(words), "{check:?}");
         }

@@ -46,8 +46,7 @@ pub(super) fn judge(seen: Visibility) -> Check {
         ([], true) => Check::ok(check, "every process can be examined"),
         ([], false) => Check::ok(
             check,
-            "not root: the proof holds for your files, whichever process has them open; processes of other users are \
-             not named",
+            "not running as root: the proof holds for your own files; holders of other users are not named",
         ),
         (because, _) => {
             let pids = match seen.other_pids {
@@ -94,7 +93,7 @@ mod tests {
             all: false,
         };
         for (seen, state, words) in [
-            (PLAIN, CheckState::Ok, "not root"),
+            (PLAIN, CheckState::Ok, "not running as root"),
             (
                 Visibility {
                     root: true,

@@ -4,7 +4,7 @@ use crate::cli::exit::Failure;
 
 /// The state of the service by the service manager. Installed, enabled, loaded and running are four different states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct UnitState {
+pub(super) struct ServiceState {
     /// The service manager has read the service file.
     pub(super) loaded: bool,
     /// The service will start at the next login or boot. `None` if unknown.
@@ -23,19 +23,19 @@ pub(super) struct UnitState {
 /// The actions on a service. Each gets the state that was found just before it.
 pub(super) trait Control {
     /// Returns the state.
-    fn state(&self) -> Result<UnitState, Failure>;
+    fn state(&self) -> Result<ServiceState, Failure>;
     /// Returns the state with all fields that the service manager can report.
-    fn full_state(&self) -> Result<UnitState, Failure>;
+    fn full_state(&self) -> Result<ServiceState, Failure>;
     /// Loads the service file that was just written, and starts the service.
-    fn load(&self, found: &UnitState) -> Result<(), Failure>;
+    fn load(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Starts the service.
-    fn start(&self, found: &UnitState) -> Result<(), Failure>;
+    fn start(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Stops the service and starts it again.
-    fn restart(&self, found: &UnitState) -> Result<(), Failure>;
+    fn restart(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Stops the service until the next login or boot.
-    fn stop(&self, found: &UnitState) -> Result<(), Failure>;
+    fn stop(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Stops the service and keeps it from starting again, before its file is removed.
-    fn disable(&self, found: &UnitState) -> Result<(), Failure>;
+    fn disable(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Tells the service manager that the service file was removed.
     fn file_removed(&self) -> Result<(), Failure>;
 }

@@ -9,7 +9,7 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 use rustix::process::geteuid;
 
-use super::control::UnitState;
+use super::control::ServiceState;
 use super::job::Scope;
 use super::manager::control_of;
 use super::messages::Messages;
@@ -38,7 +38,7 @@ pub(super) fn install(
     let control = control_of(service);
     let found = control.state()?;
     let path = service.file();
-    let before = super::installed_unit(service);
+    let before = super::installed_service(service);
     let there = service
         .installed()
         .map_err(|error| unreadable(&path, &error))?;
@@ -98,15 +98,15 @@ fn write_file(service: &ServicePaths, path: &Path, text: &str) -> Result<(), Fai
     file::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
-fn is_up_to_date(state: &UnitState) -> bool {
+fn is_up_to_date(state: &ServiceState) -> bool {
     state.loaded && !state.is_stale && state.enabled != Some(false) && state.running != Some(false)
 }
 
 /// Reads the configuration of the service: the named file, which must exist, or the default file of its scope.
 fn load(service: &ServicePaths, named: Option<&Path>) -> Result<Config, ConfigError> {
     match (named, service.scope) {
-        (None, Scope::System) => match service.usual_config() {
-            Some(usual) if usual.exists() => Config::load(Some(&usual)),
+        (None, Scope::System) => match service.default_config() {
+            Some(default) if default.exists() => Config::load(Some(&default)),
             _ => Ok(Config::default()),
         },
         (named, _) => Config::load(named),
@@ -114,8 +114,8 @@ fn load(service: &ServicePaths, named: Option<&Path>) -> Result<Config, ConfigEr
 }
 
 fn config_line(service: &ServicePaths, config: &Config, named: Option<&Path>) -> String {
-    let usual = service.usual_config().unwrap_or_default();
-    let path = config.path.as_deref().or(named).unwrap_or(&usual);
+    let default = service.default_config().unwrap_or_default();
+    let path = config.path.as_deref().or(named).unwrap_or(&default);
     let what = match (&config.path, config.watch.len() as u64) {
         (None, _) => {
             let init = Suggestion::new("config init");
@@ -247,7 +247,7 @@ pub(super) fn uninstall(
     check_user_to_remove(service)?;
     let path = service.file();
     let file_exists = path.symlink_metadata().is_ok();
-    let started = super::installed_unit(service);
+    let started = super::installed_service(service);
     let control = control_of(service);
     let found = control.state();
     // launchd keeps a job loaded after its file has been removed.
@@ -296,7 +296,7 @@ fn remaining(
     ours: &Folders,
 ) -> Vec<(&'static str, String)> {
     let folders = service.folders(ours);
-    let path = config.or_else(|| service.usual_config());
+    let path = config.or_else(|| service.default_config());
     let mut left = Vec::new();
     // A wrong configuration file names no roots; the roots of the journal are searched anyway.
     let config = path

@@ -29,7 +29,7 @@ pub(super) struct Job {
 
 /// The command in an installed service file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InstalledUnit {
+pub(super) struct InstalledService {
     pub(super) program: PathBuf,
     pub(super) config: Option<PathBuf>,
 }
@@ -45,12 +45,12 @@ impl Job {
     }
 }
 
-impl InstalledUnit {
+impl InstalledService {
     /// Parses the words of a command line.
-    pub(super) fn of(words: &[String]) -> Option<InstalledUnit> {
+    pub(super) fn of(words: &[String]) -> Option<InstalledService> {
         let config = words.iter().position(|word| word == "--config");
         let config = config.and_then(|at| words.get(at + 1));
-        Some(InstalledUnit {
+        Some(InstalledService {
             program: words.first()?.into(),
             config: config.map(PathBuf::from),
         })

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use orphand::state::read_regular;
 use rustix::process::geteuid;
 
-use super::control::{Control, UnitState};
+use super::control::{Control, ServiceState};
 use super::job::Scope;
 use super::paths::ServicePaths;
 use super::tool::{Tool, ToolError, ToolOutput};
-use super::{launchd, waits};
+use super::{launchd, timeouts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::shell;
 use crate::cli::text::{escaped, span};
@@ -114,7 +114,7 @@ impl<'p> Launchctl<'p> {
     }
 
     fn wait_until_gone(&self, domain: &str) -> Result<(), Failure> {
-        let limit = waits::call_limit();
+        let limit = timeouts::call_limit();
         let end = Instant::now() + limit;
         while self.is_loaded(domain)? {
             if Instant::now() >= end {
@@ -285,7 +285,7 @@ fn exit_code_text(verb: &str, code: i32, service: &ServicePaths, uid: u32) -> St
 fn last_run_error(code: i32, service: &ServicePaths) -> Option<String> {
     let what = match code {
         0 => return None,
-        75 => "another orphand watches one of its directories (75); end that one".to_owned(),
+        75 => "another orphand process watches one of its directories (75); end that one".to_owned(),
         // orphand exits with 78 and logs the error; launchd reports 78 if it cannot open a log file.
         78 => format!(
             "the configuration is wrong, or launchd cannot write {:?} (78); check both:   orphand \
@@ -293,14 +293,14 @@ fn last_run_error(code: i32, service: &ServicePaths) -> Option<String> {
             service.crash_log()
         ),
         126 => {
-            "macOS does not let launchd start the program (126); why:   orphand doctor".to_owned()
+            "macOS does not let launchd start the program (126); to find the cause:   orphand doctor".to_owned()
         }
         127 => format!(
             "the program does not exist (127); fix:   {}",
             service.command("install")
         ),
         code => format!(
-            "it ended with exit code {code}; why:   {}",
+            "it ended with exit code {code}; to find the cause:   {}",
             service.command("logs")
         ),
     };
@@ -308,7 +308,7 @@ fn last_run_error(code: i32, service: &ServicePaths) -> Option<String> {
 }
 
 /// Parses the output of `launchctl print`, which is only shown to people.
-fn parse_print(printed: &str, service: &ServicePaths) -> UnitState {
+fn parse_print(printed: &str, service: &ServicePaths) -> ServiceState {
     // The first match counts: nested sections have fields of the same names.
     let field = |name: &str| {
         let lines = printed.lines().map(str::trim);
@@ -327,7 +327,7 @@ fn parse_print(printed: &str, service: &ServicePaths) -> UnitState {
         let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
         digits.parse().ok()
     });
-    UnitState {
+    ServiceState {
         loaded: true,
         running,
         pid,
@@ -335,7 +335,7 @@ fn parse_print(printed: &str, service: &ServicePaths) -> UnitState {
         last_run_error: last
             .filter(|_| running != Some(true))
             .and_then(|code| last_run_error(code, service)),
-        ..UnitState::default()
+        ..ServiceState::default()
     }
 }
 
@@ -350,59 +350,59 @@ fn lists_as_disabled(list: &str) -> bool {
 }
 
 impl Control for Launchctl<'_> {
-    fn state(&self) -> Result<UnitState, Failure> {
+    fn state(&self) -> Result<ServiceState, Failure> {
         for domain in self.domains() {
             let answer = self.call(&["print", &target(&domain)])?;
             if answer.code == 0 {
-                return Ok(UnitState {
+                return Ok(ServiceState {
                     domain: Some(domain),
                     ..parse_print(&answer.stdout, self.service)
                 });
             }
         }
-        Ok(UnitState {
+        Ok(ServiceState {
             running: Some(false),
-            ..UnitState::default()
+            ..ServiceState::default()
         })
     }
 
-    fn full_state(&self) -> Result<UnitState, Failure> {
+    fn full_state(&self) -> Result<ServiceState, Failure> {
         let state = self.state()?;
-        Ok(UnitState {
+        Ok(ServiceState {
             enabled: self.is_enabled()?,
             ..state
         })
     }
 
-    fn load(&self, found: &UnitState) -> Result<(), Failure> {
+    fn load(&self, found: &ServiceState) -> Result<(), Failure> {
         if let Some(domain) = &found.domain {
             self.bootout(domain)?;
         }
         self.bootstrap()
     }
 
-    fn start(&self, found: &UnitState) -> Result<(), Failure> {
+    fn start(&self, found: &ServiceState) -> Result<(), Failure> {
         match &found.domain {
             Some(domain) => self.kickstart(domain, false),
             None => self.bootstrap(),
         }
     }
 
-    fn restart(&self, found: &UnitState) -> Result<(), Failure> {
+    fn restart(&self, found: &ServiceState) -> Result<(), Failure> {
         match &found.domain {
             Some(domain) => self.kickstart(domain, true),
             None => self.bootstrap(),
         }
     }
 
-    fn stop(&self, found: &UnitState) -> Result<(), Failure> {
+    fn stop(&self, found: &ServiceState) -> Result<(), Failure> {
         match &found.domain {
             Some(domain) => self.bootout(domain),
             None => Ok(()),
         }
     }
 
-    fn disable(&self, found: &UnitState) -> Result<(), Failure> {
+    fn disable(&self, found: &ServiceState) -> Result<(), Failure> {
         self.stop(found)
     }
 

@@ -1,6 +1,6 @@
 //! Renders and parses the property list for launchd. No I/O.
 
-use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
+use super::job::{InstalledService, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
 /// The label of the job, and the name of its file without `.plist`.
@@ -93,12 +93,12 @@ const ENTITIES: [(&str, &str); 5] = [
 ];
 
 /// Returns the command of a property list, or `None` if orphand did not write the file, or if it was converted to binary.
-pub(super) fn read(file: &str) -> Option<InstalledUnit> {
+pub(super) fn read(file: &str) -> Option<InstalledService> {
     let (_, rest) = file.split_once("<key>ProgramArguments</key>")?;
     let (list, _) = rest.split_once("</array>")?;
     let words = list.split("<string>").skip(1);
     let words = words.filter_map(|word| Some(unescaped(word.split_once("</string>")?.0)));
-    InstalledUnit::of(&words.collect::<Vec<_>>())
+    InstalledService::of(&words.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

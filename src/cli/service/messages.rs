@@ -31,7 +31,7 @@ impl Messages {
     /// Prints a warning.
     pub(super) fn warn(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "orphand: {text}");
+            let _ = writeln!(io::stderr(), "warning: {text}");
         }
     }
 }

@@ -17,7 +17,7 @@ use super::shell;
 use super::standard_streams;
 use super::status::client::{self, RunningWatch};
 use super::text::escaped;
-use job::{InstalledUnit, Scope};
+use job::{InstalledService, Scope};
 use messages::Messages;
 use paths::{ServiceManager, ServicePaths};
 use tool::Tool;
@@ -37,8 +37,8 @@ mod status;
 mod systemctl;
 mod systemd;
 mod template;
+mod timeouts;
 mod tool;
-mod waits;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -381,6 +381,6 @@ fn outdated_problem(running: &RunningWatch, service: &ServicePaths) -> Option<Pr
 }
 
 /// Returns the command in the installed service file, if the file can be read.
-fn installed_unit(service: &ServicePaths) -> Option<InstalledUnit> {
+fn installed_service(service: &ServicePaths) -> Option<InstalledService> {
     service.read(&String::from_utf8(service.installed().ok()??).ok()?)
 }

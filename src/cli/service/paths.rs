@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use orphand::state::{Folders, read_regular};
 use rustix::process::geteuid;
 
-use super::job::{InstalledUnit, Job, Scope, UnsupportedPath};
+use super::job::{InstalledService, Job, Scope, UnsupportedPath};
 use super::{launchd, systemd};
 use crate::cli::config_file::Config;
 
@@ -67,7 +67,7 @@ impl ServicePaths {
         })
     }
 
-    /// Returns the usual word for the service file.
+    /// Returns the name for the kind of service file, for people.
     pub(super) fn kind_name(&self) -> &'static str {
         match (self.manager, self.scope) {
             (ServiceManager::Launchd, Scope::User) => "agent",
@@ -168,7 +168,7 @@ impl ServicePaths {
     }
 
     /// Returns the configuration file that its watcher reads if none is named.
-    pub(super) fn usual_config(&self) -> Option<PathBuf> {
+    pub(super) fn default_config(&self) -> Option<PathBuf> {
         match self.scope {
             Scope::User => Config::default_path(),
             Scope::System => Some(self.below_machine_root("etc/orphand/config.toml")),
@@ -220,21 +220,21 @@ impl ServicePaths {
     /// Returns the variables that are set to folders other than the default ones. Without them, the watcher and the
     /// commands in the shell would use different folders.
     fn shell_folders(&self) -> Vec<(&'static str, PathBuf)> {
-        let usual_state = match cfg!(target_os = "macos") {
+        let default_state = match cfg!(target_os = "macos") {
             true => None,
             false => Some(self.home.join(".local/state")),
         };
         let mut known = vec![
             ("XDG_CONFIG_HOME", Some(self.home.join(".config"))),
-            ("XDG_STATE_HOME", usual_state),
+            ("XDG_STATE_HOME", default_state),
         ];
         if self.manager == ServiceManager::Launchd {
             // systemd sets this variable itself at each login.
             known.push(("XDG_RUNTIME_DIR", None));
         }
-        let set = |(name, usual): (&'static str, Option<PathBuf>)| {
+        let set = |(name, default): (&'static str, Option<PathBuf>)| {
             let value = absolute_variable(name)?;
-            (Some(&value) != usual.as_ref()).then_some((name, value))
+            (Some(&value) != default.as_ref()).then_some((name, value))
         };
         known.into_iter().filter_map(set).collect()
     }
@@ -268,7 +268,7 @@ impl ServicePaths {
     }
 
     /// Parses a service file.
-    pub(super) fn read(&self, file: &str) -> Option<InstalledUnit> {
+    pub(super) fn read(&self, file: &str) -> Option<InstalledService> {
         match self.manager {
             ServiceManager::Launchd => launchd::read(file),
             ServiceManager::Systemd => systemd::read(file),

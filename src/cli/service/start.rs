@@ -9,7 +9,7 @@ use super::control::Control;
 use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
-use super::waits;
+use super::timeouts;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::status::client::{self, RunningWatch};
 
@@ -129,7 +129,7 @@ pub(super) fn wait_until_running(
     if has_ended {
         let why = now
             .last_run_error
-            .unwrap_or_else(|| format!("why:   {}", service.command("logs")));
+            .unwrap_or_else(|| format!("to find the cause:   {}", service.command("logs")));
         return Err(Failure::new(
             Exit::Failed,
             format!("it was started but is not running\n  {why}"),
@@ -152,7 +152,7 @@ fn wait_for_answer(
     before: Option<u32>,
 ) -> Option<RunningWatch> {
     let limit = match service.manager {
-        ServiceManager::Launchd => waits::answer_limit(),
+        ServiceManager::Launchd => timeouts::answer_limit(),
         ServiceManager::Systemd => Duration::ZERO,
     };
     let end = Instant::now() + limit;

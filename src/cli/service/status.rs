@@ -6,7 +6,7 @@ use orphand::json::Object;
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::control::UnitState;
+use super::control::ServiceState;
 use super::manager::control_of;
 use super::paths::ServicePaths;
 use super::{Problem, file_problems, job::Scope, outdated_problem, start};
@@ -20,7 +20,7 @@ use crate::cli::text::escaped;
 #[derive(Debug, Default)]
 struct ServiceReport {
     installed: bool,
-    state: UnitState,
+    state: ServiceState,
     watcher: Option<RunningWatch>,
     program: Option<PathBuf>,
     problems: Vec<Problem>,
@@ -58,7 +58,7 @@ impl ServiceReport {
         );
         let (state, error) = match control_of(service).full_state() {
             Ok(state) => (state, None),
-            Err(failure) => (UnitState::default(), Some(failure.text)),
+            Err(failure) => (ServiceState::default(), Some(failure.text)),
         };
         let installed = service.file().exists();
         if installed && state.is_stale {
@@ -78,7 +78,7 @@ impl ServiceReport {
         }
         ServiceReport {
             installed,
-            program: super::installed_unit(service).map(|started| started.program),
+            program: super::installed_service(service).map(|started| started.program),
             // Without an installed service, the watcher belongs to something else.
             watcher: watcher.filter(|_| installed),
             state,
@@ -248,10 +248,10 @@ mod tests {
     #[test]
     fn the_exit_code_has_the_state() {
         let ours = env!("CARGO_PKG_VERSION");
-        let state = |running| UnitState {
+        let state = |running| ServiceState {
             loaded: true,
             running,
-            ..UnitState::default()
+            ..ServiceState::default()
         };
         for (installed, watcher, running, want) in [
             (false, None, Some(false), Exit::NotInstalled),

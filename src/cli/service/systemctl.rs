@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::control::{Control, UnitState};
+use super::control::{Control, ServiceState};
 use super::job::Scope;
 use super::paths::ServicePaths;
 use super::systemd::UNIT;
@@ -133,7 +133,7 @@ fn advice(stderr: &str, service: &ServicePaths) -> String {
     if has("ccess denied") || has("authentication required") || has("ermission denied") {
         return "only root may do this; use sudo".to_owned();
     }
-    format!("why:   {}", service.command("logs"))
+    format!("to find the cause:   {}", service.command("logs"))
 }
 
 /// Returns the error with which the last run ended, for people; `None` if it ended without one.
@@ -145,26 +145,30 @@ fn last_run_error(result: &str, status: &str, service: &ServicePaths) -> Option<
             "the configuration is wrong (78); to see the error:   orphand config check".to_owned()
         }
         ("exit-code", "75") => {
-            "another orphand watches one of its directories (75); end that one".to_owned()
+            "another orphand process watches one of its directories (75); end that one".to_owned()
         }
         // systemd's own numbers for a program that it cannot start.
         ("exit-code", "203") => format!(
             "systemd cannot start the program (203); fix:   {}",
             service.command("install")
         ),
-        ("exit-code", status) => format!("it ended with exit code {status}; why:   {logs}"),
-        ("watchdog", _) => format!("it did not answer for 120 s and was killed; why:   {logs}"),
-        ("timeout", _) => format!("it was not ready in time; why:   {logs}"),
+        ("exit-code", status) => {
+            format!("it ended with exit code {status}; to find the cause:   {logs}")
+        }
+        ("watchdog", _) => {
+            format!("it did not answer for 120 s and was killed; to find the cause:   {logs}")
+        }
+        ("timeout", _) => format!("it was not ready in time; to find the cause:   {logs}"),
         ("oom-kill", _) => {
             format!("the kernel killed it because memory ran out; when:   {logs}")
         }
-        (result, _) => format!("systemd reports {result:?}; why:   {logs}"),
+        (result, _) => format!("systemd reports {result:?}; to find the cause:   {logs}"),
     };
     Some(what)
 }
 
 /// Parses the output of `systemctl show`.
-fn parse_show(shown: &str, service: &ServicePaths) -> UnitState {
+fn parse_show(shown: &str, service: &ServicePaths) -> ServiceState {
     let field = |name: &str| {
         let pairs = shown.lines().filter_map(|line| line.split_once('='));
         pairs
@@ -187,7 +191,7 @@ fn parse_show(shown: &str, service: &ServicePaths) -> UnitState {
         "" => None,
         _ => Some(false),
     };
-    UnitState {
+    ServiceState {
         loaded: field("LoadState") == "loaded",
         enabled,
         running,
@@ -202,43 +206,43 @@ fn parse_show(shown: &str, service: &ServicePaths) -> UnitState {
 }
 
 impl Control for Systemctl<'_> {
-    fn state(&self) -> Result<UnitState, Failure> {
+    fn state(&self) -> Result<ServiceState, Failure> {
         let answer = self.checked_call(&["show", PROPERTIES, UNIT])?;
         Ok(parse_show(&answer.stdout, self.service))
     }
 
-    fn full_state(&self) -> Result<UnitState, Failure> {
+    fn full_state(&self) -> Result<ServiceState, Failure> {
         self.state()
     }
 
-    fn load(&self, _found: &UnitState) -> Result<(), Failure> {
+    fn load(&self, _found: &ServiceState) -> Result<(), Failure> {
         self.checked_call(&["daemon-reload"])?;
         self.checked_call(&["enable", UNIT])?;
         self.start_and_wait("restart")
     }
 
-    fn start(&self, found: &UnitState) -> Result<(), Failure> {
+    fn start(&self, found: &ServiceState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
             self.checked_call(&["daemon-reload"])?;
         }
         self.start_and_wait("start")
     }
 
-    fn restart(&self, found: &UnitState) -> Result<(), Failure> {
+    fn restart(&self, found: &ServiceState) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
             self.checked_call(&["daemon-reload"])?;
         }
         self.start_and_wait("restart")
     }
 
-    fn stop(&self, found: &UnitState) -> Result<(), Failure> {
+    fn stop(&self, found: &ServiceState) -> Result<(), Failure> {
         match found.loaded {
             true => self.checked_call(&["stop", UNIT]).map(drop),
             false => Ok(()),
         }
     }
 
-    fn disable(&self, found: &UnitState) -> Result<(), Failure> {
+    fn disable(&self, found: &ServiceState) -> Result<(), Failure> {
         match found.loaded {
             true => self.checked_call(&["disable", "--now", UNIT]).map(drop),
             false => Ok(()),

@@ -1,6 +1,6 @@
 //! Renders and parses the systemd units. No I/O.
 
-use super::job::{InstalledUnit, Job, Scope, UnsupportedPath, path_text};
+use super::job::{InstalledService, Job, Scope, UnsupportedPath, path_text};
 use super::template::filled;
 
 /// The name of the unit, and of its file.
@@ -77,7 +77,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Returns the command of a unit file, or `None` if orphand did not write the file.
-pub(super) fn read(file: &str) -> Option<InstalledUnit> {
+pub(super) fn read(file: &str) -> Option<InstalledService> {
     let command = file
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart="))?;
@@ -85,7 +85,7 @@ pub(super) fn read(file: &str) -> Option<InstalledUnit> {
     for argument in words.iter_mut().skip(1) {
         *argument = argument.replace("$$", "$");
     }
-    InstalledUnit::of(&words)
+    InstalledService::of(&words)
 }
 
 /// Splits a command line into words, and removes quotes, escapes and doubled `%`.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::waits;
+use super::timeouts;
 use crate::cli::{text, variables};
 
 /// A program of the system, by its absolute path, because the first match in PATH may be another program.
@@ -40,10 +40,10 @@ impl Tool {
     /// Returns the program that the environment variable names, or the first of `paths` that exists.
     pub(super) fn find(name: &'static str, variable: &str, paths: &[&str]) -> Tool {
         let existing = paths.iter().map(PathBuf::from).find(|path| path.exists());
-        let usual = existing.or_else(|| paths.first().map(PathBuf::from));
+        let default = existing.or_else(|| paths.first().map(PathBuf::from));
         let path = variables::value_of(variable).map(PathBuf::from);
         Tool {
-            path: path.or(usual).unwrap_or_default(),
+            path: path.or(default).unwrap_or_default(),
             name,
         }
     }
@@ -69,7 +69,7 @@ impl Tool {
 
     /// Runs the program, with a time limit. Its messages are in English (`LC_ALL=C`).
     pub(super) fn call(&self, args: &[OsString]) -> Result<ToolOutput, ToolError> {
-        let limit = waits::call_limit();
+        let limit = timeouts::call_limit();
         let mut command = self.command(args);
         command.env("LC_ALL", "C").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

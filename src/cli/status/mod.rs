@@ -132,7 +132,7 @@ struct DiskUsage {
     /// The free bytes for this user, without those reserved for root.
     free: u64,
     quarantined: u64,
-    held_back: FileSize,
+    quarantined_size: FileSize,
 }
 
 /// The time limit for the answer of a file system. One that hangs must not block the rest of the output.
@@ -162,7 +162,7 @@ impl DiskUsage {
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
             free: system.f_bavail.saturating_mul(system.f_frsize),
             quarantined: stored.len() as u64,
-            held_back: sizes.fold(FileSize::default(), FileSize::plus),
+            quarantined_size: sizes.fold(FileSize::default(), FileSize::plus),
         })
     }
 
@@ -176,7 +176,7 @@ impl DiskUsage {
             line.push_str(&format!(
                 " · {} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
-                text::size(self.held_back.disk_bytes),
+                text::size(self.quarantined_size.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
             ));
         }
@@ -271,7 +271,7 @@ fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
         Some(disk) => report.line(&disk.line())?,
         None => report.line(match answers(root) {
             true => "      the directory does not exist, or its disk does not answer",
-            false => "      its file system does not answer; why: orphand doctor",
+            false => "      its file system does not answer; to find the cause: orphand doctor",
         })?,
     }
     Ok(())
@@ -317,10 +317,13 @@ fn json(
                 .with("free", disk.map(|disk| disk.free))
                 .with("percent", disk.map(|disk| disk.percent()))
                 .with("quarantined", disk.map(|disk| disk.quarantined))
-                .with("quarantined_bytes", disk.map(|disk| disk.held_back.bytes))
+                .with(
+                    "quarantined_bytes",
+                    disk.map(|disk| disk.quarantined_size.bytes),
+                )
                 .with(
                     "quarantined_disk_bytes",
-                    disk.map(|disk| disk.held_back.disk_bytes),
+                    disk.map(|disk| disk.quarantined_size.disk_bytes),
                 )
                 .into_value()
         })

@@ -53,9 +53,9 @@ pub(super) struct WatchLoop<'a> {
 #[derive(Default)]
 struct Deadlines {
     /// The status line on the terminal.
-    line: Option<Instant>,
+    terminal_status: Option<Instant>,
     /// The status line for systemd, after an event.
-    service_status: Option<Instant>,
+    systemd_status: Option<Instant>,
     /// The reload of the configuration file, after a change.
     reread: Option<Instant>,
     /// The log lines about leaks, after a temp was left behind.
@@ -129,12 +129,12 @@ impl<'a> WatchLoop<'a> {
     fn wait(&mut self) {
         let live = self.report.is_interactive();
         // The status line is worth one wake-up per second only while temps are tracked.
-        if live && self.due.line.is_none() && self.watcher.tracked() > 0 {
-            self.due.line = Some(Instant::now() + STATUS_INTERVAL);
+        if live && self.due.terminal_status.is_none() && self.watcher.tracked() > 0 {
+            self.due.terminal_status = Some(Instant::now() + STATUS_INTERVAL);
         }
         let deadline = [
-            self.due.line,
-            self.due.service_status,
+            self.due.terminal_status,
+            self.due.systemd_status,
             self.due.reread,
             self.due.leaks,
             self.notifier.next_tick(),
@@ -156,7 +156,7 @@ impl<'a> WatchLoop<'a> {
             return self.print_events();
         }
         if self.watcher.activity().try_recv().is_ok() {
-            self.due.line = Some(Instant::now());
+            self.due.terminal_status = Some(Instant::now());
         }
         if let Some(changes) = &mut self.changes
             && changes.wake_rx().try_recv().is_ok()
@@ -204,13 +204,13 @@ impl<'a> WatchLoop<'a> {
                 let at = now.checked_add(self.leaks_every);
                 self.due.leaks = self.due.leaks.or(at);
             }
-            self.due.service_status.get_or_insert(now + STATUS_INTERVAL);
+            self.due.systemd_status.get_or_insert(now + STATUS_INTERVAL);
             if let Some(metrics) = &mut self.metrics {
                 metrics.mark_changed();
             }
         }
         if self.report.is_interactive() {
-            self.due.line.get_or_insert_with(Instant::now);
+            self.due.terminal_status.get_or_insert_with(Instant::now);
         }
     }
 
@@ -218,10 +218,10 @@ impl<'a> WatchLoop<'a> {
     fn run_due(&mut self, source: &Source<'_>, folders: &Folders) {
         let now = Instant::now();
         let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
-        if take(&mut self.due.line) && !self.ended {
+        if take(&mut self.due.terminal_status) && !self.ended {
             self.report.status(status_line(self.watcher));
         }
-        if take(&mut self.due.service_status) && self.is_ready && !self.ended {
+        if take(&mut self.due.systemd_status) && self.is_ready && !self.ended {
             self.notifier.report_status(self.status.snapshot().line());
         }
         if take(&mut self.due.reread) && !self.ended {
@@ -273,7 +273,7 @@ impl<'a> WatchLoop<'a> {
             }
             self.status.set_config(None, Some(error));
         }
-        self.due.service_status.get_or_insert(Instant::now());
+        self.due.systemd_status.get_or_insert(Instant::now());
     }
 
     fn log_leaks(&mut self) {
@@ -293,7 +293,7 @@ fn in_force(config: &Config, roots: usize) -> String {
     )
 }
 
-/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B`.
+/// Returns the status line: `2 waiting, next in 7 s · 1 kept · freed 5 B`.
 fn status_line(watcher: &Watcher) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
@@ -308,15 +308,15 @@ fn status_line(watcher: &Watcher) -> String {
         ));
     }
     if waiting.held > 0 {
-        parts.push(format!("{} held", text::count(waiting.held as u64)));
+        parts.push(format!("{} kept", text::count(waiting.held as u64)));
     }
     if summary.reaped > summary.would_reap {
         parts.push(format!("freed {}", text::size(summary.freed.disk_bytes)));
     }
-    if summary.held_back.disk_bytes > 0 {
+    if summary.quarantined_size.disk_bytes > 0 {
         parts.push(format!(
             "{} in quarantine",
-            text::size(summary.held_back.disk_bytes)
+            text::size(summary.quarantined_size.disk_bytes)
         ));
     }
     parts.join(" · ")

@@ -102,7 +102,7 @@ pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
         .start()
         .map_err(|error| failed(&error))?;
     signals.stop(watcher.stopper());
-    // These lines are printed after the start, which fails if another orphand works there.
+    // These lines are printed after the start, which fails if another orphand process works there.
     let first = start_lines(&plan.roots, report.is_interactive()).into_iter();
     for line in first.chain(before.flatten()).filter(|_| prints) {
         // If the output cannot be written, the first event reports it.

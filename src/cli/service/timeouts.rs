@@ -14,12 +14,12 @@ pub(super) fn answer_limit() -> Duration {
     variable("ORPHAND_SERVICE_WAIT", Duration::from_secs(10))
 }
 
-fn variable(name: &str, usual: Duration) -> Duration {
+fn variable(name: &str, default: Duration) -> Duration {
     let Some(text) = variables::value_of(name) else {
-        return usual;
+        return default;
     };
     duration::parse(&text.to_string_lossy()).unwrap_or_else(|error| {
         log::warn!("{name}: {error}");
-        usual
+        default
     })
 }
