@@ -517,7 +517,7 @@ impl StatusHandle {
     #[must_use]
     pub fn roots(&self) -> Vec<RootStatus> {
         let active_roots = self.shared.active_roots();
-        let part = |folder: &Path| Some(active_roots.root_of(folder)?.0);
+        let part = |dir: &Path| Some(active_roots.root_of(dir)?.0);
         let pending = self
             .shared
             .temps

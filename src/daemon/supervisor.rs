@@ -81,11 +81,11 @@ struct Supervisor {
     lease_thread: LeaseThread,
     schedule: RescanSchedule,
     /// The next capacity check, if temps were rejected because of the tracking limit.
-    over_limit: Option<Instant>,
+    next_capacity_check: Option<Instant>,
     /// A scan could not read everything, for lack of file descriptors or memory.
     scan_was_incomplete: bool,
     /// No watch can be relied on: all are re-established before the next scan of everything.
-    rebuild_watches: bool,
+    reestablish_watches: bool,
     clocks: ClockJumpDetector,
     /// The start of the watch, by the monotonic clock.
     started: Mono,
@@ -126,9 +126,9 @@ pub(super) fn run(
         coalescer: Coalescer::new(changed_tx),
         lease_thread: LeaseThread::new(),
         schedule: RescanSchedule::default(),
-        over_limit: None,
+        next_capacity_check: None,
         scan_was_incomplete: false,
-        rebuild_watches: false,
+        reestablish_watches: false,
         clocks,
         started: now.mono,
         boundary,
@@ -198,7 +198,7 @@ impl Supervisor {
                 Some(i) if i == notification => self.on_notifications(notifications),
                 Some(i) if i == change => {
                     let paths: BTreeSet<PathBuf> = changed.try_iter().flatten().collect();
-                    paths.iter().for_each(|path| self.restructure(path));
+                    paths.iter().for_each(|path| self.update_directory(path));
                 }
                 Some(_) => {}
             }
@@ -211,7 +211,7 @@ impl Supervisor {
         let (mut mounted, mut hot) = (BTreeSet::new(), BTreeSet::new());
         for notification in notifications.try_iter().take(MAX_NOTIFICATIONS) {
             match notification {
-                Notification::Structure(path) | Notification::SelfGone(path) => {
+                Notification::DirectoryChanged(path) | Notification::SelfGone(path) => {
                     check |= self
                         .active_roots
                         .roots
@@ -221,7 +221,7 @@ impl Supervisor {
                     self.coalescer.add(path);
                 }
                 Notification::Ancestor(path) => {
-                    self.watcher.distrust_ancestors(path.as_deref());
+                    self.watcher.forget_ancestors(path.as_deref());
                     check = true;
                 }
                 Notification::PermissionsChanged => check = true,
@@ -231,12 +231,12 @@ impl Supervisor {
                 Notification::EventsLost => self.note_lost_events(),
                 Notification::Error(error) => {
                     log::warn!("watch error: {error}; re-establishing all watches");
-                    self.rebuild_watches = true;
+                    self.reestablish_watches = true;
                     self.note_lost_events();
                 }
                 Notification::Overrun(generation) if generation == self.watcher.generation() => {
                     log::warn!("the event queue cannot keep up; re-establishing all watches");
-                    self.rebuild_watches = true;
+                    self.reestablish_watches = true;
                     self.note_lost_events();
                 }
                 Notification::Overrun(_) => {}
@@ -246,12 +246,12 @@ impl Supervisor {
                     if self.shared.is_stopping() {
                         return;
                     }
-                    if !self.rebuild_watches {
+                    if !self.reestablish_watches {
                         log::error!(
                             "the thread that reads the kernel's events has ended; re-establishing all watches"
                         );
                     }
-                    self.rebuild_watches = true;
+                    self.reestablish_watches = true;
                     self.note_lost_events();
                 }
                 Notification::WatcherEnded(_) => {}
@@ -292,22 +292,22 @@ impl Supervisor {
 
     /// Reports that temps were rejected because of the tracking limit. Everything is scanned once there is room.
     fn note_limit_reached(&mut self) {
-        if self.over_limit.is_none() {
+        if self.next_capacity_check.is_none() {
             log::warn!(
                 "tracking limit reached ({} temps); the rest will be found by a rescan once there is room",
                 self.shared.temps.len()
             );
-            self.over_limit = Some(Instant::now() + CAPACITY_CHECK);
+            self.next_capacity_check = Some(Instant::now() + CAPACITY_CHECK);
         }
     }
 
     fn check_capacity(&mut self, now: Instant) {
-        if self.over_limit.is_none_or(|at| now < at) {
+        if self.next_capacity_check.is_none_or(|at| now < at) {
             return;
         }
-        self.over_limit = Some(now + CAPACITY_CHECK);
+        self.next_capacity_check = Some(now + CAPACITY_CHECK);
         if self.shared.temps.has_capacity_again() {
-            self.over_limit = None;
+            self.next_capacity_check = None;
             self.note_lost_events();
         }
     }
@@ -327,7 +327,7 @@ impl Supervisor {
             self.schedule.next(),
             self.coalescer.idle_at(),
             hot,
-            self.over_limit,
+            self.next_capacity_check,
             limits,
         ];
         times.into_iter().flatten().min()
@@ -338,7 +338,7 @@ impl Supervisor {
         self.coalescer.stop_when_idle();
         self.check_capacity(now);
         if self.schedule.is_recovery_due(now) {
-            if std::mem::take(&mut self.rebuild_watches) {
+            if std::mem::take(&mut self.reestablish_watches) {
                 self.watcher.clear();
                 // Hot directories stay hot: their watches were the cause of the overload.
                 let root_watches = self.root_watches.iter_mut();
@@ -412,7 +412,7 @@ impl Supervisor {
         }
         self.watcher.set_roots(Arc::clone(&active_roots.roots));
         self.shared.set_active_roots(Arc::clone(&active_roots));
-        self.shared.temps.review(clock::mono(), |path| {
+        self.shared.temps.apply_rules(clock::mono(), |path| {
             path.parent()
                 .is_some_and(|dir| active_roots.root_of(dir).is_some())
         });

@@ -12,11 +12,11 @@ use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::event::Event;
 use crate::evidence::LeaseThread;
 use crate::pass::{DirContext, Pass, PassItem};
-use crate::temps::{Folder, Key};
+use crate::temps::{DirPath, Key};
 
 /// The due temps of one directory.
 pub(super) struct Task {
-    pub(super) folder: Folder,
+    pub(super) dir: DirPath,
     pub(super) due: Vec<Key>,
     /// The clock readings so far.
     pub(super) clocks: ClockJumpDetector,
@@ -26,7 +26,7 @@ pub(super) struct Task {
 
 /// The result of a task.
 pub(super) struct TaskDone {
-    pub(super) folder: Folder,
+    pub(super) dir: DirPath,
     /// The temps that are still tracked, with their next deadlines.
     pub(super) next: Vec<(Mono, Key)>,
     /// Something was moved to a quarantine.
@@ -35,7 +35,7 @@ pub(super) struct TaskDone {
 
 /// The number of temps that are processed at a time. In a small batch the first events are reported sooner, and a stop
 /// takes effect sooner.
-const BATCH: usize = 512;
+const CHUNK: usize = 512;
 
 /// Runs `task` in a new thread. Returns the task if no thread can be started.
 pub(super) fn start(
@@ -66,7 +66,7 @@ impl Task {
     pub(super) fn run(mut self, shared: &Shared) {
         let lease_thread = LeaseThread::new();
         let (mut next, mut quarantined) = (Vec::new(), false);
-        for batch in self.due.chunks(BATCH) {
+        for batch in self.due.chunks(CHUNK) {
             // The worker checks for a stop between two batches. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
@@ -75,19 +75,19 @@ impl Task {
                 quarantined |= matches!(event, Event::Quarantined { .. });
                 shared.emit(event);
             };
-            let folder = self.folder.as_path();
+            let dir = self.dir.as_path();
             process(
                 shared,
                 &lease_thread,
                 &mut self.clocks,
-                folder,
+                dir,
                 batch,
                 &mut emit,
                 &mut next,
             );
         }
         let _ = self.done.send(TaskDone {
-            folder: self.folder,
+            dir: self.dir,
             next,
             quarantined,
         });
@@ -98,7 +98,7 @@ fn process(
     shared: &Shared,
     lease_thread: &LeaseThread,
     clocks: &mut ClockJumpDetector,
-    folder: &Path,
+    dir: &Path,
     batch: &[Key],
     emit: &mut dyn FnMut(Event),
     next: &mut Vec<(Mono, Key)>,
@@ -118,7 +118,7 @@ fn process(
     // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
     let active_roots = shared.active_roots();
     let dir_context = active_roots
-        .root_of(folder)
+        .root_of(dir)
         .and_then(|(index, root, below)| {
             let id = Some(active_roots.id(index)?);
             Some(DirContext { root, id, below })

@@ -48,7 +48,7 @@ impl RateProbe {
             mask,
             |guard| {
                 move |event: notify::Result<notify::Event>| {
-                    let _owned = &guard;
+                    let _guard = &guard;
                     count(event);
                 }
             },

@@ -92,13 +92,13 @@ fn a_kill_at_any_step_loses_nothing() {
         if let (Some(step), Some(route), Ok(home)) =
             (number(STEP), number(ROUTE), std::env::var(HOME))
         {
-            let stunt = AtStep::new(Step::ALL[step], || {
+            let at_step = AtStep::new(Step::ALL[step], || {
                 let _ = rustix::process::kill_process(
                     rustix::process::getpid(),
                     rustix::process::Signal::KILL,
                 );
             });
-            let outcome = Route::ALL[route].run(Fixture::at(home.into()), stunt.hook);
+            let outcome = Route::ALL[route].run(Fixture::at(home.into()), at_step.hook);
             panic!("not killed: {outcome:?}");
         }
         for (index, step) in Step::ALL.into_iter().enumerate() {

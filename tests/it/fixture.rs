@@ -415,16 +415,16 @@ fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap()
 }
 
-fn walk_tree(dir: &Path, met: &mut dyn FnMut(&Path, bool)) {
+fn walk_tree(dir: &Path, visit: &mut dyn FnMut(&Path, bool)) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
     for entry in entries.flatten() {
         let path = entry.path();
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        met(&path, is_dir);
+        visit(&path, is_dir);
         if is_dir {
-            walk_tree(&path, met);
+            walk_tree(&path, visit);
         }
     }
 }

@@ -159,7 +159,7 @@ impl Supervisor {
         }
         self.report_no_proof(index, root, id);
         self.scan(index, root, Path::new(""), cause);
-        self.settle_state(index, root);
+        self.update_state(index, root);
     }
 
     /// Reports once if a root is on a file system that cannot prove that a file is unused.
@@ -185,7 +185,7 @@ impl Supervisor {
     }
 
     /// Reports a change between all of an available root being watched and a part of it being polled.
-    pub(super) fn settle_state(&mut self, index: usize, root: &Root) {
+    pub(super) fn update_state(&mut self, index: usize, root: &Root) {
         // The root may have become unavailable in the meantime.
         if self.active_roots.id(index).is_none() {
             return;
@@ -193,7 +193,7 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get(index) else {
             return;
         };
-        let state = match root_watch.may_miss_events() {
+        let state = match root_watch.is_partly_unwatched() {
             true => RootState::Polling,
             false => RootState::Watching,
         };
@@ -232,8 +232,8 @@ impl Supervisor {
     fn detach(&mut self, index: usize, root: &Root) {
         self.active_roots.set_id(index, None);
         let active_roots = &self.active_roots;
-        let is_own = |folder: &Path| {
-            let covering = active_roots.root_of(folder);
+        let is_own = |dir: &Path| {
+            let covering = active_roots.root_of(dir);
             covering.is_none_or(|(covering, ..)| {
                 rule!("inner-root-keeps-its-temps", covering == index, without: true)
             })
@@ -267,7 +267,7 @@ impl Supervisor {
             };
             match path.strip_prefix(real) {
                 Ok(below) if !below.as_os_str().is_empty() => {
-                    self.restructure(&root.path.join(below));
+                    self.update_directory(&root.path.join(below));
                 }
                 _ => {}
             }
@@ -300,7 +300,7 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        if root_watch.misses_events() {
+        if root_watch.has_unreliable_events() {
             return self.attach(index, RescanCause::Periodic);
         }
         self.check(index);
@@ -318,33 +318,33 @@ impl Supervisor {
                 self.scan(index, &root, below, RescanCause::Periodic);
             }
         }
-        self.settle_state(index, &root);
+        self.update_state(index, &root);
         self.poll_later(index, &root);
     }
 
     /// Called after the scan of everything. If that scan found a temp in a watched directory for which no event had
     /// come, the watches may not work although the kernel accepted them. They are re-established.
     pub(super) fn check_missed_events(&mut self) {
-        let mut to_rebuild = Vec::new();
+        let mut to_reestablish = Vec::new();
         for (index, root_watch) in self.root_watches.iter_mut().enumerate() {
             let missed = root_watch.missed.clone();
-            if root_watch.missed_events() {
-                to_rebuild.push(index);
+            if root_watch.end_periodic_scan() {
+                to_reestablish.push(index);
             }
             if let Some(temp) = missed {
                 log::error!(
                     "missed the create event of {temp:?} in a watched directory; {}",
-                    match root_watch.misses_events() {
+                    match root_watch.has_unreliable_events() {
                         true => "polling its root from now on",
                         false => "re-establishing all watches",
                     }
                 );
             }
         }
-        for index in to_rebuild.iter().copied() {
+        for index in to_reestablish.iter().copied() {
             self.set_state(index, RootState::Polling);
         }
-        if !to_rebuild.is_empty() {
+        if !to_reestablish.is_empty() {
             self.watcher.clear();
             self.root_watches
                 .iter_mut()
@@ -353,7 +353,7 @@ impl Supervisor {
         }
         for index in 0..self.root_watches.len() {
             let root = self.root(index);
-            self.settle_state(index, &root);
+            self.update_state(index, &root);
             self.poll_later(index, &root);
         }
     }

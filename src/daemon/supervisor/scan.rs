@@ -51,7 +51,7 @@ impl Supervisor {
             return false;
         };
         root_watch.begin_scan();
-        let missed_after = root_watch.missed_after(root);
+        let event_deadline = root_watch.event_deadline(root);
         let watches = Mutex::new((&mut self.watcher, root_watch));
         // Returns the time since which a directory has been watched, if it is.
         let watched_since = |dir: &Dir| {
@@ -104,8 +104,8 @@ impl Supervisor {
                 if is_new
                     && expects_events
                     && let Some(since) = watched_since(dir)
-                    && now.since(since) > missed_after
-                    && is_older_than(dir, name, now, missed_after)
+                    && now.since(since) > event_deadline
+                    && is_older_than(dir, name, now, event_deadline)
                 {
                     guard(&missed).push(path);
                 }
@@ -136,7 +136,7 @@ impl Supervisor {
         let mut directories = 0;
         if let Some(root_watch) = self.root_watches.get_mut(index) {
             if walked.is_ok() {
-                root_watch.unwatch_unmet(&mut self.watcher, &dir, &unread);
+                root_watch.unwatch_unfound(&mut self.watcher, &dir, &unread);
             }
             if let Some(path) = missed.into_iter().next() {
                 root_watch.missed.get_or_insert(path);
@@ -222,11 +222,11 @@ impl Supervisor {
     }
 
     fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
-        let folder = root.path.join(below);
+        let dir = root.path.join(below);
         // A root inside another root has a rule of its own.
         if self
             .active_roots
-            .root_of(&folder)
+            .root_of(&dir)
             .map(|(owner, _, _)| owner)
             != Some(index)
         {
@@ -237,7 +237,7 @@ impl Supervisor {
         let temps = &self.shared.temps;
         let ignored = self
             .ignored_name(dir_context, claim)
-            .map(|name| folder.join(name))
+            .map(|name| dir.join(name))
             .filter(|path| temps.expect_put_back(path, clock::mono()));
         let mut emit = |event| self.shared.emit(event);
         let outcome = pass::recover(
@@ -250,7 +250,7 @@ impl Supervisor {
         match (outcome, ignored) {
             (RecoveryOutcome::PutBack(_), Some(_)) | (RecoveryOutcome::Done, None) => {}
             (RecoveryOutcome::PutBack(name), None) => {
-                _ = temps.created(&folder.join(name), clock::mono());
+                _ = temps.record_created(&dir.join(name), clock::mono());
             }
             // If a temp to be ignored was not put back, the map does not wait for it: the next scan of everything finds
             // the claim again.
@@ -309,7 +309,7 @@ impl Supervisor {
     }
 
     /// Processes an event at `path`, which may be a new directory or the path of a former one.
-    pub(super) fn restructure(&mut self, path: &Path) {
+    pub(super) fn update_directory(&mut self, path: &Path) {
         let (shared, active_roots) = (Arc::clone(&self.shared), Arc::clone(&self.active_roots));
         let Some((index, root, below)) = active_roots.root_of(path) else {
             return;
@@ -334,7 +334,7 @@ impl Supervisor {
         if now.is_ok() {
             self.scan(index, root, below, RescanCause::RootReturned);
         }
-        self.settle_state(index, root);
+        self.update_state(index, root);
         self.poll_later(index, root);
     }
 }
