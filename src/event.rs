@@ -67,13 +67,13 @@ pub enum Settlement {
 /// The cause of a scan of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RescanCause {
-    /// The watch has started.
+    /// The watch has started, or a reload has added the root.
     Startup,
-    /// The kernel lost events.
+    /// Events were lost or missed, an earlier scan was incomplete, or temps were rejected because of the tracking limit.
     Overflow,
-    /// A periodic scan was due.
+    /// A periodic scan, a poll or a scan of a hot directory was due, or a reload has kept the root.
     Periodic,
-    /// The root was missing before.
+    /// The root was unavailable or another directory before, or a directory has appeared below it.
     RootReturned,
 }
 

@@ -77,8 +77,8 @@ impl Temps {
         (temps, wake_rx)
     }
 
-    /// A temp was created, or renamed to this name. An entry under this name belongs to another file and is replaced.
-    /// Returns `false` if the temp is rejected because of the limit and it is the first one that is.
+    /// Records that a temp was created at `path` or renamed to it. An entry under this name belongs to another file and
+    /// is replaced. Returns `false` if the temp is rejected because of the limit and it is the first one that is.
     pub fn record_created(&self, path: &Path, now: Mono) -> bool {
         // A known name is replaced even if the map is full.
         if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {
@@ -106,13 +106,13 @@ impl Temps {
         true
     }
 
-    /// A file was renamed to this name. It is treated as in [`Temps::record_created`], unless orphand itself has put the file
-    /// back.
+    /// Records that a file was renamed to `path`, in the same way as [`Temps::record_created`], unless orphand itself
+    /// has put the file back.
     ///
     /// `RACE:` the event of orphand's own rename may be lost, or come after the event of another process's rename.
     /// Worst case: a file that another process renames to this name is taken for the one that was put back, and ignored
     /// until the watch ends.
-    pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
+    pub fn record_renamed(&self, path: &Path, now: Mono) -> bool {
         let known = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts);
         let is_ours = known.is_some_and(|mut temp| temp.take_put_back());
         rule!("given-back-is-not-new", is_ours) || self.record_created(path, now)
@@ -170,14 +170,14 @@ impl Temps {
             .contains_key(&SplitPath::new(path) as &dyn KeyParts)
     }
 
-    /// A file has this name now, and may have had it for a long time. An existing entry is kept. Returns `false` as
+    /// Records that a file has this name now, perhaps for a long time. An existing entry is kept. Returns `false` as
     /// [`Temps::record_created`] does.
-    pub fn appeared(&self, path: &Path, now: Mono) -> bool {
+    pub fn record_appeared(&self, path: &Path, now: Mono) -> bool {
         self.knows(path) || self.record_created(path, now)
     }
 
-    /// The name was removed, or renamed away. Returns whether it was tracked. An entry is kept if its temp is being
-    /// removed or has a pending claim: in these cases orphand itself has renamed the file.
+    /// Records that the name was removed or renamed, and returns whether it was tracked. An entry is kept if its temp
+    /// is being removed or has a pending claim: in these cases orphand itself has renamed the file.
     pub fn record_removed(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
             let is_ours = temp.may_be_claimed();
@@ -190,15 +190,15 @@ impl Temps {
             .is_some()
     }
 
-    /// A writer closed the file.
+    /// Records that a writer closed the file.
     pub fn record_closed(&self, path: &Path) {
         if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.close();
         }
     }
 
-    /// A scan found the temp. An existing entry is kept. Returns whether the temp is new.
-    pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
+    /// Records that a scan found the temp. An existing entry is kept. Returns whether the temp is new.
+    pub fn record_found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
         if self.is_full() {
             if !self.knows(path) {
                 self.has_rejected.store(true, Ordering::SeqCst);
@@ -214,16 +214,16 @@ impl Temps {
         }
     }
 
-    /// A scan found the temp, and it is to be ignored. The limit does not apply: the dates of the temp may change, and
-    /// if it had no entry, the next scan would treat it as new.
+    /// Records that a scan found the temp, and that it is ignored. The limit does not apply: the dates of the temp may
+    /// change, and if it had no entry, the next scan would treat it as new.
     pub fn ignore(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
             vacant.insert(Box::new(Tracked::ignored(now)));
         }
     }
 
-    /// A claim is about to be put back to this name, and its file is to be ignored from then on. Returns whether the
-    /// name had no entry.
+    /// Records that a claim is about to be put back to this name, and that its file is ignored from then on. Returns
+    /// whether the name had no entry.
     pub fn expect_put_back(&self, path: &Path, now: Mono) -> bool {
         match self.map.entry(self.key(path)) {
             Entry::Vacant(vacant) => {
@@ -234,8 +234,8 @@ impl Temps {
         }
     }
 
-    /// A claim of this temp waits to be put back to this name.
-    pub fn claim_pending(&self, path: &Path, now: Mono) {
+    /// Records that a claim of this temp waits to be put back to this name.
+    pub fn record_claim_pending(&self, path: &Path, now: Mono) {
         if !self.knows(path) {
             _ = self.record_created(path, now);
         }
@@ -244,8 +244,8 @@ impl Temps {
         }
     }
 
-    /// The claim was not put back to this name. Forgets the entry that waits for it, but not the entry of a file that
-    /// another process has created here since.
+    /// Forgets the entry that waits for a put-back to this name, because the claim was not put back. The entry of a
+    /// file that another process has created here since is kept.
     pub fn cancel_put_back(&self, path: &Path) {
         let is_expected = |temp: &mut Box<Tracked>| {
             let is_expected = temp.take_put_back();
@@ -269,8 +269,8 @@ impl Temps {
         });
     }
 
-    /// New rules are in force. Forgets the temps that none of them covers, and makes all others due at once, including
-    /// those that are checked out. Each gets its next deadline by its new rule.
+    /// Applies new rules: forgets the temps that none of them covers, and makes all others due at once, including those
+    /// that are checked out. Each gets its next deadline by its new rule.
     pub fn apply_rules(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
         self.map.retain(|key, temp| {
             temp.mark_rules_changed(now);
@@ -533,9 +533,9 @@ mod tests {
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         assert!(temps.expect_put_back(path, Mono(1)));
         let key = temps.key(path);
-        assert!(temps.renamed_here(path, Mono(2)));
+        assert!(temps.record_renamed(path, Mono(2)));
         assert!(temps.check_out(&key, late).is_none(), "it is ignored");
-        assert!(temps.renamed_here(path, Mono(3)));
+        assert!(temps.record_renamed(path, Mono(3)));
         let is_due = temps.check_out(&key, late).is_some();
         assert!(is_due, "it now belongs to another process");
     }
@@ -547,7 +547,10 @@ mod tests {
         assert!(temps.record_created(one, Mono(1)));
         temps.record_created(other, Mono(2));
         assert!(!temps.knows(other) && temps.has_rejected());
-        assert!(temps.record_created(one, Mono(3)), "a known name is replaced");
+        assert!(
+            temps.record_created(one, Mono(3)),
+            "a known name is replaced"
+        );
     }
 
     #[test]
@@ -592,7 +595,7 @@ mod tests {
             let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             let path = PathBuf::from("/r/a.tmp");
             let (now, late) = (Mono(1_000), Mono(u64::MAX / 2));
-            temps.found(&path, now, Origin::Found);
+            temps.record_found(&path, now, Origin::Found);
             let key = temps.key(&path);
             let taken = temps.check_out(&key, now).expect("it is due");
             if is_checked_out {

@@ -145,7 +145,7 @@ pub(super) fn run(
             max_workers = pass::max_workers();
         }
     }
-    // The running workers end after their current batch. The channel closes when the last one has ended.
+    // The running workers end after their current chunk. The channel closes when the last one has ended.
     drop(done_tx);
     while done_rx.recv().is_ok() {}
 }

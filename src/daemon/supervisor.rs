@@ -7,7 +7,7 @@
 //! - [`rescan_schedule`]: the times of the supervisor's own actions
 //! - [`root_watch`]: the state of one root
 //! - [`attach`]: roots that appear, disappear and change
-//! - [`hot`]: directories that are scanned because temps are created in them too fast to be watched
+//! - [`hot`]: directories that are scanned instead of watched, because temps are created in them too fast
 //! - [`scan`]: watches and tracks the contents of a root
 
 use std::collections::BTreeSet;
@@ -116,7 +116,7 @@ pub(super) fn run(
     let mut clocks = ClockJumpDetector::default();
     clocks.read(now);
     let mount_tx = callback_context.notifications.clone();
-    // Started before any root is looked at. It ends with this function.
+    // The listener starts before any root is looked at, and ends with this function.
     let _mounts = mounts::listen(Box::new(move |paths| {
         let _ = mount_tx.send(Notification::Mounts(paths));
     }));
@@ -235,7 +235,9 @@ impl Supervisor {
                     self.note_lost_events();
                 }
                 Notification::Overrun(generation) if generation == self.watcher.generation() => {
-                    log::warn!("the event queue cannot keep up; re-establishing all watches");
+                    log::warn!(
+                        "events arrive faster than they are read; re-establishing all watches"
+                    );
                     self.reestablish_watches = true;
                     self.note_lost_events();
                 }
@@ -560,7 +562,7 @@ impl Supervisor {
 
     /// Ends the scheduler first, so that no removal is half done. Then ends the watches and emits the summary.
     fn end(mut self, scheduler: JoinHandle<()>) {
-        // Woken repeatedly: a scheduler without a deadline takes the first wake-up for a new temp.
+        // The wake-up is repeated, because the scheduler may treat the first one as a new temp.
         while !scheduler.is_finished() {
             self.shared.temps.wake();
             std::thread::sleep(Duration::from_millis(1));

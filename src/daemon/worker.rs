@@ -33,7 +33,7 @@ pub(super) struct TaskDone {
     pub(super) quarantined: bool,
 }
 
-/// The number of temps that are processed at a time. In a small batch the first events are reported sooner, and a stop
+/// The number of temps that are processed at a time. In a small chunk the first events are reported sooner, and a stop
 /// takes effect sooner.
 const CHUNK: usize = 512;
 
@@ -66,8 +66,8 @@ impl Task {
     pub(super) fn run(mut self, shared: &Shared) {
         let lease_thread = LeaseThread::new();
         let (mut next, mut quarantined) = (Vec::new(), false);
-        for batch in self.due.chunks(CHUNK) {
-            // The worker checks for a stop between two batches. Temps that are not checked out stay as they are.
+        for chunk in self.due.chunks(CHUNK) {
+            // The worker checks for a stop between two chunks. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
             }
@@ -81,7 +81,7 @@ impl Task {
                 &lease_thread,
                 &mut self.clocks,
                 dir,
-                batch,
+                chunk,
                 &mut emit,
                 &mut next,
             );
@@ -99,14 +99,14 @@ fn process(
     lease_thread: &LeaseThread,
     clocks: &mut ClockJumpDetector,
     dir: &Path,
-    batch: &[Key],
+    chunk: &[Key],
     emit: &mut dyn FnMut(Event),
     next: &mut Vec<(Mono, Key)>,
 ) {
     let now = clock::mono();
-    let mut keys = Vec::with_capacity(batch.len());
-    let mut items = Vec::with_capacity(batch.len());
-    for key in batch {
+    let mut keys = Vec::with_capacity(chunk.len());
+    let mut items = Vec::with_capacity(chunk.len());
+    for key in chunk {
         if let Some(temp) = shared.temps.check_out(key, now) {
             keys.push(key);
             items.push(PassItem {
@@ -117,12 +117,10 @@ fn process(
     }
     // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
     let active_roots = shared.active_roots();
-    let dir_context = active_roots
-        .root_of(dir)
-        .and_then(|(index, root, below)| {
-            let id = Some(active_roots.id(index)?);
-            Some(DirContext { root, id, below })
-        });
+    let dir_context = active_roots.root_of(dir).and_then(|(index, root, below)| {
+        let id = Some(active_roots.id(index)?);
+        Some(DirContext { root, id, below })
+    });
     match dir_context {
         Some(dir_context) => {
             Pass::new(&shared.engine, dir_context, lease_thread, emit).run(clocks, &mut items)

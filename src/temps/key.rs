@@ -307,10 +307,7 @@ mod tests {
             let (one, other): (&dyn KeyParts, &dyn KeyParts) = (&key, &cut);
             assert!(one == other, "{path:?}");
             assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
-            assert_eq!(
-                (cut.dir(), cut.name()),
-                (Path::new(dir), OsStr::new(name))
-            );
+            assert_eq!((cut.dir(), cut.name()), (Path::new(dir), OsStr::new(name)));
         }
         assert_ne!(key("/r", b"a.tmp"), key("/r", b"b.tmp"));
         assert_ne!(key("/r", b"a.tmp"), key("/q", b"a.tmp"));

@@ -3,8 +3,9 @@
 //! Their watches report when a root is created or removed, when one of its ancestors is moved or replaced, and when the
 //! permissions of one of these directories change.
 //!
-//! The event mask has names and permissions. inotify reports a change of permissions for the watched directory and for its
-//! direct children. The roots themselves are not watched for it, because every chmod of a temp would wake this process.
+//! The event mask has names and permissions. inotify reports a change of permissions for the watched directory and for
+//! its direct children. The roots themselves are not watched for it, because every chmod of a temp would wake this
+//! process.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -42,7 +43,7 @@ impl Coverage {
 #[derive(Default)]
 pub(super) struct AncestorWatches {
     handle: Option<WatcherHandle>,
-    /// The identity of each directory when its watch was made.
+    /// The identity of each directory when its watch was established.
     known: HashMap<PathBuf, Identity>,
 }
 
@@ -96,8 +97,8 @@ impl AncestorWatches {
             // A directory that was deleted and created again is a different directory at the same path.
             self.known.remove(dir);
             let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
-            let watched = watcher_handle
-                .request(|watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
+            let watched =
+                watcher_handle.request(|watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
             match watched {
                 Ok(()) => _ = now.map(|now| self.known.insert(dir.to_owned(), now)),
                 Err(error) => match WatchError::from(error) {
@@ -111,8 +112,8 @@ impl AncestorWatches {
         coverage
     }
 
-    /// Forgets the watches on `path` and on the directories below it, so that they are made again. Such a watch may have
-    /// ended although the directory looks the same. `None`: all watches.
+    /// Forgets the watches on `path` and on the directories below it, so that they are re-established. Such a watch may
+    /// have ended although the directory looks the same. `None`: all watches.
     pub(super) fn forget(&mut self, path: Option<&Path>) {
         self.known
             .retain(|known, _| path.is_some_and(|path| !known.starts_with(path)));

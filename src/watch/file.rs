@@ -1,4 +1,4 @@
-//! Reports when one file is created, written, removed or replaced. It serves for configuration files.
+//! Reports when one file is created, written, removed or replaced. It is used for the configuration file.
 
 use std::path::{Path, PathBuf};
 
@@ -96,8 +96,8 @@ impl FileWatcher {
             // The path may lead to a different directory by now.
             let _ = watcher_handle.request(|watcher| watcher.unwatch(&dir));
         }
-        // RACE: a directory may be created between two of these attempts. Worst case: its parent is watched instead. The
-        // parent's watch sends a message only when something else is created there, so the file is read late.
+        // RACE: a directory may be created between two of these attempts. Worst case: its parent is watched instead.
+        // The parent's watch sends a message only when something else is created there, so the file is read late.
         self.dir = self
             .path
             .ancestors()

@@ -111,7 +111,9 @@ pub struct CallbackContext {
 /// All notify watchers of this process: those of the roots' directories, and one for the roots' ancestors.
 pub struct FsWatcher {
     callback_context: CallbackContext,
+    /// Watches directories without reports of closes.
     without_closes: Option<WatcherHandle>,
+    /// Watches directories with reports of closes.
     with_closes: Option<WatcherHandle>,
     ancestors: AncestorWatches,
     generation: u32,
@@ -165,7 +167,9 @@ impl FsWatcher {
     /// Removes the watch on `dir`, if there is one. Returns `false` if a thread could not read events as fast as they
     /// arrived, and has ended with all its watches. [`Notification::Overrun`] reports that too.
     pub fn unwatch(&mut self, dir: &Path) -> bool {
-        let handles = [&mut self.without_closes, &mut self.with_closes].into_iter().flatten();
+        let handles = [&mut self.without_closes, &mut self.with_closes]
+            .into_iter()
+            .flatten();
         handles.fold(true, |are_running, watcher_handle| {
             let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
             are_running && !watcher_handle.has_ended()
@@ -193,8 +197,8 @@ impl FsWatcher {
             .watch((&self.callback_context, self.generation), root)
     }
 
-    /// Has the watches on `path` and on the directories below it, all of them ancestors of roots, made again the next time.
-    /// `None`: all watches on ancestors.
+    /// Forgets the watches on `path` and on the ancestors of roots below it, so that the next call of
+    /// [`FsWatcher::watch_ancestors`] re-establishes them. `None`: all watches on ancestors.
     pub fn forget_ancestors(&mut self, path: Option<&Path>) {
         self.ancestors.forget(path);
     }
@@ -336,7 +340,7 @@ impl Callback {
                 let temps = &self.callback_context.temps;
                 let is_tracked = match cause {
                     NameCause::Creation => temps.record_created(&path, now),
-                    NameCause::Rename | NameCause::TempRename => temps.renamed_here(&path, now),
+                    NameCause::Rename | NameCause::TempRename => temps.record_renamed(&path, now),
                 };
                 if rule!(
                     "renamed-temp-tells-a-target",
@@ -370,7 +374,11 @@ impl Callback {
             }
             FsChange::Unsure(path) => match path.symlink_metadata() {
                 Ok(_) => {
-                    if !self.callback_context.temps.appeared(&path, clock::mono()) {
+                    if !self
+                        .callback_context
+                        .temps
+                        .record_appeared(&path, clock::mono())
+                    {
                         self.notify(Notification::LimitReached);
                     }
                 }

@@ -76,7 +76,9 @@ impl Translator {
                 true => FsChange::Appeared(path, NameCause::Creation),
                 false => FsChange::Nothing,
             },
-            EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::DirectoryChanged(path),
+            EventKind::Remove(notify::event::RemoveKind::Folder) => {
+                FsChange::DirectoryChanged(path)
+            }
             EventKind::Remove(_) => match is_temp(&path) {
                 true => FsChange::Gone(path, Settlement::Removed),
                 false => FsChange::Nothing,
@@ -151,7 +153,12 @@ mod tests {
                 FsChange::Appeared(temp(), NameCause::Creation),
             ),
             (file, "/r/a", None, FsChange::Nothing),
-            (created_dir, "/r/a.tmp", None, FsChange::DirectoryChanged(temp())),
+            (
+                created_dir,
+                "/r/a.tmp",
+                None,
+                FsChange::DirectoryChanged(temp()),
+            ),
             (
                 removed,
                 "/r/a.tmp",

@@ -1147,7 +1147,11 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 assert_eq!(asks, 1, "no process opens the file");
             });
             let outcome = fixture.reap(at_step.hook.clone());
-            assert_eq!(at_step.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
+            assert_eq!(
+                at_step.steps().last(),
+                Some(&Step::ProveAgain),
+                "{outcome:?}"
+            );
             assert!(
                 matches!(outcome, Outcome::Kept(Reason::InUse)),
                 "{outcome:?}"

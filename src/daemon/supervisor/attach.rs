@@ -184,7 +184,7 @@ impl Supervisor {
         }
     }
 
-    /// Reports a change between all of an available root being watched and a part of it being polled.
+    /// Sets an available root to `Watching` or `Polling`, and reports a change.
     pub(super) fn update_state(&mut self, index: usize, root: &Root) {
         // The root may have become unavailable in the meantime.
         if self.active_roots.id(index).is_none() {

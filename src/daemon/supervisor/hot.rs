@@ -1,6 +1,6 @@
 //! Hot directories: temps are created in them faster than it is worth receiving an event for each
-//! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. At growing intervals
-//! they are probed for a moment. Once they are calm, they are watched again.
+//! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. After pauses
+//! that grow, they are probed for a moment. Once they are calm, they are watched again.
 //!
 //! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
 //! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
@@ -27,7 +27,8 @@ use crate::watch::{RateProbe, WatchError};
 #[derive(Default)]
 pub(super) struct HotDir {
     scans: Option<HotScans>,
-    /// The pause before the last probe, and the time at which the directory was watched again.
+    /// The last time that the directory was hot: the pause before its next probe, and the time at which it was watched
+    /// again.
     last_hot: Option<(Duration, Instant)>,
     /// Until this time the directory stays watched, whatever its rate.
     refused_until: Option<Instant>,
@@ -80,7 +81,7 @@ impl HotDir {
             return false;
         }
         self.refused_until = None;
-        // The directory became hot again soon after it was calm, so the next probe can wait longer.
+        // The directory became hot again soon after it was calm, so the pause before the next probe is longer.
         let pause = match self.last_hot {
             Some((pause, calm_since)) if now.saturating_duration_since(calm_since) < MAX_PAUSE => {
                 (pause * 2).min(MAX_PAUSE)
@@ -116,7 +117,7 @@ impl HotDir {
         Some(probe_end.map_or(scans.next_scan, |until| until.min(scans.next_scan)))
     }
 
-    /// Returns whether a scan is due. If so, the next one is due after the interval.
+    /// Returns whether a scan is due. If so, schedules the next one after the interval.
     fn take_due(&mut self, now: Instant) -> bool {
         let due = self.scans.as_mut().filter(|scans| scans.next_scan <= now);
         due.map(|scans| scans.next_scan = now + scans.interval)
@@ -395,16 +396,16 @@ mod tests {
     #[test]
     fn a_directory_that_becomes_hot_again_is_probed_more_rarely() {
         let mut now = Instant::now();
-        let (mut hot_dir, mut waits) = (HotDir::default(), Vec::new());
+        let (mut hot_dir, mut pauses) = (HotDir::default(), Vec::new());
         for _ in 0..10 {
             assert!(hot_dir.begin(S, now));
-            let wait = (1..).find(|n| hot_dir.wants_probe(now + S * *n)).unwrap();
-            waits.push(wait);
-            now += S * wait;
+            let pause = (1..).find(|n| hot_dir.wants_probe(now + S * *n)).unwrap();
+            pauses.push(pause);
+            now += S * pause;
             hot_dir.end(now);
             now += S * 3;
         }
-        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         // After a long calm the pauses start again with the shortest.
         now += MAX_PAUSE * 4 - S * 3;
         assert!(hot_dir.begin(S, now));
@@ -511,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_not_calm_is_followed_by_a_longer_wait() {
+    fn a_probe_that_is_not_calm_is_followed_by_a_longer_pause() {
         let start = Instant::now();
         let just_before = |at: Instant| at - Duration::from_nanos(1);
         for counted in [0, u32::MAX] {
@@ -535,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_probe_is_followed_by_an_equal_wait() {
+    fn a_failed_probe_is_followed_by_an_equal_pause() {
         let start = Instant::now();
         let mut hot_dir = HotDir::default();
         assert!(hot_dir.begin(S, start));

@@ -75,7 +75,7 @@ pub(super) struct Watched {
     scan_number: u64,
 }
 
-/// The number of consecutive scans with missed events from which on the events of a root are not relied on.
+/// After this many consecutive scans with missed events, the root is polled.
 const MISSED_SCANS_LIMIT: u32 = 2;
 
 /// The longest delay of the event of a created temp.
@@ -127,7 +127,7 @@ impl RootWatch {
         self.unwatched.clear();
     }
 
-    /// Returns whether some or all of its events may not arrive.
+    /// Returns whether some or all of its directories have no reliable watch.
     pub(super) fn is_partly_unwatched(&self) -> bool {
         !self.unwatched.is_empty() || self.has_unreliable_events()
     }
@@ -137,7 +137,7 @@ impl RootWatch {
         self.missed_scans >= MISSED_SCANS_LIMIT
     }
 
-    /// Returns the age from which on a temp that no event has reported counts as missed.
+    /// Returns the age at which the event of a temp should have arrived. An older temp without an event was missed.
     pub(super) fn event_deadline(&self, root: &Root) -> Duration {
         match self.has_unreliable_events() {
             // The root is scanned often, so temps are found while they are young.
@@ -146,7 +146,7 @@ impl RootWatch {
         }
     }
 
-    /// Records a periodic scan of everything. Returns whether all watches should be re-established.
+    /// Records the end of a periodic scan of everything. Returns whether all watches should be re-established.
     pub(super) fn end_periodic_scan(&mut self) -> bool {
         match self.missed.take() {
             Some(_) => self.missed_scans += 1,
@@ -231,7 +231,12 @@ impl RootWatch {
 
     /// Removes the watches of directories below `dir` that the current scan has not found, except below the directories
     /// in `unread`, which could not be read.
-    pub(super) fn unwatch_unfound(&mut self, watcher: &mut FsWatcher, dir: &Path, unread: &[&Path]) {
+    pub(super) fn unwatch_unfound(
+        &mut self,
+        watcher: &mut FsWatcher,
+        dir: &Path,
+        unread: &[&Path],
+    ) {
         let scan_number = self.scan_number;
         self.watched.retain(|path, watched| {
             let is_kept = watched.scan_number == scan_number
@@ -306,7 +311,10 @@ mod tests {
         let mut root_watch = RootWatch::new(None);
         let mut scan = |missed: bool| {
             root_watch.missed = missed.then(|| "/r/a.tmp".into());
-            (root_watch.end_periodic_scan(), root_watch.has_unreliable_events())
+            (
+                root_watch.end_periodic_scan(),
+                root_watch.has_unreliable_events(),
+            )
         };
         assert_eq!(scan(false), (false, false));
         assert_eq!(scan(true), (true, false), "the watches are re-established");

@@ -59,7 +59,7 @@ impl Supervisor {
             let watched = root_watch.watched.get(dir.path())?;
             (!watched.hot.is_hot()).then_some(watched.since)
         };
-        let met = |met: ScanItem<'_>| match met {
+        let on_item = |item: ScanItem<'_>| match item {
             ScanItem::Dir(dir) => {
                 if cause == RescanCause::Periodic {
                     IdleIoPriority::apply_to_child();
@@ -100,7 +100,7 @@ impl Supervisor {
                     // had.
                     _ => Origin::FoundWithHalfCredit,
                 };
-                let is_new = shared.temps.found(&path, at, origin);
+                let is_new = shared.temps.record_found(&path, at, origin);
                 if is_new
                     && expects_events
                     && let Some(since) = watched_since(dir)
@@ -121,7 +121,7 @@ impl Supervisor {
             ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
             ScanItem::Claim(..) => {}
         };
-        let walked = scan::scan(root, id, below, &met, &|| false);
+        let walked = scan::scan(root, id, below, &on_item, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
         let (unwatched, missed) = (into_inner(unwatched), into_inner(missed));
         let failed = denied.iter().map(|(_, error)| error);
@@ -197,7 +197,7 @@ impl Supervisor {
         );
     }
 
-    /// Reports once of each mount and subvolume below a root that it is not entered.
+    /// Reports each mount and subvolume that is not entered, once.
     fn report_not_entered(&mut self, index: usize, root: &Root, mut elsewhere: Vec<PathBuf>) {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
@@ -224,12 +224,7 @@ impl Supervisor {
     fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
         let dir = root.path.join(below);
         // A root inside another root has a rule of its own.
-        if self
-            .active_roots
-            .root_of(&dir)
-            .map(|(owner, _, _)| owner)
-            != Some(index)
-        {
+        if self.active_roots.root_of(&dir).map(|(owner, _, _)| owner) != Some(index) {
             return;
         }
         let id = self.active_roots.id(index);
@@ -252,8 +247,7 @@ impl Supervisor {
             (RecoveryOutcome::PutBack(name), None) => {
                 _ = temps.record_created(&dir.join(name), clock::mono());
             }
-            // If a temp to be ignored was not put back, the map does not wait for it: the next scan of everything finds
-            // the claim again.
+            // A failed put-back of an ignored temp needs no entry: the next full scan finds the claim again.
             (outcome, Some(path)) => {
                 temps.cancel_put_back(&path);
                 if let RecoveryOutcome::Kept(reason) = outcome {
@@ -287,7 +281,7 @@ impl Supervisor {
         let path = dir_context.root.path.join(dir_context.below).join(name);
         rule!(
             "held-claim-is-tried-again",
-            self.shared.temps.claim_pending(&path, clock::mono()),
+            self.shared.temps.record_claim_pending(&path, clock::mono()),
             without: (),
         );
         is_new
