@@ -531,7 +531,7 @@ fn without_watches_a_root_is_polled() {
             let stderr = watching.stderr();
             let (about_ancestors, about_root): (Vec<_>, Vec<_>) = stderr
                 .lines()
-                .partition(|line| line.contains("parent directories"));
+                .partition(|line| line.contains("directories above"));
             assert_limit_message(&about_root.join("\n"), fix);
             if !about_ancestors.is_empty() {
                 assert_limit_message(&about_ancestors.join("\n"), fix);

@@ -42,7 +42,7 @@ impl Supervisor {
                 && !matches!(root_watch.coverage, Coverage::LimitReached(_))
             {
                 log::warn!(
-                    "cannot watch the parent directories of {:?}. {} Until they can be watched, orphand checks every \
+                    "cannot watch the directories above {:?}. {} Until they can be watched, orphand checks every \
                      {} whether the root still exists",
                     root.path,
                     limit_advice(limit),
