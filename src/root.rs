@@ -10,7 +10,7 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
-use crate::look::{RootError, RootId, answer};
+use crate::look::{RootError, RootId, response};
 use crate::passwd;
 
 /// A root and its rule.
@@ -134,7 +134,7 @@ impl Root {
         if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
             let machine = Machine::read();
             // If the root does not answer now, the watcher checks it as soon as it does: `leads_to_broad`.
-            let answers = answer::answers(&root.path);
+            let answers = response::responds(&root.path);
             let shared = answers && is_shared(&root.path);
             let real = answers.then(|| fs::canonicalize(&root.path));
             let real = real.and_then(|real| machine.broad_kind(&real.ok()?, shared));
@@ -153,7 +153,7 @@ impl Root {
         if let Err(error) = policy.check(crate::watch::CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });
         }
-        if !answer::answers(&path) {
+        if !response::responds(&path) {
             return Ok(Root { path, policy });
         }
         match RootId::of(&path) {
@@ -295,7 +295,7 @@ fn homes() -> Vec<PathBuf> {
         .filter(|home| home.as_os_str().len() > 1);
     homes.extend(regular);
     // A home directory on a server that does not answer must not block orphand.
-    let silent = answer::silent(homes.iter().map(PathBuf::as_path));
+    let silent = response::unresponsive(homes.iter().map(PathBuf::as_path));
     let real = homes
         .iter()
         .filter(|home| !silent.contains(home.as_path()))

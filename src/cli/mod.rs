@@ -15,7 +15,7 @@ use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::Listings;
 use orphand::evidence::writer_names::WriterNames;
 use orphand::journal::Journal;
-use orphand::look::{RootError, RootId, answer};
+use orphand::look::{RootError, RootId, response};
 use orphand::pass::Engine;
 use orphand::reap::Reaper;
 use orphand::root::{Refused, Root, absolute};
@@ -252,7 +252,7 @@ fn plan(
     };
     let mut roots: Vec<Root> = Vec::new();
     // All paths are probed at the same time: the directories that do not answer cost one wait in total.
-    let _ = answer::silent(covered.iter().map(|one| one.path.as_path()));
+    let _ = response::unresponsive(covered.iter().map(|one| one.path.as_path()));
     let (mut rules, mut broad) = (BTreeMap::new(), BTreeSet::new());
     for one in covered {
         let policy = Arc::new(one.policy);
@@ -293,7 +293,7 @@ fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, 
     let broad = roots.iter().map(|root| root.path.clone()).collect();
     // A watch waits for missing directories; these commands do not wait.
     roots.retain(|root| {
-        let exists = !answer::answers(&root.path)
+        let exists = !response::responds(&root.path)
             || !matches!(RootId::of(&root.path), Err(RootError::Missing));
         if !exists {
             ::log::warn!("{:?} does not exist; skipping it", root.path);
@@ -427,7 +427,7 @@ fn no_answer(path: &Path) -> String {
     format!(
         "{path:?} does not answer: its file system sent no answer for {} s; to find the cause: \
          orphand doctor {path:?}",
-        answer::PATIENCE.as_secs()
+        response::RESPONSE_TIMEOUT.as_secs()
     )
 }
 

@@ -10,7 +10,7 @@ use super::{Shared, supervisor};
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::event::Event;
-use crate::evidence::LeaseThread;
+use crate::evidence::UseChecker;
 use crate::pass::{DirContext, Pass, PassItem};
 use crate::temps::{Folder, Key};
 
@@ -64,7 +64,7 @@ pub(super) fn start(
 impl Task {
     /// Runs the task in this thread.
     pub(super) fn run(mut self, shared: &Shared) {
-        let lease_thread = LeaseThread::new();
+        let use_checker = UseChecker::new();
         let (mut next, mut quarantined) = (Vec::new(), false);
         for batch in self.due.chunks(BATCH) {
             // The worker checks for a stop between two batches. Temps that are not checked out stay as they are.
@@ -78,7 +78,7 @@ impl Task {
             let folder = self.folder.as_path();
             process(
                 shared,
-                &lease_thread,
+                &use_checker,
                 &mut self.clocks,
                 folder,
                 batch,
@@ -96,7 +96,7 @@ impl Task {
 
 fn process(
     shared: &Shared,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     clocks: &mut ClockJumpDetector,
     folder: &Path,
     batch: &[Key],
@@ -125,7 +125,7 @@ fn process(
         });
     match dir_context {
         Some(dir_context) => {
-            Pass::new(&shared.engine, dir_context, lease_thread, emit).run(clocks, &mut items)
+            Pass::new(&shared.engine, dir_context, use_checker, emit).run(clocks, &mut items)
         }
         None => items.iter_mut().for_each(|item| item.temp = None),
     }

@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use crate::evidence::LeasedFile;
+use crate::evidence::CheckedFile;
 
 /// Renames the file `name` in `from` to `new` in `to`. Fails if that name exists.
 ///
@@ -46,16 +46,17 @@ pub(super) fn rename(
 pub(super) fn unlink_proven(
     dir: BorrowedFd<'_>,
     name: &OsStr,
-    leased: &LeasedFile,
+    checked: &CheckedFile,
 ) -> io::Result<()> {
-    match leased.removal_flags() {
+    match checked.removal_flags() {
         Some(flags) => Ok(rustix::fs::unlinkat(dir, name, flags)?),
-        None if leased.is_still_unused() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
+        None if checked.is_still_unused() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
         None => Err(Errno::BUSY.into()),
     }
 }
 
-/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete copy.
+/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete
+/// copy.
 pub(super) fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }

@@ -877,13 +877,13 @@ impl Model {
                 thens.push(Ok(state));
             }
             (Step::Judge, _) => {
-                let hold = if now.free {
+                let use_state = if now.free {
                     UseState::Unused
                 } else {
                     UseState::InUse
                 };
                 let expected = Some(now.expected).filter(|_| self.has(Check::JudgedSame));
-                let verdict = judge_as(now.judged, expected, hold, state.target());
+                let verdict = judge_as(now.judged, expected, use_state, state.target());
                 let as_before = match verdict {
                     Verdict::Reap => !now.moves,
                     Verdict::Quarantine(_) => now.moves,
@@ -1225,7 +1225,12 @@ fn after(step: Step) -> ReaperState {
 }
 
 /// Calls the real judge.
-fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: Target) -> Verdict {
+fn judge_as(
+    seen: Snapshot,
+    expected: Option<Snapshot>,
+    use_state: UseState,
+    target: Target,
+) -> Verdict {
     static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
         let place = DirProperties {
@@ -1248,7 +1253,7 @@ fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: 
         our_uid: 0,
         writer: Writer::NoPid,
         closed: false,
-        use_state: hold,
+        use_state: use_state,
         opened: true,
         mappings_examined: false,
         target,
