@@ -107,7 +107,7 @@ struct Removal {
     disposed: Disposed,
 }
 
-/// Returns the number of threads that may each run a pass at once: two for each core, because every batch waits for
+/// Returns the number of threads that may run passes at the same time: two for each core, because every batch waits for
 /// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
 #[must_use]
 pub fn max_workers() -> usize {
@@ -137,7 +137,7 @@ struct ClockReading {
 enum LookResult {
     /// No file has this name.
     Missing,
-    /// Something that is never a temp.
+    /// The name refers to something that is never a temp.
     NotATemp,
     /// A regular file, its use state, and its handle if it was opened.
     File {
@@ -266,8 +266,8 @@ impl<'a> Pass<'a> {
     /// Puts back the claims of `name` that could not be put back before. This happens before the look at the temp.
     /// Returns `None` if no claim is left.
     ///
-    /// It is called only when the temp of that name is due: a claim that cannot be put back for a long time is tried as
-    /// rarely as a temp.
+    /// It is called only when the temp of that name is due, so a claim that cannot be put back for a long time is tried
+    /// again as rarely as a temp is looked at.
     fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
         let claims = self.engine.reaper.claims();
         let mut outcome = None;
@@ -554,7 +554,7 @@ impl<'a> Pass<'a> {
         events.into_iter().for_each(&mut *self.emit);
     }
 
-    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
+    /// Frees space in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
     fn make_quarantine_space(&mut self, candidates: &[(Removal, Candidate)]) {
         let moves = candidates
             .iter()
@@ -698,11 +698,11 @@ impl<'a> Pass<'a> {
 pub enum RecoveryOutcome {
     /// The claim has this name again.
     PutBack(OsString),
-    /// The claim stays for now, for this reason, and is to be tried again.
+    /// The claim is kept for now, for this reason. The recovery must be tried again.
     Kept(Reason),
-    /// The recovery failed, which was reported, and is to be tried again.
+    /// The recovery failed, and the failure was reported. It must be tried again.
     Failed,
-    /// There is nothing to do, or nothing any more.
+    /// Nothing is left to do.
     Done,
 }
 
@@ -988,7 +988,7 @@ pub fn judge_now(
 /// The result of [`judge_now`].
 #[derive(Debug)]
 pub struct Examined {
-    /// Its path.
+    /// The path of the temp.
     pub path: PathBuf,
     /// The path of its target.
     pub target: Option<PathBuf>,

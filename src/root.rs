@@ -134,9 +134,9 @@ impl Root {
         if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
             let machine = Machine::read();
             // If the root does not answer now, the watcher checks it as soon as it does: `leads_to_broad`.
-            let answers = response::responds(&root.path);
-            let shared = answers && is_shared(&root.path);
-            let real = answers.then(|| fs::canonicalize(&root.path));
+            let responds = response::responds(&root.path);
+            let shared = responds && is_shared(&root.path);
+            let real = responds.then(|| fs::canonicalize(&root.path));
             let real = real.and_then(|real| machine.broad_kind(&real.ok()?, shared));
             let what = machine.broad_kind(&root.path, shared).or(real);
             if let Some(what) = what {

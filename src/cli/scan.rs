@@ -226,7 +226,7 @@ impl FoundClaims {
     }
 }
 
-/// Returns the command that gives the claims in a root their old names. `root` has the configured rule.
+/// Returns the command that gives the claims in a root their original names. `root` has the configured rule.
 pub(super) fn put_back_command(root: &Root) -> String {
     Suggestion::new("sweep")
         .flag("-r", root.policy.recursive)

@@ -40,8 +40,8 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     };
     plan.report_rules(output);
     for root in &plan.roots {
-        let answers = response::responds(&root.path);
-        if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
+        let responds = response::responds(&root.path);
+        if responds && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
             return Err(missing(&root.path));
         }
     }

@@ -29,7 +29,7 @@ pub enum Reason {
     Protected,
     /// It has another hard link.
     HardLinked,
-    /// The proof that a file is unused is not known to hold on its file system.
+    /// The proof that a file is unused is not known to be valid on its file system.
     NetworkFs,
     /// It belongs to another user.
     ForeignOwner,
@@ -218,7 +218,8 @@ impl Target {
         matches!(self, Target::Whole { .. })
     }
 
-    /// Returns why the target does not count, as a predicate such as `is missing`; `None` if it counts or is unknown.
+    /// Returns the reason for which the target does not count, as a predicate such as `is missing`. Returns `None` if
+    /// it counts or is unknown.
     #[must_use]
     pub fn fault(self) -> Option<&'static str> {
         Some(match self {
@@ -313,7 +314,7 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 pub enum LeaseCoverage {
     /// All descriptors and mappings.
     OpensAndMaps,
-    /// Not mappings without a descriptor, nor uses through the lower layers (overlayfs).
+    /// Descriptors, but neither mappings without a descriptor nor uses through the lower layers (overlayfs).
     OpensOnly,
     /// The coverage is not known, or other machines can use the file system.
     Unknown,
@@ -337,7 +338,7 @@ pub struct DirProperties {
 }
 
 impl DirProperties {
-    /// Reports whether the proof is accepted here: it is known to hold, or the rule trusts the file system.
+    /// Reports whether the proof is accepted here: it is known to be valid, or the rule trusts the file system.
     #[must_use]
     pub fn has_proof(&self, policy: &Policy) -> bool {
         let mut trusted = policy.trusted_file_systems.iter();
@@ -367,7 +368,7 @@ pub struct Evidence {
     pub writer: Writer,
     /// True if an event reported that a writer closed it.
     pub closed: bool,
-    /// The use of the temp by processes.
+    /// The use state of the temp.
     pub use_state: UseState,
     /// True if it could be opened, so that its locks can be checked.
     pub opened: bool,
@@ -673,8 +674,8 @@ fn describe_close(e: &Evidence) -> String {
     .into()
 }
 
-/// Keeps locked temps. If the rule takes open temps, a lock is the only kind of use that still keeps one, so a temp
-/// whose locks cannot be checked is kept too.
+/// Keeps locked temps. If the rule removes or moves open temps, a lock is the only kind of use that still keeps one, so
+/// a temp whose locks cannot be checked is kept too.
 fn check_locks(e: &Evidence, policy: &Policy) -> GateResult {
     match e.use_state {
         UseState::Locked => GateResult::Keep(Reason::Locked),
@@ -747,8 +748,8 @@ fn describe_mappings(e: &Evidence) -> String {
     .into()
 }
 
-/// Requires the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a flag or the claim of
-/// a lock: it passes only if its name has a random part or its target counts.
+/// Requires the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a flag or a lock file:
+/// it passes only if its name has a random part or its target counts.
 fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
     let is_worthless = e.observation.fingerprint.size == 0 && is_random;

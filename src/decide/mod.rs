@@ -16,7 +16,7 @@
 //! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
-//! - [`macos_use`]: *does a process hold it?*, on macOS, where an ordinary program gets no lease
+//! - [`macos_use`]: *does a process use it?*, on macOS, where an ordinary program gets no lease
 //! - [`judge`]: *is it safe?*
 #![deny(clippy::disallowed_methods)]
 

@@ -44,6 +44,7 @@ pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
 pub struct UseChecker {
     /// The signal mask before SIGIO was blocked.
     previous_mask: libc::sigset_t,
+    /// The id of this thread.
     tid: libc::pid_t,
     /// The signal mask belongs to one thread, so this value must not move to another one.
     _not_send: PhantomData<*const ()>,
@@ -281,7 +282,7 @@ impl Drop for CheckedFile {
     }
 }
 
-/// Checks the process whose pid is in the name of a temp: returns whether it can have written the temp.
+/// Returns whether the process whose pid is in the name of a temp can have written the temp.
 ///
 /// The writer has ended if there is no such process, if the process is a zombie, or if it started after the last change
 /// of the temp. `written` is the latest time at which that change can have happened, if that is known.
@@ -350,8 +351,8 @@ pub fn shows_our_processes() -> bool {
 /// Returns the processes in child pid namespaces: a map from each pid there to the pids here (`NSpid` of
 /// proc_pid_status(5), which has one pid for each namespace, ours first).
 ///
-/// Every user may read these pids, except under hidepid. Processes that are hidden are missing from the result. The
-/// thread ids are included, because kill(2) accepts them too.
+/// Every user may read these pids, except under hidepid. Processes that are hidden are missing from the result. The ids
+/// of threads are included, because kill(2) accepts them too.
 pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     if rule!("foreign-proc-shows-no-container", !shows_our_processes()) {
         return Err(io::Error::other("/proc does not show this pid namespace"));
@@ -395,7 +396,7 @@ fn has_ended(error: &io::Error) -> bool {
 }
 
 /// Reports whether the process `pid` has at most one thread. If its threads cannot be listed for any reason but its
-/// end, returns `false`.
+/// end, the result is `false`.
 fn is_its_last_thread(pid: u32) -> bool {
     match numeric_names(&task_dir(pid)) {
         Ok(threads) => threads.len() < 2,
@@ -480,8 +481,8 @@ fn started_after(ticks: u64, moment: Mono) -> bool {
     Duration::from_millis(started) > moment + Duration::from_secs(1)
 }
 
-/// Returns whether another process holds a BSD or POSIX lock on the file, as far as the open file shows it. `None`: it
-/// does not show it.
+/// Returns whether another process holds a BSD or POSIX lock on the file. Returns `None` if the open file does not show
+/// that.
 pub(super) fn is_locked(checked: Option<&CheckedFile>) -> Option<bool> {
     let checked = checked?;
     // While this process holds the lock, no other process can, and the lock that is visible is ours.
@@ -551,8 +552,9 @@ fn lock_whole_file(
 
 /// Reports whether the device number `listed` in the table of locks may be the device `dev` of stat(2).
 ///
-/// On a file system without a device of its own (btrfs, with a number for each subvolume) stat(2) may report another
-/// number than the table. In that case two files with the same inode number count as one file, so the temp is kept.
+/// On a file system without a device of its own (btrfs, with a number for each subvolume) stat(2) may report a
+/// different number than the table. In that case two files with the same inode number count as one file, so the temp is
+/// kept.
 pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
     rule!("lock-disk-has-two-numbers", rustix::fs::major(dev) == 0) || listed == dev
 }
@@ -641,8 +643,9 @@ struct ScanProgress {
 /// The requested files that one process uses.
 #[derive(Default)]
 struct HeldFiles {
+    /// The requested files that the process certainly uses.
     certain: HashSet<FileId>,
-    /// The requested files with the same number as a used file on another device.
+    /// The requested files with the same inode number as a used file on another device.
     doubtful: HashSet<FileId>,
 }
 

@@ -203,8 +203,8 @@ impl CheckedFile {
     }
 }
 
-/// Checks the process whose pid is in the name of a temp: returns whether it can have written the temp. The writer has
-/// ended if there is no such process, or if the process is a zombie.
+/// Returns whether the process whose pid is in the name of a temp can have written the temp. The writer has ended if
+/// there is no such process, or if the process is a zombie.
 ///
 /// Start times are not compared. macOS stores them by the wall clock (`p_start` is the time of day of the fork), and a
 /// clock that was set could make a live writer younger than its own temp.
@@ -444,7 +444,7 @@ impl Drop for Mapping {
     }
 }
 
-// --- the process scan --------------------------------------------------------------------------------
+// --- the process scan ------------------------------------------------------------------------
 
 /// A scan is reused for this time, or for [`REUSE_FACTOR`] times its own duration if that is longer.
 const SCAN_VALIDITY: Duration = Duration::from_millis(200);

@@ -43,7 +43,7 @@ const BLOCK: u64 = 512;
 struct FileSystemInfo {
     /// The kernel's name for its type.
     name: String,
-    /// The kinds of use that a lease detects on it.
+    /// The kinds of use of a file that the proof detects on it.
     lease_coverage: LeaseCoverage,
     /// The precision of its dates.
     dates: Dates,
@@ -393,7 +393,7 @@ impl Dir {
         &self.properties
     }
 
-    /// Returns the kinds of use of a file that a lease detects in this directory.
+    /// Returns the kinds of use of a file that the proof detects in this directory.
     #[must_use]
     pub fn lease_coverage(&self) -> LeaseCoverage {
         self.properties.lease_coverage

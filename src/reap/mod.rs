@@ -184,8 +184,8 @@ pub struct Candidate {
     pub temp_info: TempInfo,
     /// The verdict.
     pub verdict: Verdict,
-    /// The file as the look that led to the verdict opened it, if no process held it. It is then not opened again, but
-    /// the protocol still checks that the name refers to it.
+    /// The file, if it is still open since the look that led to the verdict. It is then not opened again, but the
+    /// protocol still checks that the name refers to it.
     pub opened: Option<CheckedFile>,
 }
 
@@ -505,7 +505,7 @@ impl Reaper {
                     Err(error) => failed(Step::Claim)(error),
                 });
             }
-            // Not where mappings must be looked for once more after the claim.
+            // This is not done where mappings must be checked again after the claim.
             Err(error)
                 if is_full(&error)
                     && proven
@@ -523,7 +523,7 @@ impl Reaper {
                     },
                 ));
             }
-            // There is no rename here that never overwrites, and so no safe way to claim.
+            // No rename that refuses to overwrite is possible here, so no claim is safe.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 return Err(Outcome::Kept(Reason::CannotTell));
             }
@@ -877,7 +877,7 @@ pub fn recover(
     use_checker: &UseChecker,
     claim: &OsStr,
 ) -> io::Result<Option<Recovered>> {
-    let Some(read) = claim::parse(claim) else {
+    let Some(parsed) = claim::parse(claim) else {
         return Ok(None);
     };
     let dir = batch_context.dir;
@@ -901,10 +901,13 @@ pub fn recover(
     if rule!("restored-claim-stays", is_restored) {
         return Ok(None);
     }
-    // Any user can create such a name, so a file that this rule does not take is kept. A cut name matches other rules
-    // than the whole name did: the file is moved, because no rule would find it again.
-    let takes = |name| batch_context.context.policy.is_temp(dir.below(), name);
-    let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
+    // Any user can create such a name, so a file that is no temp by this rule is kept. A shortened name matches other
+    // rules than the whole name did: the file is moved, because no rule would find it again.
+    let is_temp = |name| batch_context.context.policy.is_temp(dir.below(), name);
+    let is_of_others = parsed
+        .original
+        .as_deref()
+        .is_some_and(|name| !is_temp(name));
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);
     }
@@ -913,7 +916,7 @@ pub fn recover(
     {
         return Ok(Some(Recovered::Kept(reason)));
     }
-    if let Some(name) = &read.original {
+    if let Some(name) = &parsed.original {
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
             Ok(()) => return Ok(Some(Recovered::PutBack(name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -921,7 +924,7 @@ pub fn recover(
             Err(error) => return Err(error),
         }
     }
-    let name = read.original.unwrap_or_else(|| claim.to_owned());
+    let name = parsed.original.unwrap_or_else(|| claim.to_owned());
     let slot = LazyQuarantine::new(batch_context).slot(&name);
     let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,

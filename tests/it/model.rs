@@ -254,7 +254,7 @@ struct Attempt {
     claim: Option<Claimed>,
     after: Snapshot,
     held: bool,
-    /// The disk is full: the temp is processed under its own name.
+    /// The disk is full: the temp is processed under its original name.
     unclaimed: bool,
     /// Not part of the protocol, but data for the properties.
     history: History,
@@ -1253,7 +1253,7 @@ fn judge_as(
         our_uid: 0,
         writer: Writer::NoPid,
         closed: false,
-        use_state: use_state,
+        use_state,
         opened: true,
         mappings_examined: false,
         target,

@@ -560,7 +560,7 @@ fn a_lock_counts_as_a_holder() {
         last_jump: None,
         fingerprint: sim.file,
         lag: Duration::ZERO,
-        use_state: use_state,
+        use_state,
     };
     let temp = &mut sim.temp;
     _ = temp.look(&at(0, UseState::Locked), GRACE, Open::Keep);
@@ -946,7 +946,7 @@ fn an_unknown_use_state_starts_no_grace() {
             last_jump: None,
             fingerprint: sim.file,
             lag: Duration::ZERO,
-            use_state: use_state,
+            use_state,
         };
         sim.temp.look(&look, GRACE, Open::Keep)
     };

@@ -32,7 +32,7 @@ struct Progress {
 unsafe impl Send for Probe {}
 
 impl Probe {
-    /// Starts a probe of `paths`. Returns `None` if a limit is responded, or if the kernel is older than 5.9 or refuses
+    /// Starts a probe of `paths`. Returns `None` if a limit is reached, or if the kernel is older than 5.9 or refuses
     /// the needed system calls.
     pub(super) fn start(paths: &[PathBuf]) -> Option<Probe> {
         let paths: Vec<CString> = paths

@@ -30,7 +30,7 @@ const STALL: Duration = Duration::from_millis(250);
 /// The time for which a response is valid.
 const RESPONSE_VALIDITY: Duration = Duration::from_secs(1);
 
-/// The time for which a late response is valid. It is longer than the interval at which a unresponsive root is checked
+/// The time for which a late response is valid. It is longer than the interval at which an unresponsive root is checked
 /// again, so that a root on a slow file system is still served.
 const LATE_RESPONSE_VALIDITY: Duration = Duration::from_secs(3);
 
