@@ -39,10 +39,10 @@ pub(super) fn rename(
 /// If the kernel can check this, the call asks it to. Otherwise the result of a process scan that began after the claim
 /// has to suffice.
 ///
-/// RACE: without the kernel's check, a process that the scan has already examined may open the file by the name of the claim,
-/// or return from an `open` that began before the claim. Worst case: the process goes on with a file that has no name.
-/// With the kernel's check, the same holds for the moment between the check and the removal, within one system call;
-/// whether APFS closes this gap is not public.
+/// RACE: without the kernel's check, a process that the scan has already examined may open the file by the name of the
+/// claim, or return from an `open` that began before the claim. Worst case: the process goes on with a file that has no
+/// name. With the kernel's check, the same holds for the moment between the check and the removal, within one system
+/// call; whether APFS closes this gap is not public.
 pub(super) fn unlink_proven(
     dir: BorrowedFd<'_>,
     name: &OsStr,

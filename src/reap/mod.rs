@@ -901,8 +901,8 @@ pub fn recover(
     if rule!("restored-claim-stays", is_restored) {
         return Ok(None);
     }
-    // Any user can create such a name, so a file that is no temp by this rule is kept. A shortened name matches other
-    // rules than the whole name did: the file is moved, because no rule would find it again.
+    // Any user can create such a name, so a file that is not a temp by this rule is kept. A shortened name matches
+    // other rules than the whole name did: the file is moved, because no rule would find it again.
     let is_temp = |name| batch_context.context.policy.is_temp(dir.below(), name);
     let is_of_others = parsed
         .original

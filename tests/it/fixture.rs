@@ -270,7 +270,7 @@ impl Fixture {
         self.reap_with(&UseChecker::new(), reaper, candidate)
     }
 
-    /// Runs the protocol with the lease thread that opened the candidate.
+    /// Runs the protocol with the use checker that opened the candidate.
     pub(crate) fn reap_with(
         &self,
         use_checker: &UseChecker,
