@@ -38,11 +38,14 @@ use crate::stats::{RootStats, Stats};
 use crate::temps::{self, PendingCounts, Temps};
 use crate::watch::CallbackContext;
 
+mod command;
 mod idle_io;
 mod panic_guard;
 mod scheduler;
 mod supervisor;
 mod worker;
+
+use command::Command;
 
 /// The treatment of temps that existed before the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -121,7 +124,7 @@ pub struct Watcher {
 #[derive(Clone, Debug)]
 pub struct Stopper {
     stopping: Arc<AtomicBool>,
-    commands: Sender<supervisor::Command>,
+    commands: Sender<Command>,
 }
 
 /// State that all threads share.
@@ -445,10 +448,7 @@ impl Watcher {
     /// removed by the old rule.
     pub fn reload(&self, rules: &Rules) -> Result<(), Refused> {
         let active_roots = ActiveRoots::new(rules)?;
-        let _ = self
-            .stopper
-            .commands
-            .send(supervisor::Command::Reload(active_roots));
+        let _ = self.stopper.commands.send(Command::Reload(active_roots));
         Ok(())
     }
 
@@ -470,7 +470,7 @@ impl Watcher {
     #[must_use]
     pub fn heartbeats(&self) -> [u64; 2] {
         self.shared.temps.wake();
-        let _ = self.stopper.commands.send(supervisor::Command::Heartbeat);
+        let _ = self.stopper.commands.send(Command::Heartbeat);
         self.shared
             .heartbeats
             .each_ref()
@@ -566,7 +566,7 @@ impl Stopper {
     /// Stops the watcher. Returns at once.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let _ = self.commands.send(supervisor::Command::Stop);
+        let _ = self.commands.send(Command::Stop);
     }
 }
 

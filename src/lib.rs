@@ -91,6 +91,7 @@ pub mod evidence;
 mod free_memory;
 pub mod journal;
 pub mod json;
+mod kernel_events;
 pub mod look;
 #[doc(hidden)]
 pub mod mountinfo;

@@ -10,6 +10,7 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
+use crate::kernel_events::CLOSE_EVENTS;
 use crate::look::{RootError, RootId, response};
 use crate::passwd;
 
@@ -150,7 +151,7 @@ impl Root {
     /// Creates the root at `path` for a command that changes no file. A broad directory is not refused.
     pub fn for_inspection(path: &Path, policy: Arc<Policy>) -> Result<Root, Refused> {
         let path = absolute(path);
-        if let Err(error) = policy.check(crate::watch::CLOSE_EVENTS) {
+        if let Err(error) = policy.check(CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });
         }
         if !response::responds(&path) {

@@ -15,6 +15,7 @@ mod cli {
     mod choices;
     pub(crate) mod config_file;
     mod duration;
+    mod exit;
     pub(crate) mod shell;
     mod size;
     mod text;

@@ -1,9 +1,9 @@
 //! `orphand completions`: prints completions for a shell, generated from the definitions of the command line.
 
-use clap::CommandFactory as _;
+use clap::Command;
 
-use super::args::Cli;
-use super::{Exit, Failure, print};
+use super::exit::{Exit, Failure};
+use super::standard_streams::print;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -16,9 +16,9 @@ pub(crate) struct Completions {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(command: &Completions) -> Result<Exit, Failure> {
+pub(super) fn run(command: &Completions, mut cli: Command) -> Result<Exit, Failure> {
     // Not directly to stdout: clap panics if the reader has closed the pipe.
     let mut script = Vec::new();
-    clap_complete::generate(command.shell, &mut Cli::command(), "orphand", &mut script);
+    clap_complete::generate(command.shell, &mut cli, "orphand", &mut script);
     Ok(print(&script)?)
 }

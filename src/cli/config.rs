@@ -8,11 +8,15 @@ use orphand::look::response;
 use orphand::root::{Root, absolute};
 use serde_json::Value;
 
-use super::args::OutputOptions;
 use super::config_file::{self, ConfigError, RootsError, RuleSettings};
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
+use super::options::OutputOptions;
 use super::shell::Suggestion;
-use super::{Exit, Failure, list_writers, print, text, watch};
+use super::standard_streams::print;
+use super::text;
+use super::watch;
+use super::writer_list::list_writers;
 use show::Options;
 use sources::WithSources;
 

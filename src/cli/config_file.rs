@@ -21,6 +21,7 @@ use orphand::root::{Refused, Root};
 use orphand::state::read_regular;
 use orphand::watch::CLOSE_EVENTS;
 
+use super::exit::{Exit, Failure};
 use super::shell::{self, Suggestion};
 use super::text;
 use overlap::KnownRoots;
@@ -199,6 +200,27 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::new(Exit::Config, error)
+    }
+}
+
+impl From<RootsError> for Failure {
+    fn from(error: RootsError) -> Failure {
+        match error {
+            RootsError::Typed(error) => error.into(),
+            RootsError::File(error) => error.into(),
+        }
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Failure {
+        Failure::new(Exit::Usage, error)
+    }
+}
 
 impl RuleSettings {
     /// Returns the combination of two sources. A setting in `self` overrides the one in `lower`.

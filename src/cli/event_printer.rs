@@ -11,9 +11,11 @@ use orphand::event::{Event, RescanCause, RootState};
 use orphand::json;
 use orphand::root::Root;
 
-use super::args::{Color, OutputOptions};
+use super::log;
 use super::messages::EventFormatter;
-use super::{has_reader, log, service_notify};
+use super::options::{Color, OutputOptions};
+use super::service_notify;
+use super::standard_streams::has_reader;
 
 /// Prints the output of a command on stdout.
 pub(crate) struct EventPrinter {

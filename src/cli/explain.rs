@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
 use orphand::clock;
@@ -21,15 +21,29 @@ use orphand::root::{Root, absolute};
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::args::{Explain, OutputOptions};
 use super::config_file::RuleLocation;
+use super::engine::engine;
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
 use super::messages;
+use super::options::{OutputOptions, RuleOptions};
+use super::plan::{Intent, Plan, missing, no_answer, plan};
 use super::scan::{object, rule_object};
 use super::shell::Suggestion;
-use super::{
-    Exit, Failure, Intent, Plan, engine, escaped_name, list_writers, missing, no_answer, plan, text,
-};
+use super::text::{self, escaped_name};
+use super::writer_list::list_writers;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) rule: RuleOptions,
+    /// Only show what would be done; explain never does more
+    #[arg(short = 'n', long, hide = true)]
+    pub(crate) dry_run: bool,
+    /// The files
+    #[arg(value_name = "FILE", required_unless_present = "writer")]
+    pub(crate) files: Vec<PathBuf>,
+}
 
 pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {

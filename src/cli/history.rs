@@ -9,11 +9,34 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::{History, OutputOptions};
 use super::event_printer::EventPrinter;
-use super::moment::Moment;
+use super::exit::{Exit, Failure};
+use super::moment::{self, Moment};
+use super::options::OutputOptions;
 use super::quarantines::path_of;
-use super::{Exit, Failure, text};
+use super::text;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct History {
+    /// Only the last N lines
+    #[arg(short = 'n', value_name = "N", value_parser = number)]
+    pub(crate) last: Option<usize>,
+    /// Only actions since then: 90m or 7d ago, today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    pub(crate) since: Option<Moment>,
+    /// Only actions until then; a day means its beginning, at 00:00 local time
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    pub(crate) until: Option<Moment>,
+    /// Only actions in these directories and below them
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+/// Parses a number of lines.
+fn number(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "write a whole number, like 20".to_owned())
+}
 
 /// The events that are printed. Other lines of the journal are skipped.
 const HISTORY_EVENTS: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];

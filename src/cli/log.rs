@@ -14,8 +14,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use orphand::capped::CappedFile;
 use orphand::state::Folders;
 
-use super::args::OutputOptions;
 use super::config_file::{LogFile, LogSettings};
+use super::options::OutputOptions;
 use super::{service_notify, variables};
 
 /// The name of the file in its folder.

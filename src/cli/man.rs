@@ -8,12 +8,12 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_mangen::Man as Page;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use super::args::Cli;
-use super::{Exit, Failure, print};
+use super::exit::{Exit, Failure};
+use super::standard_streams::print;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -26,8 +26,8 @@ pub(crate) struct Man {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &Man) -> Result<Exit, Failure> {
-    let pages = pages()?;
+pub(super) fn run(command: &Man, cli: Command) -> Result<Exit, Failure> {
+    let pages = pages(cli)?;
     let Some(dir) = &command.dir else {
         let main = pages.get(MAIN).map_or(&[][..], Vec::as_slice);
         return Ok(print(main)?);
@@ -50,9 +50,9 @@ pub(super) fn run(command: &Man) -> Result<Exit, Failure> {
 const MAIN: &str = "orphand.1";
 
 /// Returns the pages by their file names.
-fn pages() -> io::Result<BTreeMap<String, Vec<u8>>> {
+fn pages(cli: Command) -> io::Result<BTreeMap<String, Vec<u8>>> {
     // The subcommand `help` would repeat every command.
-    let mut cli = Cli::command().disable_help_subcommand(true);
+    let mut cli = cli.disable_help_subcommand(true);
     cli.build();
     let mut pages = BTreeMap::new();
     add(&cli, &mut pages)?;
@@ -224,7 +224,10 @@ const EXAMPLES: [ManEntry<'static>; 5] = [
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::args::Cli;
 
     #[test]
     fn the_exit_codes_are_those_of_the_help() {
@@ -248,7 +251,7 @@ mod tests {
 
     #[test]
     fn every_command_has_a_page() {
-        let pages = pages().unwrap();
+        let pages = pages(Cli::command()).unwrap();
         let mut commands = vec![Cli::command().disable_help_subcommand(true)];
         commands[0].build();
         let mut count = 0;

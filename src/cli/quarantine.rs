@@ -11,13 +11,47 @@ use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged_event};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
-use super::args::{OutputOptions, Purge, QuarantineCommand, QuarantineOptions};
 use super::config_file::Config;
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
+use super::options::OutputOptions;
 use super::quarantines::{QuarantineSum, Quarantines};
 use super::restore::stored_line;
 use super::shell::Suggestion;
-use super::{Exit, Failure, confirm, stdin_is_terminal, text};
+use super::standard_streams::{confirm, stdin_is_terminal};
+use super::text;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List the files in quarantine
+    List(QuarantineOptions),
+    /// Delete files in quarantine permanently
+    Purge(Purge),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct QuarantineOptions {
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// The directories; without any, those of the journal and of the configuration, the current one and those above it
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Purge {
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Ids, or directories to purge; without any, all files in the quarantines of the directories of the journal and
+    /// of the configuration, of the current directory and of those above it
+    #[arg(value_name = "ID|DIR")]
+    pub(crate) ids: Vec<PathBuf>,
+}
 
 pub(super) fn run(command: &QuarantineCommand, output: &OutputOptions) -> Result<Exit, Failure> {
     match command {

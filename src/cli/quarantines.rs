@@ -10,7 +10,8 @@ use orphand::reap::quarantine::{FOLDER, Quarantine};
 use serde_json::Value;
 
 use super::config_file::Config;
-use super::{no_answer, text};
+use super::plan::no_answer;
+use super::text;
 
 /// The quarantines that were found.
 #[derive(Debug, Default)]

@@ -16,12 +16,26 @@ use orphand::reap::quarantine::{Quarantine, Stored, is_id};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
-use super::args::{OutputOptions, Restore};
 use super::config_file::Config;
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
+use super::options::OutputOptions;
 use super::quarantines::{QuarantineSum, Quarantines};
 use super::shell::Suggestion;
-use super::{Exit, Failure, text};
+use super::text;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restore {
+    /// Restore to this path instead of the old one; into it, if it is a directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: Option<PathBuf>,
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Ids, or the old paths of the files
+    #[arg(value_name = "ID|FILE", required = true)]
+    pub(crate) which: Vec<PathBuf>,
+}
 
 pub(super) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Failure> {
     let to_folder = command.to.as_deref().is_some_and(is_folder);

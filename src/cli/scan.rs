@@ -20,15 +20,33 @@ use orphand::root::Root;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::{self, OutputOptions, Scan};
 use super::config_file::RuleLocation;
+use super::engine::engine;
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
 use super::messages;
+use super::options::{ActionOptions, OutputOptions, RecursiveFlag, RuleOptions, sweep_command};
+use super::plan::{Intent, Plan, listed, missing, no_answer, plan};
 use super::shell::Suggestion;
-use super::{
-    Exit, Failure, Intent, Plan, engine, list_writers, listed, missing, no_answer, plan,
-    progress_bar, text,
-};
+use super::standard_streams::progress_bar;
+use super::text;
+use super::writer_list::list_writers;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scan {
+    #[command(flatten)]
+    pub(crate) rule: RuleOptions,
+    #[command(flatten)]
+    pub(crate) recursive: RecursiveFlag,
+    #[command(flatten)]
+    pub(crate) action: ActionOptions,
+    /// Exit with 10 if there are orphans
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
 
 /// A temp, and the index of the root in which it was found.
 struct Row {
@@ -250,7 +268,7 @@ fn claims_line(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<Stri
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
         let action = command.action.without_dry_run();
-        let sweep = args::sweep_command(&command.rule, &command.recursive, &action, &roots, false);
+        let sweep = sweep_command(&command.rule, &command.recursive, &action, &roots, false);
         let claims = total_claims(claims).describe();
         format!("{claims}.   to restore the names: {sweep}")
     })
@@ -475,7 +493,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         _ => String::new(),
     };
     let action = command.action.without_dry_run();
-    let sweep = args::sweep_command(
+    let sweep = sweep_command(
         &command.rule,
         &command.recursive,
         &action,

@@ -1,5 +1,6 @@
 //! `orphand sweep`: removes the orphans in some directories in one pass, and ends.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -14,15 +15,33 @@ use orphand::root::Root;
 use orphand::state::Folders;
 use orphand::stop::Stop;
 
-use super::args::{self, OutputOptions, Sweep};
+use super::engine::engine;
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
+use super::options::{ActionOptions, OutputOptions, RecursiveFlag, RuleOptions, sweep_command};
+use super::plan::{Intent, listed, missing, no_answer, plan};
 use super::scan::cannot_scan;
 use super::shell::Suggestion;
+use super::standard_streams::{confirm, progress_bar, stdin_is_terminal};
+use super::text;
 use super::watch::signals;
-use super::{
-    Exit, Failure, Intent, confirm, engine, list_writers, listed, missing, no_answer, plan,
-    progress_bar, stdin_is_terminal, text,
-};
+use super::writer_list::list_writers;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sweep {
+    #[command(flatten)]
+    pub(crate) rule: RuleOptions,
+    #[command(flatten)]
+    pub(crate) recursive: RecursiveFlag,
+    #[command(flatten)]
+    pub(crate) action: ActionOptions,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
 
 pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {
@@ -161,7 +180,7 @@ fn same_command(command: &Sweep, option: &str) -> Suggestion {
         action,
         ..
     } = command;
-    args::sweep_command(rule, recursive, action, &command.dirs, false).flag(option, true)
+    sweep_command(rule, recursive, action, &command.dirs, false).flag(option, true)
 }
 
 /// Asks on the terminal whether to continue. Without a terminal, `--yes` is needed. A signal counts as no.

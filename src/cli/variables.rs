@@ -6,16 +6,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Command, CommandFactory, Error, FromArgMatches};
 
-use super::args::Cli;
 use super::shell;
 
 /// Parses the command line and the variables.
-pub(super) fn parse() -> Result<Cli, Error> {
+pub(super) fn parse<C: CommandFactory + FromArgMatches>() -> Result<C, Error> {
     let args: Vec<OsString> = env::args_os().collect();
     let is_empty = |arg: &Arg| value(arg).is_some_and(|value| value.is_empty());
-    let command = without(Cli::command(), &is_empty);
+    let command = without(C::command(), &is_empty);
     command
         .clone()
         .try_get_matches_from(&args)
@@ -23,7 +22,7 @@ pub(super) fn parse() -> Result<Cli, Error> {
             if let Some(file) = config(&matches) {
                 shell::set_config(file);
             }
-            Cli::from_arg_matches(&matches)
+            C::from_arg_matches(&matches)
         })
         .map_err(|error| attribute(error, command, &args))
 }

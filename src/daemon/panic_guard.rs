@@ -5,21 +5,19 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
-use super::{Shared, guard, supervisor};
+use super::command::Command;
+use super::{Shared, guard};
 
 /// Shuts the whole watcher down and reports it if its thread panics. A watcher that seems to run and removes nothing
 /// would be worse.
 pub(super) struct PanicGuard {
     pub(super) shared: Arc<Shared>,
     /// Commands to the supervisor, which then ends everything; `None` in the supervisor thread itself.
-    supervisor: Option<Sender<supervisor::Command>>,
+    supervisor: Option<Sender<Command>>,
 }
 
 impl PanicGuard {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        supervisor: Option<Sender<supervisor::Command>>,
-    ) -> PanicGuard {
+    pub(super) fn new(shared: Arc<Shared>, supervisor: Option<Sender<Command>>) -> PanicGuard {
         PanicGuard { shared, supervisor }
     }
 }
@@ -39,7 +37,7 @@ impl Drop for PanicGuard {
         guard(&self.shared.stats).total.failed += 1;
         self.shared.temps.wake();
         match &self.supervisor {
-            Some(supervisor) => _ = supervisor.send(supervisor::Command::Stop),
+            Some(supervisor) => _ = supervisor.send(Command::Stop),
             // No other thread would end the channel of events.
             None => *guard(&self.shared.events) = None,
         }

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 
+use super::command::Command;
 use super::panic_guard::PanicGuard;
 use super::worker::{self, Task};
-use super::{CriticalThread, Shared, supervisor};
+use super::{CriticalThread, Shared};
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::pass;
@@ -56,11 +57,7 @@ const MAX_SWEPT: usize = 32_768;
 /// The largest number of temps in one directory that a worker gets before other directories have their turn.
 const MAX_PER_TASK: usize = 4_096;
 
-pub(super) fn run(
-    shared: &Arc<Shared>,
-    waker: &Receiver<()>,
-    supervisor: &Sender<supervisor::Command>,
-) {
+pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sender<Command>) {
     let _guard = PanicGuard::new(Arc::clone(shared), Some(supervisor.clone()));
     let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
@@ -129,7 +126,7 @@ pub(super) fn run(
                 if let Ok(done) = done {
                     busy_workers -= 1;
                     if done.quarantined {
-                        let _ = supervisor.send(supervisor::Command::Quarantined);
+                        let _ = supervisor.send(Command::Quarantined);
                     }
                     for (at, key) in done.next {
                         queue.insert(at, key);

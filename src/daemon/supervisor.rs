@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, unbounded};
 
+use super::command::Command;
 use super::idle_io::IdleIoPriority;
 use super::panic_guard::PanicGuard;
 use super::{ActiveRoots, CriticalThread, Existing, Shared, guard};
@@ -40,19 +41,6 @@ mod hot;
 mod rescan_schedule;
 mod root_watch;
 mod scan;
-
-/// A message to the supervisor from another thread.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A temp was moved to a quarantine.
-    Quarantined,
-    /// Puts these rules in force.
-    Reload(ActiveRoots),
-    /// Requests one more loop of this thread.
-    Heartbeat,
-    /// Stops the watcher.
-    Stop,
-}
 
 /// Returns the parts of a rule that determine which directories below its root it covers.
 fn rule_reach(root: Option<&Root>) -> Option<(bool, String)> {

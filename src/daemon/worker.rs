@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use super::Shared;
+use super::command::Command;
 use super::panic_guard::PanicGuard;
-use super::{Shared, supervisor};
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::event::Event;
@@ -40,7 +41,7 @@ const BATCH: usize = 512;
 /// Runs `task` in a new thread. Returns the task if no thread can be started.
 pub(super) fn start(
     shared: &Arc<Shared>,
-    supervisor: &Sender<supervisor::Command>,
+    supervisor: &Sender<Command>,
     task: Task,
 ) -> Result<(), Task> {
     // The closure is lost if the thread cannot be started, so the task is sent to the thread afterwards.

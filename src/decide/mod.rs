@@ -31,6 +31,7 @@ pub mod policy;
 pub mod rate;
 pub mod reserved;
 pub mod retention;
+mod suffix;
 pub mod target;
 pub mod temp_name;
 pub mod time;

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::temp_name::strip_uuid;
+use super::suffix::strip_uuid;
 
 /// The patterns of a rule that include a reserved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::glob::{self, Alternative};
 use super::reserved::{self, IncludedBy, Reserved, ReservedName};
+use super::suffix::{strip_end, strip_uuid};
 use globset::{Candidate, Glob, GlobSet};
 
 /// The pattern of a rule that sets none.
@@ -864,20 +865,6 @@ fn target_names(target: &[u8]) -> Vec<OsString> {
         .filter(|name| !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/'))
         .map(|name| OsStr::from_bytes(name).to_owned())
         .collect()
-}
-
-/// Removes the last `len` bytes. Returns `None` if one of them is not `allowed`.
-fn strip_end(bytes: &[u8], len: usize, allowed: fn(&u8) -> bool) -> Option<&[u8]> {
-    let (before, end) = bytes.split_at_checked(bytes.len().checked_sub(len)?)?;
-    end.iter().all(allowed).then_some(before)
-}
-
-/// Removes a uuid from the end.
-pub(super) fn strip_uuid(bytes: &[u8]) -> Option<&[u8]> {
-    let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
-        strip_end(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
-    });
-    strip_end(first_group?, 8, u8::is_ascii_hexdigit)
 }
 
 /// Splits off all decimal digits at the end, of which there must be at least one. Returns the rest and the digits.

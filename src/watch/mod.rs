@@ -30,16 +30,12 @@ mod rate_probe;
 pub mod translate;
 mod watcher_handle;
 
-#[cfg_attr(target_os = "linux", path = "linux.rs")]
-#[cfg_attr(target_os = "macos", path = "macos.rs")]
-mod system;
-
 use ancestors::AncestorWatches;
 use watcher_handle::WatcherHandle;
 
+pub use crate::kernel_events::{CLOSE_EVENTS, RECURSIVE};
 pub use ancestors::Coverage;
 pub use rate_probe::RateProbe;
-pub use system::{CLOSE_EVENTS, RECURSIVE};
 
 /// A rare event that the callback sends to the supervisor.
 #[derive(Debug)]

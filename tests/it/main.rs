@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod doctor;
 mod history;
+mod layout;
 mod manual;
 mod names;
 #[cfg(target_os = "linux")]

@@ -209,7 +209,7 @@ fn explain_shows_every_gate() {
 #[test]
 fn colors_are_printed_only_on_request() {
     let sandbox = Sandbox::new().file("a.4194304.tmp", "").aged(OLD_ENOUGH);
-    for (args, coloured) in [
+    for (args, colored) in [
         (&["scan", "--grace", "100ms", "root"][..], false),
         (
             &["scan", "--color", "always", "--grace", "100ms", "root"],
@@ -225,7 +225,7 @@ fn colors_are_printed_only_on_request() {
         let ran = sandbox.run(args).exit(0);
         assert_eq!(
             ran.stdout.contains('\x1b'),
-            coloured,
+            colored,
             "{args:?}: {}",
             ran.stdout
         );

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::value;
 use crate::cli::config_file::{JournalSettings, LogSettings, MetricsSettings};
-use crate::cli::{Exit, Failure};
+use crate::cli::exit::{Exit, Failure};
 
 const HEAD: &str = "\
 # The configuration of orphand. As it is, this file does not list any directory to watch.

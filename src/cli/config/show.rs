@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::sources::ValueSources;
 use super::value;
-use crate::cli::args::{ActionOptions, RecursiveFlag, RuleOptions};
 use crate::cli::config_file::{Config, Lines, RuleSettings, SECTIONS, Section};
+use crate::cli::options::{ActionOptions, RecursiveFlag, RuleOptions};
 use crate::cli::text;
 
 /// The options of `watch`, to show their effect.

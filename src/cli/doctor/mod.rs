@@ -25,10 +25,11 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::args::OutputOptions;
 use super::config_file::Config;
 use super::event_printer::EventPrinter;
-use super::{Exit, Failure, text};
+use super::exit::{Exit, Failure};
+use super::options::OutputOptions;
+use super::text;
 use check::{Check, CheckState};
 use root_report::{CheckedRoot, RootReport};
 

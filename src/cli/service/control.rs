@@ -1,9 +1,6 @@
 //! The common interface of launchd and systemd.
 
-use super::launchctl::Launchctl;
-use super::paths::{ServiceManager, ServicePaths};
-use super::systemctl::Systemctl;
-use crate::cli::Failure;
+use crate::cli::exit::Failure;
 
 /// The state of the service by the service manager. Installed, enabled, loaded and running are four different states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,12 +38,4 @@ pub(super) trait Control {
     fn disable(&self, found: &UnitState) -> Result<(), Failure>;
     /// Tells the service manager that the service file was removed.
     fn file_removed(&self) -> Result<(), Failure>;
-}
-
-/// Returns the control of a service.
-pub(super) fn of(service: &ServicePaths) -> Box<dyn Control + '_> {
-    match service.manager {
-        ServiceManager::Launchd => Box::new(Launchctl::new(service)),
-        ServiceManager::Systemd => Box::new(Systemctl::new(service)),
-    }
 }

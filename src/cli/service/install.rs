@@ -9,16 +9,17 @@ use orphand::root::absolute;
 use orphand::state::Folders;
 use rustix::process::geteuid;
 
-use super::control::{self, UnitState};
+use super::control::UnitState;
 use super::job::Scope;
+use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::{file, program, start, systemd};
 use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::quarantines::Quarantines;
 use crate::cli::shell::{self, Suggestion};
 use crate::cli::text::{counted, escaped};
-use crate::cli::{Exit, Failure};
 
 /// Writes the service file and starts the service. If the service is up to date, nothing is changed.
 pub(super) fn install(
@@ -34,7 +35,7 @@ pub(super) fn install(
     let job = service.job(program::current()?, named.clone());
     check_program(service, &job.program, messages)?;
     let text = service.render(&job).map_err(failed)?;
-    let control = control::of(service);
+    let control = control_of(service);
     let found = control.state()?;
     let path = service.file();
     let before = super::installed_unit(service);
@@ -247,7 +248,7 @@ pub(super) fn uninstall(
     let path = service.file();
     let file_exists = path.symlink_metadata().is_ok();
     let started = super::installed_unit(service);
-    let control = control::of(service);
+    let control = control_of(service);
     let found = control.state();
     // launchd keeps a job loaded after its file has been removed.
     let is_left_over = matches!(&found, Ok(found) if found.domain.is_some());

@@ -18,8 +18,9 @@ use super::job::Scope;
 use super::paths::ServicePaths;
 use super::tool::{Tool, ToolError, ToolOutput};
 use super::{launchd, waits};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::shell;
 use crate::cli::text::{escaped, span};
-use crate::cli::{Exit, Failure, shell};
 
 /// The pauses between a call that exited with 5 and the next attempts.
 const BACK_OFF: [Duration; 3] = [

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::cli::args::OutputOptions;
+use crate::cli::options::OutputOptions;
 
 /// The printer of messages. With `--json`, messages go to stderr, because stdout is for the document.
 #[derive(Clone, Copy, Debug)]

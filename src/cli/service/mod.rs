@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use orphand::root::absolute;
 use orphand::state::Folders;
 
-use super::args::OutputOptions;
+use super::exit::{Exit, Failure};
+use super::options::OutputOptions;
+use super::shell;
+use super::standard_streams;
 use super::status::client::{self, RunningWatch};
 use super::text::escaped;
-use super::{Exit, Failure, shell};
 use job::{InstalledUnit, Scope};
 use messages::Messages;
 use paths::{ServiceManager, ServicePaths};
@@ -26,6 +28,7 @@ mod install;
 mod job;
 mod launchctl;
 mod launchd;
+mod manager;
 mod messages;
 mod paths;
 mod program;
@@ -195,7 +198,7 @@ fn print(
     };
     let text = service.render(&job);
     let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
-    Ok(crate::cli::print(text.as_bytes())?)
+    Ok(standard_streams::print(text.as_bytes())?)
 }
 
 /// Replaces this process with the program that shows the log.

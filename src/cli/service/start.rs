@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use orphand::state::Folders;
 
-use super::control::{self, Control};
+use super::control::Control;
+use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::waits;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::status::client::{self, RunningWatch};
-use crate::cli::{Exit, Failure};
 
 /// The pause between two requests to the started watcher.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -21,7 +22,7 @@ pub(super) fn start(
     messages: &Messages,
 ) -> Result<Exit, Failure> {
     check_installed(service)?;
-    let control = control::of(service);
+    let control = control_of(service);
     let found = control.state()?;
     if found.running == Some(true) {
         let pid = found
@@ -44,14 +45,14 @@ pub(super) fn restart(
     messages: &Messages,
 ) -> Result<Exit, Failure> {
     check_installed(service)?;
-    let control = control::of(service);
+    let control = control_of(service);
     let found = control.state()?;
     control.restart(&found)?;
     wait_until_running(service, folders, control.as_ref(), found.pid, messages)
 }
 
 pub(super) fn stop(service: &ServicePaths, messages: &Messages) -> Result<Exit, Failure> {
-    let control = control::of(service);
+    let control = control_of(service);
     // A loaded job is stopped even if its service file has been removed.
     let found = match check_installed(service) {
         Ok(()) => control.state()?,

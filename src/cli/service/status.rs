@@ -6,13 +6,15 @@ use orphand::json::Object;
 use orphand::state::Folders;
 use serde_json::{Value, json};
 
-use super::control::{self, UnitState};
+use super::control::UnitState;
+use super::manager::control_of;
 use super::paths::ServicePaths;
 use super::{Problem, file_problems, job::Scope, outdated_problem, start};
-use crate::cli::args::OutputOptions;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::options::OutputOptions;
+use crate::cli::standard_streams::print;
 use crate::cli::status::client::RunningWatch;
 use crate::cli::text::escaped;
-use crate::cli::{Exit, Failure};
 
 /// The state and the problems of a service.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(super) fn run(
         false if output.quiet => String::new(),
         false => report.text(service),
     };
-    crate::cli::print(text.as_bytes())?;
+    print(text.as_bytes())?;
     match &report.error {
         // Without an installed service, an error of the service manager does not matter.
         Some(error) if report.installed => Err(Failure::new(Exit::Failed, error)),
@@ -54,7 +56,7 @@ impl ServiceReport {
                 .as_ref()
                 .and_then(|watcher| outdated_problem(watcher, service)),
         );
-        let (state, error) = match control::of(service).full_state() {
+        let (state, error) = match control_of(service).full_state() {
             Ok(state) => (state, None),
             Err(failure) => (UnitState::default(), Some(failure.text)),
         };

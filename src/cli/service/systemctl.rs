@@ -7,8 +7,9 @@ use super::job::Scope;
 use super::paths::ServicePaths;
 use super::systemd::UNIT;
 use super::tool::{Tool, ToolError, ToolOutput};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::text::escaped;
-use crate::cli::{Exit, Failure, variables};
+use crate::cli::variables;
 
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\
                           NeedDaemonReload,Result,ExecMainStatus";

@@ -16,11 +16,12 @@ use orphand::reap::quarantine::Quarantine;
 use orphand::state::Folders;
 use serde_json::Value;
 
-use super::args::OutputOptions;
 use super::config_file::Config;
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
+use super::options::OutputOptions;
 use super::shell::Suggestion;
-use super::{Exit, Failure, text};
+use super::text;
 use client::RunningWatch;
 
 mod answer;

@@ -14,10 +14,13 @@ use orphand::watch::file::FileWatcher;
 use super::{Source, rules};
 use crate::cli::config_file::Config;
 use crate::cli::event_printer::EventPrinter;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::log;
 use crate::cli::metrics::Textfile;
+use crate::cli::plan::config_missing;
 use crate::cli::service_notify::ServiceNotifier;
+use crate::cli::text;
 use crate::cli::watch_status::{WatchStatus, leak_line};
-use crate::cli::{Exit, Failure, log, text};
 
 /// The time without changes after which the configuration file is read. Editors write a file in several steps.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -187,7 +190,7 @@ impl<'a> WatchLoop<'a> {
             if let Err(error) = self.report.event(&event)
                 && !std::mem::replace(&mut self.output_failed, true)
             {
-                ::log::error!("cannot write the output: {error}; the watch continues");
+                ::log::error!("{error}; the watch continues");
             }
             if ready {
                 self.is_ready = true;
@@ -243,7 +246,7 @@ impl<'a> WatchLoop<'a> {
         let read = source.reread().and_then(|plan| match &self.config.path {
             // Editors and package managers may remove a file before they create the new one. Without it, rules that
             // keep files would be missing.
-            Some(path) if plan.config.path.is_none() => Err(crate::cli::config_missing(path)),
+            Some(path) if plan.config.path.is_none() => Err(config_missing(path)),
             _ => Ok(plan),
         });
         let error = match read {

@@ -13,20 +13,43 @@ use orphand::scan;
 use orphand::state::Folders;
 use orphand::watch::file::FileWatcher;
 
-use super::args::{OutputOptions, Watch};
+use super::choices::ExistingArg;
 use super::config_file::{Config, RuleSettings};
 use super::event_printer::EventPrinter;
+use super::exit::{Exit, Failure};
+use super::log;
+use super::options::{ActionOptions, OutputOptions, RecursiveFlag, RuleOptions};
+use super::plan::{Intent, Plan, nothing_listed, plan};
 use super::service_notify::ServiceNotifier;
+use super::standard_streams::stdin_is_terminal;
 use super::status::server::Server;
+use super::text;
 use super::watch_status::WatchStatus;
-use super::{
-    Exit, Failure, Intent, Plan, list_writers, log, nothing_listed, plan, stdin_is_terminal, text,
-};
+use super::writer_list::list_writers;
 use follow::WatchLoop;
 use signals::Signals;
 
 mod follow;
 pub(super) mod signals;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) rule: RuleOptions,
+    #[command(flatten)]
+    pub(crate) recursive: RecursiveFlag,
+    #[command(flatten)]
+    pub(crate) action: ActionOptions,
+    /// Treatment of temps that exist at the start [default: wait on a terminal, else take]
+    #[arg(long, value_enum)]
+    pub(crate) existing: Option<ExistingArg>,
+    /// Wait for a DIR that does not exist yet; without a terminal, watch always waits
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
 
 pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failure> {
     if list_writers(&command.rule)? {

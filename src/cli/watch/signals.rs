@@ -10,7 +10,7 @@ use orphand::daemon::{StartError, Stopper};
 use orphand::stop::Stop;
 
 use super::failed;
-use crate::cli::{Exit, Failure};
+use crate::cli::exit::{Exit, Failure};
 
 /// The time limit for a watch or a sweep to end in order if its output is not read.
 const ORDERLY_LIMIT: Duration = Duration::from_secs(20);

@@ -1,0 +1,224 @@
+//! The options that several commands have in common.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use orphand::decide::policy::Action;
+use orphand::decide::time::typed;
+use orphand::root::absolute;
+
+use super::choices::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
+use super::config_file::RuleSettings;
+use super::duration;
+use super::shell::Suggestion;
+
+/// The options for the form and the amount of output, which every command has.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OutputOptions {
+    /// Print JSON: one object a line for watch and sweep, one document for scan and explain
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colors
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        env = "ORPHAND_COLOR"
+    )]
+    pub(crate) color: Color,
+    /// Print only errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Print more, such as each temp that is tracked or settled
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The options that make up the rule for the directories.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RuleOptions {
+    /// The time for which no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
+    /// [default: 5m, and 1h for names without a random part]
+    #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
+    grace: Option<Duration>,
+    /// The names of temps, instead of *.tmp; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    name: Vec<String>,
+    /// Process the temps of this writer too; "list" prints all writers; may be repeated
+    #[arg(long, value_name = "GRAMMAR")]
+    pub(crate) writer: Vec<String>,
+    /// Treat a closed temp as orphan or as settled (the kernel also closes the files of a killed writer)
+    #[arg(long, value_enum, env = "ORPHAND_CLOSED")]
+    closed: Option<ClosedArg>,
+    /// Keep, move or remove a temp that a running process has open
+    #[arg(long, value_enum, env = "ORPHAND_OPEN")]
+    open: Option<OpenArg>,
+    /// Move, keep or remove a temp that may be the only copy of its data
+    #[arg(long, value_enum, env = "ORPHAND_SOLE_COPY")]
+    sole_copy: Option<SoleCopyArg>,
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Allow directories that hold files of more than one program
+    #[arg(long)]
+    pub(crate) allow_broad_root: bool,
+    /// Allow name patterns without a literal letter or digit, such as "*"
+    #[arg(long)]
+    allow_broad_name: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RecursiveFlag {
+    /// Include subfolders; --recursive=false leaves them out, even if the configuration includes them
+    #[arg(
+        short,
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = flag,
+        env = "ORPHAND_RECURSIVE"
+    )]
+    recursive: Option<bool>,
+}
+
+/// Parses the value of a flag or of a variable that is on or off.
+fn flag(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("write 1, true, yes or on, or 0, false, no or off".to_owned()),
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ActionOptions {
+    /// Delete, move or only report an orphan
+    #[arg(long, value_enum, env = "ORPHAND_ACTION")]
+    action: Option<ActionArg>,
+    /// Only show what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// Returns the word for `value` on the command line.
+fn word<V: ValueEnum>(value: V) -> String {
+    let word = value.to_possible_value();
+    word.map(|word| word.get_name().to_owned())
+        .unwrap_or_default()
+}
+
+impl RecursiveFlag {
+    /// Appends this option to `command`.
+    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
+        match self.recursive {
+            Some(false) => command.flag("--recursive=false", true),
+            recursive => command.flag("-r", recursive.is_some()),
+        }
+    }
+}
+
+/// Returns the `sweep` command with these options and directories, without `-n` and `--yes`. `only_reports`: with the
+/// action of the configuration, the sweep would only report.
+pub(crate) fn sweep_command(
+    rule: &RuleOptions,
+    recursive: &RecursiveFlag,
+    action: &ActionOptions,
+    dirs: &[PathBuf],
+    only_reports: bool,
+) -> Suggestion {
+    let command = recursive.append_to(Suggestion::new("sweep"));
+    let command = action.append_to(rule.append_to(command), only_reports);
+    command.args(dirs.iter().map(|dir| absolute(dir)))
+}
+
+impl ActionOptions {
+    /// Returns the same options without the dry run.
+    pub(crate) fn without_dry_run(&self) -> ActionOptions {
+        ActionOptions {
+            dry_run: false,
+            ..self.clone()
+        }
+    }
+
+    /// Appends the action to `command`, unless it only reports. `only_reports`: without an `--action`, the command
+    /// would only report.
+    pub(crate) fn append_to(&self, command: Suggestion, only_reports: bool) -> Suggestion {
+        let deletes = only_reports.then_some(ActionArg::Delete);
+        let given = self
+            .action
+            .filter(|action| !matches!(action, ActionArg::Report));
+        command.option("--action", given.or(deletes).map(word))
+    }
+}
+
+impl RuleOptions {
+    /// Appends every option that a verdict depends on to `command`.
+    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
+        // A new option does not compile until it is handled here.
+        let RuleOptions {
+            grace,
+            name,
+            writer,
+            closed,
+            open,
+            sole_copy,
+            config: _,
+            allow_broad_root,
+            allow_broad_name,
+        } = self;
+        let each = |command: Suggestion, option, values: &[String]| {
+            let one = |command: Suggestion, value| command.option(option, Some(value));
+            values.iter().fold(command, one)
+        };
+        let command = command.option("--grace", grace.map(typed));
+        let command = each(command, "--name", name);
+        each(command, "--writer", writer)
+            .option("--closed", closed.map(word))
+            .option("--open", open.map(word))
+            .option("--sole-copy", sole_copy.map(word))
+            .configured()
+            .flag("--allow-broad-root", *allow_broad_root)
+            .flag("--allow-broad-name", *allow_broad_name)
+    }
+
+    /// Returns the options of the command line as settings.
+    pub(crate) fn settings(
+        &self,
+        recursive: Option<&RecursiveFlag>,
+        action: Option<&ActionOptions>,
+    ) -> RuleSettings {
+        let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+        let action = action.and_then(|options| match options.dry_run {
+            true => Some(Action::Report),
+            false => options.action.map(Into::into),
+        });
+        RuleSettings {
+            names: list(&self.name),
+            writers: list(&self.writer),
+            recursive: recursive.and_then(|flag| flag.recursive),
+            grace: self.grace,
+            // A grace on the command line applies to all names.
+            fixed_name_grace: self.grace,
+            closed: self.closed.map(Into::into),
+            open: self.open.map(Into::into),
+            sole_copy: self.sole_copy.map(Into::into),
+            action,
+            hot: None,
+            network: None,
+            exclude: None,
+            broad: self.allow_broad_root.then_some(true),
+            broad_names: self.allow_broad_name.then_some(true),
+        }
+    }
+}
