@@ -1,4 +1,6 @@
 //! The events that a watch or a sweep reports.
+//!
+//! To *dispose of* a temp means to remove it or to move it to the quarantine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +19,7 @@ pub struct Subject {
     pub size: Option<FileSize>,
 }
 
-/// Details of a temp that was removed or moved to the quarantine.
+/// Details of a temp that orphand disposed of: it was removed or moved to the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disposed {
     /// The temp.
@@ -67,13 +69,13 @@ pub enum Settlement {
 /// The cause of a scan of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RescanCause {
-    /// The watch has started.
+    /// The watch has started, or a reload has added the root.
     Startup,
-    /// The kernel lost events.
+    /// Events were lost or missed, an earlier scan was incomplete, or temps were rejected because of the tracking limit.
     Overflow,
-    /// A periodic scan was due.
+    /// A periodic scan, a poll or a scan of a hot directory was due, or a reload has kept the root.
     Periodic,
-    /// The root was missing before.
+    /// The root was unavailable or another directory before, or a directory has appeared below it.
     RootReturned,
 }
 
@@ -209,7 +211,7 @@ pub enum Event {
 }
 
 impl Settlement {
-    /// Returns the word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -220,7 +222,7 @@ impl Settlement {
 }
 
 impl RescanCause {
-    /// Returns the word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -233,7 +235,7 @@ impl RescanCause {
 }
 
 impl RootState {
-    /// Returns the word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -16,10 +16,10 @@ use dashmap::mapref::entry::Entry;
 use crate::decide::time::Mono;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::free_memory;
-use key::{FolderSet, KeyParts};
+use key::{DirSet, KeyParts};
 
 pub(crate) use key::SplitPath;
-pub use key::{Folder, Key};
+pub use key::{DirPath, Key};
 
 mod key;
 
@@ -28,7 +28,7 @@ mod key;
 pub struct Temps {
     /// An entry has two words, because a table that has just grown is half empty.
     map: DashMap<Key, Box<Tracked>>,
-    folders: Mutex<FolderSet>,
+    dirs: Mutex<DirSet>,
     /// The scheduler sleeps so long that the next creation must wake it.
     asleep: AtomicBool,
     /// The scheduler was woken to sweep over the whole map again.
@@ -61,7 +61,7 @@ impl Temps {
         let (waker, wake_rx) = bounded(1);
         let temps = Temps {
             map: DashMap::new(),
-            folders: Mutex::default(),
+            dirs: Mutex::default(),
             asleep: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             waker,
@@ -77,9 +77,9 @@ impl Temps {
         (temps, wake_rx)
     }
 
-    /// A temp was created, or renamed to this name. An entry under this name belongs to another file and is replaced.
-    /// Returns `false` if the temp is rejected because of the limit and it is the first one that is.
-    pub fn created(&self, path: &Path, now: Mono) -> bool {
+    /// Records that a temp was created at `path` or renamed to it. An entry under this name belongs to another file and
+    /// is replaced. Returns `false` if the temp is rejected because of the limit and it is the first one that is.
+    pub fn record_created(&self, path: &Path, now: Mono) -> bool {
         // A known name is replaced even if the map is full.
         if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {
             return self.has_rejected.swap(true, Ordering::SeqCst);
@@ -106,16 +106,16 @@ impl Temps {
         true
     }
 
-    /// A file was renamed to this name. It is treated as in [`Temps::created`], unless orphand itself has put the file
-    /// back.
+    /// Records that a file was renamed to `path`, in the same way as [`Temps::record_created`], unless orphand itself
+    /// has put the file back.
     ///
     /// `RACE:` the event of orphand's own rename may be lost, or come after the event of another process's rename.
     /// Worst case: a file that another process renames to this name is taken for the one that was put back, and ignored
     /// until the watch ends.
-    pub fn renamed_here(&self, path: &Path, now: Mono) -> bool {
+    pub fn record_renamed(&self, path: &Path, now: Mono) -> bool {
         let known = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts);
-        let is_ours = known.is_some_and(|mut temp| temp.take_put_back());
-        rule!("given-back-is-not-new", is_ours) || self.created(path, now)
+        let is_ours = known.is_some_and(|mut temp| temp.take_expected_put_back());
+        rule!("put-back-is-not-new", is_ours) || self.record_created(path, now)
     }
 
     /// Marks the temp at `path`, if it is tracked, as the target of another temp.
@@ -155,12 +155,12 @@ impl Temps {
 
     fn key(&self, path: &Path) -> Key {
         let cut = SplitPath::new(path);
-        let folder = self.folders().get(cut.folder());
-        Key::new(folder, cut.name())
+        let dir = self.dirs().get(cut.dir());
+        Key::new(dir, cut.name())
     }
 
-    fn folders(&self) -> MutexGuard<'_, FolderSet> {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dirs(&self) -> MutexGuard<'_, DirSet> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether there is an entry under this name.
@@ -170,18 +170,18 @@ impl Temps {
             .contains_key(&SplitPath::new(path) as &dyn KeyParts)
     }
 
-    /// A file has this name now, and may have had it for a long time. An existing entry is kept. Returns `false` as
-    /// [`Temps::created`] does.
-    pub fn appeared(&self, path: &Path, now: Mono) -> bool {
-        self.knows(path) || self.created(path, now)
+    /// Records that a file has this name now, perhaps for a long time. An existing entry is kept. Returns `false` as
+    /// [`Temps::record_created`] does.
+    pub fn record_appeared(&self, path: &Path, now: Mono) -> bool {
+        self.knows(path) || self.record_created(path, now)
     }
 
-    /// The name was removed, or renamed away. Returns whether it was tracked. An entry is kept if its temp is being
-    /// removed or has a pending claim: in these cases orphand itself has renamed the file.
-    pub fn removed(&self, path: &Path) -> bool {
+    /// Records that the name was removed or renamed, and returns whether it was tracked. An entry is kept if its temp
+    /// is being removed or has a pending claim: in these cases orphand itself has renamed the file.
+    pub fn record_removed(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
             let is_ours = temp.may_be_claimed();
-            rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
+            rule!("pending-claim-keeps-entry", is_ours, without: temp.is_checked_out())
         };
         self.map
             .remove_if(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
@@ -190,15 +190,15 @@ impl Temps {
             .is_some()
     }
 
-    /// A writer closed the file.
-    pub fn closed(&self, path: &Path) {
+    /// Records that a writer closed the file.
+    pub fn record_closed(&self, path: &Path) {
         if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.close();
         }
     }
 
-    /// A scan found the temp. An existing entry is kept. Returns whether the temp is new.
-    pub fn found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
+    /// Records that a scan found the temp. An existing entry is kept. Returns whether the temp is new.
+    pub fn record_found(&self, path: &Path, now: Mono, origin: Origin) -> bool {
         if self.is_full() {
             if !self.knows(path) {
                 self.has_rejected.store(true, Ordering::SeqCst);
@@ -214,16 +214,16 @@ impl Temps {
         }
     }
 
-    /// A scan found the temp, and it is to be ignored. The limit does not apply: the dates of the temp may change, and
-    /// if it had no entry, the next scan would treat it as new.
+    /// Records that a scan found the temp, and that it is ignored. The limit does not apply: the dates of the temp may
+    /// change, and if it had no entry, the next scan would treat it as new.
     pub fn ignore(&self, path: &Path, now: Mono) {
         if let Entry::Vacant(vacant) = self.map.entry(self.key(path)) {
             vacant.insert(Box::new(Tracked::ignored(now)));
         }
     }
 
-    /// A claim is about to be put back to this name, and its file is to be ignored from then on. Returns whether the
-    /// name had no entry.
+    /// Records that a claim is about to be put back to this name, and that its file is ignored from then on. Returns
+    /// whether the name had no entry.
     pub fn expect_put_back(&self, path: &Path, now: Mono) -> bool {
         match self.map.entry(self.key(path)) {
             Entry::Vacant(vacant) => {
@@ -234,21 +234,21 @@ impl Temps {
         }
     }
 
-    /// A claim of this temp waits to be put back to this name.
-    pub fn claim_pending(&self, path: &Path, now: Mono) {
+    /// Records that a claim of this temp waits to be put back to this name.
+    pub fn record_claim_pending(&self, path: &Path, now: Mono) {
         if !self.knows(path) {
-            _ = self.created(path, now);
+            _ = self.record_created(path, now);
         }
         if let Some(mut temp) = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts) {
             temp.set_claim_pending();
         }
     }
 
-    /// The claim was not put back to this name. Forgets the entry that waits for it, but not the entry of a file that
-    /// another process has created here since.
+    /// Forgets the entry that waits for a put-back to this name, because the claim was not put back. The entry of a
+    /// file that another process has created here since is kept.
     pub fn cancel_put_back(&self, path: &Path) {
         let is_expected = |temp: &mut Box<Tracked>| {
-            let is_expected = temp.take_put_back();
+            let is_expected = temp.take_expected_put_back();
             rule!("only-the-awaited-is-forgotten", is_expected, without: true)
         };
         self.map
@@ -262,16 +262,16 @@ impl Temps {
     pub fn forget_below(&self, dir: &Path, is_included: impl Fn(&Path) -> bool) {
         let own_key: &dyn KeyParts = &SplitPath::new(dir);
         self.map.retain(|key, temp| {
-            let (folder, key_parts): (&Path, &dyn KeyParts) = (key.folder(), key);
+            let (parent, key_parts): (&Path, &dyn KeyParts) = (key.dir(), key);
             let is_removed =
-                (folder.starts_with(dir) && is_included(folder)) || key_parts == own_key;
+                (parent.starts_with(dir) && is_included(parent)) || key_parts == own_key;
             temp.is_ignored() || !is_removed
         });
     }
 
-    /// New rules are in force. Forgets the temps that none of them covers, and makes all others due at once, including
-    /// those that are checked out. Each gets its next deadline by its new rule.
-    pub fn review(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
+    /// Applies new rules: forgets the temps that none of them covers, and makes all others due at once, including those
+    /// that are checked out. Each gets its next deadline by its new rule.
+    pub fn apply_rules(&self, now: Mono, covers: impl Fn(&Path) -> bool) {
         self.map.retain(|key, temp| {
             temp.mark_rules_changed(now);
             covers(&key.path())
@@ -353,13 +353,13 @@ impl Temps {
         &self,
         horizon: Mono,
         max: usize,
-        is_skipped: impl Fn(&Folder) -> bool,
+        is_skipped: impl Fn(&DirPath) -> bool,
     ) -> DueTemps {
         self.first_created.store(0, Ordering::SeqCst);
         let mut due = BinaryHeap::new();
         let (mut horizon, mut next_after) = (horizon, Mono(u64::MAX));
         for temp in &self.map {
-            if temp.is_reaping() || is_skipped(temp.key().folder()) {
+            if temp.is_checked_out() || is_skipped(temp.key().dir()) {
                 continue;
             }
             if temp.due() >= horizon {
@@ -386,7 +386,7 @@ impl Temps {
     #[must_use]
     pub fn check_out(&self, key: &Key, now: Mono) -> Option<Tracked> {
         let mut temp = self.map.get_mut(key)?;
-        if temp.due() > now || temp.is_reaping() {
+        if temp.due() > now || temp.is_checked_out() {
             return None;
         }
         Some(temp.check_out())
@@ -398,20 +398,20 @@ impl Temps {
         match temp {
             Some(temp) => {
                 if let Some(mut entry) = self.map.get_mut(key)
-                    && entry.is_reaping()
+                    && entry.is_checked_out()
                 {
                     let before = std::mem::replace(&mut **entry, temp);
                     if before.is_closed() {
                         entry.close();
                     }
                     // The worker may have looked at the temp by the old rules.
-                    if rule!("other-rules-reach-the-hand", before.has_new_rules()) {
+                    if rule!("reload-reaches-checked-out-temp", before.has_new_rules()) {
                         entry.mark_rules_changed(before.due());
                     }
                 }
             }
             None => {
-                self.map.remove_if(key, |_, entry| entry.is_reaping());
+                self.map.remove_if(key, |_, entry| entry.is_checked_out());
             }
         }
     }
@@ -423,7 +423,7 @@ impl Temps {
             return;
         }
         self.map.shrink_to_fit();
-        self.folders().shrink();
+        self.dirs().shrink();
         free_memory::trim();
     }
 
@@ -445,7 +445,7 @@ impl Temps {
     ) -> Vec<PendingCounts> {
         let mut all = vec![PendingCounts::default(); parts];
         for temp in &self.map {
-            if let Some(counts) = part_of(temp.key().folder()).and_then(|part| all.get_mut(part)) {
+            if let Some(counts) = part_of(temp.key().dir()).and_then(|part| all.get_mut(part)) {
                 counts.count(&temp);
             }
         }
@@ -511,18 +511,18 @@ mod tests {
         let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let path = |n: usize| PathBuf::from(format!("/r/{}/{n}.tmp", n % 100));
         for n in 0..30_000 {
-            temps.created(&path(n), Mono(1));
+            temps.record_created(&path(n), Mono(1));
         }
         let capacity = temps.map.capacity();
         temps.shrink();
         assert_eq!(temps.map.capacity(), capacity, "the capacity is needed");
         for n in 10..30_000 {
-            assert!(temps.removed(&path(n)));
+            assert!(temps.record_removed(&path(n)));
         }
         temps.shrink();
         assert!(temps.map.capacity() < SHRINK_FROM);
         for n in 0..10 {
-            assert!(temps.removed(&path(n)), "{n}");
+            assert!(temps.record_removed(&path(n)), "{n}");
         }
         assert!(temps.is_empty());
     }
@@ -533,9 +533,9 @@ mod tests {
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
         assert!(temps.expect_put_back(path, Mono(1)));
         let key = temps.key(path);
-        assert!(temps.renamed_here(path, Mono(2)));
+        assert!(temps.record_renamed(path, Mono(2)));
         assert!(temps.check_out(&key, late).is_none(), "it is ignored");
-        assert!(temps.renamed_here(path, Mono(3)));
+        assert!(temps.record_renamed(path, Mono(3)));
         let is_due = temps.check_out(&key, late).is_some();
         assert!(is_due, "it now belongs to another process");
     }
@@ -544,10 +544,13 @@ mod tests {
     fn no_temps_are_tracked_beyond_the_limit() {
         let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), 1);
         let (one, other) = (Path::new("/r/a.tmp"), Path::new("/r/b.tmp"));
-        assert!(temps.created(one, Mono(1)));
-        temps.created(other, Mono(2));
+        assert!(temps.record_created(one, Mono(1)));
+        temps.record_created(other, Mono(2));
         assert!(!temps.knows(other) && temps.has_rejected());
-        assert!(temps.created(one, Mono(3)), "a known name is replaced");
+        assert!(
+            temps.record_created(one, Mono(3)),
+            "a known name is replaced"
+        );
     }
 
     #[test]
@@ -557,7 +560,7 @@ mod tests {
             let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             assert!(temps.expect_put_back(path, Mono(1)));
             if made {
-                temps.created(path, Mono(2));
+                temps.record_created(path, Mono(2));
             }
             temps.cancel_put_back(path);
             assert_eq!(temps.knows(path), made);
@@ -569,20 +572,20 @@ mod tests {
     fn a_temp_with_a_pending_claim_is_not_forgotten() {
         let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
         let (path, late) = (Path::new("/r/a.tmp"), Mono(u64::MAX / 2));
-        temps.created(path, Mono(1));
+        temps.record_created(path, Mono(1));
         let key = temps.key(path);
         let mut taken = temps.check_out(&key, late).expect("it is due");
-        assert!(!temps.removed(path), "it is checked out");
+        assert!(!temps.record_removed(path), "it is checked out");
         taken.set_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(!temps.removed(path), "its claim is pending");
+        assert!(!temps.record_removed(path), "its claim is pending");
         // Another process takes the name in the meantime, and removes it again.
-        temps.created(path, Mono(2));
-        assert!(!temps.removed(path), "its claim is pending");
+        temps.record_created(path, Mono(2));
+        assert!(!temps.record_removed(path), "its claim is pending");
         let mut taken = temps.check_out(&key, late).expect("it is due");
         taken.clear_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(temps.removed(path));
+        assert!(temps.record_removed(path));
     }
 
     /// A worker may look at a temp that it has checked out by the old rules.
@@ -592,11 +595,11 @@ mod tests {
             let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), MAX_TRACKED);
             let path = PathBuf::from("/r/a.tmp");
             let (now, late) = (Mono(1_000), Mono(u64::MAX / 2));
-            temps.found(&path, now, Origin::Found);
+            temps.record_found(&path, now, Origin::Found);
             let key = temps.key(&path);
             let taken = temps.check_out(&key, now).expect("it is due");
             if is_checked_out {
-                temps.review(now, |_| true);
+                temps.apply_rules(now, |_| true);
             }
             let mut taken = taken.check_in();
             taken.keep(

@@ -21,7 +21,7 @@ use super::{CriticalThread, Shared};
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::pass;
-use crate::temps::{Folder, Key};
+use crate::temps::{DirPath, Key};
 
 /// The temps that are due soon, in order of their deadlines.
 #[derive(Default)]
@@ -37,13 +37,13 @@ struct DeadlineQueue {
 #[derive(Default)]
 struct WorkQueue {
     /// The directories that wait for a worker; the one that has waited longest is first.
-    queue: VecDeque<Folder>,
-    folders: HashMap<Folder, QueuedFolder>,
+    queue: VecDeque<DirPath>,
+    dirs: HashMap<DirPath, QueuedDir>,
 }
 
 /// A directory that waits for a worker, or has one.
 #[derive(Default)]
-struct QueuedFolder {
+struct QueuedDir {
     due: VecDeque<Key>,
     has_worker: bool,
     /// A sweep has skipped this directory since it was queued.
@@ -72,11 +72,11 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
         queue.refill(shared, &mut work, clock::mono());
         queue.take_due(clock::mono(), &mut work);
         while busy_workers < max_workers
-            && let Some((folder, due)) = work.next()
+            && let Some((dir, due)) = work.next()
         {
             clocks.read(clock::now());
             let task = Task {
-                folder,
+                dir,
                 due,
                 clocks,
                 done: done_tx.clone(),
@@ -131,7 +131,7 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
                     for (at, key) in done.next {
                         queue.insert(at, key);
                     }
-                    if work.finish(&done.folder) {
+                    if work.finish(&done.dir) {
                         queue.forget();
                     }
                 }
@@ -142,7 +142,7 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
             max_workers = pass::max_workers();
         }
     }
-    // The running workers end after their current batch. The channel closes when the last one has ended.
+    // The running workers end after their current chunk. The channel closes when the last one has ended.
     drop(done_tx);
     while done_rx.recv().is_ok() {}
 }
@@ -165,13 +165,13 @@ impl DeadlineQueue {
         if now < self.horizon {
             return;
         }
-        let is_queued = |folder: &Folder| work.folders.contains_key(folder);
-        let is_empty = work.folders.is_empty();
-        let nearest = temps.due_before(now.after(half), MAX_SWEPT, |folder| {
-            !is_empty && is_queued(folder)
+        let is_queued = |dir: &DirPath| work.dirs.contains_key(dir);
+        let is_empty = work.dirs.is_empty();
+        let nearest = temps.due_before(now.after(half), MAX_SWEPT, |dir| {
+            !is_empty && is_queued(dir)
         });
-        for folder in work.folders.values_mut() {
-            folder.was_skipped = true;
+        for dir in work.dirs.values_mut() {
+            dir.was_skipped = true;
         }
         self.near = nearest.due.into_iter().map(Reverse).collect();
         self.horizon = nearest.horizon;
@@ -218,54 +218,54 @@ impl DeadlineQueue {
 
 impl WorkQueue {
     fn add(&mut self, key: Key) {
-        match self.folders.get_mut(key.folder()) {
-            Some(folder) => folder.due.push_back(key),
+        match self.dirs.get_mut(key.dir()) {
+            Some(dir) => dir.due.push_back(key),
             None => {
-                let folder = Arc::clone(key.folder());
-                self.queue.push_back(Arc::clone(&folder));
+                let dir = Arc::clone(key.dir());
+                self.queue.push_back(Arc::clone(&dir));
                 let due = VecDeque::from([key]);
-                let new = QueuedFolder {
+                let new = QueuedDir {
                     due,
-                    ..QueuedFolder::default()
+                    ..QueuedDir::default()
                 };
-                self.folders.insert(folder, new);
+                self.dirs.insert(dir, new);
             }
         }
     }
 
     /// Returns the next directory to process, with at most [`MAX_PER_TASK`] of its due temps.
-    fn next(&mut self) -> Option<(Folder, Vec<Key>)> {
-        let folder = self.queue.pop_front()?;
-        let queued = self.folders.get_mut(&folder)?;
+    fn next(&mut self) -> Option<(DirPath, Vec<Key>)> {
+        let dir = self.queue.pop_front()?;
+        let queued = self.dirs.get_mut(&dir)?;
         queued.has_worker = true;
         let count = queued.due.len().min(MAX_PER_TASK);
-        Some((folder, queued.due.drain(..count).collect()))
+        Some((dir, queued.due.drain(..count).collect()))
     }
 
     /// Puts back a task that no worker could be started for.
     fn requeue(&mut self, task: Task) {
-        if let Some(queued) = self.folders.get_mut(&task.folder) {
+        if let Some(queued) = self.dirs.get_mut(&task.dir) {
             queued.has_worker = false;
             task.due
                 .into_iter()
                 .rev()
                 .for_each(|key| queued.due.push_front(key));
-            self.queue.push_front(task.folder);
+            self.queue.push_front(task.dir);
         }
     }
 
     /// Marks a directory as free. Returns whether it may have due temps that the queue does not know.
-    fn finish(&mut self, folder: &Folder) -> bool {
-        let Some(queued) = self.folders.get_mut(folder) else {
+    fn finish(&mut self, dir: &DirPath) -> bool {
+        let Some(queued) = self.dirs.get_mut(dir) else {
             return false;
         };
         queued.has_worker = false;
         if !queued.due.is_empty() {
-            self.queue.push_back(Arc::clone(folder));
+            self.queue.push_back(Arc::clone(dir));
             return false;
         }
-        self.folders
-            .remove(folder)
+        self.dirs
+            .remove(dir)
             .is_some_and(|queued| queued.was_skipped)
     }
 }

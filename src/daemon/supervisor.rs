@@ -7,7 +7,7 @@
 //! - [`rescan_schedule`]: the times of the supervisor's own actions
 //! - [`root_watch`]: the state of one root
 //! - [`attach`]: roots that appear, disappear and change
-//! - [`hot`]: directories that are scanned because temps are created in them too fast to be watched
+//! - [`hot`]: directories that are scanned instead of watched, because temps are created in them too fast
 //! - [`scan`]: watches and tracks the contents of a root
 
 use std::collections::BTreeSet;
@@ -26,8 +26,8 @@ use crate::clock;
 use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Wall};
 use crate::event::{Event, RescanCause, RootState};
-use crate::evidence::LeaseThread;
-use crate::look::{Dir, answer};
+use crate::evidence::UseChecker;
+use crate::look::{Dir, response};
 use crate::reap::quarantine::{self, LimitContext, Quarantine};
 use crate::root::Root;
 use crate::state::RootLock;
@@ -66,14 +66,14 @@ struct Supervisor {
     root_watches: Vec<RootWatch>,
     coalescer: Coalescer,
     /// Holds the leases during the recovery of claims that a crash left behind.
-    lease_thread: LeaseThread,
+    use_checker: UseChecker,
     schedule: RescanSchedule,
     /// The next capacity check, if temps were rejected because of the tracking limit.
-    over_limit: Option<Instant>,
+    next_capacity_check: Option<Instant>,
     /// A scan could not read everything, for lack of file descriptors or memory.
     scan_was_incomplete: bool,
     /// No watch can be relied on: all are re-established before the next scan of everything.
-    rebuild_watches: bool,
+    reestablish_watches: bool,
     clocks: ClockJumpDetector,
     /// The start of the watch, by the monotonic clock.
     started: Mono,
@@ -104,7 +104,7 @@ pub(super) fn run(
     let mut clocks = ClockJumpDetector::default();
     clocks.read(now);
     let mount_tx = callback_context.notifications.clone();
-    // Started before any root is looked at. It ends with this function.
+    // The listener starts before any root is looked at, and ends with this function.
     let _mounts = mounts::listen(Box::new(move |paths| {
         let _ = mount_tx.send(Notification::Mounts(paths));
     }));
@@ -112,11 +112,11 @@ pub(super) fn run(
         watcher: FsWatcher::new(callback_context),
         root_watches: locks.into_iter().map(RootWatch::new).collect(),
         coalescer: Coalescer::new(changed_tx),
-        lease_thread: LeaseThread::new(),
+        use_checker: UseChecker::new(),
         schedule: RescanSchedule::default(),
-        over_limit: None,
+        next_capacity_check: None,
         scan_was_incomplete: false,
-        rebuild_watches: false,
+        reestablish_watches: false,
         clocks,
         started: now.mono,
         boundary,
@@ -186,7 +186,7 @@ impl Supervisor {
                 Some(i) if i == notification => self.on_notifications(notifications),
                 Some(i) if i == change => {
                     let paths: BTreeSet<PathBuf> = changed.try_iter().flatten().collect();
-                    paths.iter().for_each(|path| self.restructure(path));
+                    paths.iter().for_each(|path| self.update_directory(path));
                 }
                 Some(_) => {}
             }
@@ -199,7 +199,7 @@ impl Supervisor {
         let (mut mounted, mut hot) = (BTreeSet::new(), BTreeSet::new());
         for notification in notifications.try_iter().take(MAX_NOTIFICATIONS) {
             match notification {
-                Notification::Structure(path) | Notification::SelfGone(path) => {
+                Notification::DirectoryChanged(path) | Notification::SelfGone(path) => {
                     check |= self
                         .active_roots
                         .roots
@@ -209,7 +209,7 @@ impl Supervisor {
                     self.coalescer.add(path);
                 }
                 Notification::Ancestor(path) => {
-                    self.watcher.distrust_ancestors(path.as_deref());
+                    self.watcher.forget_ancestors(path.as_deref());
                     check = true;
                 }
                 Notification::PermissionsChanged => check = true,
@@ -219,12 +219,14 @@ impl Supervisor {
                 Notification::EventsLost => self.note_lost_events(),
                 Notification::Error(error) => {
                     log::warn!("watch error: {error}; re-establishing all watches");
-                    self.rebuild_watches = true;
+                    self.reestablish_watches = true;
                     self.note_lost_events();
                 }
                 Notification::Overrun(generation) if generation == self.watcher.generation() => {
-                    log::warn!("the event queue cannot keep up; re-establishing all watches");
-                    self.rebuild_watches = true;
+                    log::warn!(
+                        "events arrive faster than they are read; re-establishing all watches"
+                    );
+                    self.reestablish_watches = true;
                     self.note_lost_events();
                 }
                 Notification::Overrun(_) => {}
@@ -234,12 +236,12 @@ impl Supervisor {
                     if self.shared.is_stopping() {
                         return;
                     }
-                    if !self.rebuild_watches {
+                    if !self.reestablish_watches {
                         log::error!(
                             "the thread that reads the kernel's events has ended; re-establishing all watches"
                         );
                     }
-                    self.rebuild_watches = true;
+                    self.reestablish_watches = true;
                     self.note_lost_events();
                 }
                 Notification::WatcherEnded(_) => {}
@@ -280,22 +282,22 @@ impl Supervisor {
 
     /// Reports that temps were rejected because of the tracking limit. Everything is scanned once there is room.
     fn note_limit_reached(&mut self) {
-        if self.over_limit.is_none() {
+        if self.next_capacity_check.is_none() {
             log::warn!(
                 "tracking limit reached ({} temps); the rest will be found by a rescan once there is room",
                 self.shared.temps.len()
             );
-            self.over_limit = Some(Instant::now() + CAPACITY_CHECK);
+            self.next_capacity_check = Some(Instant::now() + CAPACITY_CHECK);
         }
     }
 
     fn check_capacity(&mut self, now: Instant) {
-        if self.over_limit.is_none_or(|at| now < at) {
+        if self.next_capacity_check.is_none_or(|at| now < at) {
             return;
         }
-        self.over_limit = Some(now + CAPACITY_CHECK);
+        self.next_capacity_check = Some(now + CAPACITY_CHECK);
         if self.shared.temps.has_capacity_again() {
-            self.over_limit = None;
+            self.next_capacity_check = None;
             self.note_lost_events();
         }
     }
@@ -315,7 +317,7 @@ impl Supervisor {
             self.schedule.next(),
             self.coalescer.idle_at(),
             hot,
-            self.over_limit,
+            self.next_capacity_check,
             limits,
         ];
         times.into_iter().flatten().min()
@@ -326,7 +328,7 @@ impl Supervisor {
         self.coalescer.stop_when_idle();
         self.check_capacity(now);
         if self.schedule.is_recovery_due(now) {
-            if std::mem::take(&mut self.rebuild_watches) {
+            if std::mem::take(&mut self.reestablish_watches) {
                 self.watcher.clear();
                 // Hot directories stay hot: their watches were the cause of the overload.
                 let root_watches = self.root_watches.iter_mut();
@@ -400,7 +402,7 @@ impl Supervisor {
         }
         self.watcher.set_roots(Arc::clone(&active_roots.roots));
         self.shared.set_active_roots(Arc::clone(&active_roots));
-        self.shared.temps.review(clock::mono(), |path| {
+        self.shared.temps.apply_rules(clock::mono(), |path| {
             path.parent()
                 .is_some_and(|dir| active_roots.root_of(dir).is_some())
         });
@@ -421,7 +423,7 @@ impl Supervisor {
     /// Probes all roots at once, so that the waits for those that do not answer overlap.
     fn probe_all(&self) {
         let roots = self.active_roots.roots.iter();
-        let _ = answer::silent(roots.map(|root| root.path.as_path()));
+        let _ = response::unresponsive(roots.map(|root| root.path.as_path()));
     }
 
     fn rescan_all(&mut self, cause: RescanCause) {
@@ -522,7 +524,7 @@ impl Supervisor {
             let context = LimitContext {
                 usage: self.shared.engine.reaper.usage(),
                 journal: &self.shared.engine.journal,
-                lease_thread: &self.lease_thread,
+                use_checker: &self.use_checker,
                 trust,
                 wanted: NeededSpace::default(),
             };
@@ -548,7 +550,7 @@ impl Supervisor {
 
     /// Ends the scheduler first, so that no removal is half done. Then ends the watches and emits the summary.
     fn end(mut self, scheduler: JoinHandle<()>) {
-        // Woken repeatedly: a scheduler without a deadline takes the first wake-up for a new temp.
+        // The wake-up is repeated, because the scheduler may treat the first one as a new temp.
         while !scheduler.is_finished() {
             self.shared.temps.wake();
             std::thread::sleep(Duration::from_millis(1));

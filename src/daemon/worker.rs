@@ -11,13 +11,13 @@ use super::panic_guard::PanicGuard;
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::event::Event;
-use crate::evidence::LeaseThread;
+use crate::evidence::UseChecker;
 use crate::pass::{DirContext, Pass, PassItem};
-use crate::temps::{Folder, Key};
+use crate::temps::{DirPath, Key};
 
 /// The due temps of one directory.
 pub(super) struct Task {
-    pub(super) folder: Folder,
+    pub(super) dir: DirPath,
     pub(super) due: Vec<Key>,
     /// The clock readings so far.
     pub(super) clocks: ClockJumpDetector,
@@ -27,16 +27,16 @@ pub(super) struct Task {
 
 /// The result of a task.
 pub(super) struct TaskDone {
-    pub(super) folder: Folder,
+    pub(super) dir: DirPath,
     /// The temps that are still tracked, with their next deadlines.
     pub(super) next: Vec<(Mono, Key)>,
     /// Something was moved to a quarantine.
     pub(super) quarantined: bool,
 }
 
-/// The number of temps that are processed at a time. In a small batch the first events are reported sooner, and a stop
+/// The number of temps that are processed at a time. In a small chunk the first events are reported sooner, and a stop
 /// takes effect sooner.
-const BATCH: usize = 512;
+const CHUNK: usize = 512;
 
 /// Runs `task` in a new thread. Returns the task if no thread can be started.
 pub(super) fn start(
@@ -65,10 +65,10 @@ pub(super) fn start(
 impl Task {
     /// Runs the task in this thread.
     pub(super) fn run(mut self, shared: &Shared) {
-        let lease_thread = LeaseThread::new();
+        let use_checker = UseChecker::new();
         let (mut next, mut quarantined) = (Vec::new(), false);
-        for batch in self.due.chunks(BATCH) {
-            // The worker checks for a stop between two batches. Temps that are not checked out stay as they are.
+        for chunk in self.due.chunks(CHUNK) {
+            // The worker checks for a stop between two chunks. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
             }
@@ -76,19 +76,19 @@ impl Task {
                 quarantined |= matches!(event, Event::Quarantined { .. });
                 shared.emit(event);
             };
-            let folder = self.folder.as_path();
+            let dir = self.dir.as_path();
             process(
                 shared,
-                &lease_thread,
+                &use_checker,
                 &mut self.clocks,
-                folder,
-                batch,
+                dir,
+                chunk,
                 &mut emit,
                 &mut next,
             );
         }
         let _ = self.done.send(TaskDone {
-            folder: self.folder,
+            dir: self.dir,
             next,
             quarantined,
         });
@@ -97,17 +97,17 @@ impl Task {
 
 fn process(
     shared: &Shared,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     clocks: &mut ClockJumpDetector,
-    folder: &Path,
-    batch: &[Key],
+    dir: &Path,
+    chunk: &[Key],
     emit: &mut dyn FnMut(Event),
     next: &mut Vec<(Mono, Key)>,
 ) {
     let now = clock::mono();
-    let mut keys = Vec::with_capacity(batch.len());
-    let mut items = Vec::with_capacity(batch.len());
-    for key in batch {
+    let mut keys = Vec::with_capacity(chunk.len());
+    let mut items = Vec::with_capacity(chunk.len());
+    for key in chunk {
         if let Some(temp) = shared.temps.check_out(key, now) {
             keys.push(key);
             items.push(PassItem {
@@ -118,15 +118,13 @@ fn process(
     }
     // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
     let active_roots = shared.active_roots();
-    let dir_context = active_roots
-        .root_of(folder)
-        .and_then(|(index, root, below)| {
-            let id = Some(active_roots.id(index)?);
-            Some(DirContext { root, id, below })
-        });
+    let dir_context = active_roots.root_of(dir).and_then(|(index, root, below)| {
+        let id = Some(active_roots.id(index)?);
+        Some(DirContext { root, id, below })
+    });
     match dir_context {
         Some(dir_context) => {
-            Pass::new(&shared.engine, dir_context, lease_thread, emit).run(clocks, &mut items)
+            Pass::new(&shared.engine, dir_context, use_checker, emit).run(clocks, &mut items)
         }
         None => items.iter_mut().for_each(|item| item.temp = None),
     }

@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// The path of a directory, shared by all temps in it.
-pub type Folder = Arc<PathBuf>;
+pub type DirPath = Arc<PathBuf>;
 
 /// The directory and the base name of a temp.
 pub struct Key(NonNull<Head>);
@@ -25,7 +25,7 @@ pub struct Key(NonNull<Head>);
 /// The head of a key's allocation; the name follows it.
 #[repr(C)]
 struct Head {
-    folder: Folder,
+    dir: DirPath,
     length: u32,
 }
 
@@ -40,9 +40,9 @@ fn layout(length: u32) -> Layout {
 }
 
 impl Key {
-    /// Returns the key of the temp `name` in `folder`.
+    /// Returns the key of the temp `name` in `dir`.
     #[must_use]
-    pub fn new(folder: Folder, name: &OsStr) -> Key {
+    pub fn new(dir: DirPath, name: &OsStr) -> Key {
         let name = name.as_bytes();
         // No file system has names of 4 GiB.
         let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
@@ -55,7 +55,7 @@ impl Key {
         // SAFETY: the allocation has room for a `Head`, for which it is aligned, and for `length` bytes from `NAME` on.
         // `name` has at least `length` bytes.
         unsafe {
-            head.write(Head { folder, length });
+            head.write(Head { dir, length });
             let destination = head.cast::<u8>().add(NAME);
             destination.copy_from_nonoverlapping(NonNull::from(name).cast(), length as usize);
         }
@@ -64,9 +64,9 @@ impl Key {
 
     /// Returns the directory.
     #[must_use]
-    pub fn folder(&self) -> &Folder {
+    pub fn dir(&self) -> &DirPath {
         // SAFETY: `new` wrote the value, and only `drop` drops it.
-        unsafe { &(*self.0.as_ptr()).folder }
+        unsafe { &(*self.0.as_ptr()).dir }
     }
 
     /// Returns the base name.
@@ -83,7 +83,7 @@ impl Key {
     /// Returns the whole path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.folder().join(self.name())
+        self.dir().join(self.name())
     }
 }
 
@@ -106,7 +106,7 @@ unsafe impl Sync for Key {}
 
 impl Clone for Key {
     fn clone(&self) -> Key {
-        Key::new(Arc::clone(self.folder()), self.name())
+        Key::new(Arc::clone(self.dir()), self.name())
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) trait KeyParts {
 
 impl KeyParts for Key {
     fn parts(&self) -> (&[u8], &[u8]) {
-        (self.folder().as_os_str().as_bytes(), self.name().as_bytes())
+        (self.dir().as_os_str().as_bytes(), self.name().as_bytes())
     }
 }
 
@@ -138,14 +138,14 @@ impl<'a> SplitPath<'a> {
         match memchr::memrchr(b'/', path) {
             Some(0) => SplitPath(b"/", path.get(1..).unwrap_or_default()),
             Some(slash) => {
-                let (folder, name) = path.split_at(slash);
-                SplitPath(folder, name.get(1..).unwrap_or_default())
+                let (dir, name) = path.split_at(slash);
+                SplitPath(dir, name.get(1..).unwrap_or_default())
             }
             None => SplitPath(b"", path),
         }
     }
 
-    pub(crate) fn folder(&self) -> &'a Path {
+    pub(crate) fn dir(&self) -> &'a Path {
         Path::new(OsStr::from_bytes(self.0))
     }
 
@@ -168,8 +168,8 @@ impl<'a> Borrow<dyn KeyParts + 'a> for Key {
 
 impl Hash for dyn KeyParts + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (folder, name) = self.parts();
-        state.write(folder);
+        let (dir, name) = self.parts();
+        state.write(dir);
         state.write_u8(b'/');
         state.write(name);
     }
@@ -177,8 +177,8 @@ impl Hash for dyn KeyParts + '_ {
 
 impl PartialEq for dyn KeyParts + '_ {
     fn eq(&self, other: &Self) -> bool {
-        let ((folder, name), (other_folder, other_name)) = (self.parts(), other.parts());
-        name == other_name && folder == other_folder
+        let ((dir, name), (other_dir, other_name)) = (self.parts(), other.parts());
+        name == other_name && dir == other_dir
     }
 }
 
@@ -213,10 +213,10 @@ impl Ord for Key {
 
 /// The directories of all keys, each once.
 #[derive(Debug, Default)]
-pub(super) struct FolderSet {
+pub(super) struct DirSet {
     all: HashSet<SharedName>,
     /// The directory of the last call: most events come from the same directory as the one before.
-    last: Option<Folder>,
+    last: Option<DirPath>,
     /// The number of directories from which on unused ones are looked for.
     shrink_at: usize,
 }
@@ -224,14 +224,14 @@ pub(super) struct FolderSet {
 /// The smallest number of directories for which this is worth its cost.
 const MIN_SHRINK: usize = 64;
 
-impl FolderSet {
+impl DirSet {
     /// Returns the shared path that equals `path`.
-    pub(super) fn get(&mut self, path: &Path) -> Folder {
+    pub(super) fn get(&mut self, path: &Path) -> DirPath {
         let path = path.as_os_str();
         if let Some(last) = self.last.as_ref().filter(|last| last.as_os_str() == path) {
             return Arc::clone(last);
         }
-        let folder = match self.all.get(path) {
+        let dir = match self.all.get(path) {
             Some(SharedName(known)) => Arc::clone(known),
             None => {
                 if self.all.len() >= self.shrink_at.max(MIN_SHRINK) {
@@ -242,15 +242,15 @@ impl FolderSet {
                 new
             }
         };
-        self.last = Some(Arc::clone(&folder));
-        folder
+        self.last = Some(Arc::clone(&dir));
+        dir
     }
 
     /// Forgets the directories that no key uses any more.
     pub(super) fn shrink(&mut self) {
         self.last = None;
         self.all
-            .retain(|SharedName(folder)| Arc::strong_count(folder) > 1);
+            .retain(|SharedName(dir)| Arc::strong_count(dir) > 1);
         self.shrink_at = self.all.len() * 2;
         self.all.shrink_to(self.shrink_at);
     }
@@ -258,7 +258,7 @@ impl FolderSet {
 
 /// Found by the bytes of its path, because two values of `Path` are compared component by component.
 #[derive(Debug, PartialEq, Eq)]
-struct SharedName(Folder);
+struct SharedName(DirPath);
 
 impl Borrow<OsStr> for SharedName {
     fn borrow(&self) -> &OsStr {
@@ -281,18 +281,18 @@ mod tests {
     use dashmap::DashMap;
     use proptest::prelude::*;
 
-    fn key(folder: &str, name: &[u8]) -> Key {
-        Key::new(Arc::new(folder.into()), OsStr::from_bytes(name))
+    fn key(dir: &str, name: &[u8]) -> Key {
+        Key::new(Arc::new(dir.into()), OsStr::from_bytes(name))
     }
 
     #[test]
-    fn a_key_returns_its_folder_and_name() {
+    fn a_key_returns_its_directory_and_name() {
         for name in [&b""[..], b"a", b"a.tmp", b"\xff\n.tmp", &[b'x'; 255]] {
             let key = key("/r/b", name);
             let copy = key.clone();
             drop(key);
             assert_eq!(copy.name().as_bytes(), name);
-            assert_eq!(**copy.folder(), Path::new("/r/b"));
+            assert_eq!(**copy.dir(), Path::new("/r/b"));
             assert_eq!(copy.path(), Path::new("/r/b").join(OsStr::from_bytes(name)));
         }
     }
@@ -300,36 +300,33 @@ mod tests {
     #[test]
     fn a_key_is_found_by_its_path() {
         let hasher = RandomState::new();
-        for (folder, name) in [("/r", "a.tmp"), ("/", "a.tmp"), ("", "a.tmp"), ("/r/b", "")] {
-            let key = key(folder, name.as_bytes());
+        for (dir, name) in [("/r", "a.tmp"), ("/", "a.tmp"), ("", "a.tmp"), ("/r/b", "")] {
+            let key = key(dir, name.as_bytes());
             let path = key.path();
             let cut = SplitPath::new(&path);
             let (one, other): (&dyn KeyParts, &dyn KeyParts) = (&key, &cut);
             assert!(one == other, "{path:?}");
             assert_eq!(hasher.hash_one(&key), hasher.hash_one(other), "{path:?}");
-            assert_eq!(
-                (cut.folder(), cut.name()),
-                (Path::new(folder), OsStr::new(name))
-            );
+            assert_eq!((cut.dir(), cut.name()), (Path::new(dir), OsStr::new(name)));
         }
         assert_ne!(key("/r", b"a.tmp"), key("/r", b"b.tmp"));
         assert_ne!(key("/r", b"a.tmp"), key("/q", b"a.tmp"));
     }
 
     #[test]
-    fn a_key_is_one_word_and_shares_its_folder() {
+    fn a_key_is_one_word_and_shares_its_directory() {
         assert_eq!(size_of::<Option<Key>>(), size_of::<usize>());
-        let mut folders = FolderSet::default();
-        let (one, two) = (folders.get(Path::new("/r")), folders.get(Path::new("/q")));
-        assert!(Arc::ptr_eq(&one, &folders.get(Path::new("/r"))));
+        let mut dirs = DirSet::default();
+        let (one, two) = (dirs.get(Path::new("/r")), dirs.get(Path::new("/q")));
+        assert!(Arc::ptr_eq(&one, &dirs.get(Path::new("/r"))));
         assert!(!Arc::ptr_eq(&one, &two));
         drop(two);
         for n in 0..10 * MIN_SHRINK {
-            folders.get(Path::new(&format!("/{n}")));
+            dirs.get(Path::new(&format!("/{n}")));
         }
-        assert!(folders.all.len() <= MIN_SHRINK, "{}", folders.all.len());
+        assert!(dirs.all.len() <= MIN_SHRINK, "{}", dirs.all.len());
         assert!(
-            Arc::ptr_eq(&one, &folders.get(Path::new("/r"))),
+            Arc::ptr_eq(&one, &dirs.get(Path::new("/r"))),
             "still in use"
         );
     }
@@ -357,14 +354,14 @@ mod tests {
     proptest! {
         /// Short names share the padding of the head, so each length is another layout.
         #[test]
-        fn keys_share_their_folder_and_own_their_names(steps in steps()) {
-            let folder = Folder::new("/r/b".into());
+        fn keys_share_their_directory_and_own_their_names(steps in steps()) {
+            let dir = DirPath::new("/r/b".into());
             let mut all: Vec<(Key, Vec<u8>)> = Vec::new();
             for step in steps {
                 let index = |n: usize| n.checked_rem(all.len());
                 match step {
                     KeyStep::Make(name) => {
-                        all.push((Key::new(Arc::clone(&folder), OsStr::from_bytes(&name)), name));
+                        all.push((Key::new(Arc::clone(&dir), OsStr::from_bytes(&name)), name));
                     }
                     KeyStep::Copy(n) => {
                         if let Some((key, name)) = index(n).map(|n| &all[n]) {
@@ -387,10 +384,10 @@ mod tests {
                         }
                     }
                 }
-                prop_assert_eq!(Arc::strong_count(&folder), 1 + all.len());
+                prop_assert_eq!(Arc::strong_count(&dir), 1 + all.len());
                 for (key, name) in &all {
                     prop_assert_eq!(key.name().as_bytes(), &name[..]);
-                    prop_assert!(Arc::ptr_eq(key.folder(), &folder));
+                    prop_assert!(Arc::ptr_eq(key.dir(), &dir));
                 }
             }
         }
@@ -402,7 +399,7 @@ mod tests {
     fn concurrent_insertions_and_removals_leak_nothing() {
         const NAMES: usize = 50;
         let map: DashMap<Key, usize> = DashMap::new();
-        let folder = Folder::new("/r".into());
+        let dir = DirPath::new("/r".into());
         let paths: Vec<PathBuf> = (0..NAMES).map(|n| format!("/r/{n}.tmp").into()).collect();
         let find = |path| -> Option<Key> {
             let found = map.get(&SplitPath::new(path) as &dyn KeyParts)?;
@@ -410,16 +407,16 @@ mod tests {
         };
         thread::scope(|scope| {
             for thread in 0..4 {
-                let (map, folder, paths, find) = (&map, &folder, &paths, &find);
+                let (map, dir, paths, find) = (&map, &dir, &paths, &find);
                 scope.spawn(move || {
                     for n in 0..2_000 {
                         let path = &paths[(n * (thread + 1)) % NAMES];
                         let name = path.file_name().unwrap();
                         match (n + thread) % 3 {
-                            0 => _ = map.insert(Key::new(Arc::clone(folder), name), thread),
+                            0 => _ = map.insert(Key::new(Arc::clone(dir), name), thread),
                             1 => {
                                 if let Some(key) = find(path) {
-                                    assert_eq!((key.name(), key.folder()), (name, folder));
+                                    assert_eq!((key.name(), key.dir()), (name, dir));
                                 }
                             }
                             _ => _ = map.remove(&SplitPath::new(path) as &dyn KeyParts),
@@ -428,10 +425,10 @@ mod tests {
                 });
             }
         });
-        assert_eq!(Arc::strong_count(&folder), 1 + map.len());
+        assert_eq!(Arc::strong_count(&dir), 1 + map.len());
         map.retain(|key, _| key.name() == "7.tmp");
         assert!(map.len() <= 1);
         drop(map);
-        assert_eq!(Arc::strong_count(&folder), 1);
+        assert_eq!(Arc::strong_count(&dir), 1);
     }
 }

@@ -1,10 +1,11 @@
 //! Watches the ancestors of the roots.
 //!
 //! Their watches report when a root is created or removed, when one of its ancestors is moved or replaced, and when the
-//! permissions of one of these folders change.
+//! permissions of one of these directories change.
 //!
-//! The event mask has names and permissions. inotify reports a change of permissions for the watched folder and for its
-//! direct children. The roots themselves are not watched for it, because every chmod of a temp would wake this process.
+//! The event mask has names and permissions. inotify reports a change of permissions for the watched directory and for
+//! its direct children. The roots themselves are not watched for it, because every chmod of a temp would wake this
+//! process.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -42,7 +43,7 @@ impl Coverage {
 #[derive(Default)]
 pub(super) struct AncestorWatches {
     handle: Option<WatcherHandle>,
-    /// The identity of each folder when its watch was made.
+    /// The identity of each directory when its watch was established.
     known: HashMap<PathBuf, Identity>,
 }
 
@@ -80,26 +81,26 @@ impl AncestorWatches {
             return Coverage::Partial;
         };
         let mut coverage = Coverage::Full;
-        let mut folders: Vec<&Path> = root.ancestors().skip(1).collect();
-        // From the top: the creation of a folder that is missing now is then reported by its parent's watch.
-        folders.reverse();
-        for folder in folders {
+        let mut dirs: Vec<&Path> = root.ancestors().skip(1).collect();
+        // From the top: the creation of a directory that is missing now is then reported by its parent's watch.
+        dirs.reverse();
+        for dir in dirs {
             // The ancestors of a symlink's target are not watched.
-            if folder.is_symlink() {
+            if dir.is_symlink() {
                 coverage = coverage.or_if_full(Coverage::Partial);
             }
-            let now = identify(folder);
-            let known = self.known.get(folder).copied();
+            let now = identify(dir);
+            let known = self.known.get(dir).copied();
             if known.is_some() && known == now {
                 continue;
             }
-            // A folder that was deleted and created again is a different folder at the same path.
-            self.known.remove(folder);
-            let _ = watcher_handle.request(|watcher| watcher.unwatch(folder));
-            let watched = watcher_handle
-                .request(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+            // A directory that was deleted and created again is a different directory at the same path.
+            self.known.remove(dir);
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
+            let watched =
+                watcher_handle.request(|watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
             match watched {
-                Ok(()) => _ = now.map(|now| self.known.insert(folder.to_owned(), now)),
+                Ok(()) => _ = now.map(|now| self.known.insert(dir.to_owned(), now)),
                 Err(error) => match WatchError::from(error) {
                     // Its creation is reported, because its parent is watched already.
                     WatchError::Missing => return coverage,
@@ -111,16 +112,16 @@ impl AncestorWatches {
         coverage
     }
 
-    /// Forgets the watches on `path` and on the folders below it, so that they are made again. Such a watch may have
-    /// ended although the folder looks the same. `None`: all watches.
-    pub(super) fn distrust(&mut self, path: Option<&Path>) {
+    /// Forgets the watches on `path` and on the directories below it, so that they are re-established. Such a watch may
+    /// have ended although the directory looks the same. `None`: all watches.
+    pub(super) fn forget(&mut self, path: Option<&Path>) {
         self.known
             .retain(|known, _| path.is_some_and(|path| !known.starts_with(path)));
     }
 }
 
-fn identify(folder: &Path) -> Option<Identity> {
-    let meta = std::fs::metadata(folder).ok()?;
+fn identify(dir: &Path) -> Option<Identity> {
+    let meta = std::fs::metadata(dir).ok()?;
     Some((meta.dev(), meta.ino(), meta.created().ok()))
 }
 

@@ -25,7 +25,7 @@ type Handler = Box<dyn FnMut(notify::Result<Event>) + Send>;
 thread_local! {
     /// The handler of the debouncer that is being created. The debouncer creates its watcher itself and passes the
     /// handler only to the watcher, which stores it here.
-    static OUTLET: RefCell<Option<Handler>> = const { RefCell::new(None) };
+    static HANDLER_SLOT: RefCell<Option<Handler>> = const { RefCell::new(None) };
 }
 
 /// A watcher that watches nothing. Its events come from [`Coalescer::add`].
@@ -35,7 +35,7 @@ pub struct NullWatcher;
 impl Watcher for NullWatcher {
     fn new<F: EventHandler>(mut handler: F, _: Config) -> notify::Result<NullWatcher> {
         let boxed: Handler = Box::new(move |event| handler.handle_event(event));
-        OUTLET.with(|outlet| *outlet.borrow_mut() = Some(boxed));
+        HANDLER_SLOT.with(|slot| *slot.borrow_mut() = Some(boxed));
         Ok(NullWatcher)
     }
 
@@ -110,7 +110,7 @@ impl Coalescer {
         };
         let created =
             new_debouncer_opt(TIMEOUT, None, on_result, NoCache::new(), Config::default());
-        let handler = OUTLET.with(|outlet| outlet.borrow_mut().take())?;
+        let handler = HANDLER_SLOT.with(|slot| slot.borrow_mut().take())?;
         Some(RunningDebouncer {
             debouncer: created.ok()?,
             handler,

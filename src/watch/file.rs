@@ -1,4 +1,4 @@
-//! Reports when one file is created, written, removed or replaced. It serves for configuration files.
+//! Reports when one file is created, written, removed or replaced. It is used for the configuration file.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ pub struct FileWatcher {
     /// The number of times that notify's thread may still be restarted.
     restarts_left: u8,
     path: PathBuf,
-    /// The folder that is watched.
-    folder: Option<PathBuf>,
+    /// The directory that is watched.
+    dir: Option<PathBuf>,
     /// Kept so that the channel stays connected: a disconnected channel would wake its receiver without end.
     wake_tx: Sender<()>,
     wake_rx: Receiver<()>,
@@ -32,7 +32,7 @@ impl std::fmt::Debug for FileWatcher {
 }
 
 impl FileWatcher {
-    /// Watches the file at `path`. The file and its folders may be missing.
+    /// Watches the file at `path`. The file and its directories may be missing.
     #[must_use]
     pub fn new(path: &Path) -> FileWatcher {
         let (wake_tx, wake_rx) = bounded(1);
@@ -40,7 +40,7 @@ impl FileWatcher {
             watcher_handle: None,
             restarts_left: MAX_RESTARTS,
             path: path.to_owned(),
-            folder: None,
+            dir: None,
             wake_tx,
             wake_rx,
         };
@@ -50,7 +50,7 @@ impl FileWatcher {
     }
 
     fn start(&mut self) {
-        self.folder = None;
+        self.dir = None;
         // The end of the thread sends a message too, because events may have been lost.
         let wake_tx = self.wake_tx.clone();
         let ended = move |_| _ = wake_tx.try_send(());
@@ -69,7 +69,7 @@ impl FileWatcher {
         &self.wake_rx
     }
 
-    /// Watches the folder of the file, or the closest ancestor that exists. The caller calls this again after each
+    /// Watches the directory of the file, or the closest ancestor that exists. The caller calls this again after each
     /// message, before it reads the file.
     pub fn rewatch(&mut self) {
         if self
@@ -92,19 +92,19 @@ impl FileWatcher {
         let Some(watcher_handle) = &mut self.watcher_handle else {
             return;
         };
-        if let Some(folder) = self.folder.take() {
-            // The path may lead to a different folder by now.
-            let _ = watcher_handle.request(|watcher| watcher.unwatch(&folder));
+        if let Some(dir) = self.dir.take() {
+            // The path may lead to a different directory by now.
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(&dir));
         }
-        // RACE: a folder may be created between two of these attempts. Worst case: its parent is watched instead. The
-        // parent's watch sends a message only when something else is created there, so the file is read late.
-        self.folder = self
+        // RACE: a directory may be created between two of these attempts. Worst case: its parent is watched instead.
+        // The parent's watch sends a message only when something else is created there, so the file is read late.
+        self.dir = self
             .path
             .ancestors()
             .skip(1)
-            .find(|folder| {
+            .find(|dir| {
                 let watched = watcher_handle
-                    .request(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive));
+                    .request(|watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
                 watched.is_ok()
             })
             .map(Path::to_owned);
@@ -123,7 +123,7 @@ fn mask() -> EventKindMask {
 
 fn handler(path: PathBuf, wake_tx: Sender<()>, guard: ExitGuard) -> impl notify::EventHandler {
     move |event: notify::Result<notify::Event>| {
-        let _owned = &guard;
+        let _guard = &guard;
         let Ok(event) = event else { return };
         if event.need_rescan() || event.paths.iter().any(|other| path.starts_with(other)) {
             // A full channel has a message already.
@@ -140,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_file_that_is_created_with_its_folder_is_reported() {
+    fn a_file_that_is_created_with_its_directory_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/config.toml");
         let mut watcher = FileWatcher::new(&path);

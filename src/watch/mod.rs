@@ -41,7 +41,7 @@ pub use rate_probe::RateProbe;
 #[derive(Debug)]
 pub enum Notification {
     /// A directory may have been created, removed or moved at this path.
-    Structure(PathBuf),
+    DirectoryChanged(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
     /// A root or one of its ancestors was created, removed or moved. `None`: events about them were lost.
@@ -107,8 +107,10 @@ pub struct CallbackContext {
 /// All notify watchers of this process: those of the roots' directories, and one for the roots' ancestors.
 pub struct FsWatcher {
     callback_context: CallbackContext,
-    plain: Option<WatcherHandle>,
-    closing: Option<WatcherHandle>,
+    /// Watches directories without reports of closes.
+    without_closes: Option<WatcherHandle>,
+    /// Watches directories with reports of closes.
+    with_closes: Option<WatcherHandle>,
     ancestors: AncestorWatches,
     generation: u32,
 }
@@ -131,8 +133,8 @@ impl FsWatcher {
     pub fn new(callback_context: CallbackContext) -> FsWatcher {
         FsWatcher {
             callback_context,
-            plain: None,
-            closing: None,
+            without_closes: None,
+            with_closes: None,
             ancestors: AncestorWatches::default(),
             generation: 0,
         }
@@ -144,11 +146,11 @@ impl FsWatcher {
         let callback_context = (&self.callback_context, self.generation);
         let watcher_handle = match closes {
             true => get_or_start(
-                &mut self.closing,
+                &mut self.with_closes,
                 callback_context,
                 NAME_EVENTS | EventKindMask::ACCESS_CLOSE,
             )?,
-            false => get_or_start(&mut self.plain, callback_context, NAME_EVENTS)?,
+            false => get_or_start(&mut self.without_closes, callback_context, NAME_EVENTS)?,
         };
         let mode = match RECURSIVE {
             true => RecursiveMode::Recursive,
@@ -161,7 +163,9 @@ impl FsWatcher {
     /// Removes the watch on `dir`, if there is one. Returns `false` if a thread could not read events as fast as they
     /// arrived, and has ended with all its watches. [`Notification::Overrun`] reports that too.
     pub fn unwatch(&mut self, dir: &Path) -> bool {
-        let handles = [&mut self.plain, &mut self.closing].into_iter().flatten();
+        let handles = [&mut self.without_closes, &mut self.with_closes]
+            .into_iter()
+            .flatten();
         handles.fold(true, |are_running, watcher_handle| {
             let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
             are_running && !watcher_handle.has_ended()
@@ -189,10 +193,10 @@ impl FsWatcher {
             .watch((&self.callback_context, self.generation), root)
     }
 
-    /// Has the watches on `path` and on the folders below it, all of them ancestors of roots, made again the next time.
-    /// `None`: all watches on ancestors.
-    pub fn distrust_ancestors(&mut self, path: Option<&Path>) {
-        self.ancestors.distrust(path);
+    /// Forgets the watches on `path` and on the ancestors of roots below it, so that the next call of
+    /// [`FsWatcher::watch_ancestors`] re-establishes them. `None`: all watches on ancestors.
+    pub fn forget_ancestors(&mut self, path: Option<&Path>) {
+        self.ancestors.forget(path);
     }
 
     /// Returns the generation of the current watchers. Watchers of older generations may end later; their end is
@@ -211,8 +215,8 @@ impl FsWatcher {
     /// Drops every watch.
     pub fn clear(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.plain = None;
-        self.closing = None;
+        self.without_closes = None;
+        self.with_closes = None;
         self.ancestors = AncestorWatches::default();
     }
 }
@@ -231,7 +235,7 @@ fn get_or_start<'a>(
                 |guard| {
                     let mut handle = callback(callback_context.clone());
                     move |event| {
-                        let _owned = &guard;
+                        let _guard = &guard;
                         handle(event);
                     }
                 },
@@ -325,14 +329,14 @@ impl Callback {
             FsChange::Appeared(path, cause) => {
                 // An event of a rename does not show whether a file or a directory was moved.
                 if cause != NameCause::Creation && self.reports_dirs {
-                    self.notify(Notification::Structure(path.clone()));
+                    self.notify(Notification::DirectoryChanged(path.clone()));
                 }
                 self.emit(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
                 let temps = &self.callback_context.temps;
                 let is_tracked = match cause {
-                    NameCause::Creation => temps.created(&path, now),
-                    NameCause::Rename | NameCause::TempRename => temps.renamed_here(&path, now),
+                    NameCause::Creation => temps.record_created(&path, now),
+                    NameCause::Rename | NameCause::TempRename => temps.record_renamed(&path, now),
                 };
                 if rule!(
                     "renamed-temp-tells-a-target",
@@ -344,13 +348,13 @@ impl Callback {
                     self.notify(Notification::LimitReached);
                 }
                 if let Some(meter) = &mut self.meter
-                    && meter.count(SplitPath::new(&path).folder().as_os_str().as_bytes(), now)
+                    && meter.count(SplitPath::new(&path).dir().as_os_str().as_bytes(), now)
                 {
-                    self.notify(Notification::Hot(SplitPath::new(&path).folder().to_owned()));
+                    self.notify(Notification::Hot(SplitPath::new(&path).dir().to_owned()));
                 }
             }
             FsChange::Gone(path, how) => {
-                if self.callback_context.temps.removed(&path) {
+                if self.callback_context.temps.record_removed(&path) {
                     self.emit(&path, |subject, _| Event::Settled { subject, how });
                 } else if how == Settlement::Renamed
                     && self.reports_dirs
@@ -361,25 +365,29 @@ impl Callback {
                     // a moved directory. In that case the watch on a moved directory reports the move, and the scan
                     // that follows finds the directory at its new path.
                     self.translator.forget();
-                    self.notify(Notification::Structure(path));
+                    self.notify(Notification::DirectoryChanged(path));
                 }
             }
             FsChange::Unsure(path) => match path.symlink_metadata() {
                 Ok(_) => {
-                    if !self.callback_context.temps.appeared(&path, clock::mono()) {
+                    if !self
+                        .callback_context
+                        .temps
+                        .record_appeared(&path, clock::mono())
+                    {
                         self.notify(Notification::LimitReached);
                     }
                 }
-                Err(_) => _ = self.callback_context.temps.removed(&path),
+                Err(_) => _ = self.callback_context.temps.record_removed(&path),
             },
-            FsChange::Closed(path) => self.callback_context.temps.closed(&path),
-            FsChange::Structure(path) if self.reports_dirs => {
-                self.notify(Notification::Structure(path))
+            FsChange::Closed(path) => self.callback_context.temps.record_closed(&path),
+            FsChange::DirectoryChanged(path) if self.reports_dirs => {
+                self.notify(Notification::DirectoryChanged(path))
             }
-            FsChange::Structure(path) if self.is_root(&path) => {
+            FsChange::DirectoryChanged(path) if self.is_root(&path) => {
                 self.notify(Notification::SelfGone(path))
             }
-            FsChange::Structure(_) => {}
+            FsChange::DirectoryChanged(_) => {}
             FsChange::SelfGone(path) => self.notify(Notification::SelfGone(path)),
             FsChange::Lost => self.notify(Notification::EventsLost),
         }

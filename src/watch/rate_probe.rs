@@ -48,7 +48,7 @@ impl RateProbe {
             mask,
             |guard| {
                 move |event: notify::Result<notify::Event>| {
-                    let _owned = &guard;
+                    let _guard = &guard;
                     count(event);
                 }
             },
@@ -150,7 +150,7 @@ mod tests {
         );
         drop(end);
         let thread = std::thread::spawn(move || count(event()));
-        assert!(thread.join().is_err(), "the thread goes on");
+        assert!(thread.join().is_err(), "the thread has not ended");
         assert_eq!(created.load(Ordering::Relaxed), counted);
     }
 }

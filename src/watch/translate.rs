@@ -23,7 +23,7 @@ pub enum FsChange {
     /// A descriptor that could write the temp was closed.
     Closed(PathBuf),
     /// A directory may have been created, removed or moved at this path.
-    Structure(PathBuf),
+    DirectoryChanged(PathBuf),
     /// A watched directory itself was moved, removed or unmounted.
     SelfGone(PathBuf),
     /// Events were lost.
@@ -71,12 +71,14 @@ impl Translator {
             return FsChange::SelfGone(path);
         }
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => FsChange::Structure(path),
+            EventKind::Create(CreateKind::Folder) => FsChange::DirectoryChanged(path),
             EventKind::Create(_) => match is_temp(&path) {
                 true => FsChange::Appeared(path, NameCause::Creation),
                 false => FsChange::Nothing,
             },
-            EventKind::Remove(notify::event::RemoveKind::Folder) => FsChange::Structure(path),
+            EventKind::Remove(notify::event::RemoveKind::Folder) => {
+                FsChange::DirectoryChanged(path)
+            }
             EventKind::Remove(_) => match is_temp(&path) {
                 true => FsChange::Gone(path, Settlement::Removed),
                 false => FsChange::Nothing,
@@ -87,21 +89,21 @@ impl Translator {
                     self.renamed = tracker;
                     FsChange::Gone(path, Settlement::Renamed)
                 }
-                Some(_) => FsChange::Structure(path),
+                Some(_) => FsChange::DirectoryChanged(path),
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                let is_temps = tracker.is_some() && tracker == self.renamed;
-                match (is_temp(&path), is_temps) {
+                let renames_temp = tracker.is_some() && tracker == self.renamed;
+                match (is_temp(&path), renames_temp) {
                     (true, true) => FsChange::Appeared(path, NameCause::TempRename),
                     (true, false) => FsChange::Appeared(path, NameCause::Rename),
                     (false, true) => FsChange::Nothing,
-                    (false, false) => FsChange::Structure(path),
+                    (false, false) => FsChange::DirectoryChanged(path),
                 }
             }
             // FSEvents reports one side of a rename, but not which side.
             EventKind::Modify(ModifyKind::Name(RenameMode::Any)) => match is_temp(&path) {
                 true => FsChange::Unsure(path),
-                false => FsChange::Structure(path),
+                false => FsChange::DirectoryChanged(path),
             },
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => match is_temp(&path) {
                 true => FsChange::Closed(path),
@@ -138,7 +140,7 @@ mod tests {
         let temp = || PathBuf::from("/r/a.tmp");
         let other = || PathBuf::from("/r/a");
         let file = EventKind::Create(CreateKind::File);
-        let folder = EventKind::Create(CreateKind::Folder);
+        let created_dir = EventKind::Create(CreateKind::Folder);
         let removed = EventKind::Remove(RemoveKind::File);
         let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
         let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
@@ -151,7 +153,12 @@ mod tests {
                 FsChange::Appeared(temp(), NameCause::Creation),
             ),
             (file, "/r/a", None, FsChange::Nothing),
-            (folder, "/r/a.tmp", None, FsChange::Structure(temp())),
+            (
+                created_dir,
+                "/r/a.tmp",
+                None,
+                FsChange::DirectoryChanged(temp()),
+            ),
             (
                 removed,
                 "/r/a.tmp",
@@ -163,7 +170,7 @@ mod tests {
                 EventKind::Remove(RemoveKind::Folder),
                 "/r/a",
                 None,
-                FsChange::Structure(other()),
+                FsChange::DirectoryChanged(other()),
             ),
             (
                 name(RenameMode::From),
@@ -175,7 +182,7 @@ mod tests {
                 name(RenameMode::From),
                 "/r/a",
                 Some(1),
-                FsChange::Structure(other()),
+                FsChange::DirectoryChanged(other()),
             ),
             (
                 name(RenameMode::From),
@@ -193,7 +200,7 @@ mod tests {
                 name(RenameMode::To),
                 "/r/a",
                 Some(1),
-                FsChange::Structure(other()),
+                FsChange::DirectoryChanged(other()),
             ),
             (
                 name(RenameMode::Both),
@@ -211,7 +218,7 @@ mod tests {
                 name(RenameMode::Any),
                 "/r/a",
                 None,
-                FsChange::Structure(other()),
+                FsChange::DirectoryChanged(other()),
             ),
             (closed, "/r/a.tmp", None, FsChange::Closed(temp())),
             (closed, "/r/a", None, FsChange::Nothing),
@@ -224,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_event_needs_no_path() {
+    fn a_report_of_lost_events_needs_no_path() {
         let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert_eq!(
             Translator::default().translate(lost.clone(), is_temp),
@@ -251,7 +258,7 @@ mod tests {
         let another = event(name(RenameMode::To), "/r/d", Some(8));
         assert_eq!(
             translator.translate(another, is_temp),
-            FsChange::Structure("/r/d".into())
+            FsChange::DirectoryChanged("/r/d".into())
         );
     }
 

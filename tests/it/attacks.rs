@@ -649,8 +649,8 @@ fn a_replacement_at_any_step_is_not_followed() {
                     let victim = victims.join(TEMP);
                     let ino = fs::metadata(&victim).unwrap().ino();
                     let there = Fixture::at(fixture.home().to_owned());
-                    let stunt = AtStep::new(step, move || act(&there, &victim));
-                    let outcome = fixture.reap(stunt.hook);
+                    let at_step = AtStep::new(step, move || act(&there, &victim));
+                    let outcome = fixture.reap(at_step.hook);
                     let victim = victims.join(TEMP);
                     let left = fs::symlink_metadata(&victim).map(|meta| (meta.ino(), meta.mode()));
                     assert_eq!(left.ok(), Some((ino, 0o100_644)), "{what}: {outcome:?}");

@@ -24,7 +24,7 @@ const NEW: &[u8] = b"what a live writer is just writing";
 enum Route {
     Removed,
     Moved,
-    /// The disk has no space for a claim, so the temp is removed by its own name. (Only Linux can simulate this.)
+    /// The disk has no space for a claim, so the temp is removed by its original name. (Only Linux can simulate this.)
     #[cfg(target_os = "linux")]
     FullDisk,
 }
@@ -92,13 +92,13 @@ fn a_kill_at_any_step_loses_nothing() {
         if let (Some(step), Some(route), Ok(home)) =
             (number(STEP), number(ROUTE), std::env::var(HOME))
         {
-            let stunt = AtStep::new(Step::ALL[step], || {
+            let at_step = AtStep::new(Step::ALL[step], || {
                 let _ = rustix::process::kill_process(
                     rustix::process::getpid(),
                     rustix::process::Signal::KILL,
                 );
             });
-            let outcome = Route::ALL[route].run(Fixture::at(home.into()), stunt.hook);
+            let outcome = Route::ALL[route].run(Fixture::at(home.into()), at_step.hook);
             panic!("not killed: {outcome:?}");
         }
         for (index, step) in Step::ALL.into_iter().enumerate() {
@@ -187,7 +187,7 @@ fn watched(fixture: &Fixture) -> Vec<Event> {
     events
 }
 
-/// A crash left a claim, and a new file has its old name: both are kept.
+/// A crash left a claim, and a new file has its original name: both are kept.
 #[test]
 fn a_crash_claim_whose_name_is_taken_is_moved() {
     in_own_process(ALL_USERS, || {

@@ -720,13 +720,16 @@ mod linux {
                         .observe(OsStr::new(&name))
                         .unwrap()
                         .unwrap();
-                    let free = (None, orphand::decide::observation::UseState::Unused);
+                    let unused = evidence::FileUse {
+                        state: orphand::decide::observation::UseState::Unused,
+                        file: None,
+                    };
                     limit(most);
                     let gathered = evidence::gather(
                         batch_context.dir,
                         &temp_info,
                         seen,
-                        free,
+                        unused,
                         batch_context.context,
                     );
                     limit(before.current);
@@ -916,7 +919,7 @@ mod linux {
                 let handle = handle.open(&fixture.temp).unwrap();
                 let openers = Arc::new(Mutex::new(Vec::new()));
                 let others = Arc::clone(&openers);
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                     let opener = std::thread::spawn(move || {
                         let options = File::options().read(true).custom_flags(flags).clone();
@@ -928,7 +931,7 @@ mod linux {
                     });
                     others.lock().unwrap().push(opener);
                 });
-                let outcome = fixture.reap(stunt.hook);
+                let outcome = fixture.reap(at_step.hook);
                 let harmless = matches!(outcome, Outcome::Kept(_) | Outcome::Reaped { .. });
                 assert!(harmless, "{step:?}: {outcome:?}");
                 openers.lock().unwrap().drain(..).for_each(join);
@@ -1013,7 +1016,7 @@ mod linux {
                 .custom_flags(libc::O_PATH)
                 .clone();
             let handle = handle.open(&fixture.temp).unwrap();
-            let stunt = AtStep::new(Step::Unlink, move || {
+            let at_step = AtStep::new(Step::Unlink, move || {
                 let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
                 let options = File::options()
                     .read(true)
@@ -1030,7 +1033,7 @@ mod linux {
             let watcher = watcher
                 .root(&fixture.root.path, Fixture::policy())
                 .allow_broad_roots(true);
-            let watcher = watcher.hook(Some(stunt.hook)).start().unwrap();
+            let watcher = watcher.hook(Some(at_step.hook)).start().unwrap();
             let end = std::time::Instant::now() + TIMEOUT;
             while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {
                 assert!(std::time::Instant::now() < end);

@@ -40,7 +40,7 @@ fn count(watching: &WatchProcess, wanted: impl Fn(&Value) -> bool) -> usize {
 
 /// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
-fn assert_taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
+fn assert_new_temp_is_removed(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     wait_for_removal(watching, sandbox, temp);
 }
@@ -153,7 +153,7 @@ fn no_leak_is_missed_after_an_overflow() {
     wait_until_all_removed(&watching, &sandbox);
     // Each directory is watched under its current name.
     for dir in ["gone", "left", "right", "new/deep", "made/7/deep", "old"] {
-        assert_taken(&mut watching, &sandbox, &format!("{dir}/later.4194304.tmp"));
+        assert_new_temp_is_removed(&mut watching, &sandbox, &format!("{dir}/later.4194304.tmp"));
     }
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
@@ -192,7 +192,7 @@ fn a_tiny_queue_is_made_up_for_by_scans() {
         assert!(shell.run(&line));
     }
     wait_until_all_removed(&watching, &sandbox);
-    assert_taken(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "storm/1/later.4194304.tmp");
     let scans = count(&watching, rescan("overflow")) - before;
     // The delay is 100 ms and doubles each time: five scans within four seconds, and some for the rest.
     assert!(
@@ -314,7 +314,7 @@ fn thousands_of_new_directories_are_watched() {
     assert!(shell.run(make));
     wait_until_all_removed(&watching, &sandbox);
     for n in [0, 1, 1_499, 2_999] {
-        assert_taken(
+        assert_new_temp_is_removed(
             &mut watching,
             &sandbox,
             &format!("{}/{n}/b.4194304.tmp", n % 30),
@@ -322,8 +322,8 @@ fn thousands_of_new_directories_are_watched() {
     }
     // All are deleted, and some are created again.
     assert!(shell.run("rm -rf * && mkdir -p 7/7 29/2999"));
-    assert_taken(&mut watching, &sandbox, "7/7/c.4194304.tmp");
-    assert_taken(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "7/7/c.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "29/2999/c.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(stopped.events.of("failed").len(), 0);
 }
@@ -527,20 +527,20 @@ fn without_watches_a_root_is_polled() {
             let mut watching = limited.watch(limit, most, &SHORT);
             watching.wait_for(root_is("polling"));
             let mut watching = watching.ready();
-            assert_taken(&mut watching, sandbox, "a.4194304.tmp");
+            assert_new_temp_is_removed(&mut watching, sandbox, "a.4194304.tmp");
             let stderr = watching.stderr();
-            let (about_way, about_root): (Vec<_>, Vec<_>) = stderr
+            let (about_ancestors, about_root): (Vec<_>, Vec<_>) = stderr
                 .lines()
-                .partition(|line| line.contains("parent directories"));
+                .partition(|line| line.contains("directories above"));
             assert_limit_message(&about_root.join("\n"), fix);
-            if !about_way.is_empty() {
-                assert_limit_message(&about_way.join("\n"), fix);
+            if !about_ancestors.is_empty() {
+                assert_limit_message(&about_ancestors.join("\n"), fix);
             }
             // The root is replaced, and no event reports it.
             let away = sandbox.base().join(format!("{limit}-{most}"));
             fs::rename(sandbox.root(), &away).unwrap();
             sandbox.make_dir("");
-            assert_taken(&mut watching, sandbox, "b.4194304.tmp");
+            assert_new_temp_is_removed(&mut watching, sandbox, "b.4194304.tmp");
             fs::write(away.join("c.4194304.tmp"), "").unwrap();
             limited.set(&watching, limit, 1_000);
             watching.wait_for(root_is("watching"));
@@ -576,8 +576,8 @@ fn a_dead_notify_thread_is_replaced() {
         watching.wait_for(rescan("overflow"));
         wait_for_removal(&mut watching, &sandbox, "sub/a.4194304.tmp");
         assert!(fake_env.fault_has_occurred());
-        assert_taken(&mut watching, &sandbox, "sub/b.4194304.tmp");
-        assert_taken(&mut watching, &sandbox, "new/c.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "sub/b.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "new/c.4194304.tmp");
         fs::remove_dir_all(sandbox.path("new")).unwrap();
         let stderr = watching.stderr();
         assert!(stderr.contains("re-establishing"), "{stderr}");
@@ -617,7 +617,7 @@ fn a_dead_ancestor_watch_thread_is_replaced() {
     watching.wait_for(root_is("gone"));
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));
-    assert_taken(&mut watching, &sandbox, "a.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "a.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -855,7 +855,7 @@ fn a_replaced_parent_is_noticed() {
         sandbox.write(format!("a/b/c/t{round}.4194304.tmp"), "");
         watching.wait_for(is("reaped", &format!("t{round}.4194304.tmp")));
         let again = format!("t{round}.again.4194304.tmp");
-        assert_taken(&mut watching, &sandbox, &format!("a/b/c/{again}"));
+        assert_new_temp_is_removed(&mut watching, &sandbox, &format!("a/b/c/{again}"));
         assert!(
             away.join("b/c/kept.4194304.tmp").exists(),
             "it is not at the root's path any more"
@@ -897,7 +897,7 @@ fn a_root_is_watched_once_permission_is_granted() {
             watching.wait_for_nth(watched, root_is("watching"));
         }
         slowest = slowest.max(since.elapsed());
-        assert_taken(
+        assert_new_temp_is_removed(
             &mut watching,
             &sandbox,
             &format!("way/in/t{round}.4194304.tmp"),
@@ -1003,7 +1003,7 @@ fn a_mount_over_the_root_is_noticed() {
             returned += 1;
             watching.wait_for_nth(returned, rescan("root-returned"));
             slowest = slowest.max(since.elapsed());
-            assert_taken(&mut watching, &sandbox, "way/in/over.4194304.tmp");
+            assert_new_temp_is_removed(&mut watching, &sandbox, "way/in/over.4194304.tmp");
             watching.wait_for_sentinel_in(&sandbox, "way/in");
             let about = watching
                 .events()
@@ -1026,7 +1026,7 @@ fn a_mount_over_the_root_is_noticed() {
         mount("tmpfs", &sandbox.path("way"));
         watching.wait_for(root_is("gone"));
         slowest = slowest.max(since.elapsed());
-        assert_taken(&mut watching, &sandbox, "way/in/new.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "way/in/new.4194304.tmp");
         let since = Instant::now();
         umount(&sandbox.path("way"), false);
         watching.wait_for(is("reaped", "under-way.4194304.tmp"));
@@ -1034,7 +1034,7 @@ fn a_mount_over_the_root_is_noticed() {
             "a mount was noticed within {slowest:?} at worst; the last one: {:?}",
             since.elapsed()
         );
-        assert_taken(&mut watching, &sandbox, "way/in/end.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "way/in/end.4194304.tmp");
         watching.stop().exit(0);
     });
 }
@@ -1059,14 +1059,14 @@ fn a_remounted_parent_is_watched_again() {
         disk.mount(&parent);
         drop(stopped);
         watching.wait_for(rescan("root-returned"));
-        assert_taken(&mut watching, &sandbox, "way/in/a.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "way/in/a.4194304.tmp");
         fs::remove_dir(&root).unwrap();
         watching.wait_for(root_is("gone"));
         // By then the consequences of its removal are done: only the watch on its parent reports what is
         // created later.
         watching.wait_for_sentinel_in(&sandbox, "other");
         fs::create_dir(&root).unwrap();
-        assert_taken(&mut watching, &sandbox, "way/in/b.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "way/in/b.4194304.tmp");
         watching.stop().exit(0);
         umount(&parent, true);
     });
@@ -1129,11 +1129,11 @@ fn a_mount_below_the_root_is_not_entered() {
         }
         umount(&sub, false);
         wait_for_removal(&mut watching, &sandbox, "sub/deep/under.4194304.tmp");
-        assert_taken(&mut watching, &sandbox, "sub/deep/a.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "sub/deep/a.4194304.tmp");
         // A mount covered it when the watch began.
         umount(&space, false);
         // Its watch is set shortly after; until then a scan finds a new temp.
-        assert_taken(&mut watching, &sandbox, "with space/b.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "with space/b.4194304.tmp");
         let (outside, root) = (sandbox.base().join("outside"), sandbox.root());
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("bound.4194304.tmp"), "").unwrap();

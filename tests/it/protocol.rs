@@ -17,7 +17,7 @@ use orphand::clock;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::FileSize;
 use orphand::event::Event;
-use orphand::evidence::LeaseThread;
+use orphand::evidence::UseChecker;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
 
 use crate::fixture::*;
@@ -187,15 +187,15 @@ fn attack_at(
     let attacker = Attacker::new(&fixture, step, access);
     let expectations = Arc::new(Mutex::new(None));
     let result = Arc::clone(&expectations);
-    let stunt = AtStep::new(step, move || {
+    let at_step = AtStep::new(step, move || {
         let expectations = attack(&attacker);
         *result.lock().unwrap() = Some(expectations);
     });
     let outcome = match opened {
-        false => fixture.reap(stunt.hook.clone()),
-        true => fixture.reap_opened(stunt.hook.clone()),
+        false => fixture.reap(at_step.hook.clone()),
+        true => fixture.reap_opened(at_step.hook.clone()),
     };
-    let steps = stunt.steps();
+    let steps = at_step.steps();
     let expectations = expectations.lock().unwrap().take();
     let expectations = expectations
         .unwrap_or_else(|| panic!("{what}: the protocol ended earlier, {outcome:?}, {steps:?}"));
@@ -291,14 +291,14 @@ fn an_undisturbed_temp_is_disposed_of() {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             let fixture = Fixture::new();
-            let stunt = AtStep::new(step, || {});
-            let outcome = fixture.reap(stunt.hook.clone());
+            let at_step = AtStep::new(step, || {});
+            let outcome = fixture.reap(at_step.hook.clone());
             let freed = TEMP_CONTENT.len() as u64;
             assert!(
                 matches!(outcome, Outcome::Reaped { freed: f } if f.bytes == freed),
                 "{outcome:?}"
             );
-            assert_eq!(stunt.steps(), Step::ALL);
+            assert_eq!(at_step.steps(), Step::ALL);
             assert_eq!(fixture.files().len(), 1, "the target");
             assert!(!fixture.quarantine().exists());
 
@@ -484,10 +484,10 @@ fn a_hard_linked_temp_frees_nothing() {
                 let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
                 let done = Arc::clone(&linked);
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     *done.lock().unwrap() = hard_link(&attacker, &other).is_ok();
                 });
-                let outcome = fixture.reap(stunt.hook);
+                let outcome = fixture.reap(at_step.hook);
                 match (*linked.lock().unwrap(), outcome) {
                     (false, Outcome::Reaped { freed }) => {
                         assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64)
@@ -678,11 +678,11 @@ fn a_non_file_with_the_name_is_kept() {
                 let fixture = Fixture::new();
                 fs::write(fixture.outside.join("precious"), NEW).unwrap();
                 let temp = fixture.temp.clone();
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     let _ = fs::remove_file(&temp);
                     make(&temp);
                 });
-                let outcome = fixture.reap(stunt.hook);
+                let outcome = fixture.reap(at_step.hook);
                 let found = fs::symlink_metadata(&fixture.temp);
                 assert!(
                     found.is_ok_and(|found| !found.is_file()),
@@ -754,13 +754,13 @@ fn put_back_overwrites_nothing() {
                 };
                 let temp = fixture.temp.clone();
                 let attacker = Attacker::new(&fixture, step, Access::Name);
-                let stunt = AtStep::new(step, move || {
+                let at_step = AtStep::new(step, move || {
                     fs::write(&temp, NEW).unwrap();
                     // The claim has changed.
                     let claim = attacker.claims().pop().unwrap();
                     fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
                 });
-                let outcome = fixture.reap(stunt.hook);
+                let outcome = fixture.reap(at_step.hook);
                 let Outcome::Quarantined { id } = &outcome else {
                     panic!("{step:?}: {outcome:?}");
                 };
@@ -854,13 +854,13 @@ fn each_check_stops_the_protocol_at_its_step() {
         {
             let fixture = Fixture::new();
             let attacker = Attacker::new(&fixture, step, Access::Name);
-            let stunt = AtStep::new(step, move || act(&attacker));
+            let at_step = AtStep::new(step, move || act(&attacker));
             let outcome = match opened {
-                false => fixture.reap(stunt.hook.clone()),
-                true => fixture.reap_opened(stunt.hook.clone()),
+                false => fixture.reap(at_step.hook.clone()),
+                true => fixture.reap_opened(at_step.hook.clone()),
             };
             assert_eq!(
-                stunt.steps().last(),
+                at_step.steps().last(),
                 Some(&last),
                 "before {step:?}: {outcome:?}"
             );
@@ -953,19 +953,19 @@ fn a_replacement_without_an_earlier_look_is_kept() {
         {
             let fixture = Fixture::new();
             let temp = fixture.temp.clone();
-            let stunt = AtStep::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 let other = temp.with_extension("new");
                 fs::write(&other, NEW).unwrap();
                 fs::rename(&other, &temp).unwrap();
             });
-            let lease_thread = LeaseThread::new();
+            let use_checker = UseChecker::new();
             let mut candidate = match opened {
                 false => fixture.candidate(Verdict::Reap),
-                true => fixture.opened(&lease_thread, Verdict::Reap),
+                true => fixture.opened(&use_checker, Verdict::Reap),
             };
             candidate.temp_info.expected = None;
-            let reaper = Reaper::new().with_hook(Some(stunt.hook));
-            let outcome = fixture.reap_with(&lease_thread, &reaper, candidate);
+            let reaper = Reaper::new().with_hook(Some(at_step.hook));
+            let outcome = fixture.reap_with(&use_checker, &reaper, candidate);
             // Before the first step only one file has had the name, unless the old one is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
                 fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));
@@ -983,10 +983,10 @@ fn a_late_holder_restarts_the_grace() {
             let fixture = Fixture::new();
             let holder = Arc::new(Mutex::new(None));
             let (held, temp) = (Arc::clone(&holder), fixture.temp.clone());
-            let stunt = AtStep::new(step, move || {
+            let at_step = AtStep::new(step, move || {
                 *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
             });
-            let engine = engine(Some(stunt.hook));
+            let engine = engine(Some(at_step.hook));
             let mut clocks = orphand::decide::time::ClockJumpDetector::default();
             let mut due = fixture.pass_items(TEMP);
             let mut pass = |due: &mut Vec<_>| {
@@ -1037,7 +1037,7 @@ fn a_watcher_puts_a_held_temp_back() {
         let attacker = Attacker::new(&fixture, Step::ProveLast, *Access::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
-        let stunt = AtStep::new(Step::ProveLast, move || {
+        let at_step = AtStep::new(Step::ProveLast, move || {
             let path = match attacker.access {
                 Access::Name => attacker.claims().pop().unwrap(),
                 #[cfg(target_os = "linux")]
@@ -1049,7 +1049,7 @@ fn a_watcher_puts_a_held_temp_back() {
         let watcher = Watcher::builder()
             .root(&fixture.root.path, Fixture::policy())
             .allow_broad_roots(true)
-            .hook(Some(stunt.hook))
+            .hook(Some(at_step.hook))
             .start()
             .unwrap();
         let wait_for = |want: fn(&Event) -> bool| {
@@ -1120,7 +1120,7 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
             let temp = fixture.temp.clone();
             let opener = Arc::new(Mutex::new(None));
             let (parked, scanner) = (Arc::clone(&opener), Arc::clone(&fan));
-            let stunt = AtStep::new(Step::Claim, move || {
+            let at_step = AtStep::new(Step::Claim, move || {
                 let path = std::ffi::CString::new(temp.to_str().unwrap()).unwrap();
                 // SAFETY: the path ends in NUL and outlives the call.
                 let marked = unsafe {
@@ -1146,14 +1146,18 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 let asks = unsafe { libc::poll(&raw mut asked, 1, TIMEOUT.as_millis() as i32) };
                 assert_eq!(asks, 1, "no process opens the file");
             });
-            let outcome = fixture.reap(stunt.hook.clone());
-            assert_eq!(stunt.steps().last(), Some(&Step::ProveAgain), "{outcome:?}");
+            let outcome = fixture.reap(at_step.hook.clone());
+            assert_eq!(
+                at_step.steps().last(),
+                Some(&Step::ProveAgain),
+                "{outcome:?}"
+            );
             assert!(
                 matches!(outcome, Outcome::Kept(Reason::InUse)),
                 "{outcome:?}"
             );
             // Without the scanner every process may open the file.
-            drop(stunt);
+            drop(at_step);
             drop(fan);
             let mut file = join(opener.lock().unwrap().take().unwrap()).unwrap();
             file.write_all(MORE).unwrap();

@@ -22,7 +22,7 @@ fn position(events: &[Value], wanted: impl Fn(&Value) -> bool) -> usize {
 
 /// Creates a temp of this name, and waits until it is removed.
 #[track_caller]
-fn assert_taken(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
+fn assert_new_temp_is_removed(watching: &mut WatchProcess, sandbox: &Sandbox, temp: &str) {
     sandbox.write(temp, "");
     let path = sandbox.path(temp);
     let gone = watching
@@ -39,7 +39,7 @@ fn a_missing_root_is_waited_for() {
         assert!(position(events, root_is("gone")) < position(events, |e| e["event"] == "ready"));
         sandbox.make_dir("");
         watching.wait_for(root_is("watching"));
-        assert_taken(&mut watching, &sandbox, "a.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "a.4194304.tmp");
         let stopped = watching.stop().exit(0);
         assert_eq!(stopped.events.one("rescan")["cause"], "root-returned");
     });
@@ -66,14 +66,14 @@ fn a_recreated_root_is_watched_again() {
     let sandbox = Sandbox::new();
     let mut watching = sandbox.watch(SHORT).ready();
     for round in 1..=3 {
-        assert_taken(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
+        assert_new_temp_is_removed(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
         fs::remove_dir_all(sandbox.root()).unwrap();
         watching.wait_for_nth(round, root_is("gone"));
         sandbox.write(format!("{round}.b.4194304.tmp"), "");
         watching.wait_for_nth(round, root_is("watching"));
         watching.wait_for(is("reaped", &format!("{round}.b.4194304.tmp")));
     }
-    assert_taken(&mut watching, &sandbox, "end.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "end.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("ready").len(),
@@ -97,7 +97,7 @@ fn a_root_replaced_at_once_is_watched_again() {
         assert!(shell.run(&line));
         watching.wait_for(is("reaped", &format!("{n}.x.4194304.tmp")));
     }
-    assert_taken(&mut watching, &sandbox, "end.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "end.4194304.tmp");
     watching.stop().exit(0);
 }
 
@@ -144,15 +144,15 @@ fn with_recursion_new_directories_are_watched() {
         watching.wait_for(is("reaped", "a.4194304.tmp"));
         // One after the other, with time between them.
         sandbox.make_dir("one");
-        assert_taken(&mut watching, &sandbox, "one/b.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "one/b.4194304.tmp");
         sandbox.make_dir("one/two");
-        assert_taken(&mut watching, &sandbox, "one/two/c.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "one/two/c.4194304.tmp");
         // All at once, and the temp before any watch can be set.
         let mut shell = sandbox.shell();
         assert!(shell.run("mkdir -p x/y/z && : > x/y/z/d.4194304.tmp"));
         watching.wait_for(is("reaped", "d.4194304.tmp"));
-        assert_taken(&mut watching, &sandbox, "x/y/e.4194304.tmp");
-        assert_taken(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "x/y/e.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "x/y/z/f.4194304.tmp");
         // Moved in, with its content.
         fs::rename(&outside, sandbox.path("inside")).unwrap();
         let moved = watching.wait_for(is("reaped", "moved.4194304.tmp"));
@@ -163,7 +163,7 @@ fn with_recursion_new_directories_are_watched() {
                 .to_str()
                 .unwrap()
         );
-        assert_taken(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
+        assert_new_temp_is_removed(&mut watching, &sandbox, "inside/in/g.4194304.tmp");
         watching.stop().exit(0);
     });
 }
@@ -186,14 +186,14 @@ fn temps_in_a_renamed_directory_are_removed() {
             "by its current path"
         );
     }
-    assert_taken(&mut watching, &sandbox, "to/c.4194304.tmp");
-    assert_taken(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "to/c.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "to/deep/d.4194304.tmp");
     // Another directory may get the old name at once.
     sandbox.make_dir("from");
-    assert_taken(&mut watching, &sandbox, "from/e.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "from/e.4194304.tmp");
     fs::remove_dir_all(sandbox.path("to")).unwrap();
     sandbox.make_dir("to");
-    assert_taken(&mut watching, &sandbox, "to/f.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "to/f.4194304.tmp");
     let stopped = watching.stop().exit(0);
     assert_eq!(
         stopped.events.of("failed").len(),
@@ -344,7 +344,7 @@ fn an_unreadable_directory_is_reported() {
     let failed = watching.wait_for(|event| event["event"] == "failed");
     assert_eq!(failed["path"], shut.to_str().unwrap());
     assert_eq!(failed["errno"], libc::EACCES);
-    assert_taken(&mut watching, &sandbox, "b.4194304.tmp");
+    assert_new_temp_is_removed(&mut watching, &sandbox, "b.4194304.tmp");
     let stopped = watching.stop().exit(3);
     assert_eq!(stopped.events.sums(), [1, 0, 0, 1]);
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();

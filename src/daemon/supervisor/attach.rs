@@ -9,7 +9,7 @@ use super::root_watch::{limit_advice, poll_interval};
 use super::{RootWatch, Supervisor};
 use crate::decide::time::span;
 use crate::event::{Event, RescanCause, RootState};
-use crate::look::{Dir, RootError, RootId, answer};
+use crate::look::{Dir, RootError, RootId, response};
 use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
 use crate::watch::{Coverage, WatchError};
@@ -42,7 +42,7 @@ impl Supervisor {
                 && !matches!(root_watch.coverage, Coverage::LimitReached(_))
             {
                 log::warn!(
-                    "cannot watch the parent directories of {:?}. {} Until they can be watched, orphand checks every \
+                    "cannot watch the directories above {:?}. {} Until they can be watched, orphand checks every \
                      {} whether the root still exists",
                     root.path,
                     limit_advice(limit),
@@ -73,7 +73,7 @@ impl Supervisor {
     /// Returns whether the file system of a root answers. If it does not, the root is detached until it does: a call to
     /// it may never return, and this thread serves all roots.
     pub(super) fn is_responding(&mut self, index: usize, root: &Root) -> bool {
-        if answer::answers(&root.path) {
+        if response::responds(&root.path) {
             return true;
         }
         if self.state(index) != Some(RootState::NoAnswer) {
@@ -95,7 +95,7 @@ impl Supervisor {
             Err(error) => return self.mark_unavailable(index, root, &error),
         };
         // The root did not answer when the rules were loaded, so this check could not be made then.
-        if answer::was_silent(&root.path)
+        if response::was_unresponsive(&root.path)
             && let Some(what) = leads_to_broad(&root.path)
         {
             self.detach(index, root);
@@ -118,7 +118,7 @@ impl Supervisor {
             // The root may have been used without a lock, because none could be created. Its tracked temps must not be
             // removed any more.
             if rule!(
-                "taken-root-is-let-go",
+                "locked-root-is-detached",
                 self.state(index) != Some(RootState::Denied)
             ) {
                 self.detach(index, root);
@@ -128,7 +128,7 @@ impl Supervisor {
         }
         self.active_roots.set_id(index, Some(id));
         if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
-            root.report_coarse_dates(dir.place().dates);
+            root.report_coarse_dates(dir.properties().dates);
         }
         let was_unavailable = matches!(
             self.state(index),
@@ -159,7 +159,7 @@ impl Supervisor {
         }
         self.report_no_proof(index, root, id);
         self.scan(index, root, Path::new(""), cause);
-        self.settle_state(index, root);
+        self.update_state(index, root);
     }
 
     /// Reports once if a root is on a file system that cannot prove that a file is unused.
@@ -170,11 +170,11 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        let place = dir.place();
-        if !place.has_proof(&root.policy)
+        let properties = dir.properties();
+        if !properties.has_proof(&root.policy)
             && !std::mem::replace(&mut root_watch.reported_no_proof, true)
         {
-            let name = &place.file_system;
+            let name = &properties.file_system;
             log::warn!(
                 "{:?} is on {name}: on this file system nothing can prove that a file is unused, and every temp is \
                  kept as network-fs. To trust it: network = [{:?}] in the configuration file",
@@ -184,8 +184,8 @@ impl Supervisor {
         }
     }
 
-    /// Reports a change between all of an available root being watched and a part of it being polled.
-    pub(super) fn settle_state(&mut self, index: usize, root: &Root) {
+    /// Sets an available root to `Watching` or `Polling`, and reports a change.
+    pub(super) fn update_state(&mut self, index: usize, root: &Root) {
         // The root may have become unavailable in the meantime.
         if self.active_roots.id(index).is_none() {
             return;
@@ -193,7 +193,7 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get(index) else {
             return;
         };
-        let state = match root_watch.may_miss_events() {
+        let state = match root_watch.is_partly_unwatched() {
             true => RootState::Polling,
             false => RootState::Watching,
         };
@@ -232,8 +232,8 @@ impl Supervisor {
     fn detach(&mut self, index: usize, root: &Root) {
         self.active_roots.set_id(index, None);
         let active_roots = &self.active_roots;
-        let is_own = |folder: &Path| {
-            let covering = active_roots.root_of(folder);
+        let is_own = |dir: &Path| {
+            let covering = active_roots.root_of(dir);
             covering.is_none_or(|(covering, ..)| {
                 rule!("inner-root-keeps-its-temps", covering == index, without: true)
             })
@@ -267,7 +267,7 @@ impl Supervisor {
             };
             match path.strip_prefix(real) {
                 Ok(below) if !below.as_os_str().is_empty() => {
-                    self.restructure(&root.path.join(below));
+                    self.update_directory(&root.path.join(below));
                 }
                 _ => {}
             }
@@ -300,7 +300,7 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        if root_watch.misses_events() {
+        if root_watch.has_unreliable_events() {
             return self.attach(index, RescanCause::Periodic);
         }
         self.check(index);
@@ -318,33 +318,33 @@ impl Supervisor {
                 self.scan(index, &root, below, RescanCause::Periodic);
             }
         }
-        self.settle_state(index, &root);
+        self.update_state(index, &root);
         self.poll_later(index, &root);
     }
 
     /// Called after the scan of everything. If that scan found a temp in a watched directory for which no event had
     /// come, the watches may not work although the kernel accepted them. They are re-established.
     pub(super) fn check_missed_events(&mut self) {
-        let mut to_rebuild = Vec::new();
+        let mut to_reestablish = Vec::new();
         for (index, root_watch) in self.root_watches.iter_mut().enumerate() {
             let missed = root_watch.missed.clone();
-            if root_watch.missed_events() {
-                to_rebuild.push(index);
+            if root_watch.end_periodic_scan() {
+                to_reestablish.push(index);
             }
             if let Some(temp) = missed {
                 log::error!(
                     "missed the create event of {temp:?} in a watched directory; {}",
-                    match root_watch.misses_events() {
+                    match root_watch.has_unreliable_events() {
                         true => "polling its root from now on",
                         false => "re-establishing all watches",
                     }
                 );
             }
         }
-        for index in to_rebuild.iter().copied() {
+        for index in to_reestablish.iter().copied() {
             self.set_state(index, RootState::Polling);
         }
-        if !to_rebuild.is_empty() {
+        if !to_reestablish.is_empty() {
             self.watcher.clear();
             self.root_watches
                 .iter_mut()
@@ -353,7 +353,7 @@ impl Supervisor {
         }
         for index in 0..self.root_watches.len() {
             let root = self.root(index);
-            self.settle_state(index, &root);
+            self.update_state(index, &root);
             self.poll_later(index, &root);
         }
     }

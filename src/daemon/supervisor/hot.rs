@@ -1,6 +1,6 @@
 //! Hot directories: temps are created in them faster than it is worth receiving an event for each
-//! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. At growing intervals
-//! they are probed for a moment. Once they are calm, they are watched again.
+//! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. After pauses
+//! that grow, they are probed for a moment. Once they are calm, they are watched again.
 //!
 //! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
 //! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
@@ -27,8 +27,9 @@ use crate::watch::{RateProbe, WatchError};
 #[derive(Default)]
 pub(super) struct HotDir {
     scans: Option<HotScans>,
-    /// The pause before the last probe, and the time at which the directory was watched again.
-    last: Option<(Duration, Instant)>,
+    /// The last time that the directory was hot: the pause before its next probe, and the time at which it was watched
+    /// again.
+    last_hot: Option<(Duration, Instant)>,
     /// Until this time the directory stays watched, whatever its rate.
     refused_until: Option<Instant>,
 }
@@ -80,9 +81,9 @@ impl HotDir {
             return false;
         }
         self.refused_until = None;
-        // The directory became hot again soon after it was calm, so the next probe can wait longer.
-        let pause = match self.last {
-            Some((pause, cooled)) if now.saturating_duration_since(cooled) < MAX_PAUSE => {
+        // The directory became hot again soon after it was calm, so the pause before the next probe is longer.
+        let pause = match self.last_hot {
+            Some((pause, calm_since)) if now.saturating_duration_since(calm_since) < MAX_PAUSE => {
                 (pause * 2).min(MAX_PAUSE)
             }
             _ => MIN_PAUSE,
@@ -101,7 +102,7 @@ impl HotDir {
     /// The directory is watched again.
     fn end(&mut self, now: Instant) {
         if let Some(scans) = self.scans.take() {
-            self.last = Some((scans.pause, now));
+            self.last_hot = Some((scans.pause, now));
         }
     }
 
@@ -116,8 +117,8 @@ impl HotDir {
         Some(probe_end.map_or(scans.next_scan, |until| until.min(scans.next_scan)))
     }
 
-    /// Returns whether a scan is due. If so, the next one is due after the interval.
-    fn is_due(&mut self, now: Instant) -> bool {
+    /// Returns whether a scan is due. If so, schedules the next one after the interval.
+    fn take_due(&mut self, now: Instant) -> bool {
         let due = self.scans.as_mut().filter(|scans| scans.next_scan <= now);
         due.map(|scans| scans.next_scan = now + scans.interval)
             .is_some()
@@ -159,7 +160,7 @@ impl HotDir {
     }
 
     /// Makes the next pause longer, because a probe was not calm.
-    fn stays_hot(&mut self, now: Instant) {
+    fn extend_pause(&mut self, now: Instant) {
         if let Some(scans) = &mut self.scans {
             scans.pause = (scans.pause * 2).min(MAX_PAUSE);
             scans.next_probe = now + scans.pause;
@@ -271,13 +272,13 @@ impl Supervisor {
                 return self.leave_hot(index, root, dir, HotDir::end);
             }
             if let Some(hot_dir) = self.hot_dir(index, dir) {
-                hot_dir.stays_hot(Instant::now());
+                hot_dir.extend_pause(Instant::now());
             }
         }
         let began = Instant::now();
         if !self
             .hot_dir(index, dir)
-            .is_some_and(|hot_dir| hot_dir.is_due(began))
+            .is_some_and(|hot_dir| hot_dir.take_due(began))
         {
             return;
         }
@@ -334,12 +335,12 @@ impl Supervisor {
         };
         // If the watch cannot be established, the directory is polled like any other that is not watched.
         if let Err(WatchError::Missing) = root_watch.rewatch(&mut self.watcher, root, dir) {
-            return self.restructure(dir);
+            return self.update_directory(dir);
         }
         if rule!("scan-once-watched-again", true) {
             self.scan_hot(index, root, dir);
         }
-        self.settle_state(index, root);
+        self.update_state(index, root);
         self.poll_later(index, root);
     }
 }
@@ -359,9 +360,9 @@ mod tests {
         let mut hot_dir = HotDir::default();
         assert_eq!((hot_dir.is_hot(), hot_dir.next()), (false, None));
         assert!(hot_dir.begin(S * 5, start) && !hot_dir.begin(S * 5, start));
-        assert!(hot_dir.is_due(start) && !hot_dir.is_due(start));
+        assert!(hot_dir.take_due(start) && !hot_dir.take_due(start));
         assert_eq!(hot_dir.next(), Some(start + S * 5));
-        assert!(!hot_dir.is_due(start + S * 4) && hot_dir.is_due(start + S * 5));
+        assert!(!hot_dir.take_due(start + S * 4) && hot_dir.take_due(start + S * 5));
     }
 
     #[test]
@@ -395,16 +396,16 @@ mod tests {
     #[test]
     fn a_directory_that_becomes_hot_again_is_probed_more_rarely() {
         let mut now = Instant::now();
-        let (mut hot_dir, mut waits) = (HotDir::default(), Vec::new());
+        let (mut hot_dir, mut pauses) = (HotDir::default(), Vec::new());
         for _ in 0..10 {
             assert!(hot_dir.begin(S, now));
-            let wait = (1..).find(|n| hot_dir.wants_probe(now + S * *n)).unwrap();
-            waits.push(wait);
-            now += S * wait;
+            let pause = (1..).find(|n| hot_dir.wants_probe(now + S * *n)).unwrap();
+            pauses.push(pause);
+            now += S * pause;
             hot_dir.end(now);
             now += S * 3;
         }
-        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         // After a long calm the pauses start again with the shortest.
         now += MAX_PAUSE * 4 - S * 3;
         assert!(hot_dir.begin(S, now));
@@ -429,15 +430,15 @@ mod tests {
                 times += u32::from(became_hot && hot_dir.begin(S * 5, now));
             }
             probe = match probe {
-                Some((heard, until)) if until <= now => {
-                    match rate::Threshold::default().is_calm(heard) {
+                Some((counted, until)) if until <= now => {
+                    match rate::Threshold::default().is_calm(counted) {
                         true => hot_dir.end(now),
-                        false => hot_dir.stays_hot(now),
+                        false => hot_dir.extend_pause(now),
                     }
                     None
                 }
-                Some((heard, until)) => Some((heard + created, until)),
-                None if hot_dir.is_hot() && hot_dir.is_due(now) && hot_dir.wants_probe(now) => {
+                Some((counted, until)) => Some((counted + created, until)),
+                None if hot_dir.is_hot() && hot_dir.take_due(now) && hot_dir.wants_probe(now) => {
                     hot_dir.begin_probe(None, now);
                     Some((0, now + PROBE_TIME))
                 }
@@ -511,31 +512,31 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_not_calm_is_followed_by_a_longer_wait() {
+    fn a_probe_that_is_not_calm_is_followed_by_a_longer_pause() {
         let start = Instant::now();
         let just_before = |at: Instant| at - Duration::from_nanos(1);
-        for heard in [0, u32::MAX] {
+        for counted in [0, u32::MAX] {
             let mut hot_dir = HotDir::default();
-            assert!(hot_dir.begin(S * 60, start) && hot_dir.is_due(start));
+            assert!(hot_dir.begin(S * 60, start) && hot_dir.take_due(start));
             let now = start + MIN_PAUSE;
             let end = now + PROBE_TIME;
-            hot_dir.begin_probe(Some(RateProbe::with_count(heard)), now);
+            hot_dir.begin_probe(Some(RateProbe::with_count(counted)), now);
             assert_eq!(hot_dir.next(), Some(end));
             assert!(!hot_dir.wants_probe(now + MAX_PAUSE), "one probe at a time");
             assert_eq!(hot_dir.probe_result(just_before(end)), None);
-            assert_eq!(hot_dir.probe_result(end), Some(heard));
+            assert_eq!(hot_dir.probe_result(end), Some(counted));
             assert_eq!(hot_dir.probe_result(end), None, "once");
         }
         let mut hot_dir = HotDir::default();
         assert!(hot_dir.begin(S * 60, start));
         let end = start + MIN_PAUSE + PROBE_TIME;
-        hot_dir.stays_hot(end);
+        hot_dir.extend_pause(end);
         let again = end + MIN_PAUSE * 2;
         assert!(!hot_dir.wants_probe(just_before(again)) && hot_dir.wants_probe(again));
     }
 
     #[test]
-    fn a_failed_probe_is_followed_by_an_equal_wait() {
+    fn a_failed_probe_is_followed_by_an_equal_pause() {
         let start = Instant::now();
         let mut hot_dir = HotDir::default();
         assert!(hot_dir.begin(S, start));

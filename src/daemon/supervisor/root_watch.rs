@@ -75,7 +75,7 @@ pub(super) struct Watched {
     scan_number: u64,
 }
 
-/// The number of consecutive scans with missed events from which on the events of a root are not relied on.
+/// After this many consecutive scans with missed events, the root is polled.
 const MISSED_SCANS_LIMIT: u32 = 2;
 
 /// The longest delay of the event of a created temp.
@@ -127,27 +127,27 @@ impl RootWatch {
         self.unwatched.clear();
     }
 
-    /// Returns whether some or all of its events may not arrive.
-    pub(super) fn may_miss_events(&self) -> bool {
-        !self.unwatched.is_empty() || self.misses_events()
+    /// Returns whether some or all of its directories have no reliable watch.
+    pub(super) fn is_partly_unwatched(&self) -> bool {
+        !self.unwatched.is_empty() || self.has_unreliable_events()
     }
 
     /// Returns whether events were missed repeatedly although the root is watched.
-    pub(super) fn misses_events(&self) -> bool {
+    pub(super) fn has_unreliable_events(&self) -> bool {
         self.missed_scans >= MISSED_SCANS_LIMIT
     }
 
-    /// Returns the age from which on a temp that no event has reported counts as missed.
-    pub(super) fn missed_after(&self, root: &Root) -> Duration {
-        match self.misses_events() {
+    /// Returns the age at which the event of a temp should have arrived. An older temp without an event was missed.
+    pub(super) fn event_deadline(&self, root: &Root) -> Duration {
+        match self.has_unreliable_events() {
             // The root is scanned often, so temps are found while they are young.
             true => EVENT_DELAY,
             false => root.policy.grace.shortest().max(EVENT_DELAY),
         }
     }
 
-    /// Records a periodic scan of everything. Returns whether all watches should be re-established.
-    pub(super) fn missed_events(&mut self) -> bool {
+    /// Records the end of a periodic scan of everything. Returns whether all watches should be re-established.
+    pub(super) fn end_periodic_scan(&mut self) -> bool {
         match self.missed.take() {
             Some(_) => self.missed_scans += 1,
             None => self.missed_scans = 0,
@@ -159,7 +159,7 @@ impl RootWatch {
     /// Returns whether the root has to be polled, because some change of it causes no event.
     pub(super) fn needs_polling(&self) -> bool {
         let is_unavailable = matches!(self.state, RootState::Gone | RootState::Denied);
-        self.may_miss_events()
+        self.is_partly_unwatched()
             || self.state == RootState::NoAnswer
             || self.is_busy
             || self.is_broken
@@ -231,7 +231,12 @@ impl RootWatch {
 
     /// Removes the watches of directories below `dir` that the current scan has not found, except below the directories
     /// in `unread`, which could not be read.
-    pub(super) fn unwatch_unmet(&mut self, watcher: &mut FsWatcher, dir: &Path, unread: &[&Path]) {
+    pub(super) fn unwatch_unfound(
+        &mut self,
+        watcher: &mut FsWatcher,
+        dir: &Path,
+        unread: &[&Path],
+    ) {
         let scan_number = self.scan_number;
         self.watched.retain(|path, watched| {
             let is_kept = watched.scan_number == scan_number
@@ -302,11 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn missed_events_rebuild_the_watches_once_and_then_cause_polling() {
+    fn after_missed_events_the_watches_are_reestablished_once_and_then_the_root_is_polled() {
         let mut root_watch = RootWatch::new(None);
         let mut scan = |missed: bool| {
             root_watch.missed = missed.then(|| "/r/a.tmp".into());
-            (root_watch.missed_events(), root_watch.misses_events())
+            (
+                root_watch.end_periodic_scan(),
+                root_watch.has_unreliable_events(),
+            )
         };
         assert_eq!(scan(false), (false, false));
         assert_eq!(scan(true), (true, false), "the watches are re-established");

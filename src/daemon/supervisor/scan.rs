@@ -51,7 +51,7 @@ impl Supervisor {
             return false;
         };
         root_watch.begin_scan();
-        let missed_after = root_watch.missed_after(root);
+        let event_deadline = root_watch.event_deadline(root);
         let watches = Mutex::new((&mut self.watcher, root_watch));
         // Returns the time since which a directory has been watched, if it is.
         let watched_since = |dir: &Dir| {
@@ -59,7 +59,7 @@ impl Supervisor {
             let watched = root_watch.watched.get(dir.path())?;
             (!watched.hot.is_hot()).then_some(watched.since)
         };
-        let met = |met: ScanItem<'_>| match met {
+        let on_item = |item: ScanItem<'_>| match item {
             ScanItem::Dir(dir) => {
                 if cause == RescanCause::Periodic {
                     IdleIoPriority::apply_to_child();
@@ -100,12 +100,12 @@ impl Supervisor {
                     // had.
                     _ => Origin::FoundWithHalfCredit,
                 };
-                let is_new = shared.temps.found(&path, at, origin);
+                let is_new = shared.temps.record_found(&path, at, origin);
                 if is_new
                     && expects_events
                     && let Some(since) = watched_since(dir)
-                    && now.since(since) > missed_after
-                    && is_older_than(dir, name, now, missed_after)
+                    && now.since(since) > event_deadline
+                    && is_older_than(dir, name, now, event_deadline)
                 {
                     guard(&missed).push(path);
                 }
@@ -121,7 +121,7 @@ impl Supervisor {
             ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
             ScanItem::Claim(..) => {}
         };
-        let walked = scan::scan(root, id, below, &met, &|| false);
+        let walked = scan::scan(root, id, below, &on_item, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
         let (unwatched, missed) = (into_inner(unwatched), into_inner(missed));
         let failed = denied.iter().map(|(_, error)| error);
@@ -136,7 +136,7 @@ impl Supervisor {
         let mut directories = 0;
         if let Some(root_watch) = self.root_watches.get_mut(index) {
             if walked.is_ok() {
-                root_watch.unwatch_unmet(&mut self.watcher, &dir, &unread);
+                root_watch.unwatch_unfound(&mut self.watcher, &dir, &unread);
             }
             if let Some(path) = missed.into_iter().next() {
                 root_watch.missed.get_or_insert(path);
@@ -197,7 +197,7 @@ impl Supervisor {
         );
     }
 
-    /// Reports once of each mount and subvolume below a root that it is not entered.
+    /// Reports each mount and subvolume that is not entered, once.
     fn report_not_entered(&mut self, index: usize, root: &Root, mut elsewhere: Vec<PathBuf>) {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
@@ -222,14 +222,9 @@ impl Supervisor {
     }
 
     fn recover(&self, index: usize, root: &Root, below: &Path, claim: &OsStr) {
-        let folder = root.path.join(below);
+        let dir = root.path.join(below);
         // A root inside another root has a rule of its own.
-        if self
-            .active_roots
-            .root_of(&folder)
-            .map(|(owner, _, _)| owner)
-            != Some(index)
-        {
+        if self.active_roots.root_of(&dir).map(|(owner, _, _)| owner) != Some(index) {
             return;
         }
         let id = self.active_roots.id(index);
@@ -237,23 +232,22 @@ impl Supervisor {
         let temps = &self.shared.temps;
         let ignored = self
             .ignored_name(dir_context, claim)
-            .map(|name| folder.join(name))
+            .map(|name| dir.join(name))
             .filter(|path| temps.expect_put_back(path, clock::mono()));
         let mut emit = |event| self.shared.emit(event);
         let outcome = pass::recover(
             &self.shared.engine,
             dir_context,
-            &self.lease_thread,
+            &self.use_checker,
             claim,
             &mut emit,
         );
         match (outcome, ignored) {
             (RecoveryOutcome::PutBack(_), Some(_)) | (RecoveryOutcome::Done, None) => {}
             (RecoveryOutcome::PutBack(name), None) => {
-                _ = temps.created(&folder.join(name), clock::mono());
+                _ = temps.record_created(&dir.join(name), clock::mono());
             }
-            // If a temp to be ignored was not put back, the map does not wait for it: the next scan of everything finds
-            // the claim again.
+            // A failed put-back of an ignored temp needs no entry: the next full scan finds the claim again.
             (outcome, Some(path)) => {
                 temps.cancel_put_back(&path);
                 if let RecoveryOutcome::Kept(reason) = outcome {
@@ -287,7 +281,7 @@ impl Supervisor {
         let path = dir_context.root.path.join(dir_context.below).join(name);
         rule!(
             "held-claim-is-tried-again",
-            self.shared.temps.claim_pending(&path, clock::mono()),
+            self.shared.temps.record_claim_pending(&path, clock::mono()),
             without: (),
         );
         is_new
@@ -309,7 +303,7 @@ impl Supervisor {
     }
 
     /// Processes an event at `path`, which may be a new directory or the path of a former one.
-    pub(super) fn restructure(&mut self, path: &Path) {
+    pub(super) fn update_directory(&mut self, path: &Path) {
         let (shared, active_roots) = (Arc::clone(&self.shared), Arc::clone(&self.active_roots));
         let Some((index, root, below)) = active_roots.root_of(path) else {
             return;
@@ -334,7 +328,7 @@ impl Supervisor {
         if now.is_ok() {
             self.scan(index, root, below, RescanCause::RootReturned);
         }
-        self.settle_state(index, root);
+        self.update_state(index, root);
         self.poll_later(index, root);
     }
 }
