@@ -69,7 +69,7 @@ impl Refused {
 fn too_broad(path: &Path, what: &str, advice: &str) -> String {
     format!(
         "{path:?} is {what}: too broad for a tool that deletes files; \
-         give the directory to which the leaking program writes, or {advice}"
+         give the directory in which the program leaves its temps, or {advice}"
     )
 }
 

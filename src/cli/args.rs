@@ -17,8 +17,8 @@ use super::status::StatusOptions;
 use super::sweep::Sweep;
 use super::watch::Watch;
 
-/// Finds the temp files that killed atomic writers left behind. Removes such a file only after proving three things:
-/// no process has it open, its writer is gone, and its target has content.
+/// Finds the temp files that killed atomic writers left behind. Removes such a file only if no process
+/// has it open, no writer is known to run, and its data exists elsewhere.
 #[derive(Debug, Parser)]
 #[command(
     name = "orphand",
@@ -27,6 +27,9 @@ use super::watch::Watch;
     arg_required_else_help = true
 )]
 #[command(after_help = "\
+A temp is a file that a program writes and then renames. An orphan is a temp whose program was
+killed before the rename.
+
 Examples:
   orphand scan ~/.app/sessions                 list temps and what would be removed; changes nothing
   orphand watch --grace 10s ~/.app/sessions    watch it, and print each action with its reason
@@ -35,7 +38,7 @@ Examples:
 
 Exit: 0 done, even if temps were kept · 1 failed · 2 wrong usage or a refused directory ·
 3 something could not be read, removed or determined · 4 the service is not installed ·
-5 it runs, but with a problem · 10 orphans found (scan --exit-code) ·
+5 the service runs, but with a problem · 10 orphans found (scan --exit-code) ·
 75 another orphand process works on the directory · 78 the configuration is invalid ·
 129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {
@@ -62,7 +65,7 @@ pub(crate) enum CliCommand {
     /// List or empty the quarantine
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
-    /// Show the running watcher: its directories, its temps and the space it has freed
+    /// Show the running watchers, the usage of the disks, and the space that was freed
     Status(StatusOptions),
     /// Install, start and stop orphand as a service of launchd or systemd
     Service(Service),

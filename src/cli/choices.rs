@@ -18,7 +18,7 @@ macro_rules! choice {
 
 choice!(ClosedArg for Closed {
     Orphan "a closed temp that was not renamed is an orphan",
-    Settled "a close ends the tracking",
+    Settled "a closed temp is left alone",
 });
 choice!(OpenArg for Open {
     Keep "it is kept, and the process is named",
@@ -40,7 +40,7 @@ choice!(HotArg for Hot {
     Watch "it is watched like any other",
 });
 choice!(ExistingArg for Existing {
-    Take "they are removed as soon as the proof is complete",
+    Take "they are removed as soon as they are proven unused",
     Wait "they are removed after a whole grace at the earliest",
     Leave "they are left alone",
 });

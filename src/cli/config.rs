@@ -80,8 +80,8 @@ fn init(
     } else if !output.quiet {
         let path = text::escaped(&path);
         printer.line(&format!(
-            "wrote {path}; it explains every setting, and nothing is watched yet.\n\
-             next: name a directory in it (at [[watch]]), then: {}",
+            "Wrote {path}. It lists no directory yet.\n\
+             Next: add a [[watch]] section with a path, then run: {}",
             Suggestion::new("config check").configured()
         ))?;
     }
@@ -159,8 +159,7 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let path = text::escaped(path);
     if roots.is_empty() {
         return vec![format!(
-            "{path} is valid and lists no directory: watch has nothing to do until it lists one; to add one: \
-             [[watch]] and its path"
+            "{path} is valid but lists no directory. To add one: a [[watch]] section with a path"
         )];
     }
     let number = text::counted(roots.len() as u64, "directory", "directories");
@@ -176,9 +175,9 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             false => format!(", excluding {}", policy.exclude),
         };
         let state = match response::responds(&root.path) {
-            false => "; it does not answer, and is watched as soon as it does",
+            false => "; it does not answer; orphand watches it once it answers",
             true if root.path.symlink_metadata().is_err() => {
-                "; it does not exist yet, and is watched as soon as it does"
+                "; it does not exist yet; orphand watches it once it exists"
             }
             true => "",
         };
@@ -194,7 +193,7 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         let without = root.policy.names.ineffective_globs();
         lines.extend(without.iter().map(|(glob, row)| {
             format!(
-                "    note: the name pattern {glob:?} matches no temp: {} is reserved ({}); \
+                "    note: the name pattern {glob:?} has no effect: names like {} are reserved ({}); \
                  write the whole name of the file",
                 row.pattern, row.kind
             )
@@ -247,7 +246,8 @@ fn path(
         let mut found = false;
         for (is_set, line) in locations {
             let mark = match is_set && !found {
-                true => "<- this one is read if it exists",
+                true if path.exists() => "<- used",
+                true => "<- would be used",
                 false => "",
             };
             found |= is_set;
@@ -266,7 +266,13 @@ fn default_locations() -> Vec<(bool, String)> {
         Some(path) => (true, format!("  {written}: {}", path_state(&path))),
         None => (
             false,
-            format!("  {written}: its variable is not set to an absolute path"),
+            format!(
+                "  {written}: {} is not set to an absolute path",
+                match written.starts_with('~') {
+                    true => "HOME",
+                    false => "XDG_CONFIG_HOME",
+                }
+            ),
         ),
     };
     config_file::Config::default_paths()

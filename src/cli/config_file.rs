@@ -296,10 +296,18 @@ impl Config {
                     }
                     _ => "",
                 };
+                let message = match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        "the file does not exist; check the name, or create it: orphand \
+                                                config init --config FILE"
+                            .to_owned()
+                    }
+                    _ => format!("cannot read the file: {error}{fix}"),
+                };
                 return Err(ConfigError {
                     path,
                     position: None,
-                    message: format!("cannot read the file: {error}{fix}"),
+                    message,
                 });
             }
         };

@@ -29,10 +29,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         let Some(&(_, unit_ms)) = UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(match unit {
                 "" if number.len() < text.len() => {
-                    format!("{number:?} at the end of {text:?} has no unit; did you mean {text}s?")
+                    format!(
+                        "{number:?} at the end of {text:?} has no unit; did you mean \"{text}s\"?"
+                    )
                 }
-                "" => format!("{text:?} has no unit; did you mean {text}s?"),
-                unit => format!("{unit:?} is not a unit; there are ms, s, m, h and d"),
+                "" => format!("{text:?} has no unit; did you mean \"{text}s\"?"),
+                unit => format!("{unit:?} is not a unit; use ms, s, m, h or d"),
             });
         };
         if !units.any(|(name, _)| *name == unit) {
@@ -193,7 +195,7 @@ mod tests {
     fn the_error_for_a_wrong_duration_shows_a_valid_one() {
         for (text, words) in [
             ("soon", "like 30s or 1h30m (ms, s, m, h or d)"),
-            ("1w", "there are ms, s, m, h and d"),
+            ("1w", "use ms, s, m, h or d"),
             ("30m1h", "the largest first, like 1h30m"),
             ("1.5h30m", "1h30m or 1.5h"),
         ] {

@@ -236,7 +236,7 @@ fn with_last_note(line: String, choice: LineChoice) -> String {
     match choice {
         LineChoice::PrintAsLast => {
             format!(
-                "{line}.  No more lines for temps of this process in this directory (-v shows all)"
+                "{line}.  Further temps of this process in this directory are not shown (-v shows them)"
             )
         }
         _ => line,

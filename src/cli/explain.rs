@@ -310,12 +310,12 @@ fn print_gates(
         Verdict::Reap => "reap: every gate passes".to_owned(),
         Verdict::Keep(reason) => format!(
             "keep: {reason} ({})",
-            messages::kept_line(reason, "", None, &examined.details)
+            messages::kept_line(&examined.path, reason, "", None, &examined.details)
         ),
         Verdict::Quarantine(Some(reason)) => {
             format!(
                 "quarantine: {reason} ({})",
-                messages::kept_line(reason, "", None, &examined.details)
+                messages::kept_line(&examined.path, reason, "", None, &examined.details)
             )
         }
         Verdict::Quarantine(None) => "quarantine".to_owned(),

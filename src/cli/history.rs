@@ -18,13 +18,13 @@ use super::text;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
-    /// Only the last N lines
+    /// Only the last N actions
     #[arg(short = 'n', value_name = "N", value_parser = number)]
     pub(crate) last: Option<usize>,
-    /// Only actions since then: 90m or 7d ago, today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
+    /// Only actions since this time: 90m or 7d (ago), today, yesterday, 2026-11-28, 2026-11-28T09:30:00Z
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     pub(crate) since: Option<Moment>,
-    /// Only actions until then; a day means its beginning, at 00:00 local time
+    /// Only actions until this time; a day means its beginning, at 00:00 local time
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     pub(crate) until: Option<Moment>,
     /// Only actions in these directories and below them
@@ -90,7 +90,7 @@ pub(super) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
             0 => "nothing was removed or moved there in that time".to_owned(),
             printed => format!(
                 "{}, {} freed",
-                text::counted(printed, "line", "lines"),
+                text::counted(printed, "action", "actions"),
                 text::size(bytes)
             ),
         };
@@ -171,5 +171,10 @@ fn history_line(object: &Value) -> String {
         "" => String::new(),
         id => format!("  {id}"),
     };
-    format!("{time}  {:<11}  {bytes:>8}  {path}{id}", word("event"))
+    let action = match word("event") {
+        "reaped" => "removed",
+        "quarantined" => "moved",
+        event => event,
+    };
+    format!("{time}  {action:<8}  {bytes:>8}  {path}{id}")
 }

@@ -135,7 +135,7 @@ fn is_level_in_variable() -> bool {
     if let Some(word) = wrong {
         let _ = writeln!(
             io::stderr(),
-            "ORPHAND_LOG has no effect: {word:?} is not a level; write off, error, warn, info, debug or trace, \
+            "warning: ORPHAND_LOG has no effect: {word:?} is not a level; write off, error, warn, info, debug or trace, \
              or a module and a level, like notify=debug"
         );
     }

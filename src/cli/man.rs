@@ -38,7 +38,12 @@ pub(super) fn run(command: &Man, cli: Command) -> Result<Exit, Failure> {
             format!("cannot write {path:?}: {error}; name a folder that you may write to"),
         )
     };
-    fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
+    fs::create_dir_all(dir).map_err(|error| {
+        let what = format!(
+            "cannot create the folder {dir:?}: {error}; name a folder that you may write to"
+        );
+        Failure::new(Exit::Failed, what)
+    })?;
     for (name, page) in pages {
         let path = dir.join(name);
         fs::write(&path, page).map_err(|error| failed(&path, error))?;
@@ -177,10 +182,11 @@ fn see_also(cli: &Command) -> Vec<Inline> {
 const EXIT_STATUS: [ManEntry<'static>; 12] = [
     ("0", "The command succeeded, even if temps were kept."),
     ("1", "The command failed, for example because a directory does not exist, or because restore would overwrite a \
-           file."),
+           file. With status: no watcher is running."),
     ("2", "The usage is wrong, or a directory was refused."),
     ("3", "Something could not be read or removed, or a temp was kept because orphand could not determine whether it \
-           is in use. With doctor: orphand would not work, or would keep everything."),
+           is in use. With doctor: orphand would not work, or would keep everything. With restore and quarantine purge: \
+           some of the files were not processed. With service status: the service is installed, but not running."),
     ("4", "The service is not installed."),
     ("5", "The service is running, but a problem keeps it from doing its work (service status)."),
     ("10", "With scan --exit-code: there are orphans."),
@@ -193,12 +199,12 @@ const EXIT_STATUS: [ManEntry<'static>; 12] = [
 
 #[rustfmt::skip]
 const VARIABLES: [ManEntry<'static>; 7] = [
-    ("ORPHAND_LOG", "The level of the log on stderr: error, warn, info or debug, also for single modules."),
+    ("ORPHAND_LOG", "The level of the log on stderr: off, error, warn, info, debug or trace, also for single modules."),
     ("XDG_CONFIG_HOME", "The folder with orphand/config.toml; without it, ~/.config."),
     ("XDG_STATE_HOME", "The folder with orphand/journal.jsonl; without it, ~/.local/state, on macOS \
                         ~/Library/Application Support."),
     ("XDG_RUNTIME_DIR", "The folder with orphand/, which holds the locks; without it, they are beside the journal."),
-    ("HOME", "The home directory, which ~ stands for. orphand ignores folders in variables that are not absolute."),
+    ("HOME", "The home directory, for which ~ is an abbreviation. orphand ignores a variable whose value is not an absolute path."),
     ("NO_COLOR", "If it is not empty, output has no colors, unless --color is given."),
     ("CLICOLOR_FORCE", "If it is not 0, output has colors even if it does not go to a terminal."),
 ];
@@ -206,9 +212,9 @@ const VARIABLES: [ManEntry<'static>; 7] = [
 #[rustfmt::skip]
 const FILES: [ManEntry<'static>; 5] = [
     ("$XDG_CONFIG_HOME/orphand/config.toml", "The configuration. Commands with a directory do not need it."),
-    ("$XDG_STATE_HOME/orphand/journal.jsonl", "The journal of all actions, one JSON object a line; rotated at 16 MB."),
+    ("$XDG_STATE_HOME/orphand/journal.jsonl", "The journal of all actions, one JSON object a line; rotated at 16 MB by default."),
     ("$XDG_RUNTIME_DIR/orphand/root-*.lock", "The lock of a directory that is in use; it disappears with its process."),
-    ("DIR/.orphand/", "The quarantine of a directory: temps that may not be deleted, until they are restored or purged."),
+    ("DIR/.orphand/", "The quarantine of a directory: temps that may be the only copy of their data, until they are restored or purged."),
     ("DIR/.orphand-*", "A temp during its removal. If orphand was killed, the next sweep or watch of the directory \
                         gives such a file its name back."),
 ];

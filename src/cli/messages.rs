@@ -72,7 +72,7 @@ impl EventFormatter {
                     // Another orphand process may be working on this claim, and no option applies to it, so there is no
                     // hint.
                     true => keep_reason(*reason, &by, details) + &next_look(*retry),
-                    false => kept_line(*reason, &by, *retry, details),
+                    false => kept_line(&subject.path, *reason, &by, *retry, details),
                 };
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
             }
@@ -120,11 +120,7 @@ impl EventFormatter {
                     RescanCause::Periodic => "a periodic scan is due",
                     RescanCause::RootReturned => "the directory is back",
                 };
-                format!(
-                    "{}scanning {} again: {why}",
-                    self.now(),
-                    text::escaped(root)
-                )
+                format!("{}scanning {}: {why}", self.now(), text::escaped(root))
             }
             Event::Root { root, state } => {
                 let what = match state {
@@ -135,7 +131,9 @@ impl EventFormatter {
                     RootState::NoAnswer => {
                         "is not watched: its file system does not answer; orphand watches it again when it answers"
                     }
-                    RootState::Blind => "cannot be judged; nothing is removed there",
+                    RootState::Blind => {
+                        "is watched, but orphand cannot determine which files are in use; nothing is removed there"
+                    }
                 };
                 format!("{}{} {what}", self.now(), text::escaped(root))
             }
@@ -224,6 +222,7 @@ fn removal_reason(disposed: &Disposed) -> String {
 
 /// Returns the reason why a temp was moved to the quarantine, and the commands that restore or delete it.
 fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
+    let is_empty = disposed.subject.size.is_some_and(|size| size.bytes == 0);
     let mut line = match (reason, &disposed.target) {
         (Some(Reason::SoleCopy), Some(target)) => {
             let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
@@ -231,10 +230,10 @@ fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) ->
                 None | Some("is missing") => format!("there is no \"{target}\""),
                 Some(fault) => format!("\"{target}\" {fault}"),
             };
-            format!("{what}: it may be the only copy.")
+            format!("{}.", sole_copy_reason(&what, is_empty))
         }
         (Some(Reason::SoleCopy), None) => {
-            "its target is unknown: it may be the only copy.".to_owned()
+            format!("{}.", sole_copy_reason("its target is unknown", is_empty))
         }
         (Some(Reason::InUse), _) => "a process has it open.".to_owned(),
         (Some(_), _) => "it could not be proven that no process uses it.".to_owned(),
@@ -242,7 +241,7 @@ fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) ->
     };
     if let Some(id) = id {
         line.push_str(&format!(
-            "  back: {}   for good: {}",
+            "  to restore it: {}   to delete it: {}",
             Suggestion::new("restore").configured().arg(id),
             Suggestion::new("quarantine purge").configured().arg(id)
         ));
@@ -250,9 +249,17 @@ fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) ->
     line
 }
 
-/// Returns the interval at which a kept temp is looked at.
+/// Returns the reason why a temp is not removed, from `fault`, the fault of its target.
+fn sole_copy_reason(fault: &str, is_empty: bool) -> String {
+    match is_empty {
+        true => format!("it is empty and may be a flag: {fault}"),
+        false => format!("{fault}: it may be the only copy"),
+    }
+}
+
+/// Returns the interval at which a kept temp is checked.
 fn next_look(retry: Option<Duration>) -> String {
-    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
+    let again = retry.map(|retry| format!("; checked every {}", text::span(retry)));
     again.unwrap_or_default()
 }
 
@@ -304,14 +311,15 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
         }
         Reason::Reserved => {
             "its name is reserved (a lock, a database, a transfer, a backup, the target of another \
-             temp), or it has a companion file; for the reason: orphand explain FILE"
+             temp), or it has a companion file"
                 .to_owned()
         }
     }
 }
 
-/// Returns the reason why a temp is kept, the interval at which it is looked at, and the option that would change this.
+/// Returns the reason why a temp is kept, the interval at which it is checked, and the option that would change this.
 pub(crate) fn kept_line(
+    path: &Path,
     reason: Reason,
     by: &str,
     retry: Option<Duration>,
@@ -323,6 +331,10 @@ pub(crate) fn kept_line(
             trust_key(&details.file_system)
         ),
         Reason::SoleCopy => ".  to move such temps: --sole-copy quarantine".to_owned(),
+        Reason::Reserved => format!(
+            ".  to see the reason: {}",
+            Suggestion::new("explain").configured().arg(path)
+        ),
         _ => String::new(),
     };
     keep_reason(reason, by, details) + &next_look(retry) + &hint
@@ -395,7 +407,7 @@ mod tests {
     fn every_reason_has_a_text() {
         for reason in Reason::ALL {
             assert!(
-                !kept_line(reason, "", None, &Details::default()).is_empty(),
+                !kept_line(Path::new("/r/a.tmp"), reason, "", None, &Details::default()).is_empty(),
                 "{reason}"
             );
         }
@@ -414,7 +426,7 @@ mod tests {
         let soon = Some(Duration::from_secs(10));
         #[rustfmt::skip]
         let rows = [
-            (Reason::InUse, soon, &details, "open in bash[4711]; looked at every 10 s"),
+            (Reason::InUse, soon, &details, "open in bash[4711]; checked every 10 s"),
             (Reason::Young, None, &details, "used 3 s ago; its grace is 5 min"),
             (Reason::WriterAlive, None, &details, "pid 24917 from its name is running (bash)"),
             (Reason::Protected, None, &details, "protected: immutable or append-only"),
@@ -424,7 +436,10 @@ mod tests {
                  the configuration file"),
         ];
         for (reason, retry, details, want) in rows {
-            assert_eq!(kept_line(reason, "bash[4711]", retry, details), want);
+            assert_eq!(
+                kept_line(Path::new("/r/a.tmp"), reason, "bash[4711]", retry, details),
+                want
+            );
         }
     }
 }

@@ -79,8 +79,8 @@ fn before(now: Timestamp, ago: Duration) -> Timestamp {
 
 fn not_a_moment(text: &str) -> String {
     format!(
-        "{text:?} is not a moment; write a duration before now (90m, 7d), today, yesterday, a date (2026-11-28) or \
-         a time (2026-11-28T09:30:00Z)"
+        "{text:?} is not a time; write a duration before now (90m, 7d), today, yesterday, a date (2026-11-28) or \
+         a date with a time (2026-11-28T09:30:00Z)"
     )
 }
 

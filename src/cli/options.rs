@@ -16,23 +16,24 @@ use super::shell::Suggestion;
 /// The options for the form and the amount of output, which every command has.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct OutputOptions {
-    /// Print JSON: one object a line for watch and sweep, one document for scan and explain
-    #[arg(long, global = true)]
+    /// Print JSON instead of text
+    #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
     /// When to use colors
     #[arg(
         long,
         global = true,
+        help_heading = "Output",
         value_enum,
         default_value = "auto",
         env = "ORPHAND_COLOR"
     )]
     pub(crate) color: Color,
-    /// Print only errors
-    #[arg(short, long, global = true)]
+    /// Print less: only errors and the requested data
+    #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) quiet: bool,
-    /// Print more, such as each temp that is tracked or settled
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Print more, for example each temp that appears or disappears
+    #[arg(short, long, global = true, help_heading = "Output", action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
@@ -46,17 +47,17 @@ pub(crate) enum Color {
 /// The options that make up the rule for the directories.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuleOptions {
-    /// The time for which no process may have used a temp: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
+    /// The time for which a temp must be unused before it is removed: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
     /// [default: 5m, and 1h for names without a random part]
     #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
     grace: Option<Duration>,
     /// The names of temps, instead of *.tmp; may be repeated
     #[arg(long, value_name = "GLOB")]
     name: Vec<String>,
-    /// Process the temps of this writer too; "list" prints all writers; may be repeated
-    #[arg(long, value_name = "GRAMMAR")]
+    /// Remove the temps of this program too; --writer list prints all programs; may be repeated
+    #[arg(long, value_name = "WRITER")]
     pub(crate) writer: Vec<String>,
-    /// Treat a closed temp as orphan or as settled (the kernel also closes the files of a killed writer)
+    /// Treat a closed temp as an orphan or as finished (the kernel also closes the files of a killed writer)
     #[arg(long, value_enum, env = "ORPHAND_CLOSED")]
     closed: Option<ClosedArg>,
     /// Keep, move or remove a temp that a running process has open
@@ -68,10 +69,10 @@ pub(crate) struct RuleOptions {
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Allow directories that hold files of more than one program
+    /// Allow broad directories, such as /, home directories and system directories
     #[arg(long)]
     pub(crate) allow_broad_root: bool,
-    /// Allow name patterns without a literal letter or digit, such as "*"
+    /// Allow name patterns without a literal character other than ".", "-", "_" and "~", such as "*"
     #[arg(long)]
     allow_broad_name: bool,
 }

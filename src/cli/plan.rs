@@ -46,7 +46,7 @@ impl Plan {
                 Some(glob) => format!(
                     "{path} is left alone: the [[watch]] rule at {rule} excludes it ({glob})"
                 ),
-                None => format!("{path} has its [[watch]] rule at {rule}"),
+                None => format!("the [[watch]] rule at {rule} applies to {path}"),
             })
         });
         let mut lines: Vec<String> = lines.collect();
@@ -167,18 +167,18 @@ pub(crate) fn nothing_listed(config: &Config, verb: &str) -> Failure {
             None => "there is no configuration file".to_owned(),
         },
     };
-    let one = format!("{verb} one now:");
+    let one = format!("to {verb} one now:");
     let init = Suggestion::new("config init").configured();
     let next = match config.path {
-        Some(_) => "a [[watch]] for each in that file".to_owned(),
-        None => format!("{init}, then a [[watch]] for each in that file"),
+        Some(_) => "add a [[watch]] section with a path for each to that file".to_owned(),
+        None => format!("{init}, then add a [[watch]] section with a path for each to that file"),
     };
     Failure::new(
         Exit::Usage,
         format!(
-            "no directory to {verb}: none was given, and {file}.\n\
-             {one:<20} orphand {verb} DIR\n\
-             or list them:        {next}"
+            "no directory was given, and {file}.\n\
+             {one:<18}   orphand {verb} DIR\n\
+             to list them:        {next}"
         ),
     )
 }
@@ -195,7 +195,7 @@ pub(crate) fn config_missing(path: &Path) -> Failure {
 pub(crate) fn missing(path: &Path) -> Failure {
     Failure::new(
         Exit::Failed,
-        format!("{path:?} does not exist; check the name (orphand watch --wait waits for it)"),
+        format!("{path:?} does not exist; check the name"),
     )
 }
 

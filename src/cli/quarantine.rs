@@ -34,7 +34,8 @@ pub(crate) struct QuarantineOptions {
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// The directories; without any, those of the journal and of the configuration, the current one and those above it
+    /// Directories to search; default: the directories of the configuration and of the journal, the current directory
+    /// and its parents
     #[arg(value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
 }
@@ -47,8 +48,8 @@ pub(crate) struct Purge {
     /// Do not ask for confirmation
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Ids, or directories to purge; without any, all files in the quarantines of the directories of the journal and
-    /// of the configuration, of the current directory and of those above it
+    /// Ids of files to delete, or directories in which all files in quarantine are deleted; default: the directories of
+    /// the configuration and of the journal, the current directory and its parents; deletes all files found
     #[arg(value_name = "ID|DIR")]
     pub(crate) ids: Vec<PathBuf>,
 }
@@ -117,7 +118,7 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         let text = match files {
             0 => format!("no files in quarantine ({})", quarantines.searched()),
             files => format!(
-                "{}, {} ({} on the disk).   back: {} ID   for good: {} [ID]",
+                "{}, {} ({} on the disk).   to restore: {} ID   to delete: {} [ID]",
                 text::counted(files, "file", "files"),
                 text::size(size.bytes),
                 text::size(size.disk_bytes),
@@ -146,7 +147,7 @@ fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     Err(Failure::new(
         Exit::Failed,
         format!(
-            "{id:?} exists in more than one quarantine: {}; nothing was deleted; remove the unwanted file by hand",
+            "{id:?} exists in more than one quarantine: {}; nothing was deleted; remove the unwanted file with rm",
             places.join(", ")
         ),
     ))
@@ -225,11 +226,21 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         if !stdin_is_terminal() || output.json {
             return Err(Failure::new(
                 Exit::Usage,
-                "purge deletes for good and cannot ask without a terminal; add --yes, or name the ids",
+                format!(
+                    "purge deletes files permanently and cannot ask without a terminal; name the ids, or delete all of \
+                     them: {}",
+                    Suggestion::new("quarantine purge")
+                        .configured()
+                        .flag("--yes", true)
+                        .args(dirs.iter().map(|dir| absolute(dir)))
+                ),
             ));
         }
         let files = text::counted(sum.requested as u64, "file", "files");
-        if !confirm(&format!("Delete {files} ({}) for good?", text::size(bytes))) {
+        if !confirm(&format!(
+            "Delete {files} ({}) permanently?",
+            text::size(bytes)
+        )) {
             return Ok(Exit::Done);
         }
     }

@@ -26,7 +26,7 @@ use super::text;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restore {
-    /// Restore to this path instead of the old one; into it, if it is a directory
+    /// Restore to this path; if it is a directory, into it
     #[arg(long, value_name = "PATH")]
     pub(crate) to: Option<PathBuf>,
     /// Read this configuration file
@@ -156,7 +156,11 @@ fn move_back(
         let what = format!("cannot restore {} to {to:?}: {error}", stored.id);
         Failure::new(
             Exit::Failed,
-            format!("{what}; to restore it elsewhere: --to PATH"),
+            format!(
+                "{what}; to restore it elsewhere: {} --to PATH {}",
+                Suggestion::new("restore").configured(),
+                stored.id
+            ),
         )
     };
     let mark = |file: std::os::fd::BorrowedFd<'_>, seen: &_| {
@@ -273,7 +277,7 @@ impl StoredFiles {
             }
         }
         let nothing = format!(
-            "no file in quarantine is {which:?} ({}); to list the files: {}",
+            "no file in quarantine has the id or path {which:?} ({}); to list the files: {}",
             self.quarantines.searched(),
             Suggestion::new("quarantine list").configured()
         );

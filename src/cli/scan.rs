@@ -233,13 +233,13 @@ impl FoundClaims {
             text::counted(self.files, "temp", "temps"),
             text::size(self.bytes),
         );
-        let (have, it) = match self.files {
-            1 => ("has", "it"),
-            _ => ("have", "them"),
+        let (have, they_were) = match self.files {
+            1 => ("has", "it was"),
+            _ => ("have", "they were"),
         };
         format!(
-            "{files} ({size}) still {have} the name .orphand-… of an unfinished removal: the orphand that was removing \
-             {it} was killed"
+            "{files} ({size}) still {have} the name .orphand-… of an unfinished removal: {they_were} being removed when \
+             orphand was killed"
         )
     }
 }
@@ -450,7 +450,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         _ => format!("{unread} could not be read, and may hold more orphans\n"),
     };
     let sum = format!(
-        "{more}{}, {}, the oldest {}.",
+        "{more}{} ({}), the oldest unused for {}.",
         text::counted(orphans, "orphan", "orphans"),
         text::size(total.orphan_size.disk_bytes),
         text::span(oldest.unwrap_or(Duration::ZERO))
@@ -460,7 +460,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         .iter()
         .find_map(|root| plan.refusal_to_change(root))
     {
-        return format!("{sum}   sweep would remove nothing there: {refused}");
+        return format!("{sum} sweep would remove nothing there: {refused}");
     }
     let only_reports = |row: &Row| {
         let root = plan.roots.get(row.root);
@@ -476,11 +476,12 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
             _ => removed += 1,
         }
     }
+    let them = if removed + moved == 1 { "it" } else { "them" };
     let what = match (removed, moved) {
-        (_, 0) => "remove them".to_owned(),
-        (0, _) => "move them to quarantine".to_owned(),
+        (_, 0) => format!("remove {them}"),
+        (0, _) => format!("move {them} to the quarantine"),
         (removed, moved) => format!(
-            "remove {} and move {} to quarantine",
+            "remove {} and move {} to the quarantine",
             text::count(removed),
             text::count(moved)
         ),
@@ -500,7 +501,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         &command.dirs,
         all,
     );
-    format!("{sum}   {what}{but}: {sweep}")
+    format!("{sum} To {what}{but}: {sweep}")
 }
 
 /// Returns notes on patterns that match reserved names. Each note names a narrower pattern that still matches all the
@@ -535,11 +536,22 @@ fn verdict_text(examined: &Examined) -> String {
         Verdict::Reap => format!("unused for {quiet}"),
         Verdict::Keep(Reason::Reserved) => match &examined.evidence.reserved {
             Some(reserved) => reserved.to_string(),
-            None => messages::kept_line(Reason::Reserved, "", None, &examined.details),
+            None => messages::kept_line(
+                &examined.path,
+                Reason::Reserved,
+                "",
+                None,
+                &examined.details,
+            ),
         },
-        Verdict::Keep(reason) => messages::kept_line(reason, "", None, &examined.details),
+        Verdict::Keep(reason) => {
+            messages::kept_line(&examined.path, reason, "", None, &examined.details)
+        }
         Verdict::Quarantine(Some(Reason::SoleCopy)) => {
-            format!("unused for {quiet}; it may be the only copy")
+            match examined.evidence.observation.fingerprint.size {
+                0 => format!("unused for {quiet}; it is empty and may be a flag"),
+                _ => format!("unused for {quiet}; it may be the only copy"),
+            }
         }
         Verdict::Quarantine(_) => format!("unused for {quiet}; it would be moved"),
     }

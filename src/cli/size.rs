@@ -21,7 +21,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         "kB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
-        "" => return Err(format!("{text:?} has no unit; did you mean {text}MB?")),
+        "" => return Err(format!("{text:?} has no unit; did you mean \"{text}MB\"?")),
         _ => {
             return Err(format!("{unit:?} is not a unit; there are kB, MB and GB"));
         }

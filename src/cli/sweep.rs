@@ -194,9 +194,9 @@ fn is_confirmed(
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "sweep removes files and cannot ask without a terminal; add --yes, or -n to see what it would do\n\
-                 do it:   {}\n\
-                 see it:  {}",
+                "sweep removes files and cannot ask without a terminal; add --yes, or -n for a preview\n\
+                 to remove:   {}\n\
+                 to preview:  {}",
                 same_command(command, "--yes"),
                 same_command(command, "-n")
             ),
@@ -213,8 +213,8 @@ fn is_confirmed(
     let deletes = |root: &Root| root.policy.action == Action::Delete;
     let what = match (roots.iter().any(deletes), roots.iter().any(moves)) {
         (true, false) => "remove those",
-        (true, true) => "remove, or move to quarantine, those",
-        (false, _) => "move to quarantine those",
+        (true, true) => "remove, or move to the quarantine, those",
+        (false, _) => "move to the quarantine those",
     };
     for root in roots {
         if !response::responds(&root.path) {
@@ -274,7 +274,7 @@ fn lock_all(
     daemon::lock_roots(roots, folders.runtime.as_deref()).map_err(|busy| {
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
-             see it:  {}",
+             to preview:  {}",
             same_command(command, "-n")
         );
         Failure::new(Exit::Busy, message)

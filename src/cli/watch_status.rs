@@ -144,7 +144,7 @@ impl Snapshot {
                 )),
                 RootState::Blind => {
                     problems.push(format!(
-                        "{root} has temps that cannot be judged; to find the cause: {doctor}"
+                        "{root} has temps for which orphand cannot determine whether they are in use; to find the cause: {doctor}"
                     ));
                 }
             }
@@ -157,7 +157,7 @@ impl Snapshot {
         problems
     }
 
-    /// Returns the status in one line: `watching 2 roots, 3 waiting, 0 kept, 51.2 GB freed`.
+    /// Returns the status in one line: `watching 2 directories, 3 waiting, 0 kept, 51.2 GB freed`.
     pub(crate) fn line(&self) -> String {
         if self.is_waiting {
             return format!(
@@ -165,7 +165,7 @@ impl Snapshot {
                 self.config_error.as_deref().unwrap_or("not watching yet")
             );
         }
-        let roots = text::counted(self.roots.len() as u64, "root", "roots");
+        let roots = text::counted(self.roots.len() as u64, "directory", "directories");
         let waiting: usize = self.roots.iter().map(|one| one.pending.waiting).sum();
         let held: usize = self.roots.iter().map(|one| one.pending.held).sum();
         let mut line = format!(

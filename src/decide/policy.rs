@@ -164,7 +164,7 @@ impl Graces {
 pub enum PolicyError {
     /// No temp would ever be removed.
     #[error(
-        "closed = \"settled\" with open = \"keep\" removes nothing, ever: \
+        "closed = \"settled\" with open = \"keep\" never removes anything: \
          closed temps are ignored, and open ones are kept; \
          add --open reap (or quarantine), or omit --closed settled"
     )]
@@ -177,7 +177,7 @@ pub enum PolicyError {
     NoCloseEvents,
     /// The grace is shorter than [`SHORTEST_GRACE`].
     #[error(
-        "a grace of {} is too short to prove anything; the shortest is {}",
+        "a grace of {} is too short; the shortest is {}",
         typed(*.0),
         typed(SHORTEST_GRACE)
     )]

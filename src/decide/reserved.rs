@@ -126,7 +126,7 @@ impl fmt::Display for Reserved {
                 "it matches {glob:?} with nothing for the last *, so it is the file itself and not one of its temps"
             ),
             Reserved::TargetOf(temp) => {
-                write!(f, "it is the target of {temp:?}, which the rule matches")
+                write!(f, "it is the target of {temp:?}, which is also a temp")
             }
             Reserved::WasTarget => f.write_str("it was the target of a temp during this watch"),
             Reserved::HasCompanion(companion) => write!(

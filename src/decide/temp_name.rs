@@ -137,7 +137,7 @@ pub enum NameError {
     /// A glob for paths.
     #[error(
         "the name pattern {glob:?} contains a \"/\", but only the last part of a path is compared; \
-         write {instead:?} and give the directory as the root"
+         write {instead:?}, and give the directory as DIR, or as path in the configuration file"
     )]
     PathGlob {
         /// The glob, as given.
@@ -157,21 +157,24 @@ pub enum NameError {
     },
     /// A glob that matches names of every kind.
     #[error(
-        "the name pattern {glob:?} is too broad: it matches names of every kind, because it contains no letter or digit; \
-         write the part that the names of the temps have in common, like \"*.tmp\", or allow it: \
-         --allow-broad-name (in the configuration file: broad_names = true)"
+        "the name pattern {glob:?} is too broad: it matches names of every kind, because it contains no literal character other than \".\", \
+         \"-\", \"_\" and \"~\"; write the part that the names of the temps have in common, like \"*.tmp\", or allow it: \
+         --allow-broad-name, or broad_names = true in the configuration file"
     )]
     BroadGlob {
         /// The glob, as given.
         glob: String,
     },
     /// A writer that is not in the table.
-    #[error("unknown writer {name:?}; did you mean {nearest:?}? `--writer list` shows all of them")]
+    #[error(
+        "unknown writer {name:?}; {} list the writers: orphand scan --writer list",
+        nearest.map_or("to".to_owned(), |nearest| format!("did you mean {nearest:?}? To"))
+    )]
     UnknownWriter {
         /// The name, as given.
         name: String,
-        /// The writer with the most similar name.
-        nearest: &'static str,
+        /// The writer with the most similar name, if one is similar.
+        nearest: Option<&'static str>,
     },
 }
 
@@ -666,13 +669,11 @@ pub(super) fn glob_error_text(error: &globset::Error) -> String {
 }
 
 fn unknown_writer(name: &str) -> NameError {
-    let nearest = WRITERS
-        .iter()
-        .map(|w| w.name)
-        .min_by_key(|known| strsim::levenshtein(name, known));
+    let edits = |known: &&str| strsim::levenshtein(name, known);
+    let nearest = WRITERS.iter().map(|w| w.name).min_by_key(edits);
     NameError::UnknownWriter {
         name: name.to_owned(),
-        nearest: nearest.unwrap_or_default(),
+        nearest: nearest.filter(|nearest| edits(nearest) * 2 <= nearest.len()),
     }
 }
 

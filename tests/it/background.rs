@@ -417,7 +417,7 @@ fn status_shows_running_watchers_and_their_counts() {
         sandbox
             .run(["status"])
             .exit(1)
-            .stdout_has("no orphand is watching");
+            .stdout_has("no watcher is running");
         config(&sandbox, "200ms", &["a"], "");
         let mut watch = watch(&sandbox).ready();
         sandbox.write("a/gone.json", "whole, to the last byte of it");
@@ -452,7 +452,7 @@ fn status_shows_running_watchers_and_their_counts() {
             .run(["status"])
             .exit(0)
             .stdout_has("1 kept as in-use")
-            .stdout_has(" freed in 1 temp")
+            .stdout_has("1 temp removed, ")
             .stdout_has("% full")
             .stdout_has("1 file in quarantine (")
             .stdout_has("the writer of \"gone.json\" left 1 temp (5 B) in ");

@@ -108,9 +108,9 @@ fn a_healthy_root_has_no_problems() {
                 &checks,
                 "proof",
                 "ok",
-                "refused while doctor's test file was open",
+                "refused while the test file was open",
             );
-            assert_check(&checks, "inotify-watches", "ok", "the roots need 1");
+            assert_check(&checks, "inotify-watches", "ok", "the directories need 1");
             assert_check(&checks, "lease-break", "ok", " s");
         }
         let quiet = sandbox.run(["doctor", "-q", "root"]).exit(0).stdout;
@@ -231,7 +231,7 @@ fn the_configuration_file_is_checked() {
     let roots = both.iter().filter(|check| check["check"] == "root").count();
     assert_eq!(roots, 2, "{both:#?}");
     #[cfg(target_os = "linux")]
-    assert_check(&both, "inotify-watches", "ok", "the roots need 4");
+    assert_check(&both, "inotify-watches", "ok", "the directories need 4");
 
     config("[[watch]]\npath = \"{base}/root\"\ngarce = \"10s\"\n");
     let wrong = run(&[], 3);
@@ -324,7 +324,7 @@ mod linux {
                 &few,
                 "inotify-watches",
                 "warning",
-                "5 for this user, but the roots need 7",
+                "this user may have 5 watches, but the directories need 7",
             );
             assert_check(
                 &few,

@@ -127,7 +127,7 @@ fn config_check_and_watch_agree_on_a_file_that_lists_nothing() {
     );
     let ran = sandbox.run(["config", "check"]).exit(0);
     assert!(
-        ran.stdout.contains("is valid and lists no directory"),
+        ran.stdout.contains("is valid but lists no directory"),
         "{ran:?}"
     );
     let watching = WatchProcess::start(sandbox.command(["watch", "--json"]));

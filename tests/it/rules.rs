@@ -93,12 +93,9 @@ fn a_directory_is_judged_by_its_rule_which_is_named() {
     assert_orphans(&sandbox, &["root/sub"], &sub);
     assert_orphans(&sandbox, &["root/sub/more"], &sub[1..]);
     let ran = sandbox.run(["scan", "root/sub"]).exit(0);
-    let named = format!(
-        "root/sub has its [[watch]] rule at {}",
-        sandbox.base().display()
-    );
+    let named = format!("the [[watch]] rule at {}", sandbox.base().display());
     ran.stderr_has(&named)
-        .stderr_has("config.toml:3\n")
+        .stderr_has("config.toml:3 applies to ")
         .stdout_has("remove them: orphand sweep ");
     let quiet = sandbox.run(["scan", "-q", "root/sub"]).exit(0);
     assert_eq!(quiet.stderr, "");
@@ -115,7 +112,7 @@ fn a_directory_is_judged_by_its_rule_which_is_named() {
         let ran = sandbox.run(["explain", &file]).exit(0);
         let ran = ran
             .stdout_has("by the [[watch]] rule for ")
-            .stdout_has("config.toml:3\n");
+            .stdout_has("config.toml:3 applies to ");
         assert_eq!(ran.stdout.lines().last(), Some(last), "{file}");
         let ran = sandbox.run(["explain", "--json", &file]).exit(0);
         assert_eq!(ran.stdout_json()["temps"][0]["rule"]["line"], 3, "{file}");
@@ -123,7 +120,7 @@ fn a_directory_is_judged_by_its_rule_which_is_named() {
     let swept = sandbox
         .run(["sweep", "--yes", "--json", "root/sub"])
         .exit(0);
-    let swept = swept.stderr_has("config.toml:3\n");
+    let swept = swept.stderr_has("config.toml:3 applies to ");
     assert_eq!(swept.events().names("reaped"), ["b.new", "c.new"]);
     assert_eq!(swept.events().sums(), [2, 0, 0, 0]);
 }
@@ -280,12 +277,9 @@ fn subdirectories_are_judged_by_their_own_rules() {
     let ran = sandbox.run(["scan", "-r", "root"]).exit(0);
     let lines: Vec<&str> = ran.stderr.lines().collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(
-        lines[0].contains("root/app/in has its [[watch]] rule at "),
-        "{lines:?}"
-    );
-    assert!(lines[1].contains("root/app/in/deeper has its"), "{lines:?}");
-    assert!(lines[2].contains("root/slow has its"), "{lines:?}");
+    assert!(lines[0].ends_with("root/app/in"), "{lines:?}");
+    assert!(lines[1].ends_with("root/app/in/deeper"), "{lines:?}");
+    assert!(lines[2].ends_with("root/slow"), "{lines:?}");
     // Flags override those rules too.
     assert_eq!(scan(&sandbox, &["-r", "--grace", "100ms", "root"]).len(), 7);
     let swept = sandbox

@@ -320,13 +320,13 @@ fn the_suggested_command_does_what_was_listed() {
     let with = |args: &[&'static str]| [&short[..], args].concat();
     type Variables = &'static [(&'static str, &'static str)];
     let cases: [(Vec<&str>, Variables, usize, &str); 15] = [
-        (with(&[]), &[], 3, "remove 2 and move 1 to quarantine: "),
+        (with(&[]), &[], 3, "remove 2 and move 1 to the quarantine: "),
         (with(&["-r"]), &[], 4, " -r "),
         (
             with(&["--name", "*.part"]),
             &[],
             1,
-            "move them to quarantine: ",
+            "move them to the quarantine: ",
         ),
         (
             with(&["--name", "c*", "--name", "a.tmp"]),
@@ -353,7 +353,7 @@ fn the_suggested_command_does_what_was_listed() {
             with(&["--action", "quarantine"]),
             &[],
             3,
-            "move them to quarantine: ",
+            "move them to the quarantine: ",
         ),
         (with(&["-n"]), &[], 3, "remove 2"),
         (
@@ -366,7 +366,7 @@ fn the_suggested_command_does_what_was_listed() {
             vec!["-n", "--config", "moving config.toml"],
             &[],
             3,
-            "move them to quarantine: ",
+            "move them to the quarantine: ",
         ),
         (
             vec![],
@@ -423,7 +423,7 @@ fn a_sweep_that_cannot_ask_names_the_whole_command() {
     let sandbox = odd_sandbox();
     let ran = sandbox.run(["sweep", "--grace", "100ms", "--name", "c*", ODD_DIR]);
     let ran = ran.exit(2).prints_nothing();
-    for (word, option) in [("do it:", " --yes"), ("see it:", " -n")] {
+    for (word, option) in [("to remove:", " --yes"), ("to preview:", " -n")] {
         let line = ran
             .stderr
             .lines()
@@ -515,9 +515,12 @@ fn every_hint_repeats_the_configuration_file() {
     fs::remove_dir_all(sandbox.base().join("state/orphand")).unwrap();
     let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD_DIR));
     sandbox.write("../my config.toml", text);
-    let moved = ran.stdout.lines().find(|line| line.contains("  back: "));
+    let moved = ran
+        .stdout
+        .lines()
+        .find(|line| line.contains("  to restore it: "));
     let moved = moved.unwrap_or_else(|| panic!("{}", ran.stdout));
-    let (back, purge) = moved.split_once("   for good: ").unwrap();
+    let (back, purge) = moved.split_once("   to delete it: ").unwrap();
     assert!(
         ran.stdout
             .contains("to delete: orphand quarantine purge --config '")

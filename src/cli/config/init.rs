@@ -17,8 +17,9 @@ use crate::cli::exit::{Exit, Failure};
 const HEAD: &str = "\
 # The configuration of orphand. As it is, this file does not list any directory to watch.
 #
-# Lines that begin with \"#\" and a word are settings with their defaults: remove the \"#\" to change
-# one. Options override ORPHAND_* variables, and these override this file.
+# Lines that begin with \"#\" and a word are settings with their defaults, or with an example if
+# there is no default: remove the \"#\" to change one. Options override ORPHAND_* variables, and these
+# override this file.
 #
 #   orphand config check   checks this file
 #   orphand config show    shows the settings in force, and where each value comes from
@@ -42,7 +43,7 @@ const SECTIONS: &[SectionText] = &[
             ("writers", "Programs whose temps are processed too; to list them: orphand scan --writer list"),
             ("exclude", "Globs of files and folders to leave alone: \"cache\" at any depth, or a path below the directory like \"a/cache\"."),
             ("recursive", "Include subfolders."),
-            ("grace", "The time for which no process may have used a temp, at least 100ms. Set alone, it also holds for fixed names."),
+            ("grace", "The time for which a temp must be unused before it is removed, at least 100ms. Set alone, it also holds for fixed names."),
             ("fixed_name_grace", "The same for names without a random part: scripts append to such files from time to time."),
             ("closed", "Treat a closed temp that was never renamed as \"orphan\", or stop tracking it at the close: \"settled\"."),
             ("open", "The action for a temp that a running process has open: \"keep\", \"quarantine\", or \"reap\" without any proof."),
@@ -50,8 +51,8 @@ const SECTIONS: &[SectionText] = &[
             ("action", "The action for an orphan: \"delete\", \"quarantine\" or \"report\"."),
             ("hot", "The mode for a directory with thousands of new temps a second: \"scan\" it (faster) or \"watch\" it."),
             ("network", "More file systems on which the proof is trusted, by the kernel's names for them, like \"nfs\"."),
-            ("broad", "Allow a directory that holds files of more than one program."),
-            ("broad_names", "Allow names without a literal letter or digit, such as \"*\"."),
+            ("broad", "Allow broad directories, such as /, home directories and system directories."),
+            ("broad_names", "Allow names without a literal character other than \".\", \"-\", \"_\" and \"~\", such as \"*\"."),
         ],
     },
     SectionText {
@@ -61,11 +62,11 @@ const SECTIONS: &[SectionText] = &[
     },
     SectionText {
         title: "[quarantine]",
-        description: "Temps that may not be deleted are moved to the quarantine: the folder .orphand in their directory.",
+        description: "Temps that may be the only copy of their data are moved to the quarantine: the folder .orphand in their directory.",
         keys: &[
-            ("keep", "The time for which a file stays in quarantine; 0s: no limit."),
+            ("keep", "The time for which a file stays in quarantine; a file that may be the only copy stays longer; 0s: no limit."),
             ("percent", "The part of the file system that the quarantine may use, in percent; 0: no limit."),
-            ("min_free", "The part of the bytes and of the inodes that should be free; if less is free, copies are dropped; 0%: no limit."),
+            ("min_free", "The part of the bytes and of the inodes that should be free; if less is free, copies are dropped; 0: no limit."),
         ],
     },
     SectionText {

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::section::{Lines, SECTIONS, Section};
-use super::spanned_error::{LineIndex, SpannedError, did_you_mean};
+use super::spanned_error::{LineIndex, SpannedError, choice_hint, did_you_mean};
 use crate::cli::{duration, size};
 
 /// A key and its value.
@@ -57,8 +57,8 @@ impl ConfigEntry<'_> {
     }
 
     pub(super) fn type_error(&self, wanted: &str) -> SpannedError {
-        let found = self.value.get_ref().type_str();
-        self.error(format!("{} must be {wanted}, not this {found}", self.key))
+        let found = with_article(self.value.get_ref().type_str());
+        self.error(format!("{} must be {wanted}, not {found}", self.key))
     }
 
     pub(super) fn unknown_key_error(&self, section: Option<&Section>) -> SpannedError {
@@ -96,7 +96,7 @@ impl ConfigEntry<'_> {
             (_, Some(number)) => {
                 Err(self.error(format!("{number} has no unit; did you mean \"{number}s\"?")))
             }
-            _ => Err(self.type_error("numbers with units, like \"30s\"")),
+            _ => Err(self.type_error("a duration, like \"30s\"")),
         }
     }
 
@@ -123,7 +123,7 @@ impl ConfigEntry<'_> {
                 let what = format!("{number} has no unit; did you mean \"{number}MB\"?");
                 return Err(self.error(what));
             }
-            _ => return Err(self.type_error("a whole number and a unit, like \"16MB\"")),
+            _ => return Err(self.type_error("a size, like \"16MB\"")),
         };
         match size {
             0 => Err(self.error(format!("{} cannot be 0; the smallest is 1kB", self.key))),
@@ -167,9 +167,9 @@ impl ConfigEntry<'_> {
         }
         let choices = A::value_variants().iter().filter_map(A::to_possible_value);
         let choices = choices.map(|choice| format!("{:?}", choice.get_name()));
-        let meant = did_you_mean(given.unwrap_or_default(), choices);
+        let meant = choice_hint(given.unwrap_or_default(), choices.collect());
         let given = given.map(|word| format!("{word:?}"));
-        let given = given.unwrap_or_else(|| format!("this {}", value.type_str()));
+        let given = given.unwrap_or_else(|| with_article(value.type_str()));
         Err(self.error(format!("{} cannot be {given}; {meant}", self.key)))
     }
 
@@ -267,4 +267,12 @@ fn not_absolute_error(text: &str) -> String {
     };
     let meant = format!("~/{below_home}");
     format!("the path {text:?} must be absolute or begin with ~/; did you mean {meant:?}?")
+}
+
+/// Returns the name of a type with its article.
+fn with_article(type_name: &str) -> String {
+    match type_name.starts_with(['a', 'i']) {
+        true => format!("an {type_name}"),
+        false => format!("a {type_name}"),
+    }
 }

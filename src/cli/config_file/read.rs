@@ -58,7 +58,7 @@ pub(super) fn read(text: &str, home: Option<&Path>) -> Result<Config, SpannedErr
         };
         let settings = rule(&WATCH, table)?;
         let Some(path) = entries(table).into_iter().find(|entry| entry.key == "path") else {
-            let what = "this [[watch]] has no path; name the directory that it is for";
+            let what = "this [[watch]] has no path; add path = \"DIR\"";
             return Err(SpannedError::new(at, what));
         };
         let at = path.value.span().start;

@@ -33,7 +33,7 @@ pub(super) fn refused(refused: &Refused) -> Check {
     let (what, fix) = match refused {
         Refused::Broad { what, .. } => (
             format!("it is {what}: too broad for a tool that deletes files"),
-            "name the directory that the leaking program writes to\n\
+            "give the directory in which the program leaves its temps\n\
              or, to allow all of this: --allow-broad-root, or broad = true in its rule"
                 .to_owned(),
         ),
@@ -104,7 +104,7 @@ pub(super) fn judge(path: &Path, seen: &Access) -> Check {
     match seen.written {
         Ok(()) if seen.mode & STICKY != 0 && seen.uid != 0 && seen.owner != seen.uid => Check::ok(
             "root",
-            "its files can be listed and removed; sticky: only your files, and orphand removes no others anyway",
+            "its files can be listed; it has the sticky bit, so only your own files can be removed",
         ),
         Ok(()) => Check::ok("root", "its files can be listed and removed"),
         Err(_) if seen.protected => Check::error(

@@ -20,11 +20,11 @@ pub(super) fn judge(wall: Wall, up: Duration) -> Check {
     let up_seconds = i64::try_from(up.as_secs()).unwrap_or(i64::MAX);
     let what = match wall.sec {
         sec if sec < up_seconds => format!(
-            "{now}: by this clock the machine has been running since before 1970. Files are judged by a clock that \
-             counts from boot, so they only wait longer; the journal has wrong dates"
+            "{now}: by this clock the machine has been running since before 1970. Ages are measured by a clock that \
+             counts from boot, so removals are only later; the journal has wrong dates"
         ),
         sec if sec < EARLIEST => format!(
-            "{now}: before 2020. Files are judged by a clock that counts from boot, so they only wait longer; the \
+            "{now}: before 2020. Ages are measured by a clock that counts from boot, so removals are only later; the \
              journal has wrong dates"
         ),
         _ => return Check::ok("clock", format!("{now}, running for {}", text::span(up))),

@@ -1,8 +1,9 @@
 //! Judges the number of files that this process may have open.
 
+use super::super::text;
 use super::check::Check;
 
-/// A watcher has about thirty files open, and one eighth of the limit is for the temps that it proves together.
+/// A watcher has about thirty files open, and one eighth of the limit is for the temps that it checks at the same time.
 const ENOUGH: u64 = 64;
 
 /// Judges the soft limit; `None` means no limit.
@@ -11,12 +12,15 @@ pub(super) fn judge(limit: Option<u64>) -> Check {
         Some(limit @ 0..ENOUGH) => Check::warning(
             "open-files",
             format!(
-                "at most {limit}: this limits the number of temps that are proven together, so many orphans are \
+                "at most {limit}: this limits the number of temps that are checked at the same time, so many orphans are \
                  removed more slowly"
             ),
             "ulimit -n 256; for a systemd service: LimitNOFILE=256",
         ),
-        Some(limit) => Check::ok("open-files", format!("at most {limit}, enough")),
+        Some(limit) => Check::ok(
+            "open-files",
+            format!("the limit is {}, which is enough", text::count(limit)),
+        ),
         None => Check::ok("open-files", "no limit"),
     }
 }

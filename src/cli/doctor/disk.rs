@@ -61,11 +61,11 @@ pub(super) fn judge(root: &Path, space: DiskSpace, quarantined_size: u64) -> [Ch
 
 fn fix(root: &Path, quarantined_size: u64) -> String {
     let suggest = |command| Suggestion::new(command).configured();
-    let sweep = format!("see what would be removed: {}", suggest("scan").arg(root));
+    let scan = format!("see what would be removed: {}", suggest("scan").arg(root));
     match quarantined_size {
-        0 => sweep,
+        0 => scan,
         bytes => format!(
-            "{sweep}\n{} are in its quarantine; list, then delete for good: {}; {}",
+            "{scan}\n{} are in its quarantine. To list them: {}\nTo delete them: {}",
             text::size(bytes),
             suggest("quarantine list").arg(root),
             suggest("quarantine purge")

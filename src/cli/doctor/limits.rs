@@ -36,7 +36,7 @@ const OUR_INSTANCES: u64 = 4;
 pub(super) fn watches(state: LimitState, need: TreeSize) -> Check {
     let check = "inotify-watches";
     let needed = format!(
-        "the roots need {}{}",
+        "the directories need {}{}",
         if need.at_least { "at least " } else { "" },
         text::count(need.directories)
     );
@@ -61,10 +61,13 @@ pub(super) fn watches(state: LimitState, need: TreeSize) -> Check {
         let what = format!("all {allowed} inotify watches of this user are in use. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if need.directories > limit.value {
-        let what = format!("{allowed} for this user, but {needed}. {consequence}");
+        let what = format!("this user may have {allowed} watches, but {needed}. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
-        Check::ok(check, format!("{allowed} for this user; {needed}"))
+        Check::ok(
+            check,
+            format!("this user may have {allowed} watches; {needed}"),
+        )
     }
 }
 
@@ -84,11 +87,14 @@ pub(super) fn instances(state: LimitState) -> Check {
             format!("all {allowed} inotify instances of this user are in use. {consequence}");
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else if limit.value < OUR_INSTANCES {
-        let what =
-            format!("{allowed} for this user, but orphand needs {OUR_INSTANCES}. {consequence}");
+        let what = format!(
+            "this user may have {allowed} instances, but orphand needs {OUR_INSTANCES}. {consequence}"
+        );
         Check::warning(check, what, sysctl_commands(limit.name, raise))
     } else {
-        let what = format!("{allowed} for this user; orphand needs {OUR_INSTANCES} at most");
+        let what = format!(
+            "this user may have {allowed} instances; orphand needs {OUR_INSTANCES} at most"
+        );
         Check::ok(check, what)
     }
 }
@@ -99,12 +105,15 @@ pub(super) fn queue(value: Option<u64>) -> Check {
         Some(value @ 0..1_024) => Check::warning(
             check,
             format!(
-                "{} events: a burst of writes overflows the queue, and then every root is scanned",
+                "the queue holds {} events: a burst of writes overflows it, and then every directory is scanned",
                 text::count(value)
             ),
             sysctl_commands("fs.inotify.max_queued_events", RAISED_QUEUE),
         ),
-        Some(value) => Check::ok(check, format!("{} events", text::count(value))),
+        Some(value) => Check::ok(
+            check,
+            format!("the queue holds {} events", text::count(value)),
+        ),
         None => Check::ok(check, "the length cannot be read"),
     }
 }

@@ -5,7 +5,7 @@ use super::check::Check;
 /// Judges `folds`: whether the directory ignores case, or `None` if that is unknown.
 pub(super) fn judge(folds: Option<bool>) -> Option<Check> {
     let what = match folds? {
-        false => "upper and lower case differ in names, as they do in rules",
+        false => "names are case-sensitive, as in rules",
         true => {
             "this directory ignores upper and lower case in names, but rules do not: *.tmp does not match X.TMP (if a \
              program writes such names: --name '*.TMP'). Targets are found with the directory's own rule"

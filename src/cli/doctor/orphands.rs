@@ -97,7 +97,7 @@ pub(super) fn judge(watchers: &[RunningWatcher], dirs: &[PathBuf]) -> Check {
             lines.collect::<Vec<_>>().join("\n")
         ),
         format!(
-            "see what each is for: ps -o pid,user,args -p {}\nend the superfluous ones: kill PID",
+            "see the directories of each: ps -o pid,user,args -p {}\nstop the others: kill PID",
             list(&all, ",")
         ),
     )

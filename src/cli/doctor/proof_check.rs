@@ -53,7 +53,7 @@ pub(super) fn file_system(seen: &FileSystemCheck) -> Check {
     match (seen.coverage, seen.trusted) {
         (LeaseCoverage::OpensAndMaps, _) => Check::ok(
             check,
-            format!("{name}: the proof that a file is unused is known to hold here"),
+            format!("{name}: the proof works on this file system"),
         ),
         (LeaseCoverage::OpensOnly, _) if seen.all_seen => Check::ok(
             check,
@@ -123,7 +123,7 @@ pub(super) fn lease_probe(seen: &Result<LeaseProbe, Errno>) -> Check {
                     "it could not be tested, because no file can be created here: {}",
                     error_text(*error)
                 ),
-                format!("fix the root first, then: {}", doctor_command()),
+                format!("fix the directory first, then: {}", doctor_command()),
             );
         }
     };
@@ -132,7 +132,7 @@ pub(super) fn lease_probe(seen: &Result<LeaseProbe, Errno>) -> Check {
         (UseState::InUse | UseState::Locked, UseState::Unused) => Check::ok(
             check,
             format!(
-                "{source}: refused while doctor's test file was open, granted after it was closed"
+                "{source} was refused while the test file was open, and granted after it was closed"
             ),
         ),
         (UseState::Unused, _) => Check::error(

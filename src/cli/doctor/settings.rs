@@ -49,11 +49,14 @@ pub(super) fn judge(
         };
     };
     let roots = config.watch.len() as u64;
-    let what = format!(
-        "{}: valid, {}",
-        text::escaped(path),
-        text::counted(roots, "directory", "directories")
-    );
+    let what = match roots {
+        0 => format!("{}: valid, but lists no directory", text::escaped(path)),
+        roots => format!(
+            "{}: valid, {}",
+            text::escaped(path),
+            text::counted(roots, "directory", "directories")
+        ),
+    };
     match roots == 0 && !named {
         false => Check::ok(check, what),
         true => Check::warning(
@@ -82,8 +85,8 @@ mod tests {
                 CheckState::Ok,
                 "/etc/o.toml: valid, 1 directory",
             ),
-            (read(""), false, CheckState::Warning, "0 directories"),
-            (read(""), true, CheckState::Ok, "0 directories"),
+            (read(""), false, CheckState::Warning, "lists no directory"),
+            (read(""), true, CheckState::Ok, "lists no directory"),
             (read(wrong), true, CheckState::Error, "/etc/o.toml:3:1: "),
             (
                 Ok(Config::default()),

@@ -40,7 +40,7 @@ pub(super) fn judge(seen: Visibility) -> Check {
         because.push("/proc mounted with hidepid");
     }
     if because.is_empty() && seen.root && !seen.all {
-        because.push("processes that not even root can examine");
+        because.push("some processes cannot be examined, not even by root");
     }
     match (because.as_slice(), seen.root) {
         ([], true) => Check::ok(check, "every process can be examined"),
@@ -59,11 +59,11 @@ pub(super) fn judge(seen: Visibility) -> Check {
             Check::warning(
                 check,
                 format!(
-                    "{}: the proof still holds, but not every holder is named{pids}. On overlayfs orphans are moved \
+                    "{}: the proof still holds, but some holders are not named{pids}. On overlayfs orphans are moved \
                      to the quarantine instead of being deleted",
                     because.join(", ")
                 ),
-                "deletions need no fix; to see names, run orphand outside of the container, as root",
+                "no fix is needed for removals; to see all names, run orphand outside of the container, as root",
             )
         }
     }
@@ -109,7 +109,7 @@ mod tests {
                     ..PLAIN
                 },
                 CheckState::Warning,
-                "not even root",
+                "not even by root",
             ),
             (
                 Visibility {

@@ -61,7 +61,7 @@ pub(super) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
     }
     if running.is_empty() {
         report.line(&format!(
-            "no orphand is watching.   to watch in the background: {}   to watch here: orphand watch DIR",
+            "no watcher is running.   to watch in the background: {}   to watch here: orphand watch DIR",
             Suggestion::new("service install").configured()
         ))?;
         for root in &listed {
@@ -80,7 +80,7 @@ pub(super) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
         let freed = text::size(totals.freed.disk_bytes);
         let files = text::counted(totals.reaped, "temp", "temps");
         report.line(&format!(
-            "freed {freed} in {files} since {}; details: orphand history",
+            "removed {files}, freed {freed} since {}; details: orphand history",
             local_time(since, "%Y-%m-%d")
         ))?;
     }
@@ -197,7 +197,7 @@ fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Fa
     let number = |key: &str| one.answer.get(key).and_then(Value::as_u64);
     let how = match one.is_background {
         true => "in the background",
-        false => "attached",
+        false => "in the foreground",
     };
     report.line(&format!(
         "orphand {} is watching {how}   pid {}   since {}",
@@ -227,10 +227,10 @@ fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Fa
     }
     let last = match number("last_event_ms") {
         Some(ms) => format!(
-            "the last one created {} ago",
+            "last temp created {} ago",
             text::span(Duration::from_millis(ms))
         ),
-        None => "none created since the start".to_owned(),
+        None => "no temp created since the start".to_owned(),
     };
     report.line(&format!(
         "  {} tracked; {last}",
@@ -251,9 +251,9 @@ fn print_root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
         parts.push(format!("{} kept as {reason}", text::count(count)));
     }
     parts.push(format!(
-        "{} freed in {}",
-        text::size(number("disk_bytes")),
-        text::counted(number("reaped"), "temp", "temps")
+        "{} removed, {} freed",
+        text::counted(number("reaped"), "temp", "temps"),
+        text::size(number("disk_bytes"))
     ));
     if number("failed") > 0 {
         parts.push(format!("{} failed", text::count(number("failed"))));

@@ -40,10 +40,10 @@ pub(crate) struct Watch {
     pub(crate) recursive: RecursiveFlag,
     #[command(flatten)]
     pub(crate) action: ActionOptions,
-    /// Treatment of temps that exist at the start [default: wait on a terminal, else take]
+    /// Remove at once, remove later, or ignore temps that exist at the start [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
-    /// Wait for a DIR that does not exist yet; without a terminal, watch always waits
+    /// Wait for a DIR that does not exist yet; if stdin is not a terminal, watch always waits
     #[arg(long)]
     pub(crate) wait: bool,
     /// The directories; without any, those of the configuration file
@@ -320,27 +320,27 @@ fn existing_line(roots: &[Root], existing: Existing) -> Option<String> {
         temps += more;
         bytes = size.saturating_add(bytes);
     }
-    let (were, they_are, them) = match temps {
+    let (they_are, them, they_change) = match temps {
         0 => return None,
-        1 => ("was", "it is", "it"),
-        _ => ("were", "they are", "them"),
+        1 => ("it is", "it", "it changes"),
+        _ => ("they are", "them", "they change"),
     };
     let what = match (existing, roots) {
         (Existing::Take, _) => {
-            format!("{they_are} removed once proven unused")
+            format!("{they_are} processed once proven unused")
         }
         (Existing::Wait, [root]) => {
             let grace = grace(&root.policy);
-            format!("{they_are} removed in {grace} unless a process uses {them}")
+            format!("{they_are} processed in {grace} unless a process uses {them}")
         }
         (Existing::Wait, _) => {
-            format!("{they_are} removed after the grace unless a process uses {them}")
+            format!("{they_are} processed after the grace unless a process uses {them}")
         }
-        (Existing::Leave, _) => format!("{they_are} ignored until an event concerns {them}"),
+        (Existing::Leave, _) => format!("{they_are} ignored until {they_change}"),
     };
     let size = text::size(bytes);
     let temps = text::counted(temps, "temp", "temps");
-    Some(format!("{temps} ({size}) {were} here before; {what}"))
+    Some(format!("{temps} ({size}) existed before the start; {what}"))
 }
 
 /// Returns the grace of a rule, for people.
@@ -349,7 +349,7 @@ pub(super) fn grace(policy: &Policy) -> String {
     match random == fixed {
         true => text::span(random),
         false => format!(
-            "{} (fixed names: {})",
+            "{} ({} for names without a random part)",
             text::span(random),
             text::span(fixed)
         ),
@@ -379,7 +379,10 @@ fn count_existing(root: &Root) -> (u64, u64) {
 
 fn failed(error: &StartError) -> Failure {
     match error {
-        StartError::Busy { .. } => Failure::new(Exit::Busy, error),
+        StartError::Busy { .. } => Failure::new(
+            Exit::Busy,
+            format!("{error}; stop it first, or watch another directory"),
+        ),
         StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
         StartError::Thread(_) => Failure::new(Exit::Failed, error),
     }

@@ -102,7 +102,7 @@ impl Supervisor {
             if self.set_state(index, RootState::Denied) {
                 log::error!(
                     "{:?} is not watched: it did not answer when the watch began, and it leads to {what}; give the \
-                     directory that the leaking program writes to",
+                     directory in which the program leaves its temps",
                     root.path
                 );
             }
