@@ -349,7 +349,12 @@ mod linux {
                 "sysctl user.max_inotify_instances=1024",
             );
             let enough = run_in_namespaces(&sandbox, &namespace, &lower("watches", 7), 0).unwrap();
-            assert_check(&enough, "inotify-watches", "ok", "7 for this user");
+            assert_check(
+                &enough,
+                "inotify-watches",
+                "ok",
+                "this user may have 7 watches",
+            );
         });
     }
 

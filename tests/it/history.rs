@@ -86,7 +86,7 @@ fn history_lists_every_action_oldest_first() {
     sandbox.scan(SHORT).exit(0);
     assert_eq!(summaries(&history(&sandbox, &[])), ACTIONS);
     let human = sandbox.run(["history"]).exit(0);
-    for words in ["reaped", "quarantined", "restored", "purged", "a.tmp"] {
+    for words in ["removed", "moved", "restored", "purged", "a.tmp"] {
         assert!(human.stdout.contains(words), "{words}: {}", human.stdout);
     }
 }
@@ -140,7 +140,7 @@ fn set_times(sandbox: &Sandbox, hours: &[i64]) {
 }
 
 #[test]
-fn n_limits_the_number_of_lines() {
+fn n_limits_the_number_of_actions() {
     let sandbox = one_action_of_each_kind();
     for (n, want) in [
         ("0", &ACTIONS[5..]),
@@ -151,7 +151,7 @@ fn n_limits_the_number_of_lines() {
         assert_eq!(summaries(&history(&sandbox, &["-n", n])), want, "{n}");
     }
     let human = sandbox.run(["history", "-n2"]).exit(0);
-    human.stdout_has("2 lines, 0 B freed");
+    human.stdout_has("2 actions, 0 B freed");
     for wrong in ["-1", "x", "1.5", ""] {
         let ran = sandbox.run(["history", &format!("-n={wrong}")]).exit(2);
         ran.prints_nothing().stderr_has("a whole number, like 20");

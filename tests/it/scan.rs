@@ -98,7 +98,7 @@ fn everything_is_listed_with_its_verdict() {
     // In human output: one line for each temp, and the total.
     let human = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
     assert_eq!(human.stdout.lines().count(), 6, "{}", human.stdout);
-    human.stdout_has("3 orphans, ").stdout_has("orphand sweep");
+    human.stdout_has("3 orphans (").stdout_has("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),
         before,
@@ -326,7 +326,7 @@ fn the_suggested_command_does_what_was_listed() {
             with(&["--name", "*.part"]),
             &[],
             1,
-            "move them to the quarantine: ",
+            "move it to the quarantine: ",
         ),
         (
             with(&["--name", "c*", "--name", "a.tmp"]),
@@ -535,7 +535,7 @@ fn every_hint_repeats_the_configuration_file() {
         .stdout_has("no files in quarantine");
     let init = ["config", "init", "--config", "a new.toml"];
     let ran = sandbox.run(init).exit(0);
-    let check = ran.stdout.split_once("then: ").unwrap().1;
+    let check = ran.stdout.split_once("then run: ").unwrap().1;
     run_pasted(&sandbox, check)
         .exit(0)
         .stdout_has("a new.toml is valid");

@@ -128,7 +128,7 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[defaults]\nnames = [\n  '*.é', 1,\n]", "3:10: names must be a list of strings, not an integer"),
         ("[defaults]\nnames = []", "2:9: names is empty; did you mean [\"*.tmp\"], which is the default without this line?"),
         ("[defaults]\nnames = ['a', '']", "2:15: a name pattern is empty and would match nothing; leave it out (the default is \"*.tmp\")"),
-        ("[defaults]\nnames = ['a/*.part']", "2:10: the name pattern \"a/*.part\" contains a \"/\", but only the last part of a path is compared; write \"*.part\" and give the directory as the root"),
+        ("[defaults]\nnames = ['a/*.part']", "2:10: the name pattern \"a/*.part\" contains a \"/\", but only the last part of a path is compared; write \"*.part\", and give the directory as DIR, or as path in the configuration file"),
         ("[defaults]\nnames = ['[a']", "2:10: invalid name pattern \"[a\": unclosed character class; missing ']'; to match a special character literally, put a backslash before it"),
         ("[defaults]\nwriters = ['git', 'claude']", "2:19: unknown writer \"claude\"; did you mean \"claude-code\"? To list the writers: orphand scan --writer list"),
         ("[defaults]\nnetwork = [nfs]", "2:12: text must be in quotes; did you mean \"nfs\"?"),
