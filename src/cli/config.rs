@@ -159,7 +159,7 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
     let path = text::escaped(path);
     if roots.is_empty() {
         return vec![format!(
-            "{path} is valid but lists no directory. To add one: a [[watch]] section with a path"
+            "{path} is valid but lists no directory. To add one, write a [[watch]] section with a path"
         )];
     }
     let number = text::counted(roots.len() as u64, "directory", "directories");

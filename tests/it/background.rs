@@ -457,7 +457,10 @@ fn status_shows_running_watchers_and_their_counts() {
             .stdout_has("1 file in quarantine (")
             .stdout_has("the writer of \"gone.json\" left 1 temp (5 B) in ");
         watch.stop();
-        sandbox.run(["status"]).exit(1).stdout_has(" in 1 temp");
+        sandbox
+            .run(["status"])
+            .exit(1)
+            .stdout_has("removed 1 temp, freed ");
     });
 }
 
@@ -587,7 +590,7 @@ fn systemd_receives_ready_watchdog_and_stopping() {
     systemd.receive("READY=1");
     assert_eq!(
         systemd.receive("STATUS="),
-        "STATUS=watching 2 roots, 0 waiting, 0 kept, 0 B freed"
+        "STATUS=watching 2 directories, 0 waiting, 0 kept, 0 B freed"
     );
     // `READY=1` comes only after the watches are set: a new temp is now seen by its event.
     watch.wait_for(|event| event["event"] == "ready");
@@ -597,8 +600,8 @@ fn systemd_receives_ready_watchdog_and_stopping() {
     sandbox.write("a/x.json", "whole, to the last byte of it");
     sandbox.write("a/x.json.tmp", "12");
     assert_eq!(
-        systemd.receive("STATUS=watching 2 roots, 0 waiting, 0 kept, 4"),
-        "STATUS=watching 2 roots, 0 waiting, 0 kept, 4.1 kB freed"
+        systemd.receive("STATUS=watching 2 directories, 0 waiting, 0 kept, 4"),
+        "STATUS=watching 2 directories, 0 waiting, 0 kept, 4.1 kB freed"
     );
     watch.signal(libc::SIGTERM);
     systemd.receive("STOPPING=1");
@@ -618,7 +621,7 @@ fn a_degraded_start_reports_ready_and_the_reason() {
         systemd.receive("WATCHDOG=1");
     }
     config(&sandbox, "100ms", &["a"], "");
-    systemd.receive("STATUS=watching 1 root");
+    systemd.receive("STATUS=watching 1 directory");
     watch.wait_for(|event| event["event"] == "ready");
     systemd.receive("WATCHDOG=1");
     watch.stop();

@@ -353,7 +353,7 @@ fn a_narrower_pattern_is_proposed() {
     let text = format!("[[watch]]\npath = {root:?}\nnames = ['*-journal']");
     fs::write(&config, text).unwrap();
     let checked = sandbox.run(["config", "check"]).exit(0);
-    checked.stdout_has("the name pattern \"*-journal\" matches no temp");
+    checked.stdout_has("the name pattern \"*-journal\" has no effect");
 }
 
 /// If the check failed, this test would still remove nothing: no file has such a name.
