@@ -29,7 +29,7 @@ use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Listings;
 use crate::evidence::writer_names::WriterNames;
 use crate::journal::Journal;
-use crate::look::{RootId, answer};
+use crate::look::{RootId, response};
 use crate::pass::Engine;
 use crate::reap::{Hook, Reaper};
 use crate::root::{Refused, Root, absolute};
@@ -362,7 +362,7 @@ fn busy_message(root: &Path, other: &LockHolder) -> String {
 
 fn is_same(path: &Path, root: &Path) -> bool {
     path == root
-        || (answer::answers(root) && std::fs::canonicalize(root).is_ok_and(|root| root == path))
+        || (response::responds(root) && std::fs::canonicalize(root).is_ok_and(|root| root == path))
 }
 
 /// Locks those of `roots` that exist and that can be locked. Returns an error if another process uses one of them, or a
@@ -376,7 +376,7 @@ pub fn lock_roots(
     let mut locks = Vec::with_capacity(roots.len());
     for root in roots {
         // A root that does not answer is locked once it answers.
-        if root.policy.is_dry_run() || !answer::answers(&root.path) {
+        if root.policy.is_dry_run() || !response::responds(&root.path) {
             locks.push(None);
             continue;
         }
@@ -632,7 +632,7 @@ impl ActiveRoots {
     fn new(rules: &Rules) -> Result<ActiveRoots, Refused> {
         // All roots are probed at once, so that the waits for those that do not answer overlap.
         let paths: Vec<PathBuf> = rules.roots.iter().map(|(path, _)| absolute(path)).collect();
-        let _ = answer::silent(paths.iter().map(PathBuf::as_path));
+        let _ = response::unresponsive(paths.iter().map(PathBuf::as_path));
         let mut roots: Vec<Root> = Vec::new();
         for (path, policy) in &rules.roots {
             let root = Root::new(path, Arc::clone(policy), rules.allow_broad_roots)?;

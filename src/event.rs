@@ -1,4 +1,6 @@
 //! The events that a watch or a sweep reports.
+//!
+//! To *dispose of* a temp means to remove it or to move it to the quarantine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +19,7 @@ pub struct Subject {
     pub size: Option<FileSize>,
 }
 
-/// Details of a temp that was removed or moved to the quarantine.
+/// Details of a temp that orphand disposed of: it was removed or moved to the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disposed {
     /// The temp.
@@ -112,7 +114,7 @@ pub struct Summary {
     /// The size freed by removals.
     pub freed: FileSize,
     /// The size of the files moved to the quarantine. Their space is not free.
-    pub held_back: FileSize,
+    pub quarantined_size: FileSize,
     /// At least one temp was kept because orphand cannot tell whether it is used.
     pub cannot_tell: bool,
 }
@@ -209,7 +211,7 @@ pub enum Event {
 }
 
 impl Settlement {
-    /// Returns the word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -220,7 +222,7 @@ impl Settlement {
 }
 
 impl RescanCause {
-    /// Returns the word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -233,7 +235,7 @@ impl RescanCause {
 }
 
 impl RootState {
-    /// Returns the word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -261,7 +263,7 @@ impl Summary {
                 self.would_quarantine += u64::from(disposed.dry_run);
                 if !disposed.dry_run {
                     let size = disposed.subject.size.unwrap_or_default();
-                    self.held_back = self.held_back.plus(size);
+                    self.quarantined_size = self.quarantined_size.plus(size);
                 }
             }
             Event::Kept {

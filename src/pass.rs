@@ -24,7 +24,7 @@ use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::{Listings, Siblings};
 use crate::evidence::writer_names::WriterNames;
 use crate::evidence::{
-    self, EvidenceContext, FileId, LeaseThread, LeasedFile, ProcessScan, TempInfo,
+    self, CheckedFile, EvidenceContext, FileId, FileUse, ProcessScan, TempInfo, UseChecker,
 };
 use crate::journal::{Journal, LineKind};
 use crate::json;
@@ -78,7 +78,7 @@ pub struct PassItem {
 pub struct Pass<'a> {
     engine: &'a Engine,
     dir_context: DirContext<'a>,
-    lease_thread: &'a LeaseThread,
+    use_checker: &'a UseChecker,
     emit: &'a mut dyn FnMut(Event),
     /// The directory's path, for messages.
     folder: PathBuf,
@@ -97,7 +97,7 @@ struct ReadyTemp {
     /// The index of its target among the possible target names.
     target: Option<usize>,
     /// The open file, with no lease held on it, so that the protocol does not open it again.
-    opened: Option<LeasedFile>,
+    opened: Option<CheckedFile>,
 }
 
 /// A temp to be removed: its index in the due temps, its observation, and its report.
@@ -107,7 +107,7 @@ struct Removal {
     disposed: Disposed,
 }
 
-/// Returns the number of threads that may each run a pass at once: two for each core, because every batch waits for
+/// Returns the number of threads that may run passes at the same time: two for each core, because every batch waits for
 /// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
 #[must_use]
 pub fn max_workers() -> usize {
@@ -133,14 +133,18 @@ struct ClockReading {
     last_jump: Option<Mono>,
 }
 
-/// The result of a look at a name.
+/// The result of [`look_at`].
 enum LookResult {
     /// No file has this name.
     Missing,
-    /// Something that is never a temp.
+    /// The name refers to something that is never a temp.
     NotATemp,
-    /// A file, its use, and the open file if it was needed to find out.
-    File(Observation, UseState, Option<LeasedFile>),
+    /// A regular file, its use state, and its handle if it was opened.
+    File {
+        observation: Observation,
+        use_state: UseState,
+        checked: Option<CheckedFile>,
+    },
 }
 
 impl<'a> Pass<'a> {
@@ -148,13 +152,13 @@ impl<'a> Pass<'a> {
     pub fn new(
         engine: &'a Engine,
         dir_context: DirContext<'a>,
-        lease_thread: &'a LeaseThread,
+        use_checker: &'a UseChecker,
         emit: &'a mut dyn FnMut(Event),
     ) -> Pass<'a> {
         Pass {
             engine,
             dir_context,
-            lease_thread,
+            use_checker,
             emit,
             folder: dir_context.root.path.join(dir_context.below),
             due: 0,
@@ -183,8 +187,8 @@ impl<'a> Pass<'a> {
             process_scan: None,
         };
         let mut ready = Vec::new();
-        for (index, one) in due.iter_mut().enumerate() {
-            match (self.put_back_deferred(&dir, &one.name), &mut one.temp) {
+        for (index, item) in due.iter_mut().enumerate() {
+            match (self.put_back_deferred(&dir, &item.name), &mut item.temp) {
                 (None, _) => {}
                 (Some(RecoveryOutcome::Kept(reason)), Some(temp)) => {
                     let grace = self.dir_context.root.policy.grace.shortest();
@@ -192,11 +196,11 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 _ => {
-                    self.postpone(one);
+                    self.postpone(item);
                     continue;
                 }
             }
-            if let Some(temp) = &mut one.temp {
+            if let Some(temp) = &mut item.temp {
                 temp.clear_claim_pending();
             }
             let now = clock::now();
@@ -204,36 +208,36 @@ impl<'a> Pass<'a> {
                 now,
                 last_jump: clocks.read(now),
             };
-            match self.look(&dir, index, one, clock_reading, context) {
+            match self.process_item(&dir, index, item, clock_reading, context) {
                 Ok(None) => {}
-                Ok(Some(mut one)) => {
+                Ok(Some(mut ready_temp)) => {
                     // No more files are kept open than the protocol has open anyway.
-                    one.opened = one
+                    ready_temp.opened = ready_temp
                         .opened
                         .filter(|_| ready.len() < self.engine.reaper.batch());
-                    ready.push(one);
+                    ready.push(ready_temp);
                 }
                 Err(error) => {
-                    let subject = self.subject(&one.name, None);
+                    let subject = self.subject(&item.name, None);
                     self.report_failure(subject, "examine it", &error);
-                    self.postpone(one);
+                    self.postpone(item);
                 }
             }
         }
         find_mappings(&dir, &mut ready);
         let mut candidates = Vec::new();
         let mut kept = Vec::new();
-        for one in ready {
-            let observation = one.evidence.observation;
-            match judge(&one.evidence, &self.dir_context.root.policy) {
-                Verdict::Keep(reason) => kept.push((one.index, observation, reason)),
+        for ready_temp in ready {
+            let observation = ready_temp.evidence.observation;
+            match judge(&ready_temp.evidence, &self.dir_context.root.policy) {
+                Verdict::Keep(reason) => kept.push((ready_temp.index, observation, reason)),
                 verdict => {
                     let removal = Removal {
-                        index: one.index,
+                        index: ready_temp.index,
                         observation,
-                        disposed: self.disposed(&one),
+                        disposed: self.disposed(&ready_temp),
                     };
-                    let (temp_info, opened) = (one.temp_info, one.opened);
+                    let (temp_info, opened) = (ready_temp.temp_info, ready_temp.opened);
                     let candidate = Candidate {
                         temp_info,
                         verdict,
@@ -262,8 +266,8 @@ impl<'a> Pass<'a> {
     /// Puts back the claims of `name` that could not be put back before. This happens before the look at the temp.
     /// Returns `None` if no claim is left.
     ///
-    /// It is called only when the temp of that name is due: a claim that cannot be put back for a long time is tried as
-    /// rarely as a temp.
+    /// It is called only when the temp of that name is due, so a claim that cannot be put back for a long time is tried
+    /// again as rarely as a temp is looked at.
     fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
         let claims = self.engine.reaper.claims();
         let mut outcome = None;
@@ -271,7 +275,7 @@ impl<'a> Pass<'a> {
             let recovered = recover(
                 self.engine,
                 self.dir_context,
-                self.lease_thread,
+                self.use_checker,
                 &claim,
                 self.emit,
             );
@@ -316,8 +320,9 @@ impl<'a> Pass<'a> {
         Ok((dir, quarantine))
     }
 
-    /// Looks at one temp. Returns it with its evidence if it is ready to be judged.
-    fn look(
+    /// Looks at one temp, and updates its tracking state. Returns the temp with its evidence if it is ready to be
+    /// judged.
+    fn process_item(
         &mut self,
         dir: &Dir,
         index: usize,
@@ -341,11 +346,13 @@ impl<'a> Pass<'a> {
         if temp.postpone(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
-        let (observation, use_state, mut leased) =
-            match inspect(dir, &item.name, policy, self.lease_thread, context.our_uid)? {
-                LookResult::File(observation, use_state, leased) => {
-                    (observation, use_state, leased)
-                }
+        let (observation, use_state, mut checked) =
+            match look_at(dir, &item.name, policy, self.use_checker, context.our_uid)? {
+                LookResult::File {
+                    observation,
+                    use_state,
+                    checked,
+                } => (observation, use_state, checked),
                 LookResult::Missing => {
                     self.settle(item);
                     return Ok(None);
@@ -356,7 +363,7 @@ impl<'a> Pass<'a> {
                 }
             };
         let file = &observation.fingerprint;
-        let lag = dir.place().dates.lag(file);
+        let lag = dir.properties().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
         if temp.postpone(grace, clock_reading.now.mono) {
             return Ok(None);
@@ -395,18 +402,21 @@ impl<'a> Pass<'a> {
             written: temp.written_by(&look),
             closed: temp.is_closed(),
         };
-        let answer = (leased.as_ref(), use_state);
-        let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
+        let file_use = FileUse {
+            state: use_state,
+            file: checked.as_ref(),
+        };
+        let (evidence, found) = evidence::gather(dir, &temp_info, observation, file_use, context)?;
         // The other temp may be removed before the next look.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
         if rule!("target-until-watch-ends", is_target) {
             temp.mark_target();
         }
-        if let Some(leased) = &mut leased {
-            leased.release();
+        if let Some(checked) = &mut checked {
+            checked.release();
         }
         // Another name of the file may be due as well, and the file would be found in use: by this process.
-        let opened = leased.filter(|_| observation.fingerprint.links == 1);
+        let opened = checked.filter(|_| observation.fingerprint.links == 1);
         Ok(Some(ReadyTemp {
             index,
             temp_info,
@@ -431,11 +441,11 @@ impl<'a> Pass<'a> {
     /// Reports what a run without `--dry-run` would do.
     fn report_dry_run(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
         for (removal, candidate) in candidates {
-            let Some(one) = due.get_mut(removal.index) else {
+            let Some(item) = due.get_mut(removal.index) else {
                 continue;
             };
             let grace = candidate.temp_info.grace;
-            let is_new = one
+            let is_new = item
                 .temp
                 .as_mut()
                 .map(|temp| temp.retry_later(grace, clock::mono()).is_new);
@@ -483,7 +493,7 @@ impl<'a> Pass<'a> {
         let outcomes = self
             .engine
             .reaper
-            .reap(batch_context, self.lease_thread, &mut batch);
+            .reap(batch_context, self.use_checker, &mut batch);
         let mut journal_lines = Vec::new();
         let mut events = Vec::new();
         for ((removal, candidate), outcome) in removal.into_iter().zip(batch).zip(outcomes) {
@@ -492,7 +502,7 @@ impl<'a> Pass<'a> {
                 observation,
                 disposed,
             } = removal;
-            let Some(one) = due.get_mut(index) else {
+            let Some(item) = due.get_mut(index) else {
                 continue;
             };
             let grace = candidate.temp_info.grace;
@@ -504,12 +514,12 @@ impl<'a> Pass<'a> {
                     reason: candidate.verdict.reason(),
                 },
                 Outcome::Settled => {
-                    self.settle(one);
+                    self.settle(item);
                     continue;
                 }
                 Outcome::Kept(Reason::Changed) => {
                     // The file was used by another process in the meantime, so its grace starts again.
-                    if let Some(temp) = one.temp.as_mut() {
+                    if let Some(temp) = item.temp.as_mut() {
                         temp.reset(clock::mono(), grace);
                     }
                     kept.push((index, observation, Reason::Changed));
@@ -518,7 +528,7 @@ impl<'a> Pass<'a> {
                 Outcome::Kept(reason) => {
                     let is_held = matches!(reason, Reason::InUse | Reason::Locked);
                     if rule!("late-holder-is-noted", is_held)
-                        && let Some(temp) = &mut one.temp
+                        && let Some(temp) = &mut item.temp
                     {
                         temp.mark_held();
                     }
@@ -527,16 +537,16 @@ impl<'a> Pass<'a> {
                 }
                 Outcome::Failed { step, error } => {
                     let subject = disposed.subject;
-                    self.report_failure(subject, &format!("remove it (step {step:?})"), &error);
-                    self.postpone(one);
+                    self.report_failure(subject, step.action(), &error);
+                    self.postpone(item);
                     // The event of its claim may not have been received yet.
-                    if let Some(temp) = &mut one.temp {
+                    if let Some(temp) = &mut item.temp {
                         temp.set_claim_pending();
                     }
                     continue;
                 }
             };
-            one.temp = None;
+            item.temp = None;
             journal_lines.push(json::event(&event, clock::wall()));
             events.push(event);
         }
@@ -544,7 +554,7 @@ impl<'a> Pass<'a> {
         events.into_iter().for_each(&mut *self.emit);
     }
 
-    /// Makes room in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
+    /// Frees space in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
     fn make_quarantine_space(&mut self, candidates: &[(Removal, Candidate)]) {
         let moves = candidates
             .iter()
@@ -563,7 +573,7 @@ impl<'a> Pass<'a> {
         let context = LimitContext {
             usage,
             journal: &self.engine.journal,
-            lease_thread: self.lease_thread,
+            use_checker: self.use_checker,
             // Nothing is dropped because of its age here.
             trust: ClockTrust::default(),
             wanted,
@@ -587,22 +597,22 @@ impl<'a> Pass<'a> {
         let policy = &self.dir_context.root.policy;
         let mut reports = Vec::new();
         for (index, observation, reason) in kept {
-            let Some(one) = due.get_mut(index) else {
+            let Some(item) = due.get_mut(index) else {
                 continue;
             };
-            let Some(temp) = one.temp.as_mut() else {
+            let Some(temp) = item.temp.as_mut() else {
                 continue;
             };
             let file = &observation.fingerprint;
-            let lag = dir.place().dates.lag(file);
-            let parsed = policy.names.parse(&one.name);
+            let lag = dir.properties().dates.lag(file);
+            let parsed = policy.names.parse(&item.name);
             let grace = policy.grace_of(&parsed, file.size == 0, lag);
-            let answer = temp.keep(reason, grace, clock::mono());
-            if answer.is_new {
-                reports.push((one.name.clone(), observation, reason, answer));
+            let kept = temp.keep(reason, grace, clock::mono());
+            if kept.is_new {
+                reports.push((item.name.clone(), observation, reason, kept));
             }
         }
-        // One walk over the processes names the holders of all these files.
+        // One process scan finds the holders of all these files.
         let is_held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
         let wanted: Vec<FileId> = reports
             .iter()
@@ -613,7 +623,7 @@ impl<'a> Pass<'a> {
             true => ProcessScan::default(),
             false => evidence::scan_processes(&wanted, dir.lease_coverage()),
         };
-        for (name, observation, reason, answer) in reports {
+        for (name, observation, reason, kept) in reports {
             let file = FileId::from(&observation.fingerprint);
             let holders = process_scan.holders_of(file);
             self.engine.writers.learn_holders(file, &holders);
@@ -623,25 +633,25 @@ impl<'a> Pass<'a> {
                 subject,
                 reason,
                 holders,
-                retry: Some(answer.retry),
-                reported_before: answer.reported_before,
+                retry: Some(kept.retry),
+                reported_before: kept.reported_before,
                 details,
             });
         }
     }
 
-    fn settle(&mut self, one: &mut PassItem) {
-        one.temp = None;
+    fn settle(&mut self, item: &mut PassItem) {
+        item.temp = None;
         if self.engine.verbose {
-            let subject = self.subject(&one.name, None);
+            let subject = self.subject(&item.name, None);
             let how = Settlement::Removed;
             (self.emit)(Event::Settled { subject, how });
         }
     }
 
-    fn postpone(&self, one: &mut PassItem) {
+    fn postpone(&self, item: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
-        if let Some(temp) = one.temp.as_mut() {
+        if let Some(temp) = item.temp.as_mut() {
             temp.retry_later(grace, clock::mono());
         }
     }
@@ -666,15 +676,15 @@ impl<'a> Pass<'a> {
         self.folder.join(name)
     }
 
-    fn disposed(&self, one: &ReadyTemp) -> Disposed {
-        let (temp_info, seen) = (&one.temp_info, &one.evidence.observation);
-        let name = evidence::target_name(&temp_info.parsed, one.target);
+    fn disposed(&self, ready_temp: &ReadyTemp) -> Disposed {
+        let (temp_info, seen) = (&ready_temp.temp_info, &ready_temp.evidence.observation);
+        let name = evidence::target_name(&temp_info.parsed, ready_temp.target);
         let file = FileId::from(&seen.fingerprint);
         Disposed {
             subject: self.subject(&temp_info.name, Some(seen)),
             quiet: temp_info.quiet,
             target: name.map(|name| self.path(name)),
-            target_state: one.evidence.target,
+            target_state: ready_temp.evidence.target,
             writer_pid: temp_info.parsed.pid,
             writer: self.engine.writers.name_of(file, temp_info.parsed.pid),
             freed: FileSize::default(),
@@ -688,11 +698,11 @@ impl<'a> Pass<'a> {
 pub enum RecoveryOutcome {
     /// The claim has this name again.
     PutBack(OsString),
-    /// The claim stays for now, for this reason, and is to be tried again.
+    /// The claim is kept for now, for this reason. The recovery must be tried again.
     Kept(Reason),
-    /// The recovery failed, which was reported, and is to be tried again.
+    /// The recovery failed, and the failure was reported. It must be tried again.
     Failed,
-    /// There is nothing to do, or nothing any more.
+    /// Nothing is left to do.
     Done,
 }
 
@@ -700,7 +710,7 @@ pub enum RecoveryOutcome {
 pub fn recover(
     engine: &Engine,
     dir_context: DirContext<'_>,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     claim: &OsStr,
     emit: &mut dyn FnMut(Event),
 ) -> RecoveryOutcome {
@@ -732,10 +742,10 @@ pub fn recover(
         root: root.clone(),
         size,
     };
-    match reap::recover(batch_context, lease_thread, claim) {
+    match reap::recover(batch_context, use_checker, claim) {
         Ok(Some(Recovered::PutBack(name))) => {
             log::info!(
-                "the removal of {name:?} was interrupted when orphand ended; the file has its old name again"
+                "an unfinished removal of {name:?} was undone; the file has its original name again"
             );
             RecoveryOutcome::PutBack(name)
         }
@@ -765,7 +775,7 @@ pub fn recover(
         Err(error) => {
             emit(Event::Failed {
                 subject: subject(claim, None),
-                error: format!("cannot rename this claim back to its old name: {error}"),
+                error: format!("cannot rename this claim back to its original name: {error}"),
                 errno: error.raw_os_error(),
             });
             RecoveryOutcome::Failed
@@ -813,26 +823,29 @@ pub(crate) fn details(
             .name_of(FileId::from(&seen.fingerprint), Some(pid))
     });
     Details {
-        file_system: dir.place().file_system.to_string(),
+        file_system: dir.properties().file_system.to_string(),
         writer_pid: pid,
         writer,
         is_dataless: seen.dataless,
         quiet: clock::wall().since(seen.fingerprint.newest()),
         grace: {
             let file = &seen.fingerprint;
-            policy.grace_of(&parsed, file.size == 0, dir.place().dates.lag(file))
+            policy.grace_of(&parsed, file.size == 0, dir.properties().dates.lag(file))
         },
     }
 }
 
-/// On file systems where a lease does not prove that a file is unmapped, walks once over all processes for all of
-/// `ready`.
+/// On file systems where a lease does not prove that a file is unmapped, makes one process scan for all of `ready`, and
+/// stores the result in their evidence.
 fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
     if dir.lease_coverage() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
     }
     let file = |evidence: &Evidence| FileId::from(&evidence.observation.fingerprint);
-    let wanted: Vec<FileId> = ready.iter().map(|one| file(&one.evidence)).collect();
+    let wanted: Vec<FileId> = ready
+        .iter()
+        .map(|ready_temp| file(&ready_temp.evidence))
+        .collect();
     let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
     for ReadyTemp { evidence, .. } in ready {
         evidence.mappings_examined = process_scan.proves_unmapped(file(evidence));
@@ -845,12 +858,13 @@ fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Looks at `name`. Returns its kind and, if it can be a temp of this user, its use.
-fn inspect(
+/// Observes the file `name`, and checks whether a process uses it if it can be a temp of this user. Changes no state
+/// and gathers no other evidence.
+fn look_at(
     dir: &Dir,
     name: &OsStr,
     policy: &Policy,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     our_uid: u32,
 ) -> io::Result<LookResult> {
     let Some(first) = dir.observe(name)? else {
@@ -860,11 +874,16 @@ fn inspect(
     if rule!("only-files-are-temps", file.kind != Kind::File) {
         return Ok(LookResult::NotATemp);
     }
+    let unopened = |use_state| LookResult::File {
+        observation: first,
+        use_state,
+        checked: None,
+    };
     let is_ours = our_uid == 0 || file.uid == our_uid;
     // A file of another user gives no lease. A file whose data is stored elsewhere would be fetched if it were opened.
-    // On a file system whose proof does not count, there is nothing to ask.
-    if !is_ours || first.dataless || !dir.place().has_proof(policy) {
-        return Ok(LookResult::File(first, UseState::Unknown, None));
+    // On a file system whose proof does not count, the check would have no meaning.
+    if !is_ours || first.dataless || !dir.properties().has_proof(policy) {
+        return Ok(unopened(UseState::Unknown));
     }
     let opened = match evidence::open_for_check(dir, name) {
         Ok(opened) => opened,
@@ -872,39 +891,45 @@ fn inspect(
             return match error.kind() {
                 io::ErrorKind::NotFound => Ok(LookResult::Missing),
                 // A lease of another process prevents the open: that process is a holder.
-                io::ErrorKind::WouldBlock => Ok(LookResult::File(first, UseState::InUse, None)),
-                io::ErrorKind::PermissionDenied => {
-                    Ok(LookResult::File(first, UseState::Unknown, None))
-                }
+                io::ErrorKind::WouldBlock => Ok(unopened(UseState::InUse)),
+                io::ErrorKind::PermissionDenied => Ok(unopened(UseState::Unknown)),
                 _ => Err(error),
             };
         }
     };
-    let (use_state, leased) = lease_thread.lease(opened);
-    let second = look::observe_fd(leased.file())?;
-    Ok(LookResult::File(second, use_state, Some(leased)))
+    let (use_state, checked) = use_checker.check(opened);
+    let observation = look::observe_fd(checked.file())?;
+    Ok(LookResult::File {
+        observation,
+        use_state,
+        checked: Some(checked),
+    })
 }
 
-/// Looks at a temp once and returns the verdict that it would get now, for `scan` and `explain`.
-pub fn examine(
+/// Looks at a temp once, gathers its evidence, and returns the verdict that it would get now, for `scan` and `explain`.
+/// No tracking state is used.
+pub fn judge_now(
     engine: &Engine,
     dir_context: DirContext<'_>,
     dir: &Dir,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     name: &OsStr,
     quarantine: bool,
 ) -> io::Result<Option<Examined>> {
     let policy = &dir_context.root.policy;
     let parsed = policy.names.parse(name);
     let our_uid = effective_uid();
-    let LookResult::File(observation, use_state, leased) =
-        inspect(dir, name, policy, lease_thread, our_uid)?
+    let LookResult::File {
+        observation,
+        use_state,
+        checked,
+    } = look_at(dir, name, policy, use_checker, our_uid)?
     else {
         return Ok(None);
     };
     let now = clock::now();
     let file = &observation.fingerprint;
-    let lag = dir.place().dates.lag(file);
+    let lag = dir.properties().dates.lag(file);
     let grace = policy.grace_of(&parsed, file.size == 0, lag);
     let quiet = now.wall.since(file.newest()).saturating_sub(lag);
     let siblings = engine.listings.siblings_of(dir, policy, 1)?;
@@ -938,8 +963,11 @@ pub fn examine(
         quarantine,
         process_scan: process_scan.as_ref(),
     };
-    let answer = (leased.as_ref(), use_state);
-    let (evidence, found) = evidence::gather(dir, &temp_info, observation, answer, context)?;
+    let file_use = FileUse {
+        state: use_state,
+        file: checked.as_ref(),
+    };
+    let (evidence, found) = evidence::gather(dir, &temp_info, observation, file_use, context)?;
     let verdict = judge(&evidence, policy);
     let folder = dir_context.root.path.join(dir_context.below);
     Ok(Some(Examined {
@@ -957,10 +985,10 @@ pub fn examine(
     }))
 }
 
-/// The result of [`examine`].
+/// The result of [`judge_now`].
 #[derive(Debug)]
 pub struct Examined {
-    /// Its path.
+    /// The path of the temp.
     pub path: PathBuf,
     /// The path of its target.
     pub target: Option<PathBuf>,

@@ -11,7 +11,7 @@ use rustix::fs::StatVfsMountFlags;
 use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
 use crate::kernel_events::CLOSE_EVENTS;
-use crate::look::{RootError, RootId, answer};
+use crate::look::{RootError, RootId, response};
 use crate::passwd;
 
 /// A root and its rule.
@@ -135,9 +135,9 @@ impl Root {
         if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
             let machine = Machine::read();
             // If the root does not answer now, the watcher checks it as soon as it does: `leads_to_broad`.
-            let answers = answer::answers(&root.path);
-            let shared = answers && is_shared(&root.path);
-            let real = answers.then(|| fs::canonicalize(&root.path));
+            let responds = response::responds(&root.path);
+            let shared = responds && is_shared(&root.path);
+            let real = responds.then(|| fs::canonicalize(&root.path));
             let real = real.and_then(|real| machine.broad_kind(&real.ok()?, shared));
             let what = machine.broad_kind(&root.path, shared).or(real);
             if let Some(what) = what {
@@ -154,7 +154,7 @@ impl Root {
         if let Err(error) = policy.check(CLOSE_EVENTS) {
             return Err(Refused::Policy { path, error });
         }
-        if !answer::answers(&path) {
+        if !response::responds(&path) {
             return Ok(Root { path, policy });
         }
         match RootId::of(&path) {
@@ -296,7 +296,7 @@ fn homes() -> Vec<PathBuf> {
         .filter(|home| home.as_os_str().len() > 1);
     homes.extend(regular);
     // A home directory on a server that does not answer must not block orphand.
-    let silent = answer::silent(homes.iter().map(PathBuf::as_path));
+    let silent = response::unresponsive(homes.iter().map(PathBuf::as_path));
     let real = homes
         .iter()
         .filter(|home| !silent.contains(home.as_path()))

@@ -152,7 +152,7 @@ impl ScanQueue<'_> {
         }
         // Some file systems do not report the kind in the directory. Then a look at the file returns it.
         match kind.or_else(|| observe_kind(dir, name)) {
-            Some(Kind::Dir) if rule!("deeper-only-if-told", policy.recursive, without: true) => {
+            Some(Kind::Dir) if rule!("recursion-only-if-set", policy.recursive, without: true) => {
                 let below = dir.below().join(name);
                 if !policy.exclude.excludes(&below) {
                     rule!(

@@ -14,7 +14,7 @@ use crate::decide::policy::min_observation_gap;
 use crate::decide::time::ClockJumpDetector;
 use crate::decide::tracker::{Origin, Tracked};
 use crate::event::{Details, Event, Subject};
-use crate::evidence::LeaseThread;
+use crate::evidence::UseChecker;
 use crate::look::{Dir, RootError, RootId};
 use crate::pass::{self, DirContext, Engine, Pass, PassItem, RecoveryOutcome};
 use crate::reap;
@@ -39,7 +39,7 @@ pub fn sweep(
     clocks.read(clock::now());
     // The directory at the root's path may be exchanged during the sweep.
     let id = Some(RootId::of(&root.path)?);
-    let dates = Dir::open_root(&root.path, id)?.place().dates;
+    let dates = Dir::open_root(&root.path, id)?.properties().dates;
     root.report_coarse_dates(dates);
     let lag = dates.usual_lag();
     let mut denied = |path: &Path, error: &std::io::Error| {
@@ -92,7 +92,7 @@ pub fn sweep(
             subject,
             reason,
             holders,
-            reported_before: again,
+            reported_before,
             details,
             ..
         } => emit(Event::Kept {
@@ -100,7 +100,7 @@ pub fn sweep(
             reason,
             holders,
             retry: None,
-            reported_before: again,
+            reported_before,
             details,
         }),
         event => emit(event),
@@ -109,32 +109,32 @@ pub fn sweep(
         if round == LookRound::Second {
             wait_for_second_look(&dirs, root, lag, stop);
         }
-        let parts = dirs.iter_mut().flat_map(|(below, due)| {
+        let chunks = dirs.iter_mut().flat_map(|(below, due)| {
             let below = &*below;
-            let part = move |due| Part { below, due };
-            due.chunks_mut(reap::BATCH).map(part)
+            let chunk = move |due| Chunk { below, due };
+            due.chunks_mut(reap::BATCH).map(chunk)
         });
         let context = SweepContext { clocks, ..context };
-        process_parts(context, parts.collect(), &mut emit, progress);
+        process_chunks(context, chunks.collect(), &mut emit, progress);
         clocks.read(clock::now());
         for (_, due) in &mut dirs {
-            due.retain(|one| one.temp.is_some());
+            due.retain(|item| item.temp.is_some());
         }
         if stop.is_stopped() {
             let due = dirs.iter().flat_map(|(_, due)| due);
-            return Ok(due.filter(|one| is_unreported(one)).count());
+            return Ok(due.filter(|item| is_unreported(item)).count());
         }
     }
     for (below, due) in &dirs {
         let dir = Dir::open_below(&root.path, id, below).ok();
-        for one in due.iter().filter(|one| is_unreported(one)) {
-            let path = root.path.join(below).join(&one.name);
-            let seen = dir.as_ref().and_then(|dir| dir.observe(&one.name).ok()?);
+        for item in due.iter().filter(|item| is_unreported(item)) {
+            let path = root.path.join(below).join(&item.name);
+            let seen = dir.as_ref().and_then(|dir| dir.observe(&item.name).ok()?);
             let size = seen.as_ref().map(Observation::size);
             let details = match (&dir, &seen) {
                 (Some(dir), Some(seen)) => {
                     let young = Reason::Young;
-                    pass::details(engine, &root.policy, dir, &one.name, seen, young)
+                    pass::details(engine, &root.policy, dir, &item.name, seen, young)
                 }
                 _ => Details::default(),
             };
@@ -153,8 +153,8 @@ pub fn sweep(
 }
 
 /// Returns whether no event was sent for the temp, which still exists as far as is known.
-fn is_unreported(one: &PassItem) -> bool {
-    one.temp.as_ref().is_some_and(|temp| !temp.is_kept())
+fn is_unreported(item: &PassItem) -> bool {
+    item.temp.as_ref().is_some_and(|temp| !temp.is_kept())
 }
 
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -177,7 +177,7 @@ fn wait_for_second_look(
     let temps = dirs
         .iter()
         .flat_map(|(_, due)| due)
-        .filter_map(|one| one.temp.as_ref());
+        .filter_map(|item| item.temp.as_ref());
     let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
     if let Some(last) = last {
         // One millisecond more, because a sleep may end slightly early by another clock.
@@ -185,13 +185,13 @@ fn wait_for_second_look(
     }
 }
 
-/// Temps of one directory that are processed together.
-struct Part<'a> {
+/// Temps of one directory that are processed in one pass.
+struct Chunk<'a> {
     below: &'a Path,
     due: &'a mut [PassItem],
 }
 
-/// The context that all parts have in common.
+/// The context that all chunks have in common.
 #[derive(Clone, Copy)]
 struct SweepContext<'a> {
     root: &'a Root,
@@ -202,52 +202,52 @@ struct SweepContext<'a> {
 }
 
 impl SweepContext<'_> {
-    /// Processes one part after the other, until no part is left, a stop is requested, or `done` returns false. `done`
-    /// receives the index of the part, its events, and the number of its temps.
+    /// Processes one chunk after the other, until no chunk is left, a stop is requested, or `done` returns false.
+    /// `done` receives the index of the chunk, its events, and the number of its temps.
     fn work<'a>(
         mut self,
-        todo: &Mutex<impl Iterator<Item = (usize, Part<'a>)>>,
+        todo: &Mutex<impl Iterator<Item = (usize, Chunk<'a>)>>,
         done: &mut dyn FnMut(usize, Vec<Event>, usize) -> bool,
     ) {
-        let lease_thread = LeaseThread::new();
+        let use_checker = UseChecker::new();
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
-        // A part that has been taken is always completed, because the parts before it are too.
+        // A chunk that has been taken is always completed, because the chunks before it are too.
         while let Some(batch) = self.stop.begin_batch()
-            && let Some((index, part)) = next()
+            && let Some((index, chunk)) = next()
         {
             let dir_context = DirContext {
                 root: self.root,
                 id: self.id,
-                below: part.below,
+                below: chunk.below,
             };
             let mut events = Vec::new();
             let mut emit = |event| events.push(event);
-            Pass::new(self.engine, dir_context, &lease_thread, &mut emit)
-                .run(&mut self.clocks, part.due);
+            Pass::new(self.engine, dir_context, &use_checker, &mut emit)
+                .run(&mut self.clocks, chunk.due);
             drop(batch);
-            if !done(index, events, part.due.len()) {
+            if !done(index, events, chunk.due.len()) {
                 return;
             }
         }
     }
 }
 
-/// Processes all parts by several threads, and emits the events in this thread, in the order of the parts. Each thread
-/// waits until the events of its part were emitted.
-fn process_parts(
+/// Processes all chunks by several threads, and emits the events in this thread, in the order of the chunks. Each
+/// thread waits until the events of its chunk were emitted.
+fn process_chunks(
     context: SweepContext<'_>,
-    parts: Vec<Part<'_>>,
+    chunks: Vec<Chunk<'_>>,
     emit: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) {
-    let total = parts.iter().map(|part| part.due.len()).sum();
-    let max_threads = pass::max_workers().min(parts.len());
-    let todo = Mutex::new(parts.into_iter().enumerate());
+    let total = chunks.iter().map(|chunk| chunk.due.len()).sum();
+    let max_threads = pass::max_workers().min(chunks.len());
+    let todo = Mutex::new(chunks.into_iter().enumerate());
     let (result_tx, result_rx) = bounded(max_threads);
     let mut done = 0;
     std::thread::scope(|scope| {
         let mut resume = Vec::with_capacity(max_threads);
-        // A single part needs no other thread.
+        // A single chunk needs no other thread.
         while max_threads > 1 && resume.len() < max_threads {
             let (resume_tx, resume_rx) = bounded(1);
             let (todo, result_tx, thread) = (&todo, result_tx.clone(), resume.len());
@@ -301,7 +301,7 @@ fn recover_claims(context: SweepContext<'_>, found: &mut Found, emit: &mut dyn F
     if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, id) {
         quarantine.remove_stale_slots();
     }
-    let lease_thread = LeaseThread::new();
+    let use_checker = UseChecker::new();
     for (below, claim) in std::mem::take(&mut found.claims) {
         let Some(_batch) = stop.begin_batch() else {
             return;
@@ -311,7 +311,7 @@ fn recover_claims(context: SweepContext<'_>, found: &mut Found, emit: &mut dyn F
             id,
             below: &below,
         };
-        match pass::recover(engine, dir_context, &lease_thread, &claim, emit) {
+        match pass::recover(engine, dir_context, &use_checker, &claim, emit) {
             RecoveryOutcome::PutBack(name) => found.add(below, name),
             RecoveryOutcome::Kept(reason) => {
                 emit(pass::kept_claim(dir_context, &claim, reason, None))

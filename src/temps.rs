@@ -114,8 +114,8 @@ impl Temps {
     /// until the watch ends.
     pub fn record_renamed(&self, path: &Path, now: Mono) -> bool {
         let known = self.map.get_mut(&SplitPath::new(path) as &dyn KeyParts);
-        let is_ours = known.is_some_and(|mut temp| temp.take_put_back());
-        rule!("given-back-is-not-new", is_ours) || self.record_created(path, now)
+        let is_ours = known.is_some_and(|mut temp| temp.take_expected_put_back());
+        rule!("put-back-is-not-new", is_ours) || self.record_created(path, now)
     }
 
     /// Marks the temp at `path`, if it is tracked, as the target of another temp.
@@ -181,7 +181,7 @@ impl Temps {
     pub fn record_removed(&self, path: &Path) -> bool {
         let is_ours = |temp: &Tracked| {
             let is_ours = temp.may_be_claimed();
-            rule!("nameless-is-not-gone", is_ours, without: temp.is_reaping())
+            rule!("pending-claim-keeps-entry", is_ours, without: temp.is_checked_out())
         };
         self.map
             .remove_if(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
@@ -248,7 +248,7 @@ impl Temps {
     /// file that another process has created here since is kept.
     pub fn cancel_put_back(&self, path: &Path) {
         let is_expected = |temp: &mut Box<Tracked>| {
-            let is_expected = temp.take_put_back();
+            let is_expected = temp.take_expected_put_back();
             rule!("only-the-awaited-is-forgotten", is_expected, without: true)
         };
         self.map
@@ -359,7 +359,7 @@ impl Temps {
         let mut due = BinaryHeap::new();
         let (mut horizon, mut next_after) = (horizon, Mono(u64::MAX));
         for temp in &self.map {
-            if temp.is_reaping() || is_skipped(temp.key().dir()) {
+            if temp.is_checked_out() || is_skipped(temp.key().dir()) {
                 continue;
             }
             if temp.due() >= horizon {
@@ -386,7 +386,7 @@ impl Temps {
     #[must_use]
     pub fn check_out(&self, key: &Key, now: Mono) -> Option<Tracked> {
         let mut temp = self.map.get_mut(key)?;
-        if temp.due() > now || temp.is_reaping() {
+        if temp.due() > now || temp.is_checked_out() {
             return None;
         }
         Some(temp.check_out())
@@ -398,20 +398,20 @@ impl Temps {
         match temp {
             Some(temp) => {
                 if let Some(mut entry) = self.map.get_mut(key)
-                    && entry.is_reaping()
+                    && entry.is_checked_out()
                 {
                     let before = std::mem::replace(&mut **entry, temp);
                     if before.is_closed() {
                         entry.close();
                     }
                     // The worker may have looked at the temp by the old rules.
-                    if rule!("other-rules-reach-the-hand", before.has_new_rules()) {
+                    if rule!("reload-reaches-checked-out-temp", before.has_new_rules()) {
                         entry.mark_rules_changed(before.due());
                     }
                 }
             }
             None => {
-                self.map.remove_if(key, |_, entry| entry.is_reaping());
+                self.map.remove_if(key, |_, entry| entry.is_checked_out());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use orphand::json::Object;
-use orphand::look::answer;
+use orphand::look::response;
 use orphand::root::{Root, absolute};
 use serde_json::Value;
 
@@ -175,7 +175,7 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             true => String::new(),
             false => format!(", excluding {}", policy.exclude),
         };
-        let state = match answer::answers(&root.path) {
+        let state = match response::responds(&root.path) {
             false => "; it does not answer, and is watched as soon as it does",
             true if root.path.symlink_metadata().is_err() => {
                 "; it does not exist yet, and is watched as soon as it does"

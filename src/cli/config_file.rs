@@ -16,7 +16,7 @@ use orphand::decide::exclude::{Exclude, ExcludeError};
 use orphand::decide::policy::{Action, Closed, Graces, Hot, Open, Policy, PolicyError, SoleCopy};
 use orphand::decide::retention::Limits;
 use orphand::decide::temp_name::{NameError, Names};
-use orphand::look::answer;
+use orphand::look::response;
 use orphand::root::{Refused, Root};
 use orphand::state::read_regular;
 use orphand::watch::CLOSE_EVENTS;
@@ -321,7 +321,7 @@ impl Config {
         // By the paths in the file, and by the resolved paths.
         let mut known = [KnownRoots::default(), KnownRoots::default()];
         // All paths are probed at the same time: the directories that do not answer cost one wait in total.
-        let _ = answer::silent(self.watch.iter().map(|rule| rule.path.as_path()));
+        let _ = response::unresponsive(self.watch.iter().map(|rule| rule.path.as_path()));
         for rule in &self.watch {
             let settings = rule.settings.clone().over(&self.defaults);
             let settings = typed.clone().over(&settings);
@@ -409,7 +409,7 @@ impl Config {
 
 /// Returns `path` with the symlinks in its existing part resolved: two paths may lead to the same directory.
 fn resolved(path: &Path) -> PathBuf {
-    if !answer::answers(path) {
+    if !response::responds(path) {
         return path.to_owned();
     }
     let resolve = |existing: &Path| {

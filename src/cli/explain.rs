@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
 use orphand::clock;
-use orphand::decide::judge::{Answer, GATES, Reason, Verdict};
+use orphand::decide::judge::{GATES, GateResult, Reason, Verdict};
 use orphand::decide::observation::Holder;
 use orphand::decide::policy::Policy;
 use orphand::decide::time::Wall;
-use orphand::evidence::{self, FileId, LeaseThread};
+use orphand::evidence::{self, FileId, UseChecker};
 use orphand::json;
-use orphand::look::{Dir, answer};
+use orphand::look::{Dir, response};
 use orphand::pass::{self, DirContext, Examined};
 use orphand::reap::quarantine;
 use orphand::root::{Root, absolute};
@@ -62,7 +62,7 @@ pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
         let Some(root) = plan.roots.first() else {
             continue;
         };
-        if !answer::answers(&root.path) {
+        if !response::responds(&root.path) {
             return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
         }
         if path.is_dir() && !path.is_symlink() {
@@ -193,12 +193,12 @@ fn examine(
         }
         None => quarantine::is_possible(&dir),
     };
-    let lease_thread = LeaseThread::new();
-    let examined = pass::examine(
+    let use_checker = UseChecker::new();
+    let examined = pass::judge_now(
         &engine,
         dir_context,
         &dir,
-        &lease_thread,
+        &use_checker,
         name,
         has_quarantine,
     );
@@ -219,8 +219,10 @@ fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) ->
     let root = subject.root;
     let gate = |gate: &orphand::decide::judge::Gate| {
         let (passes, reason) = match gate.check(&examined.evidence, &root.policy) {
-            Answer::Pass => (true, None),
-            Answer::Keep(reason) | Answer::Quarantine(reason) => (false, Some(reason.as_str())),
+            GateResult::Pass => (true, None),
+            GateResult::Keep(reason) | GateResult::Quarantine(reason) => {
+                (false, Some(reason.as_str()))
+            }
         };
         json!({
             "gate": gate.name,
@@ -285,9 +287,9 @@ fn print_gates(
     let policy = &subject.root.policy;
     for gate in GATES {
         let (mark, style) = match gate.check(&examined.evidence, policy) {
-            Answer::Pass => ("passes", AnsiColor::Green.on_default()),
-            Answer::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
-            Answer::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
+            GateResult::Pass => ("passes", AnsiColor::Green.on_default()),
+            GateResult::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
+            GateResult::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
         };
         let mark = report.paint(&format!("{mark:<6}"), style);
         report.line(&format!(

@@ -184,7 +184,7 @@ impl EventFormatter {
             parts.push(format!(
                 "{} moved to the quarantine ({}; to delete: {})",
                 text::count(moved),
-                text::size(summary.held_back.disk_bytes),
+                text::size(summary.quarantined_size.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
             ));
         }
@@ -382,7 +382,7 @@ mod tests {
             (Summary { quarantined: 1, would_quarantine: 1, ..none }, "1 would be moved to the quarantine · 0 kept"),
             (Summary { reaped: 3, would_reap: 2, freed: seven, ..none },
                 "1 removed (7 B freed) · 2 would be removed · 0 kept"),
-            (Summary { quarantined: 1, held_back: seven, failed: 1, ..none },
+            (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none },
                 "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {

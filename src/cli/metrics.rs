@@ -230,7 +230,7 @@ fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
         counter(
             "orphand_quarantined_bytes_total",
             "The sum of the lengths of the temps that were moved to the quarantine. Their space is not free.",
-            per_root(&|one| one.stats.summary.held_back.bytes as f64),
+            per_root(&|one| one.stats.summary.quarantined_size.bytes as f64),
         ),
         counter(
             "orphand_kept_total",

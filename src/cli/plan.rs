@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use orphand::look::{RootError, RootId, answer};
+use orphand::look::{RootError, RootId, response};
 use orphand::root::{Refused, Root, absolute};
 
 use super::config_file::{Config, CoveredDir, RuleLocation, RuleSettings};
@@ -98,7 +98,7 @@ pub(crate) fn plan(
     };
     let mut roots: Vec<Root> = Vec::new();
     // All paths are probed at the same time: the directories that do not answer cost one wait in total.
-    let _ = answer::silent(covered.iter().map(|one| one.path.as_path()));
+    let _ = response::unresponsive(covered.iter().map(|one| one.path.as_path()));
     let (mut rules, mut broad) = (BTreeMap::new(), BTreeSet::new());
     for one in covered {
         let policy = Arc::new(one.policy);
@@ -143,7 +143,7 @@ pub(crate) fn listed(
     let broad = roots.iter().map(|root| root.path.clone()).collect();
     // A watch waits for missing directories; these commands do not wait.
     roots.retain(|root| {
-        let exists = !answer::answers(&root.path)
+        let exists = !response::responds(&root.path)
             || !matches!(RootId::of(&root.path), Err(RootError::Missing));
         if !exists {
             ::log::warn!("{:?} does not exist; skipping it", root.path);
@@ -204,6 +204,6 @@ pub(crate) fn no_answer(path: &Path) -> String {
     format!(
         "{path:?} does not answer: its file system sent no answer for {} s; to find the cause: \
          orphand doctor {path:?}",
-        answer::PATIENCE.as_secs()
+        response::RESPONSE_TIMEOUT.as_secs()
     )
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use orphand::journal::Journal;
-use orphand::look::{RootError, answer};
+use orphand::look::{RootError, response};
 use orphand::reap::quarantine::{FOLDER, Quarantine};
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ impl Quarantines {
         let mut by_folder = HashMap::new();
         let dirs: Vec<PathBuf> = dirs.into_iter().collect();
         // One call for all, so that the waiting times for file systems without an answer do not add up.
-        let silent = answer::silent(dirs.iter().map(PathBuf::as_path));
+        let silent = response::unresponsive(dirs.iter().map(PathBuf::as_path));
         quarantines.silent = silent.iter().map(|root| root.to_path_buf()).collect();
         let silent: BTreeSet<PathBuf> = quarantines.silent.iter().cloned().collect();
         for root in dirs.into_iter().filter(|root| !silent.contains(root)) {

@@ -10,10 +10,10 @@ use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::FileSize;
 use orphand::decide::temp_name::Names;
 use orphand::event::Event;
-use orphand::evidence::LeaseThread;
+use orphand::evidence::UseChecker;
 use orphand::evidence::siblings::Listings;
 use orphand::json::Object;
-use orphand::look::{Dir, RootError, answer};
+use orphand::look::{Dir, RootError, response};
 use orphand::pass::{self, DirContext, Examined};
 use orphand::reap::quarantine;
 use orphand::root::Root;
@@ -124,7 +124,7 @@ fn scan_root(
     output: &OutputOptions,
     result: &mut ScanResult,
 ) -> Result<FoundClaims, Failure> {
-    if !answer::answers(&root.path) {
+    if !response::responds(&root.path) {
         log::error!("{}", no_answer(&root.path));
         result.unread += 1;
         return Ok(FoundClaims::default());
@@ -152,9 +152,9 @@ fn scan_root(
         log::warn!("{what}");
     }
     result.skipped.extend(found.not_entered);
-    let lease_thread = LeaseThread::new();
+    let use_checker = UseChecker::new();
     let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
-        root.report_coarse_dates(dir.place().dates);
+        root.report_coarse_dates(dir.properties().dates);
         quarantine::is_possible(&dir)
     });
     for (below, names) in found.temps {
@@ -173,11 +173,11 @@ fn scan_root(
         };
         for name in names {
             bar.inc(1);
-            match pass::examine(
+            match pass::judge_now(
                 &engine,
                 dir_context,
                 &dir,
-                &lease_thread,
+                &use_checker,
                 &name,
                 has_quarantine,
             ) {
@@ -244,7 +244,7 @@ impl FoundClaims {
     }
 }
 
-/// Returns the command that gives the claims in a root their old names. `root` has the configured rule.
+/// Returns the command that gives the claims in a root their original names. `root` has the configured rule.
 pub(super) fn put_back_command(root: &Root) -> String {
     Suggestion::new("sweep")
         .flag("-r", root.policy.recursive)

@@ -8,8 +8,8 @@ use orphand::daemon;
 use orphand::decide::policy::{Action, Open, SoleCopy};
 use orphand::decide::retention::{ClockTrust, NeededSpace};
 use orphand::event::{Event, Subject, Summary};
-use orphand::evidence::LeaseThread;
-use orphand::look::{RootError, RootId, answer};
+use orphand::evidence::UseChecker;
+use orphand::look::{RootError, RootId, response};
 use orphand::reap::quarantine::{self, LimitContext};
 use orphand::root::Root;
 use orphand::state::Folders;
@@ -59,8 +59,8 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     };
     plan.report_rules(output);
     for root in &plan.roots {
-        let answers = answer::answers(&root.path);
-        if answers && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
+        let responds = response::responds(&root.path);
+        if responds && matches!(RootId::of(&root.path), Err(RootError::Missing)) {
             return Err(missing(&root.path));
         }
     }
@@ -78,7 +78,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     let engine = engine(&folders, output.verbose > 0)?;
     engine.journal.set_cap(plan.config.journal.max_size);
     engine.reaper.usage().set_limits(plan.config.quarantine);
-    let lease_thread = LeaseThread::new();
+    let use_checker = UseChecker::new();
     let mut summary = Summary::default();
     let (mut printed, mut left) = (Ok(()), 0);
     for root in to_sweep {
@@ -96,7 +96,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
-        if !answer::answers(&root.path) {
+        if !response::responds(&root.path) {
             emit(unreadable_event(root, &no_answer(&root.path), None));
             continue;
         }
@@ -115,7 +115,7 @@ pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
             let context = LimitContext {
                 usage: engine.reaper.usage(),
                 journal: &engine.journal,
-                lease_thread: &lease_thread,
+                use_checker: &use_checker,
                 // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
                 trust: ClockTrust::default(),
                 wanted: NeededSpace::default(),
@@ -217,7 +217,7 @@ fn is_confirmed(
         (false, _) => "move to quarantine those",
     };
     for root in roots {
-        if !answer::answers(&root.path) {
+        if !response::responds(&root.path) {
             continue;
         }
         let is_stopped = || stop.is_stopped();

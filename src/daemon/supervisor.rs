@@ -26,8 +26,8 @@ use crate::clock;
 use crate::decide::retention::{ClockTrust, NeededSpace};
 use crate::decide::time::{ClockJumpDetector, Mono, Wall};
 use crate::event::{Event, RescanCause, RootState};
-use crate::evidence::LeaseThread;
-use crate::look::{Dir, answer};
+use crate::evidence::UseChecker;
+use crate::look::{Dir, response};
 use crate::reap::quarantine::{self, LimitContext, Quarantine};
 use crate::root::Root;
 use crate::state::RootLock;
@@ -66,7 +66,7 @@ struct Supervisor {
     root_watches: Vec<RootWatch>,
     coalescer: Coalescer,
     /// Holds the leases during the recovery of claims that a crash left behind.
-    lease_thread: LeaseThread,
+    use_checker: UseChecker,
     schedule: RescanSchedule,
     /// The next capacity check, if temps were rejected because of the tracking limit.
     next_capacity_check: Option<Instant>,
@@ -112,7 +112,7 @@ pub(super) fn run(
         watcher: FsWatcher::new(callback_context),
         root_watches: locks.into_iter().map(RootWatch::new).collect(),
         coalescer: Coalescer::new(changed_tx),
-        lease_thread: LeaseThread::new(),
+        use_checker: UseChecker::new(),
         schedule: RescanSchedule::default(),
         next_capacity_check: None,
         scan_was_incomplete: false,
@@ -423,7 +423,7 @@ impl Supervisor {
     /// Probes all roots at once, so that the waits for those that do not answer overlap.
     fn probe_all(&self) {
         let roots = self.active_roots.roots.iter();
-        let _ = answer::silent(roots.map(|root| root.path.as_path()));
+        let _ = response::unresponsive(roots.map(|root| root.path.as_path()));
     }
 
     fn rescan_all(&mut self, cause: RescanCause) {
@@ -524,7 +524,7 @@ impl Supervisor {
             let context = LimitContext {
                 usage: self.shared.engine.reaper.usage(),
                 journal: &self.shared.engine.journal,
-                lease_thread: &self.lease_thread,
+                use_checker: &self.use_checker,
                 trust,
                 wanted: NeededSpace::default(),
             };

@@ -11,7 +11,7 @@ use super::panic_guard::PanicGuard;
 use crate::clock;
 use crate::decide::time::{ClockJumpDetector, Mono};
 use crate::event::Event;
-use crate::evidence::LeaseThread;
+use crate::evidence::UseChecker;
 use crate::pass::{DirContext, Pass, PassItem};
 use crate::temps::{DirPath, Key};
 
@@ -65,7 +65,7 @@ pub(super) fn start(
 impl Task {
     /// Runs the task in this thread.
     pub(super) fn run(mut self, shared: &Shared) {
-        let lease_thread = LeaseThread::new();
+        let use_checker = UseChecker::new();
         let (mut next, mut quarantined) = (Vec::new(), false);
         for chunk in self.due.chunks(CHUNK) {
             // The worker checks for a stop between two chunks. Temps that are not checked out stay as they are.
@@ -79,7 +79,7 @@ impl Task {
             let dir = self.dir.as_path();
             process(
                 shared,
-                &lease_thread,
+                &use_checker,
                 &mut self.clocks,
                 dir,
                 chunk,
@@ -97,7 +97,7 @@ impl Task {
 
 fn process(
     shared: &Shared,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     clocks: &mut ClockJumpDetector,
     dir: &Path,
     chunk: &[Key],
@@ -124,7 +124,7 @@ fn process(
     });
     match dir_context {
         Some(dir_context) => {
-            Pass::new(&shared.engine, dir_context, lease_thread, emit).run(clocks, &mut items)
+            Pass::new(&shared.engine, dir_context, use_checker, emit).run(clocks, &mut items)
         }
         None => items.iter_mut().for_each(|item| item.temp = None),
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::observation::{Fingerprint, Kind, Observation, UseState};
-use super::policy::{Action, Closed, Open, PID_FORGOTTEN, Policy, SoleCopy};
+use super::policy::{Action, Closed, Open, PID_VALIDITY, Policy, SoleCopy};
 use super::reserved::Reserved;
 use super::time::span;
 
@@ -29,7 +29,7 @@ pub enum Reason {
     Protected,
     /// It has another hard link.
     HardLinked,
-    /// The proof that a file is unused is not known to hold on its file system.
+    /// The proof that a file is unused is not known to be valid on its file system.
     NetworkFs,
     /// It belongs to another user.
     ForeignOwner,
@@ -76,7 +76,7 @@ impl Reason {
         Reason::Reserved,
     ];
 
-    /// Returns the word for it in events and JSON.
+    /// Returns its name in events and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -131,7 +131,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Returns the word for it in events and JSON.
+    /// Returns its name in events and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -218,7 +218,8 @@ impl Target {
         matches!(self, Target::Whole { .. })
     }
 
-    /// Returns why the target does not count, as a predicate such as `is missing`; `None` if it counts or is unknown.
+    /// Returns the reason for which the target does not count, as a predicate such as `is missing`. Returns `None` if
+    /// it counts or is unknown.
     #[must_use]
     pub fn fault(self) -> Option<&'static str> {
         Some(match self {
@@ -308,14 +309,14 @@ impl Dates {
 /// The step of fine dates.
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// The kinds of use that the proof of an unused file covers on a file system.
+/// The kinds of use of a file that the proof detects on a file system. The proof is a lease on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseCoverage {
-    /// The proof covers all descriptors and mappings.
+    /// All descriptors and mappings.
     OpensAndMaps,
-    /// The proof does not cover mappings without a descriptor, nor users of the lower layers (overlayfs).
+    /// Descriptors, but neither mappings without a descriptor nor uses through the lower layers (overlayfs).
     OpensOnly,
-    /// The coverage is not known, or is known to be limited to this kernel although other kernels use the file system.
+    /// The coverage is not known, or other machines can use the file system.
     Unknown,
 }
 
@@ -328,7 +329,7 @@ pub struct DirProperties {
     pub mount: Option<u64>,
     /// The kernel's name for its file system.
     pub file_system: std::sync::Arc<str>,
-    /// The coverage of the proof on its file system.
+    /// The kinds of use that the proof detects on its file system.
     pub lease_coverage: LeaseCoverage,
     /// The precision of the dates of its files.
     pub dates: Dates,
@@ -337,7 +338,7 @@ pub struct DirProperties {
 }
 
 impl DirProperties {
-    /// Reports whether the proof is accepted here: it is known to hold, or the rule trusts the file system.
+    /// Reports whether the proof is accepted here: it is known to be valid, or the rule trusts the file system.
     #[must_use]
     pub fn has_proof(&self, policy: &Policy) -> bool {
         let mut trusted = policy.trusted_file_systems.iter();
@@ -367,7 +368,7 @@ pub struct Evidence {
     pub writer: Writer,
     /// True if an event reported that a writer closed it.
     pub closed: bool,
-    /// The answer to the question whether a process uses the temp.
+    /// The use state of the temp.
     pub use_state: UseState,
     /// True if it could be opened, so that its locks can be checked.
     pub opened: bool,
@@ -386,7 +387,7 @@ pub struct Evidence {
 
 /// The result of one gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum GateResult {
     /// The temp passes the gate.
     Pass,
     /// The temp is kept.
@@ -399,18 +400,18 @@ pub enum Answer {
 pub struct Gate {
     /// The condition, in words. It is also the id of the rule in `tests/rules`.
     pub name: &'static str,
-    check: fn(&Evidence, &Policy) -> Answer,
+    check: fn(&Evidence, &Policy) -> GateResult,
     describe: fn(&Evidence) -> String,
 }
 
 impl Gate {
     /// Checks the condition.
     #[must_use]
-    pub fn check(&self, evidence: &Evidence, policy: &Policy) -> Answer {
-        rule!(self.name, (self.check)(evidence, policy), without: Answer::Pass)
+    pub fn check(&self, evidence: &Evidence, policy: &Policy) -> GateResult {
+        rule!(self.name, (self.check)(evidence, policy), without: GateResult::Pass)
     }
 
-    /// Describes the evidence that the gate's answer is based on.
+    /// Describes the evidence that the gate's result is based on.
     #[must_use]
     pub fn describe(&self, evidence: &Evidence) -> String {
         (self.describe)(evidence)
@@ -419,7 +420,7 @@ impl Gate {
 
 const fn gate(
     name: &'static str,
-    check: fn(&Evidence, &Policy) -> Answer,
+    check: fn(&Evidence, &Policy) -> GateResult,
     describe: fn(&Evidence) -> String,
 ) -> Gate {
     Gate {
@@ -437,12 +438,16 @@ pub static GATES: &[Gate] = &[
     gate("unchanged", check_unchanged, describe_unchanged),
     gate("regular file", check_kind, describe_kind),
     gate("same mount as its directory", check_mount, describe_mount),
-    gate("not protected", check_protected, describe_protected),
+    gate(
+        "not protected, data on this disk",
+        check_protected,
+        describe_protected,
+    ),
     gate("one link", check_links, describe_links),
     gate("supported file system", check_fs, describe_fs),
     gate("same owner, or run as root", check_owner, describe_owner),
     gate("writer gone", check_writer, describe_writer),
-    gate("not settled by a close", check_close, describe_close),
+    gate("not ignored after a close", check_close, describe_close),
     gate("not locked", check_locks, describe_locks),
     gate("not open or mapped", check_use, describe_use),
     gate("use state known", check_use_known, describe_use_known),
@@ -459,9 +464,9 @@ pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     let mut quarantine = None;
     for gate in GATES {
         match gate.check(evidence, policy) {
-            Answer::Pass => {}
-            Answer::Keep(reason) => return Verdict::Keep(reason),
-            Answer::Quarantine(reason) => quarantine = quarantine.or(Some(reason)),
+            GateResult::Pass => {}
+            GateResult::Keep(reason) => return Verdict::Keep(reason),
+            GateResult::Quarantine(reason) => quarantine = quarantine.or(Some(reason)),
         }
     }
     let to_quarantine = quarantine.is_some() || policy.action == Action::Quarantine;
@@ -472,15 +477,15 @@ pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     }
 }
 
-fn keep_if(condition: bool, reason: Reason) -> Answer {
+fn keep_if(condition: bool, reason: Reason) -> GateResult {
     if condition {
-        Answer::Keep(reason)
+        GateResult::Keep(reason)
     } else {
-        Answer::Pass
+        GateResult::Pass
     }
 }
 
-fn check_restored(e: &Evidence, _: &Policy) -> Answer {
+fn check_restored(e: &Evidence, _: &Policy) -> GateResult {
     keep_if(e.restored, Reason::Restored)
 }
 
@@ -491,7 +496,7 @@ fn describe_restored(e: &Evidence) -> String {
     }
 }
 
-fn check_name(e: &Evidence, _: &Policy) -> Answer {
+fn check_name(e: &Evidence, _: &Policy) -> GateResult {
     keep_if(e.reserved.is_some(), Reason::Reserved)
 }
 
@@ -502,7 +507,7 @@ fn describe_name(e: &Evidence) -> String {
     }
 }
 
-fn check_grace(e: &Evidence, _: &Policy) -> Answer {
+fn check_grace(e: &Evidence, _: &Policy) -> GateResult {
     keep_if(
         rule!("both-looks-and-the-grace", e.quiet < e.grace),
         Reason::Young,
@@ -517,7 +522,7 @@ fn describe_grace(e: &Evidence) -> String {
     )
 }
 
-fn check_unchanged(e: &Evidence, _: &Policy) -> Answer {
+fn check_unchanged(e: &Evidence, _: &Policy) -> GateResult {
     let same = e
         .expected
         .is_none_or(|expected| expected == e.observation.fingerprint);
@@ -534,7 +539,7 @@ fn describe_unchanged(e: &Evidence) -> String {
     format!("{looks}: inode {}, {} bytes", f.ino, f.size)
 }
 
-fn check_kind(e: &Evidence, _: &Policy) -> Answer {
+fn check_kind(e: &Evidence, _: &Policy) -> GateResult {
     let regular = e.observation.fingerprint.kind == Kind::File;
     keep_if(!regular, Reason::NotRegular)
 }
@@ -551,7 +556,7 @@ fn describe_kind(e: &Evidence) -> String {
 
 /// Compares mount ids, if the system has them. The device number does not suffice: on overlayfs a file and its
 /// directory may have different ones permanently, and a bind mount of the same file system has the same one.
-fn check_mount(e: &Evidence, _: &Policy) -> Answer {
+fn check_mount(e: &Evidence, _: &Policy) -> GateResult {
     let same = match (e.observation.mount, e.dir.mount) {
         (Some(file), Some(dir)) => file == dir,
         _ => e.observation.fingerprint.dev == e.dir.dev,
@@ -570,7 +575,7 @@ fn describe_mount(e: &Evidence) -> String {
     format!("the file is on {file}, its directory on {dir}")
 }
 
-fn check_protected(e: &Evidence, _: &Policy) -> Answer {
+fn check_protected(e: &Evidence, _: &Policy) -> GateResult {
     keep_if(
         e.observation.protected || e.observation.dataless,
         Reason::Protected,
@@ -588,7 +593,7 @@ fn describe_protected(e: &Evidence) -> String {
 
 /// A second link is allowed if it is the temp's own target: the writer linked the temp and was killed before the
 /// unlink.
-fn check_links(e: &Evidence, _: &Policy) -> Answer {
+fn check_links(e: &Evidence, _: &Policy) -> GateResult {
     let links = e.observation.fingerprint.links;
     let own_target = links == 2 && e.target == Target::Whole { same_file: true };
     keep_if(links != 1 && !own_target, Reason::HardLinked)
@@ -602,7 +607,7 @@ fn describe_links(e: &Evidence) -> String {
     }
 }
 
-fn check_fs(e: &Evidence, policy: &Policy) -> Answer {
+fn check_fs(e: &Evidence, policy: &Policy) -> GateResult {
     keep_if(!e.dir.has_proof(policy), Reason::NetworkFs)
 }
 
@@ -610,7 +615,7 @@ fn describe_fs(e: &Evidence) -> String {
     format!("file system {}", e.dir.file_system)
 }
 
-fn check_owner(e: &Evidence, _: &Policy) -> Answer {
+fn check_owner(e: &Evidence, _: &Policy) -> GateResult {
     let ours = e.our_uid == 0 || e.observation.fingerprint.uid == e.our_uid;
     keep_if(!ours, Reason::ForeignOwner)
 }
@@ -620,12 +625,12 @@ fn describe_owner(e: &Evidence) -> String {
     format!("owned by uid {owner}; orphand runs as uid {}", e.our_uid)
 }
 
-fn check_writer(e: &Evidence, _: &Policy) -> Answer {
+fn check_writer(e: &Evidence, _: &Policy) -> GateResult {
     let may_be_running = match e.writer {
         Writer::NoPid | Writer::Gone(_) => false,
         Writer::Alive(_) | Writer::InContainer(_) | Writer::Unknown(_) => true,
     };
-    let counts = rule!("pid-counts-for-a-day", e.unused < PID_FORGOTTEN, without: true);
+    let counts = rule!("pid-counts-for-a-day", e.unused < PID_VALIDITY, without: true);
     keep_if(may_be_running && counts, Reason::WriterAlive)
 }
 
@@ -633,17 +638,17 @@ fn describe_writer(e: &Evidence) -> String {
     match e.writer {
         Writer::NoPid => "its name contains no pid".into(),
         Writer::Gone(pid) => format!("no running process with pid {pid} can have written it"),
-        Writer::Alive(pid) if e.unused < PID_FORGOTTEN => format!("pid {pid} is running"),
+        Writer::Alive(pid) if e.unused < PID_VALIDITY => format!("pid {pid} is running"),
         Writer::Alive(pid) => {
             format!("pid {pid} is running, but the file has not been used for 24 h")
         }
-        Writer::InContainer(pid) if e.unused < PID_FORGOTTEN => {
+        Writer::InContainer(pid) if e.unused < PID_VALIDITY => {
             format!("pid {pid} of a container is running")
         }
         Writer::InContainer(pid) => {
             format!("pid {pid} of a container is running, but the file has not been used for 24 h")
         }
-        Writer::Unknown(pid) if e.unused < PID_FORGOTTEN => {
+        Writer::Unknown(pid) if e.unused < PID_VALIDITY => {
             format!("pid {pid} of a container may be running; this cannot be checked")
         }
         Writer::Unknown(pid) => {
@@ -654,9 +659,10 @@ fn describe_writer(e: &Evidence) -> String {
     }
 }
 
-fn check_close(e: &Evidence, policy: &Policy) -> Answer {
-    let settled = policy.closed == Closed::Settled && (e.closed || e.use_state == UseState::Unused);
-    keep_if(settled, Reason::Closed)
+fn check_close(e: &Evidence, policy: &Policy) -> GateResult {
+    let is_ignored =
+        policy.closed == Closed::Settled && (e.closed || e.use_state == UseState::Unused);
+    keep_if(is_ignored, Reason::Closed)
 }
 
 fn describe_close(e: &Evidence) -> String {
@@ -668,17 +674,17 @@ fn describe_close(e: &Evidence) -> String {
     .into()
 }
 
-/// Keeps locked temps. If the rule takes open temps, a lock is the only kind of use that still keeps one, so a temp
-/// whose locks cannot be checked is kept too.
-fn check_locks(e: &Evidence, policy: &Policy) -> Answer {
+/// Keeps locked temps. If the rule removes or moves open temps, a lock is the only kind of use that still keeps one, so
+/// a temp whose locks cannot be checked is kept too.
+fn check_locks(e: &Evidence, policy: &Policy) -> GateResult {
     match e.use_state {
-        UseState::Locked => Answer::Keep(Reason::Locked),
+        UseState::Locked => GateResult::Keep(Reason::Locked),
         UseState::InUse | UseState::Unknown
             if rule!("unseen-locks-keep", !e.opened && policy.open != Open::Keep) =>
         {
-            Answer::Keep(Reason::CannotTell)
+            GateResult::Keep(Reason::CannotTell)
         }
-        UseState::InUse | UseState::Unknown | UseState::Unused => Answer::Pass,
+        UseState::InUse | UseState::Unknown | UseState::Unused => GateResult::Pass,
     }
 }
 
@@ -692,11 +698,11 @@ fn describe_locks(e: &Evidence) -> String {
     }
 }
 
-fn check_use(e: &Evidence, policy: &Policy) -> Answer {
+fn check_use(e: &Evidence, policy: &Policy) -> GateResult {
     match (e.use_state.is_held(), policy.open) {
-        (false, _) | (true, Open::Reap) => Answer::Pass,
-        (true, Open::Quarantine) => Answer::Quarantine(Reason::InUse),
-        (true, Open::Keep) => Answer::Keep(Reason::InUse),
+        (false, _) | (true, Open::Reap) => GateResult::Pass,
+        (true, Open::Quarantine) => GateResult::Quarantine(Reason::InUse),
+        (true, Open::Keep) => GateResult::Keep(Reason::InUse),
     }
 }
 
@@ -710,8 +716,8 @@ fn describe_use(e: &Evidence) -> String {
     .into()
 }
 
-/// Only `open = "reap"` does without the proof.
-fn check_use_known(e: &Evidence, policy: &Policy) -> Answer {
+/// Only `open = "reap"` needs no proof.
+fn check_use_known(e: &Evidence, policy: &Policy) -> GateResult {
     let unproven = e.use_state == UseState::Unknown && policy.open != Open::Reap;
     keep_if(unproven, Reason::CannotTell)
 }
@@ -724,12 +730,12 @@ fn describe_use_known(e: &Evidence) -> String {
     .into()
 }
 
-fn check_mappings(e: &Evidence, policy: &Policy) -> Answer {
+fn check_mappings(e: &Evidence, policy: &Policy) -> GateResult {
     let is_uncovered = e.dir.lease_coverage == LeaseCoverage::OpensOnly && !e.mappings_examined;
     match policy.open {
-        Open::Reap => Answer::Pass,
-        _ if is_uncovered => Answer::Quarantine(Reason::CannotTell),
-        _ => Answer::Pass,
+        Open::Reap => GateResult::Pass,
+        _ if is_uncovered => GateResult::Quarantine(Reason::CannotTell),
+        _ => GateResult::Pass,
     }
 }
 
@@ -742,16 +748,16 @@ fn describe_mappings(e: &Evidence) -> String {
     .into()
 }
 
-/// Asks for the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a flag or the claim of
-/// a lock: it passes only if its name has a random part or its target counts.
-fn check_only_copy(e: &Evidence, policy: &Policy) -> Answer {
+/// Requires the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a flag or a lock file:
+/// it passes only if its name has a random part or its target counts.
+fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
     let is_worthless = e.observation.fingerprint.size == 0 && is_random;
     let sole = !is_worthless && !e.target.counts();
     match (sole, policy.sole_copy) {
-        (false, _) | (true, SoleCopy::Reap) => Answer::Pass,
-        (true, SoleCopy::Quarantine) => Answer::Quarantine(Reason::SoleCopy),
-        (true, SoleCopy::Keep) => Answer::Keep(Reason::SoleCopy),
+        (false, _) | (true, SoleCopy::Reap) => GateResult::Pass,
+        (true, SoleCopy::Quarantine) => GateResult::Quarantine(Reason::SoleCopy),
+        (true, SoleCopy::Keep) => GateResult::Keep(Reason::SoleCopy),
     }
 }
 
@@ -976,7 +982,7 @@ mod tests {
                 policy(),
                 with(|e| {
                     e.writer = Writer::InContainer(7);
-                    e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
+                    e.unused = PID_VALIDITY - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
             ),
@@ -985,7 +991,7 @@ mod tests {
                 policy(),
                 with(|e| {
                     e.writer = Writer::Unknown(7);
-                    e.unused = PID_FORGOTTEN - Duration::from_nanos(1);
+                    e.unused = PID_VALIDITY - Duration::from_nanos(1);
                 }),
                 keep(Reason::WriterAlive),
             ),
@@ -1167,13 +1173,13 @@ mod tests {
         check(&policy(), &root, Verdict::Reap);
         let old_pid = with(|e| {
             e.writer = Writer::Alive(7);
-            e.unused = PID_FORGOTTEN;
+            e.unused = PID_VALIDITY;
         });
         check(&policy(), &old_pid, Verdict::Reap);
         for writer in [Writer::InContainer(7), Writer::Unknown(7)] {
             let old_container_pid = with(|e| {
                 e.writer = writer;
-                e.unused = PID_FORGOTTEN;
+                e.unused = PID_VALIDITY;
             });
             check(&policy(), &old_container_pid, Verdict::Reap);
         }
@@ -1199,8 +1205,12 @@ mod tests {
             open: Open::Reap,
             ..policy()
         };
-        for hold in [UseState::InUse, UseState::Unknown, UseState::Unused] {
-            check(&open_reap, &with(|e| e.use_state = hold), Verdict::Reap);
+        for use_state in [UseState::InUse, UseState::Unknown, UseState::Unused] {
+            check(
+                &open_reap,
+                &with(|e| e.use_state = use_state),
+                Verdict::Reap,
+            );
         }
         let unexamined = with(|e| e.dir.lease_coverage = LeaseCoverage::OpensOnly);
         check(&open_reap, &unexamined, Verdict::Reap);
@@ -1245,14 +1255,14 @@ mod tests {
             assert!(!gate.describe(&orphan()).is_empty(), "{}", gate.name);
             assert_eq!(
                 gate.check(&orphan(), &policy()),
-                Answer::Pass,
+                GateResult::Pass,
                 "{}",
                 gate.name
             );
         }
     }
 
-    /// `orphand explain` prints these descriptions, so they must not contradict the answer of the gate.
+    /// `orphand explain` prints these descriptions, so they must not contradict the result of the gate.
     #[test]
     fn descriptions_match_the_evidence() {
         #[track_caller]
@@ -1300,14 +1310,22 @@ mod tests {
         assert_describes("same mount as its directory", &elsewhere, mounts);
 
         assert_describes(
-            "not protected",
+            "not protected, data on this disk",
             &orphan(),
             "neither immutable nor append-only",
         );
         let immutable = with(|e| e.observation.protected = true);
-        assert_describes("not protected", &immutable, "immutable or append-only");
+        assert_describes(
+            "not protected, data on this disk",
+            &immutable,
+            "immutable or append-only",
+        );
         let dataless = with(|e| e.observation.dataless = true);
-        assert_describes("not protected", &dataless, "its data is not on this disk");
+        assert_describes(
+            "not protected, data on this disk",
+            &dataless,
+            "its data is not on this disk",
+        );
 
         for (links, same_file, words) in [
             (1, false, "1 link"),
@@ -1336,7 +1354,7 @@ mod tests {
                 e.unused = unused;
             })
         };
-        let just_before = PID_FORGOTTEN - Duration::from_nanos(1);
+        let just_before = PID_VALIDITY - Duration::from_nanos(1);
         for (writer, unused, words) in [
             (Writer::NoPid, GRACE, "no pid"),
             (
@@ -1347,7 +1365,7 @@ mod tests {
             (Writer::Alive(7), just_before, "pid 7 is running"),
             (
                 Writer::Alive(7),
-                PID_FORGOTTEN,
+                PID_VALIDITY,
                 "pid 7 is running, but the file has not been used for 24 h",
             ),
             (
@@ -1357,7 +1375,7 @@ mod tests {
             ),
             (
                 Writer::InContainer(7),
-                PID_FORGOTTEN,
+                PID_VALIDITY,
                 "pid 7 of a container is running, but the file has not been used for 24 h",
             ),
             (
@@ -1367,28 +1385,32 @@ mod tests {
             ),
             (
                 Writer::Unknown(7),
-                PID_FORGOTTEN,
+                PID_VALIDITY,
                 "pid 7 of a container may be running, but the file has not been used for 24 h",
             ),
         ] {
             assert_describes("writer gone", &pid(writer, unused), words);
         }
 
-        let close = |closed, hold| {
+        let close = |closed, use_state| {
             with(|e| {
                 e.closed = closed;
-                e.use_state = hold;
+                e.use_state = use_state;
             })
         };
-        for (closed, hold, words) in [
+        for (closed, use_state, words) in [
             (true, UseState::InUse, "a close was reported"),
             (false, UseState::Unused, "no process has it open"),
             (false, UseState::InUse, "no close was reported"),
         ] {
-            assert_describes("not settled by a close", &close(closed, hold), words);
+            assert_describes(
+                "not ignored after a close",
+                &close(closed, use_state),
+                words,
+            );
         }
 
-        for (hold, holder, leased) in [
+        for (use_state, holder, leased) in [
             (
                 UseState::Unused,
                 "no process on this kernel has it open or mapped",
@@ -1406,8 +1428,8 @@ mod tests {
                 "no conclusive answer",
             ),
         ] {
-            let held = with(|e| e.use_state = hold);
-            let lock = match hold {
+            let held = with(|e| e.use_state = use_state);
+            let lock = match use_state {
                 UseState::Unused | UseState::Locked => holder,
                 UseState::InUse | UseState::Unknown => "locks are checked again before the removal",
             };

@@ -16,7 +16,7 @@
 //! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
-//! - [`macos_hold`]: *does a process hold it?*, on macOS, where an ordinary program gets no lease
+//! - [`macos_use`]: *does a process use it?*, on macOS, where an ordinary program gets no lease
 //! - [`judge`]: *is it safe?*
 #![deny(clippy::disallowed_methods)]
 
@@ -24,7 +24,7 @@ pub mod exclude;
 mod glob;
 pub mod judge;
 pub mod leaks;
-pub mod macos_hold;
+pub mod macos_use;
 pub mod observation;
 pub mod packed;
 pub mod policy;

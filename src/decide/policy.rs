@@ -86,7 +86,7 @@ const HELD_RETRY: Duration = Duration::from_secs(60);
 
 /// The time without use after which the pid in a temp's name no longer counts. It is limited because pids repeat: a
 /// container's process may have the pid 1 or 7 after every restart.
-pub const PID_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
+pub const PID_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rule for one root. It is immutable; a reload creates a new one.
 #[derive(Clone, Debug, Default)]
@@ -244,7 +244,7 @@ impl Policy {
 /// otherwise the second look could miss a change.
 #[must_use]
 pub fn min_observation_gap(grace: Duration, lag: Duration) -> Duration {
-    let least = rule!("coarse-dates-part-the-looks", lag + lag / 2, without: Duration::ZERO);
+    let least = rule!("coarse-dates-widen-the-gap", lag + lag / 2, without: Duration::ZERO);
     (grace / 2).min(Duration::from_secs(1).max(least))
 }
 
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(grace("a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp"), s(300));
         assert_eq!(grace("a.tmp"), s(3_600));
         assert_eq!(policy.grace.shortest(), s(300));
-        assert_eq!(PID_FORGOTTEN, s(86_400));
+        assert_eq!(PID_VALIDITY, s(86_400));
     }
 
     #[test]

@@ -252,7 +252,7 @@ pub fn plan(
         let is_old = trust
             .time_until_older(entry, now, MIN_AGE_FOR_SPACE)
             .is_zero();
-        rule!("fresh-ones-free-no-space", is_old, without: true)
+        rule!("recent-copies-are-not-dropped", is_old, without: true)
     };
     shapes.drop_for_space(bytes, inodes, may_drop, &mut drops);
 
@@ -319,7 +319,7 @@ impl<'a> Shapes<'a> {
                 .fold(0u64, |sum, entry| sum.saturating_add(entry.allocated));
             let kept = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
             let mut droppable = superseded(copies, kept);
-            if rule!("room-only-where-no-target", true) {
+            if rule!("space-drops-only-without-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }
             Group {

@@ -498,7 +498,7 @@ impl Names {
         let built_in = self.built_in.iter().map(|grammar| (grammar, false));
         writers
             .chain(built_in)
-            .find_map(|(grammar, is_writers)| grammar.shape(name.as_bytes(), is_writers))
+            .find_map(|(grammar, is_of_writer)| grammar.shape(name.as_bytes(), is_of_writer))
             .unwrap_or_else(|| Shape {
                 form: form_without_grammar(name.as_bytes()),
                 target: None,
@@ -589,7 +589,7 @@ fn is_ignored(name: &[u8]) -> bool {
     name.strip_suffix(b".tmp").is_some_and(|stem| {
         let is_number = stem.iter().all(u8::is_ascii_digit);
         rule!(
-            "kept-ready-or-resumed",
+            "ignored-names",
             is_number || stem.starts_with(b".syncthing.")
         )
     })
@@ -796,7 +796,7 @@ impl Grammar {
     }
 
     /// Returns the shape of a name that the grammar matches.
-    fn shape(&self, name: &[u8], is_writers: bool) -> Option<Shape> {
+    fn shape(&self, name: &[u8], is_of_writer: bool) -> Option<Shape> {
         let NameParts { target, .. } = self.split(name)?;
         let is_truncated = self.truncates_at.is_some_and(|len| name.len() >= len);
         let target = target.filter(|_| !is_truncated);
@@ -836,7 +836,7 @@ impl Grammar {
             form: name_of(&form),
             target: target.map(name_of),
             numbered_target: longer.as_deref().map(name_of),
-            is_known: is_writers || self.tokens.contains(&Token::Uuid),
+            is_known: is_of_writer || self.tokens.contains(&Token::Uuid),
         })
     }
 

@@ -36,7 +36,8 @@ pub enum Origin {
 /// look sets are meaningless before the first look.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    seen: Mono,
+    /// The time of its discovery.
+    discovered: Mono,
     due: Mono,
     /// The start of the time that counts towards the grace, by the last look.
     quiet_since: Mono,
@@ -70,7 +71,7 @@ struct Flags(u8);
 
 impl Flags {
     const CLOSED: u8 = 1;
-    const REAPING: u8 = 2;
+    const CHECKED_OUT: u8 = 2;
     const NEW_RULES: u8 = 4;
     const AWAITING_PUT_BACK: u8 = 8;
     const CLAIM_PENDING: u8 = 16;
@@ -175,11 +176,11 @@ impl Tracked {
         Tracked::new(now, now, origin)
     }
 
-    fn new(seen: Mono, due: Mono, origin: Origin) -> Tracked {
+    fn new(discovered: Mono, due: Mono, origin: Origin) -> Tracked {
         Tracked {
-            seen,
+            discovered,
             due,
-            quiet_since: seen,
+            quiet_since: discovered,
             unused_before: 0,
             fingerprint: Packed::NONE,
             last_use: LastUse::NotLooked,
@@ -204,9 +205,9 @@ impl Tracked {
         temp
     }
 
-    /// Handles a rename to the temp's name. Returns true if it is the expected rename by which orphand put the temp
-    /// back.
-    pub fn take_put_back(&mut self) -> bool {
+    /// Handles a rename to the temp's name. Returns true if orphand expected this rename, because it put the temp back
+    /// itself.
+    pub fn take_expected_put_back(&mut self) -> bool {
         let is_expected = self.flags.has(Flags::AWAITING_PUT_BACK);
         self.flags.set(Flags::AWAITING_PUT_BACK, false);
         is_expected
@@ -232,7 +233,7 @@ impl Tracked {
     /// Reports whether orphand may have claimed the temp, and so may itself be the cause if the name is missing.
     #[must_use]
     pub fn may_be_claimed(&self) -> bool {
-        self.is_reaping() || self.is_claim_pending()
+        self.is_checked_out() || self.is_claim_pending()
     }
 
     /// Notes that the file is the target of another temp, and so no orphan as long as it exists.
@@ -281,8 +282,8 @@ impl Tracked {
 
     /// Returns the moment at which the temp was discovered.
     #[must_use]
-    pub fn seen(&self) -> Mono {
-        self.seen
+    pub fn discovered(&self) -> Mono {
+        self.discovered
     }
 
     /// Returns the way in which the temp was discovered.
@@ -299,17 +300,16 @@ impl Tracked {
     /// start may give the same pid.
     #[must_use]
     pub fn written_by(&self, look: &Look) -> Option<Mono> {
-        let jumped = look.last_jump.is_some_and(|at| at >= self.seen);
+        let jumped = look.last_jump.is_some_and(|at| at >= self.discovered);
         let is_dated = !rule!("jumped-clock-dates-nothing", jumped);
         let age = look.now.wall.since(look.fingerprint.newest());
         // A clock difference that is too small to count as a jump may have increased the age.
         let written = look.now.mono.before(age.saturating_sub(JUMP + look.lag));
-        let written =
-            rule!("later-process-did-not-write", self.seen.max(written), without: self.seen);
+        let written = rule!("later-process-did-not-write", self.discovered.max(written), without: self.discovered);
         (self.origin() == Origin::Created && is_dated).then_some(written)
     }
 
-    /// Reports whether an event said that a writer closed the temp.
+    /// Reports whether an event reported that a writer closed the temp.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.flags.has(Flags::CLOSED)
@@ -320,11 +320,11 @@ impl Tracked {
         self.flags.set(Flags::CLOSED, true);
     }
 
-    /// Reports whether a worker is processing the temp. In that time orphand itself may cause events with the temp's
-    /// name.
+    /// Reports whether the temp is checked out: a worker is processing it. In that time orphand itself may cause events
+    /// with the temp's name.
     #[must_use]
-    pub fn is_reaping(&self) -> bool {
-        self.flags.has(Flags::REAPING)
+    pub fn is_checked_out(&self) -> bool {
+        self.flags.has(Flags::CHECKED_OUT)
     }
 
     /// Returns the size at the last look, in bytes.
@@ -365,7 +365,7 @@ impl Tracked {
 
     /// Marks the temp as being processed, and returns a copy of its state for the worker.
     pub fn check_out(&mut self) -> Tracked {
-        self.flags.set(Flags::REAPING, true);
+        self.flags.set(Flags::CHECKED_OUT, true);
         let copy = self.clone();
         self.flags.set(Flags::NEW_RULES, false);
         copy
@@ -377,7 +377,7 @@ impl Tracked {
         if self.was_looked_at() || self.origin() != Origin::Created {
             return false;
         }
-        let first = self.seen.after(grace / 2);
+        let first = self.discovered.after(grace / 2);
         if first <= now {
             return false;
         }
@@ -462,12 +462,15 @@ impl Tracked {
         // fail without it here.
         let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
         if let Some(last_jump) = look.last_jump {
-            unused = rule!("credit-since-clocks-parted", unused.min(now.since(last_jump)), without: unused);
+            unused =
+                rule!("credit-since-clock-jump", unused.min(now.since(last_jump)), without: unused);
         }
-        let seen = unused.min(now.since(self.seen));
+        let since_discovery = unused.min(now.since(self.discovered));
         unused = match self.origin() {
-            Origin::Created => rule!("credit-since-creation", seen, without: unused),
-            Origin::FoundWithoutCredit => rule!("credit-since-told-to-wait", seen, without: unused),
+            Origin::Created => rule!("credit-since-creation", since_discovery, without: unused),
+            Origin::FoundWithoutCredit => {
+                rule!("credit-since-found", since_discovery, without: unused)
+            }
             Origin::Found | Origin::FoundWithHalfCredit => unused,
         };
         // Its writer may have had it open until just now, however late this look is, so half the grace remains. The
@@ -514,7 +517,7 @@ impl Tracked {
     /// Returns the state for a temp that is no longer being processed.
     #[must_use]
     pub fn check_in(mut self) -> Tracked {
-        self.flags.set(Flags::REAPING, false);
+        self.flags.set(Flags::CHECKED_OUT, false);
         self
     }
 
@@ -533,7 +536,7 @@ impl Tracked {
         }
         self.times_kept = self.times_kept.saturating_add(1);
         self.due = now.after(retry);
-        self.flags.set(Flags::REAPING, false);
+        self.flags.set(Flags::CHECKED_OUT, false);
         Kept {
             is_new,
             reported_before,

@@ -33,32 +33,33 @@ pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     // O_NOATIME needs the owner's uid. Without it, opening the file changes its access time.
     match rustix::fs::openat(dir.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => Ok(rustix::fs::openat(dir.fd(), name, flags, Mode::empty())?),
-        answer => Ok(answer?),
+        opened => Ok(opened?),
     }
 }
 
-/// Prepares the current thread for leases. While this value exists, SIGIO is blocked in this thread and in no other:
+/// Checks by leases whether files are used. While this value exists, SIGIO is blocked in this thread and in no other:
 /// the kernel announces a broken lease by SIGIO, which kills the process by default. No setting of the whole process is
 /// changed.
 #[derive(Debug)]
-pub struct LeaseThread {
+pub struct UseChecker {
     /// The signal mask before SIGIO was blocked.
     previous_mask: libc::sigset_t,
+    /// The id of this thread.
     tid: libc::pid_t,
     /// The signal mask belongs to one thread, so this value must not move to another one.
     _not_send: PhantomData<*const ()>,
 }
 
-impl Default for LeaseThread {
-    fn default() -> LeaseThread {
-        LeaseThread::new()
+impl Default for UseChecker {
+    fn default() -> UseChecker {
+        UseChecker::new()
     }
 }
 
-impl LeaseThread {
+impl UseChecker {
     /// Blocks SIGIO in this thread.
     #[must_use]
-    pub fn new() -> LeaseThread {
+    pub fn new() -> UseChecker {
         let mut previous_mask = MaybeUninit::uninit();
         let sigio = sigio();
         // SAFETY: both sets are valid for the call, which fills `previous_mask` (pthread_sigmask(3)).
@@ -68,7 +69,7 @@ impl LeaseThread {
             libc::pthread_sigmask(libc::SIG_BLOCK, blocked, previous_mask.as_mut_ptr());
             previous_mask.assume_init()
         };
-        LeaseThread {
+        UseChecker {
             previous_mask,
             tid: rustix::thread::gettid().as_raw_nonzero().get(),
             _not_send: PhantomData,
@@ -82,24 +83,24 @@ impl LeaseThread {
     /// ext4, xfs, btrfs and tmpfs). On overlayfs the lease does not cover mappings and users of the lower layers. A
     /// lease needs the owner's uid or `CAP_LEASE`.
     #[must_use]
-    pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
-        let mut leased = LeasedFile {
+    pub fn check(&self, file: OwnedFd) -> (UseState, CheckedFile) {
+        let mut checked = CheckedFile {
             file,
             tid: self.tid,
             has_lease: false,
             locked: false,
         };
-        (leased.acquire(), leased)
+        (checked.check(), checked)
     }
 
-    /// Leases a file again that was leased before and released, maybe in another thread.
-    pub fn lease_again(&self, leased: &mut LeasedFile) -> UseState {
-        leased.tid = self.tid;
-        leased.acquire()
+    /// Checks a file again that was checked before and released, maybe in another thread.
+    pub fn check_again(&self, checked: &mut CheckedFile) -> UseState {
+        checked.tid = self.tid;
+        checked.check()
     }
 }
 
-impl Drop for LeaseThread {
+impl Drop for UseChecker {
     fn drop(&mut self) {
         let sigio = sigio();
         let none = libc::timespec {
@@ -133,7 +134,7 @@ fn sigio() -> libc::sigset_t {
 /// While the file is leased, another process that opens it waits: for at most `/proc/sys/fs/lease-break-time`, 45 s, if
 /// this process is stopped at that moment. While it is locked, another process that locks it waits.
 #[derive(Debug)]
-pub struct LeasedFile {
+pub struct CheckedFile {
     file: OwnedFd,
     /// The thread that requests leases, in which SIGIO is blocked.
     tid: libc::pid_t,
@@ -151,7 +152,7 @@ struct FileOwner {
 const F_SETOWN_EX: libc::c_int = 15;
 const F_OWNER_TID: libc::c_int = 0;
 
-impl LeasedFile {
+impl CheckedFile {
     fn set_owner(&self) -> bool {
         let owner = FileOwner {
             kind: F_OWNER_TID,
@@ -173,19 +174,21 @@ impl LeasedFile {
         }
     }
 
-    /// Requests the lease, also after it was released. It must be called in the thread that requested the first lease.
-    pub fn acquire(&mut self) -> UseState {
+    /// Checks whether another process uses the file, by requesting the lease. This is also allowed after
+    /// [`CheckedFile::release`]. It must be called in the thread of the last [`UseChecker::check`] or
+    /// [`UseChecker::check_again`].
+    pub fn check(&mut self) -> UseState {
         // The signal must go to this thread, where it is blocked, before there is a lease that can be broken. This is
         // needed each time, because releasing a lease clears the owner.
         if !self.set_owner() {
             return UseState::Unknown;
         }
-        let use_state = self.lease();
+        let use_state = self.request_lease();
         self.has_lease |= use_state == UseState::Unused;
         use_state
     }
 
-    fn lease(&self) -> UseState {
+    fn request_lease(&self) -> UseState {
         match self.set_lease(libc::F_WRLCK) {
             Ok(()) => UseState::Unused,
             Err(Errno::AGAIN | Errno::TXTBSY) => {
@@ -195,29 +198,29 @@ impl LeasedFile {
         }
     }
 
-    /// Checks whether the file is still unused.
+    /// Checks whether the leased file is still unused.
     ///
     /// Two checks are needed. `F_GETLEASE` shows a process that waits in an open until the lease is released (as
     /// `F_RDLCK` or `F_UNLCK`). A second request for the lease shows a process whose open has looked up the name but
     /// not checked the lease yet, for example because an on-access scanner delays it.
     #[must_use]
-    pub fn still_held(&self) -> UseState {
+    pub fn recheck(&self) -> UseState {
         // SAFETY: F_GETLEASE takes no argument.
         match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) } {
             libc::F_WRLCK => {
-                rule!("opener-past-its-lookup", self.lease(), without: UseState::Unused)
+                rule!("opener-past-its-lookup", self.request_lease(), without: UseState::Unused)
             }
             -1 => UseState::Unknown,
             _ => rule!(
                 "opener-that-waits",
                 rule!("refused-lease-is-held", UseState::InUse, without: UseState::Unused),
-                without: self.lease(),
+                without: self.request_lease(),
             ),
         }
     }
 
     /// Locks the file. Returns `true` if another process holds a BSD or POSIX lock on it. Otherwise no other process
-    /// can get a BSD lock, or a POSIX or OFD write lock, before [`LeasedFile::release`].
+    /// can get a BSD lock, or a POSIX or OFD write lock, before [`CheckedFile::release`].
     ///
     /// This is only for files that are removed even if a process may use them. A BSD lock can be detected only by
     /// taking it (`/proc/locks` is incomplete), and a live program that tries to lock the file in the meantime fails.
@@ -273,13 +276,13 @@ impl LeasedFile {
     }
 }
 
-impl Drop for LeasedFile {
+impl Drop for CheckedFile {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-/// Returns whether the process `pid`, whose number a temp's name carries, can have written the temp.
+/// Returns whether the process whose pid is in the name of a temp can have written the temp.
 ///
 /// The writer has ended if there is no such process, if the process is a zombie, or if it started after the last change
 /// of the temp. `written` is the latest time at which that change can have happened, if that is known.
@@ -299,7 +302,7 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
         Ok(stat) if rule!("foreign-proc-shows-no-writer", shows_our_processes(), without: true) => {
             stat
         }
-        // `/proc` may show another process with this number.
+        // `/proc` may show another process with this pid.
         _ => return Writer::Alive(pid),
     };
     let Some(stat) = ProcessStat::parse(&stat) else {
@@ -315,16 +318,16 @@ pub fn writer(pid: u32, written: Option<Mono>) -> Writer {
     }
 }
 
-/// Reports whether `pid` is init. Only in the initial pid namespace (`PROC_PID_INIT_INO` of linux/proc_ns.h) is number
-/// 1 a process that never writes a temp with its pid. In a container it is the container's own program.
+/// Reports whether `pid` is init. Only in the initial pid namespace (`PROC_PID_INIT_INO` of linux/proc_ns.h) is pid 1 a
+/// process that never writes a temp with its pid. In a container it is the container's own program.
 fn is_init(pid: u32) -> bool {
     const INITIAL: &str = "pid:[4026531836]";
     let namespace = fs::read_link("/proc/self/ns/pid");
     pid == 1 && namespace.is_ok_and(|namespace| namespace == Path::new(INITIAL))
 }
 
-/// Reports whether `/proc` shows the processes of our pid namespace by the numbers that they have there. A mounted
-/// `/proc` always belongs to one namespace. A chroot may have the `/proc` of another namespace or none, and `unshare
+/// Reports whether `/proc` shows the processes of our pid namespace by the pids that they have there. A mounted `/proc`
+/// always belongs to one namespace. A chroot may have the `/proc` of another namespace or none, and `unshare
 /// --pid` without `--mount-proc` leaves the one of the old namespace.
 #[must_use]
 pub fn shows_our_processes() -> bool {
@@ -332,9 +335,9 @@ pub fn shows_our_processes() -> bool {
     let Ok(status) = fs::read("/proc/self/status") else {
         return false;
     };
-    // One number for each namespace, from the namespace of `/proc` down to ours.
-    let mut numbers = namespace_pids(&status);
-    match (numbers.next(), numbers.next()) {
+    // One pid for each namespace, from the namespace of `/proc` down to ours.
+    let mut pids = namespace_pids(&status);
+    match (pids.next(), pids.next()) {
         (first, None) if first == Some(us) => true,
         (Some(_), _) => false,
         // A kernel without namespaces.
@@ -345,17 +348,17 @@ pub fn shows_our_processes() -> bool {
     }
 }
 
-/// Returns the processes in child pid namespaces: a map from each number there to the numbers here (`NSpid` of
-/// proc_pid_status(5), which has one number for each namespace, ours first).
+/// Returns the processes in child pid namespaces: a map from each pid there to the pids here (`NSpid` of
+/// proc_pid_status(5), which has one pid for each namespace, ours first).
 ///
-/// Every user may read these numbers, except under hidepid. Processes that are hidden are missing from the result. The
-/// numbers of threads are included, because kill(2) accepts them too.
+/// Every user may read these pids, except under hidepid. Processes that are hidden are missing from the result. The ids
+/// of threads are included, because kill(2) accepts them too.
 pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     if rule!("foreign-proc-shows-no-container", !shows_our_processes()) {
         return Err(io::Error::other("/proc does not show this pid namespace"));
     }
     let mut outer_pids: HashMap<u32, Vec<u32>> = HashMap::new();
-    // Processes are listed in the order of their numbers, so every process that existed before this call is found.
+    // Processes are listed in the order of their pids, so every process that existed before this call is found.
     for outer in numeric_names(Path::new("/proc"))? {
         if inner_pids(&PathBuf::from(format!("/proc/{outer}")))?.is_empty() {
             continue;
@@ -364,7 +367,7 @@ pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
             Err(error) if has_ended(&error) || is_denied(&error) => continue,
             threads => threads?,
         };
-        for thread in rule!("threads-have-numbers-too", threads, without: vec![outer]) {
+        for thread in rule!("threads-have-pids-too", threads, without: vec![outer]) {
             for inner in inner_pids(&task_dir(outer).join(thread.to_string()))? {
                 outer_pids.entry(inner).or_default().push(outer);
             }
@@ -373,7 +376,7 @@ pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     Ok(outer_pids)
 }
 
-/// Returns the numbers of the process or thread at `at` in child namespaces of ours.
+/// Returns the pids of the process or thread at `at` in child namespaces of ours.
 fn inner_pids(at: &Path) -> io::Result<Vec<u32>> {
     match fs::read(at.join("status")) {
         Ok(status) => Ok(namespace_pids(&status).skip(1).collect()),
@@ -393,7 +396,7 @@ fn has_ended(error: &io::Error) -> bool {
 }
 
 /// Reports whether the process `pid` has at most one thread. If its threads cannot be listed for any reason but its
-/// end, the answer is `false`.
+/// end, the result is `false`.
 fn is_its_last_thread(pid: u32) -> bool {
     match numeric_names(&task_dir(pid)) {
         Ok(threads) => threads.len() < 2,
@@ -401,14 +404,14 @@ fn is_its_last_thread(pid: u32) -> bool {
     }
 }
 
-/// Returns the numbers of the line `NSpid`.
+/// Returns the pids in the line `NSpid`.
 fn namespace_pids(status: &[u8]) -> impl Iterator<Item = u32> {
     let line = status
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"NSpid:"));
     let line = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
-    let numbers = line.split_ascii_whitespace();
-    numbers.filter_map(|number| number.parse().ok())
+    let pids = line.split_ascii_whitespace();
+    pids.filter_map(|pid| pid.parse().ok())
 }
 
 fn task_dir(pid: u32) -> PathBuf {
@@ -478,13 +481,13 @@ fn started_after(ticks: u64, moment: Mono) -> bool {
     Duration::from_millis(started) > moment + Duration::from_secs(1)
 }
 
-/// Returns whether another process holds a BSD or POSIX lock on the file, as far as the open file shows it. `None`: it
-/// does not show it.
-pub(super) fn is_locked(leased: Option<&LeasedFile>) -> Option<bool> {
-    let leased = leased?;
+/// Returns whether another process holds a BSD or POSIX lock on the file. Returns `None` if the open file does not show
+/// that.
+pub(super) fn is_locked(checked: Option<&CheckedFile>) -> Option<bool> {
+    let checked = checked?;
     // While this process holds the lock, no other process can, and the lock that is visible is ours.
-    let ours = leased.locked.then_some(false);
-    ours.or_else(|| has_posix_lock(leased.file()).ok().filter(|locked| *locked))
+    let ours = checked.locked.then_some(false);
+    ours.or_else(|| has_posix_lock(checked.file()).ok().filter(|locked| *locked))
 }
 
 /// Returns the files that are locked according to `/proc/locks`.
@@ -519,7 +522,7 @@ pub(super) fn locked_files() -> io::Result<Vec<FileId>> {
     Ok(locked)
 }
 
-/// Reports whether any process holds a POSIX lock on `file`. The kernel is asked for conflicts with an OFD lock, so
+/// Reports whether any process holds a POSIX lock on `file`. The kernel is queried for conflicts with an OFD lock, so
 /// POSIX locks of this process count too. But a process loses them when it closes the file, which each look does
 /// (fcntl(2)).
 fn has_posix_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
@@ -549,8 +552,9 @@ fn lock_whole_file(
 
 /// Reports whether the device number `listed` in the table of locks may be the device `dev` of stat(2).
 ///
-/// On a file system without a device of its own (btrfs, with a number for each subvolume) stat(2) may report another
-/// number than the table. In that case two files with the same inode number count as one file, so the temp is kept.
+/// On a file system without a device of its own (btrfs, with a number for each subvolume) stat(2) may report a
+/// different number than the table. In that case two files with the same inode number count as one file, so the temp is
+/// kept.
 pub(super) fn may_be_device(listed: u64, dev: u64) -> bool {
     rule!("lock-disk-has-two-numbers", rustix::fs::major(dev) == 0) || listed == dev
 }
@@ -577,43 +581,43 @@ fn parse_lock(line: &str) -> Option<FileId> {
 /// same number.
 #[must_use]
 pub fn scan_processes(wanted: &[FileId], coverage: LeaseCoverage) -> ProcessScan {
-    let mut walk = ProcessWalk {
+    let mut scan = ScanProgress {
         wanted: by_number(wanted),
         any_device: coverage == LeaseCoverage::OpensOnly,
         holders: HashMap::new(),
         uncertain: HashSet::new(),
-        complete: rule!("walk-must-see-all-processes", sees_every_process(), without: true),
+        complete: rule!("scan-must-see-all-processes", sees_every_process(), without: true),
     };
-    let mut walked = HashSet::new();
+    let mut scanned = HashSet::new();
     // A process that was forked behind the reading position is found by listing again. If processes fork faster than
-    // this, the walk is incomplete.
+    // this, the scan is incomplete.
     for round in 0..4 {
         let Ok(mut pids) = numeric_names(Path::new("/proc")) else {
-            walk.complete = rule!("no-list-clears-no-file", false, without: walk.complete);
+            scan.complete = rule!("failed-listing-proves-nothing", false, without: scan.complete);
             break;
         };
         // The list has at least this process.
-        walk.complete &= !pids.is_empty();
-        pids.retain(|pid| walked.insert(*pid));
+        scan.complete &= !pids.is_empty();
+        pids.retain(|pid| scanned.insert(*pid));
         if pids.is_empty() {
             break;
         }
         if round == 3 {
-            walk.complete = false;
+            scan.complete = false;
         }
         for pid in pids {
-            walk.scan_process(pid);
+            scan.scan_process(pid);
         }
     }
     if rule!("foreign-proc-names-no-holder", !shows_our_processes()) {
         // The pids in this `/proc` are those of another namespace.
-        let held = walk.holders.drain().map(|(file, _)| file);
-        walk.uncertain.extend(held);
+        let held = scan.holders.drain().map(|(file, _)| file);
+        scan.uncertain.extend(held);
     }
     ProcessScan {
-        holders: walk.holders,
-        uncertain: walk.uncertain,
-        complete: walk.complete,
+        holders: scan.holders,
+        uncertain: scan.uncertain,
+        complete: scan.complete,
     }
 }
 
@@ -625,7 +629,8 @@ fn by_number(wanted: &[FileId]) -> HashMap<u64, Vec<FileId>> {
     numbers
 }
 
-struct ProcessWalk {
+/// A process scan that is in progress.
+struct ScanProgress {
     /// The requested files, by inode number. Files on several devices may have the same number.
     wanted: HashMap<u64, Vec<FileId>>,
     /// A file with a requested inode number on another device is uncertain.
@@ -638,17 +643,18 @@ struct ProcessWalk {
 /// The requested files that one process uses.
 #[derive(Default)]
 struct HeldFiles {
+    /// The requested files that the process certainly uses.
     certain: HashSet<FileId>,
-    /// The requested files with the same number as a used file on another device.
+    /// The requested files with the same inode number as a used file on another device.
     doubtful: HashSet<FileId>,
 }
 
-impl ProcessWalk {
+impl ScanProgress {
     fn scan_process(&mut self, pid: u32) {
         let at = PathBuf::from(format!("/proc/{pid}"));
         let mut held = HeldFiles::default();
         let (mut examined, has_memory) = self.examine(pid, &at, &mut held);
-        if rule!("walk-asks-other-threads", !has_memory) {
+        if rule!("scan-examines-other-threads", !has_memory) {
             // This is a thread of the kernel, or a process whose main thread has ended. The other threads may still be
             // running, and only they show the files of the process.
             let threads = numeric_names(&at.join("task"));
@@ -683,12 +689,12 @@ impl ProcessWalk {
         };
         let maps = match pid == std::process::id() {
             true => {
-                rule!("walk-sees-our-mappings", self.scan_mappings(at, held), without: Ok(true))
+                rule!("scan-sees-our-mappings", self.scan_mappings(at, held), without: Ok(true))
             }
             false => self.scan_mappings(at, held),
         };
         let has_memory = *maps.as_ref().unwrap_or(&false);
-        let is_examined = |answer: io::Result<()>| match answer {
+        let is_examined = |result: io::Result<()>| match result {
             Ok(()) => true,
             Err(error) => has_ended(&error),
         };

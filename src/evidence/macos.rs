@@ -1,6 +1,6 @@
-//! Evidence on macOS. A walk over the processes shows the holders of a file. If the kernel refuses to remove the name
-//! of a file in use, a removal that succeeds proves that the file was unused. This code is type-checked but was never
-//! run; see docs/platforms.md.
+//! Evidence on macOS. A process scan shows the holders of a file. If the kernel refuses to remove the name of a file in
+//! use, a removal that succeeds proves that the file was unused. This code is type-checked but was never run; see
+//! docs/platforms.md.
 //!
 //! It relies on facts from the source of XNU (xnu-11417, macOS 15.4, or the version that is named):
 //!
@@ -9,7 +9,7 @@
 //!   except as an event listener. Older kernels fail with EINVAL before any look-up. The file system itself makes this
 //!   check, so it is tried first, and used only on the type of file system where the trial succeeded.
 //! - `proc_pidinfo` and similar functions fail with EPERM for a process of another uid, unless the caller is root. They
-//!   do not show a descriptor in flight over a socket or in a Mach message. The walk examines one process after the
+//!   do not show a descriptor in flight over a socket or in a Mach message. The scan examines one process after the
 //!   other, and not all of them at the same time.
 
 use std::collections::{HashMap, HashSet};
@@ -29,7 +29,7 @@ use rustix::process::Pid;
 
 use super::{FileId, ProcessScan};
 use crate::decide::judge::{LeaseCoverage, Writer};
-use crate::decide::macos_hold::{self, Facts};
+use crate::decide::macos_use::{self, Facts};
 use crate::decide::observation::{Holder, UseState};
 use crate::decide::time::Mono;
 use crate::look::Dir;
@@ -63,74 +63,74 @@ fn listener_flags() -> OFlags {
         | OFlags::CLOEXEC
 }
 
-/// Checks whether files are used. It stores the last walk over the processes for a moment, so that one walk is enough
-/// for all files that are checked together.
+/// Checks whether files are used. It stores the last process scan for a moment, so that one scan is enough for all
+/// files that are checked together.
 #[derive(Debug, Default)]
-pub struct LeaseThread {
-    walks: Arc<Walks>,
+pub struct UseChecker {
+    cached_scan: Arc<CachedProcessScan>,
 }
 
-impl LeaseThread {
-    /// Creates a value without a walk.
+impl UseChecker {
+    /// Creates a value without a scan.
     #[must_use]
-    pub fn new() -> LeaseThread {
-        LeaseThread::default()
+    pub fn new() -> UseChecker {
+        UseChecker::default()
     }
 
     /// Checks whether any other process has `file` open or mapped.
     ///
-    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_hold::use_state`]
-    /// describes, and may come from a walk that is a moment old. It allows the claim. The decisive checks come after
-    /// the claim ([`LeasedFile::acquire`], and the removal itself).
+    /// [`UseState::InUse`] is certain. [`UseState::Unused`] has only the certainty that [`macos_use::use_state`]
+    /// describes, and may come from a scan that is a moment old. It allows the claim. The decisive checks come after
+    /// the claim ([`CheckedFile::check`], and the removal itself).
     #[must_use]
-    pub fn lease(&self, file: OwnedFd) -> (UseState, LeasedFile) {
-        // The walk compares files by the numbers that the process tables report for this descriptor.
+    pub fn check(&self, file: OwnedFd) -> (UseState, CheckedFile) {
+        // The scan compares files by the numbers that the process tables report for this descriptor.
         let id = vnode_of(own_pid(), file.as_raw_fd())
             .map(|seen| seen.file())
             .ok();
         let kernel_refuses = type_of_file_system(file.as_fd())
             .is_some_and(|kind| refusing_file_system() == Some(kind));
-        let mut leased = LeasedFile {
+        let mut checked = CheckedFile {
             file,
-            walks: Arc::clone(&self.walks),
+            cached_scan: Arc::clone(&self.cached_scan),
             id,
             kernel_refuses,
             released: None,
         };
-        (leased.acquire(), leased)
+        (checked.check(), checked)
     }
 
-    /// Checks a file again that was checked before. A walk that was made for another file may be used, as for the first
+    /// Checks a file again that was checked before. A scan that was made for another file may be used, as for the first
     /// check.
-    pub fn lease_again(&self, leased: &mut LeasedFile) -> UseState {
-        leased.released = None;
-        leased.acquire()
+    pub fn check_again(&self, checked: &mut CheckedFile) -> UseState {
+        checked.released = None;
+        checked.check()
     }
 }
 
 /// An open file, whose use can be checked. It holds no lease and no lock, so it delays no other process.
 #[derive(Debug)]
-pub struct LeasedFile {
+pub struct CheckedFile {
     file: OwnedFd,
-    walks: Arc<Walks>,
+    cached_scan: Arc<CachedProcessScan>,
     id: Option<FileId>,
     kernel_refuses: bool,
-    /// The time of the last [`LeasedFile::release`].
+    /// The time of the last [`CheckedFile::release`].
     released: Option<Instant>,
 }
 
-impl LeasedFile {
-    /// Checks the file again. After [`LeasedFile::release`], only a walk that began later is used.
-    pub fn acquire(&mut self) -> UseState {
-        self.check(self.released)
+impl CheckedFile {
+    /// Checks the file again. After [`CheckedFile::release`], only a scan that began later is used.
+    pub fn check(&mut self) -> UseState {
+        self.check_since(self.released)
     }
 
     /// Returns [`UseState::Unused`] without a check. There is no lease that could have been broken since the last
-    /// check. A walk for each file of a batch would keep all of them without their names for that time (a walk takes a
-    /// tenth of a second or more). Instead, one walk that begins after the last claim of the batch serves all files
-    /// ([`LeasedFile::acquire`]).
+    /// check. A scan for each file of a batch would keep all of them without their names for that time (a scan takes a
+    /// tenth of a second or more). Instead, one scan that begins after the last claim of the batch serves all files
+    /// ([`CheckedFile::check`]).
     #[must_use]
-    pub fn still_held(&self) -> UseState {
+    pub fn recheck(&self) -> UseState {
         UseState::Unused
     }
 
@@ -146,7 +146,7 @@ impl LeasedFile {
         is_locked_by_others(self.file())
     }
 
-    /// Ensures that the next check uses a new walk.
+    /// Ensures that the next check uses a new scan.
     pub fn release(&mut self) {
         self.released = Some(Instant::now());
     }
@@ -163,33 +163,33 @@ impl LeasedFile {
         self.kernel_refuses.then_some(NO_DELETE_BUSY)
     }
 
-    /// Reports whether the kernel itself refuses to remove the name of this file while it is in use. Otherwise a walk
-    /// over the processes is the only evidence.
+    /// Reports whether the kernel itself refuses to remove the name of this file while it is in use. Otherwise a
+    /// process scan is the only evidence.
     #[must_use]
     pub fn is_proven_by_kernel(&self) -> bool {
         self.kernel_refuses
     }
 
-    /// Reports whether a walk that began after [`LeasedFile::release`] proves that no process uses the file. Without a
-    /// release, a new walk begins now.
+    /// Reports whether a scan that began after [`CheckedFile::release`] proves that no process uses the file. Without a
+    /// release, a new scan begins now.
     pub(crate) fn is_still_unused(&self) -> bool {
         let since = self.released.unwrap_or_else(Instant::now);
-        self.check(Some(since)) == UseState::Unused
+        self.check_since(Some(since)) == UseState::Unused
     }
 
-    fn check(&self, since: Option<Instant>) -> UseState {
+    fn check_since(&self, since: Option<Instant>) -> UseState {
         let (Some(id), Ok(seen)) = (self.id, rustix::fs::fstat(&self.file)) else {
             return UseState::Unknown;
         };
-        let request = WalkRequest {
+        let request = ScanRequest {
             dev: id.dev,
             since,
-            // Before the claim, and if the kernel proves it later, a walk only avoids that a holder loses the name of
+            // Before the claim, and if the kernel proves it later, a scan only avoids that a holder loses the name of
             // its file for a moment.
             thorough: since.is_some() && !self.kernel_refuses,
         };
-        let (held, examined) = self.walks.find(request, id.ino);
-        macos_hold::use_state(&Facts {
+        let (held, examined) = self.cached_scan.find(request, id.ino);
+        macos_use::use_state(&Facts {
             seen: held,
             // An error counts as not locked: a lock can only be one more reason to keep the file.
             locked: is_locked_by_others(self.file()).unwrap_or(false),
@@ -203,8 +203,8 @@ impl LeasedFile {
     }
 }
 
-/// Returns whether the process `pid`, whose number a temp's name carries, can have written the temp. The writer has
-/// ended if there is no such process, or if the process is a zombie.
+/// Returns whether the process whose pid is in the name of a temp can have written the temp. The writer has ended if
+/// there is no such process, or if the process is a zombie.
 ///
 /// Start times are not compared. macOS stores them by the wall clock (`p_start` is the time of day of the fork), and a
 /// clock that was set could make a live writer younger than its own temp.
@@ -232,8 +232,8 @@ pub(super) fn container_pids() -> io::Result<HashMap<u32, Vec<u32>>> {
     Ok(HashMap::new())
 }
 
-/// Returns `None`: [`LeaseThread::lease`] checks locks itself and returns [`UseState::Locked`].
-pub(super) fn is_locked(_: Option<&LeasedFile>) -> Option<bool> {
+/// Returns `None`: [`UseChecker::check`] checks locks itself and returns [`UseState::Locked`].
+pub(super) fn is_locked(_: Option<&CheckedFile>) -> Option<bool> {
     None
 }
 
@@ -444,35 +444,35 @@ impl Drop for Mapping {
     }
 }
 
-// --- the walk --------------------------------------------------------------------------------
+// --- the process scan ------------------------------------------------------------------------
 
-/// A walk is reused for this time, or for [`REUSE_FACTOR`] times its own duration if that is longer.
-const FRESH: Duration = Duration::from_millis(200);
-/// The multiple of its duration for which a walk is reused. It limits the cost of a steady stream of temps to a fifth
+/// A scan is reused for this time, or for [`REUSE_FACTOR`] times its own duration if that is longer.
+const SCAN_VALIDITY: Duration = Duration::from_millis(200);
+/// The multiple of its duration for which a scan is reused. It limits the cost of a steady stream of temps to a fifth
 /// of one core.
 const REUSE_FACTOR: u32 = 5;
 
-/// The last walk.
+/// The last scan.
 #[derive(Debug, Default)]
-struct Walks {
-    last: Mutex<Option<ProcessWalk>>,
+struct CachedProcessScan {
+    last: Mutex<Option<CachedScan>>,
 }
 
-/// The requirements for a walk.
+/// The requirements for a scan.
 #[derive(Clone, Copy, Debug)]
-struct WalkRequest {
+struct ScanRequest {
     /// The device of the file.
     dev: u64,
-    /// The walk must have begun at this time or later.
+    /// The scan must have begun at this time or later.
     since: Option<Instant>,
-    /// The walk must have examined every region, so that no mapping is left out.
+    /// The scan must have examined every region, so that no mapping is left out.
     thorough: bool,
 }
 
-/// The result of a walk over the processes, for the files of one device.
+/// The result of a process scan, for the files of one device.
 #[derive(Debug)]
-struct ProcessWalk {
-    request: WalkRequest,
+struct CachedScan {
+    request: ScanRequest,
     began: Instant,
     took: Duration,
     /// Inode numbers of the regular files that a process uses.
@@ -481,36 +481,36 @@ struct ProcessWalk {
     examined: bool,
 }
 
-impl Walks {
+impl CachedProcessScan {
     /// Returns whether a process was found that uses the inode, and whether every relevant process was examined.
-    fn find(&self, request: WalkRequest, ino: u64) -> (bool, bool) {
+    fn find(&self, request: ScanRequest, ino: u64) -> (bool, bool) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let walk = match last.take() {
-            Some(walk) if walk.satisfies(request) => walk,
-            _ => ProcessWalk::over_all(request),
+        let scan = match last.take() {
+            Some(scan) if scan.satisfies(request) => scan,
+            _ => CachedScan::over_all(request),
         };
-        let walk = last.insert(walk);
-        (walk.held.contains(&ino), walk.examined)
+        let scan = last.insert(scan);
+        (scan.held.contains(&ino), scan.examined)
     }
 }
 
-impl ProcessWalk {
-    fn satisfies(&self, request: WalkRequest) -> bool {
+impl CachedScan {
+    fn satisfies(&self, request: ScanRequest) -> bool {
         self.request.dev == request.dev
             && (self.request.thorough || !request.thorough)
             && request.since.is_none_or(|since| self.began >= since)
-            && self.began.elapsed() <= FRESH.max(self.took * REUSE_FACTOR)
+            && self.began.elapsed() <= SCAN_VALIDITY.max(self.took * REUSE_FACTOR)
     }
 
-    fn over_all(request: WalkRequest) -> ProcessWalk {
+    fn over_all(request: ScanRequest) -> CachedScan {
         let began = Instant::now();
         let mut held = HashSet::new();
-        let examined = walk(request.thorough, &mut |_, file| {
+        let examined = scan_all(request.thorough, &mut |_, file| {
             if file.dev == request.dev {
                 held.insert(file.ino);
             }
         });
-        ProcessWalk {
+        CachedScan {
             request,
             began,
             took: began.elapsed(),
@@ -526,7 +526,7 @@ impl ProcessWalk {
 pub fn scan_processes(wanted: &[FileId], _: LeaseCoverage) -> ProcessScan {
     let wanted: HashSet<FileId> = wanted.iter().copied().collect();
     let mut seen: HashMap<FileId, HashSet<libc::pid_t>> = HashMap::new();
-    walk(false, &mut |pid, file| {
+    scan_all(false, &mut |pid, file| {
         if wanted.contains(&file) {
             seen.entry(file).or_default().insert(pid);
         }
@@ -552,19 +552,19 @@ pub fn scan_processes(wanted: &[FileId], _: LeaseCoverage) -> ProcessScan {
 /// RACE: a descriptor is not seen if it is passed, over a socket or as a Mach port, from a process that has not been
 /// examined yet to one that has been. Worst case: the file counts as unused while the receiver holds it. If the kernel
 /// refuses such removals, the file is still kept.
-fn walk(thorough: bool, note: &mut dyn FnMut(libc::pid_t, FileId)) -> bool {
+fn scan_all(thorough: bool, note: &mut dyn FnMut(libc::pid_t, FileId)) -> bool {
     let our_uid = rustix::process::geteuid().as_raw();
-    let mut walked = HashSet::new();
+    let mut scanned = HashSet::new();
     let mut examined = true;
     // A child of a process that was not examined yet is found by listing again. If processes fork faster than this, the
-    // walk is incomplete.
+    // scan is incomplete.
     for round in 0..4 {
         let Some(pids) = pids() else {
             return false;
         };
         // Pid 0 is the kernel itself, which does not hold a user's file.
         let mut new_pids = pids;
-        new_pids.retain(|&pid| pid > 0 && walked.insert(pid));
+        new_pids.retain(|&pid| pid > 0 && scanned.insert(pid));
         if new_pids.is_empty() {
             break;
         }
@@ -575,7 +575,7 @@ fn walk(thorough: bool, note: &mut dyn FnMut(libc::pid_t, FileId)) -> bool {
             examined &= examine(pid, our_uid, thorough, note);
         }
     }
-    examined && walked.contains(&own_pid())
+    examined && scanned.contains(&own_pid())
 }
 
 /// Examines one process. Returns `false` if a relevant process could not be examined.

@@ -1,9 +1,9 @@
 //! Collects the evidence about a temp: its use by processes, the state of its writer, and its target.
 //!
-//! Each system has its own file with the same functions. [`LeaseThread`] and [`LeasedFile`] prove that a file is
-//! unused. [`scan_processes`] finds the processes that use it, for messages. [`writer`] checks the process that a name
-//! carries, and [`open_for_check`] opens a file. If a system cannot prove something, it reports that, and the temp is
-//! kept.
+//! Each system has its own file with the same functions. [`UseChecker`] and [`CheckedFile`] prove that a file is
+//! unused. [`scan_processes`] finds the processes that use it, for messages. [`writer`] checks the process whose pid is
+//! in the name, and [`open_for_check`] opens a file. If a system cannot prove something, it reports that, and the temp
+//! is kept.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -37,7 +37,7 @@ pub mod writer_names;
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
 pub use system::{
-    LeaseThread, LeasedFile, ORIGIN, open_for_check, read_mark, scan_processes, set_mark, writer,
+    CheckedFile, ORIGIN, UseChecker, open_for_check, read_mark, scan_processes, set_mark, writer,
 };
 pub use target::{ComparedTemp, FoundTarget, find_target, recheck_target, target_name};
 
@@ -115,7 +115,7 @@ pub struct TempInfo {
 pub struct EvidenceContext<'a> {
     /// The rule.
     pub policy: &'a Policy,
-    /// The uid for which the files are judged.
+    /// The effective uid of this process.
     pub our_uid: u32,
     /// The marks of restored files.
     pub marks: &'a RestoreMarks,
@@ -125,7 +125,7 @@ pub struct EvidenceContext<'a> {
     pub locks: &'a Locks,
     /// The other names in the directory.
     pub siblings: &'a Siblings,
-    /// Each temp was also looked at before this time, and was the same then.
+    /// The start of this pass. Each temp that is judged in it was seen unchanged at an earlier look.
     pub since: Mono,
     /// A quarantine exists or can be created.
     pub quarantine: bool,
@@ -133,8 +133,8 @@ pub struct EvidenceContext<'a> {
     pub process_scan: Option<&'a ProcessScan>,
 }
 
-/// Returns whether the process with the number `pid`, in this pid namespace or in a child namespace, can have written
-/// the temp.
+/// Returns whether the process with the pid `pid`, in this pid namespace or in a child namespace, can have written the
+/// temp.
 fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Writer {
     let can_have = |pid| matches!(writer(pid, temp_info.written), Writer::Alive(_));
     if can_have(pid) {
@@ -153,26 +153,34 @@ fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Wr
             Writer::InContainer(pid)
         }
         Ok(_) => Writer::Gone(pid),
-        Err(_) => rule!("failed-walk-keeps", Writer::Unknown(pid), without: Writer::Gone(pid)),
+        Err(_) => rule!("failed-scan-keeps", Writer::Unknown(pid), without: Writer::Gone(pid)),
     }
 }
 
-/// Collects the evidence for a verdict. `seen` is the newest observation of the temp. `answer` holds the file that was
-/// leased, if it could be opened, and the use state that the kernel reported.
+/// The result of the check whether a process uses a temp.
+#[derive(Clone, Copy, Debug)]
+pub struct FileUse<'a> {
+    /// The use state that the kernel reported.
+    pub state: UseState,
+    /// The open temp. `None` if it was not opened.
+    pub file: Option<&'a CheckedFile>,
+}
+
+/// Collects the evidence for a verdict. `seen` is the newest observation of the temp.
 ///
 /// Also returns the target of the temp.
 pub fn gather(
     dir: &Dir,
     temp_info: &TempInfo,
     seen: Observation,
-    answer: (Option<&LeasedFile>, UseState),
+    file_use: FileUse<'_>,
     context: EvidenceContext<'_>,
 ) -> io::Result<(Evidence, FoundTarget)> {
-    let (leased, use_state) = answer;
+    let checked = file_use.file;
     let fingerprint = seen.fingerprint;
     let temp = ComparedTemp {
         seen: &seen,
-        file: leased.map(LeasedFile::file),
+        file: checked.map(CheckedFile::file),
     };
     let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
     let writer = match temp_info.parsed.pid {
@@ -180,16 +188,16 @@ pub fn gather(
         Some(pid) => writer_of(pid, temp_info, context),
     };
     let is_locked = || {
-        let by_file = system::is_locked(leased);
+        let by_file = system::is_locked(checked);
         by_file.unwrap_or_else(|| context.locks.is_locked(&fingerprint))
     };
-    let use_state = match use_state {
+    let use_state = match file_use.state {
         UseState::InUse | UseState::Unknown if is_locked() => UseState::Locked,
         // A process that locks the file has it open, so an unused file is not locked.
-        _ => use_state,
+        state => state,
     };
-    let restored = match leased {
-        Some(leased) => context.marks.has(leased.file(), &fingerprint)?,
+    let restored = match checked {
+        Some(checked) => context.marks.has(checked.file(), &fingerprint)?,
         None => false,
     };
     // Digits that look like a date may be part of the name of a flag. Only an empty file can be a flag.
@@ -211,13 +219,13 @@ pub fn gather(
         unused: temp_info.unused,
         dir: DirProperties {
             quarantine: context.quarantine,
-            ..dir.place().clone()
+            ..dir.properties().clone()
         },
         our_uid: context.our_uid,
         writer,
         closed: temp_info.closed,
         use_state,
-        opened: rule!("unopened-is-not-asked", leased.is_some(), without: true),
+        opened: rule!("unopened-is-not-asked", checked.is_some(), without: true),
         mappings_examined: context
             .process_scan
             .is_some_and(|process_scan| process_scan.proves_unmapped(file)),

@@ -40,8 +40,8 @@ impl RestoreMarks {
     /// Returns a copy that holds the current content of the list, so that the list is not read again for each file of a
     /// batch.
     ///
-    /// A file is marked before it gets its old name back, and the rename sets its ctime. So if an *earlier* look has
-    /// seen the file in its current state, any mark was stored before this call.
+    /// A file is marked before it gets its original name back, and the rename sets its ctime. So if an *earlier* look
+    /// has seen the file in its current state, any mark was stored before this call.
     #[must_use]
     pub fn with_list_read(&self) -> RestoreMarks {
         RestoreMarks {
@@ -92,7 +92,7 @@ impl RestoreMarks {
             {
                 Ok(String::new())
             }
-            answer => answer,
+            list => list,
         }
     }
 

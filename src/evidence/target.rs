@@ -160,13 +160,13 @@ fn compare_with_file(
     if seen.dataless {
         return Ok(Target::Unreadable);
     }
-    let dates = dir.place().dates;
+    let dates = dir.properties().dates;
     let step = dates.step(file).max(dates.step(other));
     let mut target = TargetFile {
         uid: file.uid,
         data: 0,
         // The dates of the file do not show when the symlink was set to it, nor when the file was mounted at its path.
-        changed: (rule!("link-may-have-been-turned", !place.by_link, without: true)
+        changed: (rule!("symlink-age-is-unknown", !place.by_link, without: true)
             && rule!("mount-may-be-later", !seen.mount_root, without: true))
         .then(|| file.mtime.max(file.ctime)),
     };

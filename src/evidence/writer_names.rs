@@ -25,7 +25,7 @@ const MAX_NAMES: usize = 1024;
 impl WriterNames {
     /// Learns the name of the process `pid`, if it is running. `pid` comes from the name of a temp that belongs to the
     /// user `uid`. A process of another user or of the kernel did not write the temp: if the writer runs in a
-    /// container, its number belongs to another process in this namespace.
+    /// container, its pid belongs to another process in this namespace.
     pub fn learn(&self, pid: u32, uid: u32) {
         let Some(name) = system::writer_name(pid, uid) else {
             return;

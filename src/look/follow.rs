@@ -31,13 +31,12 @@ struct WalkPosition<'a> {
 }
 
 impl Dir {
-    /// Follows the symlink `name`. It and each further symlink must belong to `owner` or the superuser. Each directory
-    /// of the walk, this one included, must belong to `owner` or the superuser, and no other user may write to it. No
-    /// mount is crossed.
+    /// Follows the symlink `name`. It and each further symlink must belong to `owner` or root. Each directory of the
+    /// walk, this one included, must belong to `owner` or root, and no other user may write to it. No mount is crossed.
     ///
     /// `RACE:` each component is opened by name and then observed by handle, so only the last name can be replaced
-    /// between two calls, by `owner` or the superuser. Worst case: that happens in the microseconds before a removal,
-    /// and the temp is removed beside a symlink that leads elsewhere by then.
+    /// between two calls, by `owner` or root. Worst case: that happens in the microseconds before a removal, and the
+    /// temp is removed beside a symlink that leads elsewhere by then.
     ///
     /// # Errors
     ///
@@ -146,10 +145,10 @@ impl<'a> WalkPosition<'a> {
     }
 
     fn on_same_mount(&self, seen: &Observation) -> Result<(), WalkEnd> {
-        let place = &self.start.place;
-        let same = match (seen.mount, place.mount) {
+        let start = self.start.properties();
+        let same = match (seen.mount, start.mount) {
             (Some(there), Some(here)) => there == here,
-            _ => seen.fingerprint.dev == place.dev,
+            _ => seen.fingerprint.dev == start.dev,
         };
         match rule!("link-crosses-no-mount", same, without: true) {
             true => Ok(()),

@@ -17,7 +17,7 @@ use crate::decide::time::Wall;
 /// macOS has no `/proc`.
 pub const PROC: Option<&str> = None;
 
-/// Flags in `st_flags` (sys/stat.h) by which the owner, the superuser or the system protects a file.
+/// Flags in `st_flags` (sys/stat.h) by which the owner, root or the system protects a file.
 const PROTECTED: u32 = 0x0000_0002 // UF_IMMUTABLE
     | 0x0000_0004 // UF_APPEND
     | 0x0000_0080 // UF_DATAVAULT

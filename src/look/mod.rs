@@ -21,9 +21,9 @@ use crate::decide::time::Wall;
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod system;
 
-pub mod answer;
 mod data;
 mod follow;
+pub mod response;
 
 pub use data::{data_at_least, data_at_most};
 pub use follow::Followed;
@@ -43,7 +43,7 @@ const BLOCK: u64 = 512;
 struct FileSystemInfo {
     /// The kernel's name for its type.
     name: String,
-    /// The uses of a file that prevent a lease on it.
+    /// The kinds of use of a file that the proof detects on it.
     lease_coverage: LeaseCoverage,
     /// The precision of its dates.
     dates: Dates,
@@ -67,7 +67,7 @@ pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
     below: PathBuf,
-    place: DirProperties,
+    properties: DirProperties,
     id: RootId,
 }
 
@@ -83,8 +83,8 @@ pub enum RootError {
         /// The current target.
         leads_to: Option<PathBuf>,
     },
-    /// A symlink in the path of the root belongs neither to the superuser nor to this user. Its owner could replace it
-    /// at any time, and redirect every operation in the root.
+    /// A symlink in the path of the root belongs neither to root nor to this user. Its owner could replace it at any
+    /// time, and redirect every operation in the root.
     #[error(
         "its path contains {link:?}, a symlink of uid {owner}, who can change its target at any time; \
          give the directory that it points to"
@@ -146,7 +146,7 @@ impl RootId {
 fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
     let error = match walk_to(path) {
         Err(RootError::Io(error)) => error,
-        answer => return answer,
+        result => return result,
     };
     match Errno::from_io_error(&error) {
         Some(Errno::NOENT) => Err(RootError::Missing),
@@ -201,9 +201,9 @@ fn path_part_by_name(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
 
 /// Opens the directory at `path`, one component at a time.
 ///
-/// A symlink in the path is followed only if it belongs to the superuser or to this user. Otherwise another user who
-/// can write to a directory of the path could redirect it, and have files deleted that only this user may delete
-/// (CVE-2018-6954 and similar ones).
+/// A symlink in the path is followed only if it belongs to root or to this user. Otherwise another user who can write
+/// to a directory of the path could redirect it, and have files deleted that only this user may delete (CVE-2018-6954
+/// and similar ones).
 fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
     let us = rustix::process::geteuid().as_raw();
     let open = |at: BorrowedFd<'_>, name: &OsStr, flags| {
@@ -327,7 +327,7 @@ impl Dir {
             fd,
             path,
             below,
-            place: self.place.clone(),
+            properties: self.properties.clone(),
             id,
         })
     }
@@ -338,7 +338,7 @@ impl Dir {
             lease_coverage,
             dates,
         } = system::file_system(fd.as_fd())?;
-        let place = DirProperties {
+        let properties = DirProperties {
             dev: id.dev,
             mount: id.mount,
             file_system: name.into(),
@@ -356,7 +356,7 @@ impl Dir {
             fd,
             path,
             below,
-            place,
+            properties,
             id,
         })
     }
@@ -389,14 +389,14 @@ impl Dir {
     /// Returns the facts about the directory that the judge needs. Its field `quarantine` is always `false`: the caller
     /// sets it.
     #[must_use]
-    pub fn place(&self) -> &DirProperties {
-        &self.place
+    pub fn properties(&self) -> &DirProperties {
+        &self.properties
     }
 
-    /// Returns the uses of a file that prevent a lease on it in this directory.
+    /// Returns the kinds of use of a file that the proof detects in this directory.
     #[must_use]
     pub fn lease_coverage(&self) -> LeaseCoverage {
-        self.place.lease_coverage
+        self.properties.lease_coverage
     }
 
     /// Calls `each` with every name in the directory, and with its kind if the file system reports it. Only the first

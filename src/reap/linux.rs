@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 
-use crate::evidence::LeasedFile;
+use crate::evidence::CheckedFile;
 
 /// Renames the file `name` in `from` to `new` in `to`. Fails if that name exists.
 pub(super) fn rename(
@@ -27,11 +27,12 @@ pub(super) fn rename(
 
 /// Removes the name of a file that `leased` has proven unused. The lease is the proof; the call itself checks nothing
 /// more.
-pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, _: &LeasedFile) -> io::Result<()> {
+pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, _: &CheckedFile) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
-/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete copy.
+/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete
+/// copy.
 pub(super) fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }

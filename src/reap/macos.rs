@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use crate::evidence::LeasedFile;
+use crate::evidence::CheckedFile;
 
 /// Renames the file `name` in `from` to `new` in `to`. Fails if that name exists.
 ///
@@ -39,23 +39,24 @@ pub(super) fn rename(
 /// If the kernel can check this, the call asks it to. Otherwise the result of a process scan that began after the claim
 /// has to suffice.
 ///
-/// RACE: without the kernel's check, a process that the scan has already examined may open the claim by its own name,
-/// or return from an `open` that began before the claim. Worst case: the process goes on with a file that has no name.
-/// With the kernel's check, the same holds for the moment between the check and the removal, within one system call;
-/// whether APFS closes this gap is not public.
+/// RACE: without the kernel's check, a process that the scan has already examined may open the file by the name of the
+/// claim, or return from an `open` that began before the claim. Worst case: the process goes on with a file that has no
+/// name. With the kernel's check, the same holds for the moment between the check and the removal, within one system
+/// call; whether APFS closes this gap is not public.
 pub(super) fn unlink_proven(
     dir: BorrowedFd<'_>,
     name: &OsStr,
-    leased: &LeasedFile,
+    checked: &CheckedFile,
 ) -> io::Result<()> {
-    match leased.removal_flags() {
+    match checked.removal_flags() {
         Some(flags) => Ok(rustix::fs::unlinkat(dir, name, flags)?),
-        None if leased.is_still_unused() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
+        None if checked.is_still_unused() => Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
         None => Err(Errno::BUSY.into()),
     }
 }
 
-/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete copy.
+/// Removes the name of a file, in use or not: at the request of the policy or the user, or to remove an incomplete
+/// copy.
 pub(super) fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }

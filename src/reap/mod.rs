@@ -21,8 +21,8 @@ use crate::decide::observation::{FileSize, Kind, Observation, UseState};
 use crate::decide::policy::Open;
 use crate::evidence::siblings::{self, FreshSiblings};
 use crate::evidence::{
-    self, ComparedTemp, EvidenceContext, FileId, FoundTarget, LeaseThread, LeasedFile, ProcessScan,
-    TempInfo,
+    self, CheckedFile, ComparedTemp, EvidenceContext, FileId, FileUse, FoundTarget, ProcessScan,
+    TempInfo, UseChecker,
 };
 use crate::look::{self, Dir, RootError, RootId};
 use crate::random::random_u64;
@@ -77,6 +77,23 @@ steps! {
     ProveLast,
     /// Remove the claim.
     Unlink,
+}
+
+impl Step {
+    /// Returns the action that failed if this step fails, for a message such as `cannot rename it`. A put-back and a
+    /// move to the quarantine are renames too, and their failures are reported as [`Step::Claim`].
+    #[must_use]
+    pub fn action(self) -> &'static str {
+        match self {
+            Step::Resolve | Step::Wait => "check its directory",
+            Step::Look | Step::Judge | Step::Compare => "examine it",
+            Step::Open => "open it",
+            Step::Prove | Step::ProveAgain | Step::Release => "check whether it is in use",
+            Step::Claim => "rename it",
+            Step::ProveLast => "check it again before its removal",
+            Step::Unlink => "remove it",
+        }
+    }
 }
 
 /// A function that is called *before* each step of each temp. Tests use it to act between two steps. It is an ordinary
@@ -167,15 +184,15 @@ pub struct Candidate {
     pub temp_info: TempInfo,
     /// The verdict.
     pub verdict: Verdict,
-    /// The file as the look that led to the verdict opened it, if no process held it. It is then not opened again, but
-    /// the protocol still checks that the name refers to it.
-    pub opened: Option<LeasedFile>,
+    /// The file, if it is still open since the look that led to the verdict. It is then not opened again, but the
+    /// protocol still checks that the name refers to it.
+    pub opened: Option<CheckedFile>,
 }
 
 /// A temp that was renamed to its claim or into the quarantine.
 struct Claimed<'a> {
     temp_info: &'a TempInfo,
-    leased: LeasedFile,
+    checked: CheckedFile,
     /// A lease has proved the file unused before the claim. If `false`, the policy allows the removal of open files.
     proven: bool,
     /// The evidence of its verdict.
@@ -187,10 +204,10 @@ struct Claimed<'a> {
     at: ClaimedAt<'a>,
 }
 
-/// A temp to be removed by its own name, without a claim.
+/// A temp to be removed by its original name, without a claim.
 struct Unclaimed<'a> {
     temp_info: &'a TempInfo,
-    leased: &'a LeasedFile,
+    checked: &'a CheckedFile,
     /// The file at the time of the verdict.
     judged: Observation,
     /// The target at the time of the verdict.
@@ -226,8 +243,8 @@ impl Reaper {
 
     /// Sets the time between the release of the lease and the next request for it; the default is [`RELEASE_WAIT`].
     #[must_use]
-    pub fn with_release_wait(mut self, breath: Duration) -> Reaper {
-        self.release_wait = breath;
+    pub fn with_release_wait(mut self, wait: Duration) -> Reaper {
+        self.release_wait = wait;
         self
     }
 
@@ -269,10 +286,10 @@ impl Reaper {
     pub fn reap(
         &self,
         batch_context: BatchContext<'_>,
-        lease_thread: &LeaseThread,
+        use_checker: &UseChecker,
         batch: &mut [Candidate],
     ) -> Vec<Outcome> {
-        let mut opened: Vec<Option<LeasedFile>> =
+        let mut opened: Vec<Option<CheckedFile>> =
             batch.iter_mut().map(|c| c.opened.take()).collect();
         let batch = &*batch;
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
@@ -283,7 +300,7 @@ impl Reaper {
                 .iter()
                 .filter_map(|&i| Some((i, batch.get(i)?, opened.get_mut(i)?.take())))
                 .collect();
-            self.reap_chunk(batch_context, lease_thread, chunk, &mut outcomes);
+            self.reap_chunk(batch_context, use_checker, chunk, &mut outcomes);
         }
         let lost = || Outcome::Kept(Reason::Changed);
         outcomes
@@ -295,8 +312,8 @@ impl Reaper {
     fn reap_chunk(
         &self,
         batch_context: BatchContext<'_>,
-        lease_thread: &LeaseThread,
-        chunk: Vec<(usize, &Candidate, Option<LeasedFile>)>,
+        use_checker: &UseChecker,
+        chunk: Vec<(usize, &Candidate, Option<CheckedFile>)>,
         outcomes: &mut [Option<Outcome>],
     ) {
         let mut set = |index: usize, outcome| {
@@ -336,7 +353,7 @@ impl Reaper {
         let quarantine = LazyQuarantine::new(batch_context);
         let mut claimed = Vec::with_capacity(chunk.len());
         for (index, candidate, opened) in chunk {
-            match self.claim(batch_context, &quarantine, lease_thread, candidate, opened) {
+            match self.claim(batch_context, &quarantine, use_checker, candidate, opened) {
                 Ok(temp) => claimed.push((index, temp)),
                 Err(outcome) => set(index, outcome),
             }
@@ -378,9 +395,9 @@ impl Reaper {
         &'a self,
         batch_context: BatchContext<'_>,
         quarantine: &LazyQuarantine<'_>,
-        lease_thread: &LeaseThread,
+        use_checker: &UseChecker,
         candidate: &'a Candidate,
-        opened: Option<LeasedFile>,
+        opened: Option<CheckedFile>,
     ) -> Result<Claimed<'a>, Outcome> {
         let temp_info = &candidate.temp_info;
         let (dir, name) = (batch_context.dir, temp_info.name.as_os_str());
@@ -422,7 +439,7 @@ impl Reaper {
         // A file that the look has left open cannot be replaced by another file with the same inode number. So if
         // Step::Judge finds this file equal to the one that Step::Look saw, the name refers to it.
         let opened = match opened {
-            Some(leased) => Ok(leased),
+            Some(checked) => Ok(checked),
             None => Err(evidence::open_for_check(dir, name).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::NotFound => Outcome::Settled,
@@ -434,26 +451,29 @@ impl Reaper {
         };
 
         self.before_step(Step::Prove, name);
-        let (mut hold, mut leased) = match opened {
-            Ok(mut leased) => (lease_thread.lease_again(&mut leased), leased),
-            Err(file) => lease_thread.lease(file),
+        let (mut use_state, mut checked) = match opened {
+            Ok(mut checked) => (use_checker.check_again(&mut checked), checked),
+            Err(file) => use_checker.check(file),
         };
         // If open files may be removed or moved, only a lock keeps them.
-        let is_held = matches!(hold, UseState::InUse | UseState::Unknown);
+        let is_held = matches!(use_state, UseState::InUse | UseState::Unknown);
         if rule!("lock-is-asked-for", is_held && policy.open != Open::Keep)
-            && leased.lock().map_err(failed(Step::Prove))?
+            && checked.lock().map_err(failed(Step::Prove))?
         {
-            hold = UseState::Locked;
+            use_state = UseState::Locked;
         }
 
         self.before_step(Step::Judge, name);
-        let judged = look::observe_fd(leased.file()).map_err(failed(Step::Judge))?;
+        let judged = look::observe_fd(checked.file()).map_err(failed(Step::Judge))?;
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }
-        let answer = (Some(&leased), hold);
+        let file_use = FileUse {
+            state: use_state,
+            file: Some(&checked),
+        };
         let (evidence, target) =
-            evidence::gather(dir, temp_info, judged, answer, batch_context.context)
+            evidence::gather(dir, temp_info, judged, file_use, batch_context.context)
                 .map_err(failed(Step::Judge))?;
         let verdict = rule!("judged-again", judge(&evidence, policy), without: candidate.verdict);
         match verdict {
@@ -485,7 +505,7 @@ impl Reaper {
                     Err(error) => failed(Step::Claim)(error),
                 });
             }
-            // Not where mappings must be looked for once more after the claim.
+            // This is not done where mappings must be checked again after the claim.
             Err(error)
                 if is_full(&error)
                     && proven
@@ -497,13 +517,13 @@ impl Reaper {
                     batch_context,
                     Unclaimed {
                         temp_info,
-                        leased: &leased,
+                        checked: &checked,
                         judged,
                         target,
                     },
                 ));
             }
-            // There is no rename here that never overwrites, and so no safe way to claim.
+            // No rename that refuses to overwrite is possible here, so no claim is safe.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 return Err(Outcome::Kept(Reason::CannotTell));
             }
@@ -511,7 +531,7 @@ impl Reaper {
         };
         let mut claimed = Claimed {
             temp_info,
-            leased,
+            checked,
             proven,
             evidence,
             target,
@@ -539,13 +559,13 @@ impl Reaper {
 
         self.before_step(Step::ProveAgain, name);
         if rule!("proven-again-after-claim", claimed.proven)
-            && let Some(reason) = held_reason(claimed.leased.still_held())
+            && let Some(reason) = held_reason(claimed.checked.recheck())
         {
             return Err(self.put_back(batch_context, quarantine, claimed, reason));
         }
 
         self.before_step(Step::Release, name);
-        claimed.leased.release();
+        claimed.checked.release();
         Ok(claimed)
     }
 
@@ -615,18 +635,18 @@ impl Reaper {
         // paused for longer than the rule allows, and renames it now, gets ENOENT. docs/safety.md gives the measured
         // rates of both.
         let removed = match claimed.proven {
-            true => calls::unlink_proven(batch_context.dir.fd(), claim, &claimed.leased),
+            true => calls::unlink_proven(batch_context.dir.fd(), claim, &claimed.checked),
             false => calls::unlink(batch_context.dir.fd(), claim),
         };
         match removed {
             Ok(()) => {
                 let size = claimed.after.size();
-                let other_name = look::observe_fd(claimed.leased.file())
+                let other_name = look::observe_fd(claimed.checked.file())
                     .is_ok_and(|left| left.fingerprint.links > 0);
                 // Released before another thread closes the file: the signal that announces a broken lease is blocked
                 // in this thread.
-                claimed.leased.release();
-                close(claimed.leased, size.bytes);
+                claimed.checked.release();
+                close(claimed.checked, size.bytes);
                 let freed = if other_name {
                     FileSize::default()
                 } else {
@@ -710,8 +730,8 @@ impl Reaper {
         }
     }
 
-    /// Removes a temp by its own name while it is leased. On a full disk a rename may find no space for the new entry,
-    /// but an unlink always works.
+    /// Removes a temp by its original name while it is leased. On a full disk a rename may find no space for the new
+    /// entry, but an unlink always works.
     ///
     /// RACE: between the comparison and the unlink the name may come to refer to another file, and a process may be
     /// inside an `open` of it, after the look-up and before the lease counts it. Worst case: a file that was renamed
@@ -724,7 +744,7 @@ impl Reaper {
     ) -> Outcome {
         let Unclaimed {
             temp_info,
-            leased,
+            checked,
             judged,
             target,
         } = unclaimed;
@@ -738,7 +758,7 @@ impl Reaper {
         }
         let temp = ComparedTemp {
             seen: &judged,
-            file: Some(leased.file()),
+            file: Some(checked.file()),
         };
         let policy = batch_context.context.policy;
         match evidence::recheck_target(dir, policy, &temp_info.parsed, temp, &target) {
@@ -753,12 +773,13 @@ impl Reaper {
             Err(error) => return failed(Step::Compare)(error),
         }
         self.before_step(Step::ProveAgain, name);
-        let hold = rule!("full-disk-proven-again", leased.still_held(), without: UseState::Unused);
-        if let Some(reason) = held_reason(hold) {
+        let use_state =
+            rule!("full-disk-proven-again", checked.recheck(), without: UseState::Unused);
+        if let Some(reason) = held_reason(use_state) {
             return Outcome::Kept(reason);
         }
         self.before_step(Step::Unlink, name);
-        match calls::unlink_proven(dir.fd(), name, leased) {
+        match calls::unlink_proven(dir.fd(), name, checked) {
             Ok(()) => Outcome::Reaped {
                 freed: judged.size(),
             },
@@ -772,8 +793,8 @@ impl Reaper {
 }
 
 /// Returns the reason to keep a file with this use state, if there is one.
-fn held_reason(hold: UseState) -> Option<Reason> {
-    match hold {
+fn held_reason(use_state: UseState) -> Option<Reason> {
+    match use_state {
         UseState::Unused => None,
         UseState::InUse | UseState::Locked => Some(Reason::InUse),
         UseState::Unknown => Some(Reason::CannotTell),
@@ -785,10 +806,11 @@ impl Claimed<'_> {
     /// keep the file, if there is one.
     fn prove_again(&mut self) -> io::Result<Option<Reason>> {
         if self.proven {
-            let hold = rule!("proven-at-last", self.leased.acquire(), without: UseState::Unused);
-            return Ok(held_reason(hold));
+            let use_state =
+                rule!("proven-at-last", self.checked.check(), without: UseState::Unused);
+            return Ok(held_reason(use_state));
         }
-        Ok(rule!("lock-is-asked-again", self.leased.lock()?).then_some(Reason::Locked))
+        Ok(rule!("lock-is-asked-again", self.checked.lock()?).then_some(Reason::Locked))
     }
 
     /// Returns the state of the target now. The temp is compared as it was judged, because the claim has changed its
@@ -796,7 +818,7 @@ impl Claimed<'_> {
     fn target_now(&self, batch_context: BatchContext<'_>) -> io::Result<Target> {
         let temp = ComparedTemp {
             seen: &self.evidence.observation,
-            file: Some(self.leased.file()),
+            file: Some(self.checked.file()),
         };
         let policy = batch_context.context.policy;
         evidence::recheck_target(
@@ -836,26 +858,26 @@ impl Claimed<'_> {
 }
 
 /// Closes the file. The last close of a huge file frees its blocks, which takes long, so a separate thread does that.
-fn close(leased: LeasedFile, bytes: u64) {
+fn close(checked: CheckedFile, bytes: u64) {
     const HUGE: u64 = 256 << 20;
     if bytes < HUGE {
-        return drop(leased);
+        return drop(checked);
     }
     let closer = std::thread::Builder::new().name("orphand-close".into());
     // If no thread can be created, the closure is dropped and the file is closed here.
-    let _ = closer.spawn(move || drop(leased));
+    let _ = closer.spawn(move || drop(checked));
 }
 
-/// Recovers a claim that a crash left: gives it its name back, so that it is a temp like any other. If another file has
-/// the name, or the name is not known, the claim is moved to the quarantine.
+/// Recovers a claim that a crash left: gives it its original name back, so that it is a temp like any other. If another
+/// file has the name, or the name is not known, the claim is moved to the quarantine.
 ///
 /// A held claim is kept: another orphand may be processing it. Returns `None` if the file is not a claim of ours.
 pub fn recover(
     batch_context: BatchContext<'_>,
-    lease_thread: &LeaseThread,
+    use_checker: &UseChecker,
     claim: &OsStr,
 ) -> io::Result<Option<Recovered>> {
-    let Some(read) = claim::parse(claim) else {
+    let Some(parsed) = claim::parse(claim) else {
         return Ok(None);
     };
     let dir = batch_context.dir;
@@ -871,25 +893,30 @@ pub fn recover(
         }
         opened => opened?,
     };
-    let (hold, leased) = lease_thread.lease(opened);
-    let now = look::observe_fd(leased.file())?;
+    let (use_state, checked) = use_checker.check(opened);
+    let now = look::observe_fd(checked.file())?;
     // A file that a user restored is kept, even under such a name.
     let marks = batch_context.context.marks;
-    let is_restored = marks.has(leased.file(), &now.fingerprint)?;
+    let is_restored = marks.has(checked.file(), &now.fingerprint)?;
     if rule!("restored-claim-stays", is_restored) {
         return Ok(None);
     }
-    // Any user can create such a name, so a file that this rule does not take is kept. A cut name matches other rules
-    // than the whole name did: the file is moved, because no rule would find it again.
-    let takes = |name| batch_context.context.policy.is_temp(dir.below(), name);
-    let is_of_others = read.original.as_deref().is_some_and(|name| !takes(name));
+    // Any user can create such a name, so a file that is not a temp by this rule is kept. A shortened name matches
+    // other rules than the whole name did: the file is moved, because no rule would find it again.
+    let is_temp = |name| batch_context.context.policy.is_temp(dir.below(), name);
+    let is_of_others = parsed
+        .original
+        .as_deref()
+        .is_some_and(|name| !is_temp(name));
     if rule!("claim-of-other-rules-stays", is_of_others) {
         return Ok(None);
     }
-    if let Some(reason) = held_reason(rule!("held-claim-stays", hold, without: UseState::Unused)) {
+    if let Some(reason) =
+        held_reason(rule!("held-claim-stays", use_state, without: UseState::Unused))
+    {
         return Ok(Some(Recovered::Kept(reason)));
     }
-    if let Some(name) = &read.original {
+    if let Some(name) = &parsed.original {
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
             Ok(()) => return Ok(Some(Recovered::PutBack(name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -897,7 +924,7 @@ pub fn recover(
             Err(error) => return Err(error),
         }
     }
-    let name = read.original.unwrap_or_else(|| claim.to_owned());
+    let name = parsed.original.unwrap_or_else(|| claim.to_owned());
     let slot = LazyQuarantine::new(batch_context).slot(&name);
     let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,

@@ -33,7 +33,7 @@ use crate::decide::retention::{
 use crate::decide::temp_name::strip_number;
 use crate::decide::time::{Mono, Now, Wall};
 use crate::event::{Event, Subject};
-use crate::evidence::{self, ComparedTemp, FileId, LeaseThread};
+use crate::evidence::{self, ComparedTemp, FileId, UseChecker};
 use crate::journal::{Journal, LineKind};
 use crate::json;
 use crate::look::{self, Dir, RootError, RootId};
@@ -126,7 +126,7 @@ fn is_ours(root: &Dir, seen: &Observation) -> bool {
         && rule!("quarantine-has-our-owner", has_our_owner(), without: true)
         && rule!("quarantine-closed-to-others", seen.mode & 0o077 == 0, without: true)
         && seen.fingerprint.dev == root.id().dev
-        && seen.mount == root.place().mount
+        && seen.mount == root.properties().mount
         && !seen.mount_root
 }
 
@@ -401,27 +401,30 @@ impl Quarantine {
     }
 
     /// Reports whether it is proven that no process holds `one`, and whether the file is unchanged.
-    fn is_proven_unused(&self, one: &Stored, policy: &Policy, lease_thread: &LeaseThread) -> bool {
+    fn is_proven_unused(&self, one: &Stored, policy: &Policy, use_checker: &UseChecker) -> bool {
         let Ok((folder, name, seen)) = self.locate(one) else {
             return false;
         };
         let Ok(file) = rustix::fs::openat(&folder, name, FILE, Mode::empty()) else {
             return false;
         };
-        let (hold, leased) = lease_thread.lease(file);
-        let same = look::observe_fd(leased.file()).is_ok_and(|now| now == seen && now == one.seen);
+        let (use_state, checked) = use_checker.check(file);
+        let same = look::observe_fd(checked.file()).is_ok_and(|now| now == seen && now == one.seen);
         let file = FileId::from(&seen.fingerprint);
-        let reach = self.root.lease_coverage();
-        let is_unmapped = match reach {
+        let coverage = self.root.lease_coverage();
+        let is_unmapped = match coverage {
             LeaseCoverage::OpensAndMaps => true,
             LeaseCoverage::OpensOnly => {
-                evidence::scan_processes(&[file], reach).proves_unmapped(file)
+                evidence::scan_processes(&[file], coverage).proves_unmapped(file)
             }
             LeaseCoverage::Unknown => {
-                rule!("unproven-is-not-dropped", self.root.place().has_proof(policy), without: true)
+                rule!("unproven-is-not-dropped", self.root.properties().has_proof(policy), without: true)
             }
         };
-        hold == UseState::Unused && same && is_unmapped && leased.still_held() == UseState::Unused
+        use_state == UseState::Unused
+            && same
+            && is_unmapped
+            && checked.recheck() == UseState::Unused
     }
 
     /// Deletes `one` permanently.
@@ -807,7 +810,7 @@ pub struct LimitContext<'a> {
     /// The journal, which records each drop before and after it.
     pub journal: &'a Journal,
     /// The thread whose leases prove that no process holds a file that is dropped.
-    pub lease_thread: &'a LeaseThread,
+    pub use_checker: &'a UseChecker,
     /// The trust in the dates of files.
     pub trust: ClockTrust,
     /// The space for the files that are about to be moved into the quarantine.
@@ -868,7 +871,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         _ => None,
     };
     let is_unused =
-        |one: &Stored| quarantine.is_proven_unused(one, &root.policy, context.lease_thread);
+        |one: &Stored| quarantine.is_proven_unused(one, &root.policy, context.use_checker);
     result.next = plan.next;
     let mut dropped = HashSet::new();
     for (one, better) in plan.drops {

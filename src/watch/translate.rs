@@ -92,8 +92,8 @@ impl Translator {
                 Some(_) => FsChange::DirectoryChanged(path),
             },
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                let is_temps = tracker.is_some() && tracker == self.renamed;
-                match (is_temp(&path), is_temps) {
+                let renames_temp = tracker.is_some() && tracker == self.renamed;
+                match (is_temp(&path), renames_temp) {
                     (true, true) => FsChange::Appeared(path, NameCause::TempRename),
                     (true, false) => FsChange::Appeared(path, NameCause::Rename),
                     (false, true) => FsChange::Nothing,

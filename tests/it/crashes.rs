@@ -24,7 +24,7 @@ const NEW: &[u8] = b"what a live writer is just writing";
 enum Route {
     Removed,
     Moved,
-    /// The disk has no space for a claim, so the temp is removed by its own name. (Only Linux can simulate this.)
+    /// The disk has no space for a claim, so the temp is removed by its original name. (Only Linux can simulate this.)
     #[cfg(target_os = "linux")]
     FullDisk,
 }
@@ -187,7 +187,7 @@ fn watched(fixture: &Fixture) -> Vec<Event> {
     events
 }
 
-/// A crash left a claim, and a new file has its old name: both are kept.
+/// A crash left a claim, and a new file has its original name: both are kept.
 #[test]
 fn a_crash_claim_whose_name_is_taken_is_moved() {
     in_own_process(ALL_USERS, || {

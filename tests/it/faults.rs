@@ -487,7 +487,7 @@ fn a_claim_that_cannot_be_recovered_is_kept() {
     });
 }
 
-/// On a full disk a temp is removed by its own name. The last look is the look at that name.
+/// On a full disk a temp is removed by its original name. The last look is the look at that name.
 #[test]
 fn changes_on_a_full_disk_keep_the_temp() {
     in_own_process(ALL_USERS, || {

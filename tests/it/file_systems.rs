@@ -131,7 +131,7 @@ fn an_orphan_is_removed() {
     for_each_file_system(16, |disk| {
         let fixture = disk.fixture();
         let dir = Dir::open_root(&fixture.root.path, None).unwrap();
-        assert_eq!(*dir.place().file_system, *disk.system);
+        assert_eq!(*dir.properties().file_system, *disk.system);
         let event = fixture.judge(TEMP);
         disk.assert_removed(&event);
         fixture.assert_only_at(TARGET_CONTENT, &fixture.target, disk.system);
@@ -428,7 +428,7 @@ fn whole_second_dates_do_not_lose_a_rewritten_temp() {
         let fixture = disk.fixture().with_policy(policy);
         let dir = Dir::open_root(&fixture.root.path, None).unwrap();
         assert_eq!(
-            dir.place().dates,
+            dir.properties().dates,
             orphand::decide::judge::Dates::WholeSeconds
         );
         let writer = {

@@ -27,7 +27,7 @@ use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::{Listings, Siblings};
 use orphand::evidence::writer_names::WriterNames;
-use orphand::evidence::{self, EvidenceContext, LeaseThread, TempInfo};
+use orphand::evidence::{self, EvidenceContext, TempInfo, UseChecker};
 use orphand::journal::Journal;
 use orphand::look::Dir;
 use orphand::pass::{DirContext, Engine, Pass, PassItem};
@@ -207,12 +207,12 @@ impl Fixture {
 
     /// Does the same with a temp that the preceding look has already opened.
     pub(crate) fn reap_opened(&self, hook: Hook) -> Outcome {
-        let lease_thread = LeaseThread::new();
+        let use_checker = UseChecker::new();
         let reaper = Reaper::new().with_hook(Some(hook));
         self.reap_with(
-            &lease_thread,
+            &use_checker,
             &reaper,
-            self.opened(&lease_thread, self.verdict()),
+            self.opened(&use_checker, self.verdict()),
         )
     }
 
@@ -254,31 +254,31 @@ impl Fixture {
     }
 
     /// Returns a candidate that a look has opened, as a pass hands it to the reaper.
-    pub(crate) fn opened(&self, lease_thread: &LeaseThread, verdict: Verdict) -> Candidate {
+    pub(crate) fn opened(&self, use_checker: &UseChecker, verdict: Verdict) -> Candidate {
         let candidate = self.candidate(verdict);
         let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let file = evidence::open_for_check(&dir, &candidate.temp_info.name).unwrap();
-        let (_, mut leased) = lease_thread.lease(file);
-        leased.release();
+        let (_, mut checked) = use_checker.check(file);
+        checked.release();
         Candidate {
-            opened: Some(leased),
+            opened: Some(checked),
             ..candidate
         }
     }
 
     pub(crate) fn reap_candidate(&self, reaper: &Reaper, candidate: Candidate) -> Outcome {
-        self.reap_with(&LeaseThread::new(), reaper, candidate)
+        self.reap_with(&UseChecker::new(), reaper, candidate)
     }
 
-    /// Runs the protocol with the lease thread that opened the candidate.
+    /// Runs the protocol with the use checker that opened the candidate.
     pub(crate) fn reap_with(
         &self,
-        lease_thread: &LeaseThread,
+        use_checker: &UseChecker,
         reaper: &Reaper,
         candidate: Candidate,
     ) -> Outcome {
         let mut outcomes = self.with_batch_context(|batch_context| {
-            reaper.reap(batch_context, lease_thread, &mut [candidate])
+            reaper.reap(batch_context, use_checker, &mut [candidate])
         });
         assert_eq!(outcomes.len(), 1);
         outcomes.remove(0)
@@ -286,14 +286,14 @@ impl Fixture {
 
     pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &mut [Candidate]) -> Vec<Outcome> {
         self.with_batch_context(|batch_context| {
-            reaper.reap(batch_context, &LeaseThread::new(), batch)
+            reaper.reap(batch_context, &UseChecker::new(), batch)
         })
     }
 
     /// Recovers a claim that a crash left.
     pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
         self.with_batch_context(|batch_context| {
-            orphand::reap::recover(batch_context, &LeaseThread::new(), OsStr::new(claim))
+            orphand::reap::recover(batch_context, &UseChecker::new(), OsStr::new(claim))
         })
     }
 
@@ -357,9 +357,9 @@ impl Fixture {
             below: Path::new(SUBDIR),
         };
         let mut events = Vec::new();
-        let lease_thread = LeaseThread::new();
+        let use_checker = UseChecker::new();
         let mut emit = |event| events.push(event);
-        Pass::new(engine, dir_context, &lease_thread, &mut emit).run(clocks, due);
+        Pass::new(engine, dir_context, &use_checker, &mut emit).run(clocks, due);
         events
     }
 

@@ -720,13 +720,16 @@ mod linux {
                         .observe(OsStr::new(&name))
                         .unwrap()
                         .unwrap();
-                    let free = (None, orphand::decide::observation::UseState::Unused);
+                    let unused = evidence::FileUse {
+                        state: orphand::decide::observation::UseState::Unused,
+                        file: None,
+                    };
                     limit(most);
                     let gathered = evidence::gather(
                         batch_context.dir,
                         &temp_info,
                         seen,
-                        free,
+                        unused,
                         batch_context.context,
                     );
                     limit(before.current);

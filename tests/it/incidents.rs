@@ -27,7 +27,7 @@ use orphand::decide::policy::Open;
 use orphand::decide::time::{ClockJumpDetector, Mono, Now, Wall};
 use orphand::decide::tracker::{Look, Next, Origin, Tracked};
 use orphand::event::Event;
-use orphand::evidence::{self, LeaseThread};
+use orphand::evidence::{self, UseChecker};
 use orphand::pass::{DirContext, Pass};
 use orphand::reap::{Outcome, Reaper, Step};
 
@@ -244,9 +244,9 @@ fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
             id: None,
             below: &below,
         };
-        let (engine, lease_thread, mut clocks) = (
+        let (engine, use_checker, mut clocks) = (
             engine(None),
-            LeaseThread::new(),
+            UseChecker::new(),
             ClockJumpDetector::default(),
         );
         let mut due = fixture.pass_items(TEMP);
@@ -254,7 +254,7 @@ fn cve_2018_6954_cve_2017_1002102_bleachbit_385_a_symlink_below_the_root() {
         // Until the temp is dropped or removed.
         while let Some(temp) = &due[0].temp {
             std::thread::sleep(temp.due().since(clock::mono()));
-            Pass::new(&engine, dir_context, &lease_thread, &mut |event| {
+            Pass::new(&engine, dir_context, &use_checker, &mut |event| {
                 events.push(event)
             })
             .run(&mut clocks, &mut due);
@@ -323,7 +323,7 @@ fn cve_2000_0829_cve_2021_3997_a_deep_tree() {
 /// Rule: a quarantine of another user is not used. tmpreaper's own rename could be made to put a file into
 /// `/etc/cron.d`.
 #[test]
-fn cve_2019_3461_a_quarantine_of_somebody_elses() {
+fn cve_2019_3461_a_quarantine_of_another_user() {
     if !is_root() {
         return eprintln!("skipped: changing the user needs root");
     }

@@ -254,7 +254,7 @@ struct Attempt {
     claim: Option<Claimed>,
     after: Snapshot,
     held: bool,
-    /// The disk is full: the temp is processed under its own name.
+    /// The disk is full: the temp is processed under its original name.
     unclaimed: bool,
     /// Not part of the protocol, but data for the properties.
     history: History,
@@ -336,7 +336,7 @@ enum Check {
     Resolve,
     Look,
     Opened,
-    LeasedFile,
+    Proof,
     Judge,
     /// The judge's own comparison with the earlier look.
     JudgedSame,
@@ -367,7 +367,7 @@ impl Check {
         Check::Resolve,
         Check::Look,
         Check::Opened,
-        Check::LeasedFile,
+        Check::Proof,
         Check::Judge,
         Check::JudgedSame,
         Check::Compare,
@@ -863,7 +863,7 @@ impl Model {
                 }
             }
             (Step::Prove, _) => {
-                let free = self.request_lease(&mut state, Check::LeasedFile);
+                let free = self.request_lease(&mut state, Check::Proof);
                 state.reaper.now.free = free;
                 go_on(state);
             }
@@ -877,13 +877,13 @@ impl Model {
                 thens.push(Ok(state));
             }
             (Step::Judge, _) => {
-                let hold = if now.free {
+                let use_state = if now.free {
                     UseState::Unused
                 } else {
                     UseState::InUse
                 };
                 let expected = Some(now.expected).filter(|_| self.has(Check::JudgedSame));
-                let verdict = judge_as(now.judged, expected, hold, state.target());
+                let verdict = judge_as(now.judged, expected, use_state, state.target());
                 let as_before = match verdict {
                     Verdict::Reap => !now.moves,
                     Verdict::Quarantine(_) => now.moves,
@@ -954,7 +954,7 @@ impl Model {
                 if now.free
                     && lease != Lease::Held
                     && self.has(check)
-                    && self.has(Check::LeasedFile)
+                    && self.has(Check::Proof)
                 {
                     return thens.push(Ok(state.abort(true)));
                 }
@@ -966,7 +966,7 @@ impl Model {
                     true => Check::FullDiskProve,
                     false => Check::CountedByNow,
                 };
-                let held = state.is_held(now.opened) && self.has(Check::LeasedFile);
+                let held = state.is_held(now.opened) && self.has(Check::Proof);
                 if now.free && held && self.has(check) {
                     return thens.push(Ok(state.abort(true)));
                 }
@@ -1004,7 +1004,7 @@ impl Model {
             (Step::ProveLast, 0) => {
                 if now.free
                     && self.has(Check::ProveLast)
-                    && !self.request_lease(&mut state, Check::LeasedFile)
+                    && !self.request_lease(&mut state, Check::Proof)
                 {
                     return thens.push(Ok(state.start_put_back(true)));
                 }
@@ -1225,7 +1225,12 @@ fn after(step: Step) -> ReaperState {
 }
 
 /// Calls the real judge.
-fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: Target) -> Verdict {
+fn judge_as(
+    seen: Snapshot,
+    expected: Option<Snapshot>,
+    use_state: UseState,
+    target: Target,
+) -> Verdict {
     static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
         let place = DirProperties {
@@ -1248,7 +1253,7 @@ fn judge_as(seen: Snapshot, expected: Option<Snapshot>, hold: UseState, target: 
         our_uid: 0,
         writer: Writer::NoPid,
         closed: false,
-        use_state: hold,
+        use_state,
         opened: true,
         mappings_examined: false,
         target,

@@ -14,7 +14,7 @@ use orphand::decide::policy::{Action, Policy};
 use orphand::decide::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::decide::time::Wall;
 use orphand::event::Event;
-use orphand::evidence::LeaseThread;
+use orphand::evidence::UseChecker;
 use orphand::journal::Journal;
 use orphand::reap::quarantine::{self, LimitContext, Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
@@ -82,7 +82,7 @@ fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
     let context = LimitContext {
         usage: &usage,
         journal: &journal,
-        lease_thread: &LeaseThread::new(),
+        use_checker: &UseChecker::new(),
         trust: ClockTrust {
             running: DAY,
             since_jump: None,

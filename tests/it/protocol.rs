@@ -17,7 +17,7 @@ use orphand::clock;
 use orphand::decide::judge::{Reason, Verdict};
 use orphand::decide::observation::FileSize;
 use orphand::event::Event;
-use orphand::evidence::LeaseThread;
+use orphand::evidence::UseChecker;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
 
 use crate::fixture::*;
@@ -958,14 +958,14 @@ fn a_replacement_without_an_earlier_look_is_kept() {
                 fs::write(&other, NEW).unwrap();
                 fs::rename(&other, &temp).unwrap();
             });
-            let lease_thread = LeaseThread::new();
+            let use_checker = UseChecker::new();
             let mut candidate = match opened {
                 false => fixture.candidate(Verdict::Reap),
-                true => fixture.opened(&lease_thread, Verdict::Reap),
+                true => fixture.opened(&use_checker, Verdict::Reap),
             };
             candidate.temp_info.expected = None;
             let reaper = Reaper::new().with_hook(Some(at_step.hook));
-            let outcome = fixture.reap_with(&lease_thread, &reaper, candidate);
+            let outcome = fixture.reap_with(&use_checker, &reaper, candidate);
             // Before the first step only one file has had the name, unless the old one is open.
             if opened || !matches!(step, Step::Resolve | Step::Look) {
                 fixture.assert_only_at(NEW, &fixture.temp, &format!("{step:?}: {outcome:?}"));

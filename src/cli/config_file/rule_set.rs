@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use orphand::decide::policy::Policy;
-use orphand::look::{Dir, RootError, RootId, answer};
+use orphand::look::{Dir, RootError, RootId, response};
 use orphand::root::{absolute, is_own};
 
 use super::{Config, RuleSettings, SettingsError, WatchRule, resolved};
@@ -90,10 +90,10 @@ type InnerDir = (PathBuf, PathBuf);
 impl RuleSet<'_> {
     fn of(config: &Config) -> RuleSet<'_> {
         // All paths are probed at the same time: the directories that do not answer cost one wait in total.
-        let _ = answer::silent(config.watch.iter().map(|rule| rule.path.as_path()));
+        let _ = response::unresponsive(config.watch.iter().map(|rule| rule.path.as_path()));
         // A watcher refuses symlinks and files, so their rules apply to no directory.
         let is_root = |rule: &&WatchRule| {
-            if !answer::answers(&rule.path) {
+            if !response::responds(&rule.path) {
                 return true;
             }
             let root = RootId::of(&rule.path);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use orphand::clock;
 use orphand::decide::observation::UseState;
 use orphand::decide::time::Wall;
-use orphand::evidence::{LeaseThread, open_for_check};
+use orphand::evidence::{UseChecker, open_for_check};
 use orphand::look::{self, Dir};
 use orphand::random::random_u64;
 use rustix::fd::AsFd;
@@ -54,16 +54,16 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
     let asked = open_for_check(dir, &name).map_err(|error| errno(&error))?;
     drop(named);
 
-    let lease_thread = LeaseThread::new();
-    let (while_open, mut leased) = lease_thread.lease(asked);
-    let source = system::proof_source(&leased);
+    let use_checker = UseChecker::new();
+    let (while_open, mut checked) = use_checker.check(asked);
+    let source = system::proof_source(&checked);
     drop(user);
     let mut after_close = UseState::InUse;
     // A program that reads every new file, for example a virus scanner, has it open for a moment.
     for pause in [0, 10, 40, 160] {
         std::thread::sleep(Duration::from_millis(pause));
-        leased.release();
-        after_close = leased.acquire();
+        checked.release();
+        after_close = checked.check();
         if !after_close.is_held() {
             break;
         }

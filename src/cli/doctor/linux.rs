@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use orphand::decide::judge::LeaseCoverage;
-use orphand::evidence::{self, LeasedFile};
+use orphand::evidence::{self, CheckedFile};
 use orphand::look::Dir;
 use orphand::mountinfo;
 use orphand::root::Root;
@@ -118,7 +118,7 @@ fn visibility() -> Visibility {
 
 /// Returns the type of the file system of `dir`, as it was mounted.
 pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
-    let id = dir.place().mount?;
+    let id = dir.properties().mount?;
     let mounts = fs::read("/proc/self/mountinfo").ok()?;
     let found = mounts
         .split(|byte| *byte == b'\n')
@@ -140,7 +140,7 @@ pub(super) fn can_examine_all() -> bool {
 }
 
 /// Returns the mechanism of a proof, for people.
-pub(super) fn proof_source(_: &LeasedFile) -> &'static str {
+pub(super) fn proof_source(_: &CheckedFile) -> &'static str {
     "a kernel lease"
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use orphand::evidence::LeasedFile;
+use orphand::evidence::CheckedFile;
 use orphand::look::Dir;
 use orphand::root::Root;
 
@@ -51,8 +51,8 @@ pub(super) fn can_examine_all() -> bool {
 }
 
 /// Returns the mechanism of a proof, for people.
-pub(super) fn proof_source(leased: &LeasedFile) -> &'static str {
-    match leased.is_proven_by_kernel() {
+pub(super) fn proof_source(checked: &CheckedFile) -> &'static str {
+    match checked.is_proven_by_kernel() {
         true => "the kernel's refusal to remove a file in use (AT_NODELETEBUSY, macOS 26)",
         false => {
             "a scan of the processes of this user (the kernel's own refusal, AT_NODELETEBUSY of macOS 26, does not \

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use orphand::decide::judge::LeaseCoverage;
 use orphand::decide::policy::Policy;
-use orphand::look::{Dir, RootError, answer, observe_fd};
+use orphand::look::{Dir, RootError, observe_fd, response};
 use orphand::reap::quarantine;
 use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
@@ -58,7 +58,7 @@ enum Finding {
 pub(super) fn check_all(roots: Vec<CheckedRoot>) -> RootReport {
     let mut threads: VecDeque<(PathBuf, Receiver<Finding>)> = VecDeque::new();
     // A thread that hangs may keep the process from ending, so roots that do not answer get none.
-    let unanswered = answer::silent(roots.iter().map(|checked| checked.path.as_path()));
+    let unanswered = response::unresponsive(roots.iter().map(|checked| checked.path.as_path()));
     let unanswered: BTreeSet<PathBuf> = unanswered.into_iter().map(Path::to_owned).collect();
     let end = Instant::now() + ANSWER_LIMIT;
     for checked in roots {
@@ -198,17 +198,18 @@ fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
             },
         ));
     }
-    let place = dir.place();
+    let properties = dir.properties();
     emit(proof_check::file_system(&FileSystemCheck {
-        name: place.file_system.to_string(),
+        name: properties.file_system.to_string(),
         kernel: system::file_system_type(dir),
-        coverage: place.lease_coverage,
+        coverage: properties.lease_coverage,
         trusted: checked
             .policy
             .trusted_file_systems
             .iter()
-            .any(|name| **name == *place.file_system),
-        all_seen: place.lease_coverage == LeaseCoverage::OpensOnly && system::can_examine_all(),
+            .any(|name| **name == *properties.file_system),
+        all_seen: properties.lease_coverage == LeaseCoverage::OpensOnly
+            && system::can_examine_all(),
     }));
     emit(proof_check::lease_probe(&probe));
     let tried = probe.as_ref().ok();

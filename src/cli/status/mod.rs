@@ -11,7 +11,7 @@ use orphand::clock;
 use orphand::decide::observation::FileSize;
 use orphand::journal::Journal;
 use orphand::json::Object;
-use orphand::look::answer::{answers, silent};
+use orphand::look::response::{responds, unresponsive};
 use orphand::reap::quarantine::Quarantine;
 use orphand::state::Folders;
 use serde_json::Value;
@@ -51,7 +51,7 @@ pub(super) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
     let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root, "root")).collect();
     // One call for all, so that the waiting times for file systems without an answer do not add up.
     let all = roots.iter().chain(&listed).chain(&totals.roots);
-    let _ = silent(all.map(PathBuf::as_path));
+    let _ = unresponsive(all.map(PathBuf::as_path));
     if output.json {
         report.line(&json(&running, &totals, roots, &listed).to_string())?;
         return Ok(exit);
@@ -140,7 +140,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 impl DiskUsage {
     fn of(root: &Path) -> Option<DiskUsage> {
-        if !answers(root) {
+        if !responds(root) {
             return None;
         }
         let (send, answer) = bounded(1);
@@ -269,7 +269,7 @@ fn print_root(root: &Value, report: &mut EventPrinter) -> Result<(), Failure> {
 fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
     match DiskUsage::of(root) {
         Some(disk) => report.line(&disk.line())?,
-        None => report.line(match answers(root) {
+        None => report.line(match responds(root) {
             true => "      the directory does not exist, or its disk does not answer",
             false => "      its file system does not answer; why: orphand doctor",
         })?,

@@ -313,10 +313,10 @@ fn status_line(watcher: &Watcher) -> String {
     if summary.reaped > summary.would_reap {
         parts.push(format!("freed {}", text::size(summary.freed.disk_bytes)));
     }
-    if summary.held_back.disk_bytes > 0 {
+    if summary.quarantined_size.disk_bytes > 0 {
         parts.push(format!(
             "{} in quarantine",
-            text::size(summary.held_back.disk_bytes)
+            text::size(summary.quarantined_size.disk_bytes)
         ));
     }
     parts.join(" · ")

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use orphand::daemon::{Existing, Rules, StartError, Watcher};
 use orphand::decide::policy::{Action, Policy};
-use orphand::look::{RootError, RootId, answer};
+use orphand::look::{RootError, RootId, response};
 use orphand::root::{Root, absolute};
 use orphand::scan;
 use orphand::state::Folders;
@@ -259,7 +259,7 @@ fn wait_for_file(
 /// Refuses directories that do not exist. Otherwise a user with a typing error in a path would wait in vain.
 fn check_existence(roots: &[Root]) -> Result<(), Failure> {
     let is_missing = |root: &&Root| {
-        answer::answers(&root.path) && matches!(RootId::of(&root.path), Err(RootError::Missing))
+        response::responds(&root.path) && matches!(RootId::of(&root.path), Err(RootError::Missing))
     };
     match roots.iter().find(is_missing) {
         None => Ok(()),
@@ -359,7 +359,7 @@ pub(super) fn grace(policy: &Policy) -> String {
 /// Returns the number of temps that already exist, and their size.
 fn count_existing(root: &Root) -> (u64, u64) {
     let (mut temps, mut bytes) = (0, 0);
-    if !answer::answers(&root.path) {
+    if !response::responds(&root.path) {
         return (temps, bytes);
     }
     let found = scan::find_temps(root, &mut |_, _| {}, &|_| {}).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::root_watch::{limit_advice, poll_interval};
 use super::{RootWatch, Supervisor};
 use crate::decide::time::span;
 use crate::event::{Event, RescanCause, RootState};
-use crate::look::{Dir, RootError, RootId, answer};
+use crate::look::{Dir, RootError, RootId, response};
 use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
 use crate::watch::{Coverage, WatchError};
@@ -73,7 +73,7 @@ impl Supervisor {
     /// Returns whether the file system of a root answers. If it does not, the root is detached until it does: a call to
     /// it may never return, and this thread serves all roots.
     pub(super) fn is_responding(&mut self, index: usize, root: &Root) -> bool {
-        if answer::answers(&root.path) {
+        if response::responds(&root.path) {
             return true;
         }
         if self.state(index) != Some(RootState::NoAnswer) {
@@ -95,7 +95,7 @@ impl Supervisor {
             Err(error) => return self.mark_unavailable(index, root, &error),
         };
         // The root did not answer when the rules were loaded, so this check could not be made then.
-        if answer::was_silent(&root.path)
+        if response::was_unresponsive(&root.path)
             && let Some(what) = leads_to_broad(&root.path)
         {
             self.detach(index, root);
@@ -118,7 +118,7 @@ impl Supervisor {
             // The root may have been used without a lock, because none could be created. Its tracked temps must not be
             // removed any more.
             if rule!(
-                "taken-root-is-let-go",
+                "locked-root-is-detached",
                 self.state(index) != Some(RootState::Denied)
             ) {
                 self.detach(index, root);
@@ -128,7 +128,7 @@ impl Supervisor {
         }
         self.active_roots.set_id(index, Some(id));
         if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
-            root.report_coarse_dates(dir.place().dates);
+            root.report_coarse_dates(dir.properties().dates);
         }
         let was_unavailable = matches!(
             self.state(index),
@@ -170,11 +170,11 @@ impl Supervisor {
         let Some(root_watch) = self.root_watches.get_mut(index) else {
             return;
         };
-        let place = dir.place();
-        if !place.has_proof(&root.policy)
+        let properties = dir.properties();
+        if !properties.has_proof(&root.policy)
             && !std::mem::replace(&mut root_watch.reported_no_proof, true)
         {
-            let name = &place.file_system;
+            let name = &properties.file_system;
             log::warn!(
                 "{:?} is on {name}: on this file system nothing can prove that a file is unused, and every temp is \
                  kept as network-fs. To trust it: network = [{:?}] in the configuration file",

@@ -238,7 +238,7 @@ impl Supervisor {
         let outcome = pass::recover(
             &self.shared.engine,
             dir_context,
-            &self.lease_thread,
+            &self.use_checker,
             claim,
             &mut emit,
         );

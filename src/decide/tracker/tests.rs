@@ -552,7 +552,7 @@ fn an_unknown_use_state_is_judged() {
 #[test]
 fn a_lock_counts_as_a_holder() {
     let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
-    let at = |ms, hold| Look {
+    let at = |ms, use_state| Look {
         now: Now {
             mono: Mono((UPTIME + ms) * MS),
             wall: wall(ms as i64),
@@ -560,7 +560,7 @@ fn a_lock_counts_as_a_holder() {
         last_jump: None,
         fingerprint: sim.file,
         lag: Duration::ZERO,
-        use_state: hold,
+        use_state,
     };
     let temp = &mut sim.temp;
     _ = temp.look(&at(0, UseState::Locked), GRACE, Open::Keep);
@@ -738,7 +738,7 @@ fn a_failed_temp_is_retried_later() {
     let (mut temp, now) = ready();
     let _ = temp.check_out();
     let kept = temp.retry_later(GRACE, now);
-    assert!(kept.is_new && !temp.is_reaping());
+    assert!(kept.is_new && !temp.is_checked_out());
     assert_eq!(temp.due(), now.after(GRACE));
     assert!(!temp.retry_later(GRACE, now).is_new);
     assert_eq!(
@@ -758,17 +758,17 @@ fn events_and_sizes_are_remembered() {
     let seen = Mono(UPTIME * MS);
     let mut temp = Tracked::created(seen, GRACE);
     assert_eq!(
-        (temp.seen(), temp.origin(), temp.bytes()),
+        (temp.discovered(), temp.origin(), temp.bytes()),
         (seen, Origin::Created, None)
     );
-    assert!(!temp.is_closed() && !temp.is_reaping() && !temp.is_kept());
+    assert!(!temp.is_closed() && !temp.is_checked_out() && !temp.is_kept());
     // A file may be closed by several writers, one after the other.
     for _ in 0..2 {
         temp.close();
         let _ = temp.check_out();
-        assert!(temp.is_closed() && temp.is_reaping());
+        assert!(temp.is_closed() && temp.is_checked_out());
     }
-    assert!(!temp.clone().check_in().is_reaping());
+    assert!(!temp.clone().check_in().is_checked_out());
     let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     for size in 0..2 {
         sim.look();
@@ -843,9 +843,12 @@ fn a_touched_temp_starts_again() {
     assert!(temp.keep(Reason::Changed, GRACE, now).is_new);
     let _ = temp.check_out();
     temp.reset(now, GRACE);
-    assert!(temp.is_closed() && temp.is_reaping(), "its flags remain");
+    assert!(
+        temp.is_closed() && temp.is_checked_out(),
+        "its flags remain"
+    );
     assert_eq!(
-        (temp.seen(), temp.bytes(), temp.is_kept()),
+        (temp.discovered(), temp.bytes(), temp.is_kept()),
         (now, None, false)
     );
     assert_eq!(temp.due(), now.after(GRACE / 2));
@@ -919,7 +922,7 @@ fn new_rules_do_not_reset_the_unused_time() {
 fn new_rules_reach_a_checked_out_temp() {
     let (mut temp, now) = ready();
     temp.mark_rules_changed(now);
-    assert!(temp.check_out().has_new_rules() && temp.is_reaping());
+    assert!(temp.check_out().has_new_rules() && temp.is_checked_out());
     assert!(
         !temp.has_new_rules(),
         "the copy is looked at by the new rules"
@@ -932,7 +935,7 @@ fn new_rules_reach_a_checked_out_temp() {
 #[test]
 fn an_unknown_use_state_starts_no_grace() {
     let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
-    let mut look = |at, hold| {
+    let mut look = |at, use_state| {
         sim.at = at;
         let now = Now {
             mono: sim.mono(),
@@ -943,7 +946,7 @@ fn an_unknown_use_state_starts_no_grace() {
             last_jump: None,
             fingerprint: sim.file,
             lag: Duration::ZERO,
-            use_state: hold,
+            use_state,
         };
         sim.temp.look(&look, GRACE, Open::Keep)
     };

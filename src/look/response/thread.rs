@@ -17,7 +17,7 @@ pub(super) struct Probe {
 #[derive(Default)]
 struct Progress {
     /// The number of paths that have responded.
-    reached: AtomicUsize,
+    responded: AtomicUsize,
     /// The probe must end after the current path.
     stop: AtomicBool,
 }
@@ -34,7 +34,7 @@ impl Probe {
             for path in paths {
                 let entries = std::fs::read_dir(path);
                 let _ = entries.map(|mut entries| entries.next().is_some());
-                shared.reached.fetch_add(1, Ordering::SeqCst);
+                shared.responded.fetch_add(1, Ordering::SeqCst);
                 if shared.stop.load(Ordering::SeqCst) {
                     break;
                 }
@@ -57,8 +57,8 @@ impl Probe {
     }
 
     /// Returns the number of paths that have responded.
-    pub(super) fn reached(&self) -> usize {
-        self.progress.reached.load(Ordering::SeqCst)
+    pub(super) fn responded(&self) -> usize {
+        self.progress.responded.load(Ordering::SeqCst)
     }
 
     /// Requests the probe to end after the current path.

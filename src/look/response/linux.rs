@@ -23,7 +23,7 @@ pub(super) struct Probe {
 /// Memory that the probe shares with its parent.
 struct Progress {
     /// The number of paths that have responded.
-    reached: AtomicUsize,
+    responded: AtomicUsize,
     /// The probe must end after the current path.
     stop: AtomicBool,
 }
@@ -70,7 +70,7 @@ impl Probe {
             match poll(&mut fds, Some(&timeout)) {
                 Err(Errno::INTR) => {}
                 Ok(1..) => {
-                    reap(self.process.as_raw_fd());
+                    collect_child(self.process.as_raw_fd());
                     self.has_ended = true;
                 }
                 _ => return false,
@@ -80,8 +80,8 @@ impl Probe {
     }
 
     /// Returns the number of paths that have responded.
-    pub(super) fn reached(&self) -> usize {
-        self.progress().reached.load(Ordering::SeqCst)
+    pub(super) fn responded(&self) -> usize {
+        self.progress().responded.load(Ordering::SeqCst)
     }
 
     /// Requests the probe to end after the current path.
@@ -109,7 +109,7 @@ impl Drop for Probe {
                     0,
                 );
             }
-            reap(self.process.as_raw_fd());
+            collect_child(self.process.as_raw_fd());
         }
         unshare(self.progress);
     }
@@ -141,7 +141,7 @@ fn unshare(progress: NonNull<Progress>) {
 }
 
 /// Collects a child that has ended, so that no zombie is left. Does nothing if the child is still running.
-fn reap(process: RawFd) {
+fn collect_child(process: RawFd) {
     // SAFETY: `info` is valid for the call, which fills it.
     unsafe {
         let mut info = std::mem::zeroed::<libc::siginfo_t>();
@@ -185,7 +185,7 @@ unsafe fn clone(paths: &[CString], progress: &Progress) -> Option<OwnedFd> {
     // created before, and ends without returning.
     unsafe {
         match libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) {
-            0 => look(paths, progress),
+            0 => run_child(paths, progress),
             1.. => Some(OwnedFd::from_raw_fd(process)),
             _ => None,
         }
@@ -198,7 +198,7 @@ unsafe fn clone(paths: &[CString], progress: &Progress) -> Option<OwnedFd> {
 /// # Safety
 ///
 /// The caller is a child process that shares no memory with its parent except `progress`.
-unsafe fn look(paths: &[CString], progress: &Progress) -> ! {
+unsafe fn run_child(paths: &[CString], progress: &Progress) -> ! {
     // `CLOSE_RANGE_UNSHARE` of linux/close_range.h.
     const UNSHARE: libc::c_uint = 1 << 1;
     // SAFETY: all strings end in NUL, all buffers outlive the calls.
@@ -221,7 +221,7 @@ unsafe fn look(paths: &[CString], progress: &Progress) -> ! {
                 libc::syscall(libc::SYS_getdents64, dir, names.as_mut_ptr(), size);
                 libc::close(dir);
             }
-            progress.reached.fetch_add(1, Ordering::SeqCst);
+            progress.responded.fetch_add(1, Ordering::SeqCst);
             if progress.stop.load(Ordering::SeqCst) {
                 break;
             }

@@ -4,8 +4,8 @@
 //! cannot be ended, and its process cannot end either. For this reason a probe accesses the path first, and the path is
 //! used only if the probe has ended. On Linux the probe is a process; on macOS it is a thread.
 //!
-//! A probe that does not end is left running, at most one for each path. The path counts as silent until that probe
-//! ends, and no second probe is started.
+//! A probe that does not end is left running, at most one for each path. The path counts as unresponsive until that
+//! probe ends, and no second probe is started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,84 +22,85 @@ mod thread;
 use system::Probe;
 
 /// The time that a file system has to respond.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The time without progress after which the remaining paths get separate probes.
 const STALL: Duration = Duration::from_millis(250);
 
 /// The time for which a response is valid.
-const FRESH: Duration = Duration::from_secs(1);
+const RESPONSE_VALIDITY: Duration = Duration::from_secs(1);
 
-/// The time for which a late response is valid. It is longer than the interval at which a silent root is checked again,
-/// so that a root on a slow file system is still served.
-const LATE: Duration = Duration::from_secs(3);
+/// The time for which a late response is valid. It is longer than the interval at which an unresponsive root is checked
+/// again, so that a root on a slow file system is still served.
+const LATE_RESPONSE_VALIDITY: Duration = Duration::from_secs(3);
 
 /// The largest number of probes that are started at a time. Each of them may be left running. Further paths count as
-/// silent until the next check.
+/// unresponsive until the next check.
 const MAX_PROBES: usize = 256;
 
 /// The paths that were checked, and the results.
 static KNOWN: Mutex<KnownPaths> = Mutex::new(KnownPaths {
     states: BTreeMap::new(),
-    were_silent: BTreeSet::new(),
+    were_unresponsive: BTreeSet::new(),
 });
 
 struct KnownPaths {
     states: BTreeMap<PathBuf, ProbeState>,
     /// The paths that at least once did not respond in time.
-    were_silent: BTreeSet<PathBuf>,
+    were_unresponsive: BTreeSet<PathBuf>,
 }
 
 enum ProbeState {
     /// The probe has not ended yet.
     Pending(Probe),
     /// The file system responded. The result is valid until this time.
-    Answered(Instant),
+    Responded(Instant),
 }
 
-/// Reports whether the file system of `path` responds. Waits at most [`PATIENCE`], and does not wait if an earlier
-/// probe is still running.
+/// Reports whether the file system of `path` responds. Waits at most [`RESPONSE_TIMEOUT`], and does not wait if an
+/// earlier probe is still running.
 ///
 /// `RACE:` the file system may stop responding right after this call. Worst case: the caller hangs, as it would without
 /// this check.
 #[must_use]
-pub fn answers(path: &Path) -> bool {
-    silent([path].into_iter()).is_empty()
+pub fn responds(path: &Path) -> bool {
+    unresponsive([path].into_iter()).is_empty()
 }
 
-/// Returns those of `paths` whose file systems do not respond. Waits at most [`PATIENCE`] for all of them together.
+/// Returns those of `paths` whose file systems do not respond. Waits at most [`RESPONSE_TIMEOUT`] for all of them
+/// together.
 #[must_use]
-pub fn silent<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
+pub fn unresponsive<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let paths: BTreeSet<&Path> = paths.collect();
-    known.silent(&paths)
+    known.unresponsive(&paths)
 }
 
 /// Reports whether the file system of `path` at least once did not respond in time since this process started.
 #[must_use]
-pub fn was_silent(path: &Path) -> bool {
+pub fn was_unresponsive(path: &Path) -> bool {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.were_silent.contains(path)
+    known.were_unresponsive.contains(path)
 }
 
 impl KnownPaths {
-    fn silent<'a>(&mut self, paths: &BTreeSet<&'a Path>) -> BTreeSet<&'a Path> {
+    fn unresponsive<'a>(&mut self, paths: &BTreeSet<&'a Path>) -> BTreeSet<&'a Path> {
         let now = Instant::now();
         let unknown: Vec<PathBuf> = paths
             .iter()
-            .filter(|path| !self.is_known(path, now) && !self.is_below_silent(path, now))
+            .filter(|path| !self.is_known(path, now) && !self.is_below_unresponsive(path, now))
             .map(|&path| path.to_owned())
             .collect();
         if !unknown.is_empty() {
             self.drop_expired(now);
-            self.ask(unknown, now + PATIENCE);
+            self.probe(unknown, now + RESPONSE_TIMEOUT);
         }
-        let is_silent =
-            |path: &&Path| !matches!(self.states.get(*path), Some(ProbeState::Answered(_)));
-        let silent: BTreeSet<&Path> = paths.iter().copied().filter(is_silent).collect();
-        let owned = silent.iter().map(|&path| path.to_owned());
-        self.were_silent.extend(owned);
-        silent
+        let is_unresponsive =
+            |path: &&Path| !matches!(self.states.get(*path), Some(ProbeState::Responded(_)));
+        let unresponsive: BTreeSet<&Path> = paths.iter().copied().filter(is_unresponsive).collect();
+        let owned = unresponsive.iter().map(|&path| path.to_owned());
+        self.were_unresponsive.extend(owned);
+        unresponsive
     }
 
     /// Reports whether the state of `path` is known. If its probe has ended since the last call, the response is
@@ -107,12 +108,12 @@ impl KnownPaths {
     fn is_known(&mut self, path: &Path, now: Instant) -> bool {
         match self.states.get_mut(path) {
             None => false,
-            Some(ProbeState::Answered(until)) => now < *until,
+            Some(ProbeState::Responded(until)) => now < *until,
             Some(state) => {
                 if let ProbeState::Pending(probe) = state
                     && probe.has_ended(now)
                 {
-                    *state = ProbeState::Answered(now + LATE);
+                    *state = ProbeState::Responded(now + LATE_RESPONSE_VALIDITY);
                 }
                 true
             }
@@ -123,12 +124,12 @@ impl KnownPaths {
     fn drop_expired(&mut self, now: Instant) {
         self.states.retain(|_, state| match state {
             ProbeState::Pending(_) => true,
-            ProbeState::Answered(until) => now < *until,
+            ProbeState::Responded(until) => now < *until,
         });
     }
 
     /// Reports whether an ancestor of `path` does not respond. A probe of `path` would not end then.
-    fn is_below_silent(&mut self, path: &Path, now: Instant) -> bool {
+    fn is_below_unresponsive(&mut self, path: &Path, now: Instant) -> bool {
         let mut ancestors = path.ancestors().skip(1);
         ancestors.any(|ancestor| {
             self.is_known(ancestor, now)
@@ -137,24 +138,24 @@ impl KnownPaths {
     }
 
     /// Checks `paths` with one probe. If one of the paths does not respond at once, the others get separate probes.
-    fn ask(&mut self, paths: Vec<PathBuf>, deadline: Instant) {
+    fn probe(&mut self, paths: Vec<PathBuf>, deadline: Instant) {
         let Some(mut probe) = Probe::start(&paths) else {
-            return self.note_answers(paths);
+            return self.note_responses(paths);
         };
-        let mut reached = 0;
+        let mut responded = 0;
         loop {
             let stalled_at = deadline.min(Instant::now() + STALL);
             if probe.has_ended(stalled_at) {
-                return self.note_answers(paths);
+                return self.note_responses(paths);
             }
-            match probe.reached() {
-                now if now > reached => reached = now,
+            match probe.responded() {
+                now if now > responded => responded = now,
                 _ => break,
             }
         }
         probe.stop();
         let mut paths = paths.into_iter();
-        self.note_answers(paths.by_ref().take(reached).collect());
+        self.note_responses(paths.by_ref().take(responded).collect());
         let mut rest = paths;
         let slow = rest.next();
         let mut pending: Vec<PathBuf> = Vec::new();
@@ -168,25 +169,25 @@ impl KnownPaths {
                     self.states.insert(path.clone(), ProbeState::Pending(probe));
                     pending.push(path);
                 }
-                None => self.note_answers(vec![path]),
+                None => self.note_responses(vec![path]),
             }
         }
         for path in pending {
             if let Some(ProbeState::Pending(probe)) = self.states.get_mut(&path)
                 && probe.has_ended(deadline)
             {
-                self.note_answers(vec![path]);
+                self.note_responses(vec![path]);
             }
         }
     }
 
     /// Notes that `paths` respond: their probe has ended, or no probe can be started on this system.
-    fn note_answers(&mut self, paths: Vec<PathBuf>) {
-        let until = Instant::now() + FRESH;
-        let answered = paths
+    fn note_responses(&mut self, paths: Vec<PathBuf>) {
+        let until = Instant::now() + RESPONSE_VALIDITY;
+        let responded = paths
             .into_iter()
-            .map(|path| (path, ProbeState::Answered(until)));
-        self.states.extend(answered);
+            .map(|path| (path, ProbeState::Responded(until)));
+        self.states.extend(responded);
     }
 }
 
@@ -203,8 +204,8 @@ mod tests {
         let many: Vec<PathBuf> = (0..500).map(|n| dir.path().join(n.to_string())).collect();
         let paths = [dir.path(), &missing, &file, Path::new("/proc/self")];
         let all = paths.into_iter().chain(many.iter().map(PathBuf::as_path));
-        assert_eq!(silent(all), BTreeSet::new());
-        assert!(!was_silent(dir.path()));
+        assert_eq!(unresponsive(all), BTreeSet::new());
+        assert!(!was_unresponsive(dir.path()));
     }
 
     /// A probe has none of this process's files open, so it does not make a file look used.
@@ -214,7 +215,7 @@ mod tests {
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
         let dir = tempfile::tempdir().unwrap();
         for n in 0..20 {
-            assert!(answers(&dir.path().join(n.to_string())));
+            assert!(responds(&dir.path().join(n.to_string())));
         }
         let children = std::fs::read_to_string(format!("/proc/self/task/{}/children", gettid()));
         assert_eq!(children.unwrap_or_default().trim(), "");
