@@ -57,7 +57,7 @@ pub fn assess(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -
         return Target::Empty;
     }
     let is_dwarfed = temp.data >= LARGE && target.data.saturating_mul(DWARF_RATIO) < temp.data;
-    if rule!("dwarfed-target-does-not-count", is_dwarfed) {
+    if rule!("far-smaller-target-never-counts", is_dwarfed) {
         return Target::Dwarfed;
     }
     let is_older = match (temp.written, target.changed) {

@@ -194,7 +194,7 @@ impl CheckedFile {
             Err(Errno::AGAIN | Errno::TXTBSY) => {
                 rule!("refused-lease-is-held", UseState::InUse, without: UseState::Unused)
             }
-            Err(_) => rule!("no-answer-is-not-free", UseState::Unknown, without: UseState::Unused),
+            Err(_) => rule!("no-answer-is-not-unused", UseState::Unknown, without: UseState::Unused),
         }
     }
 
