@@ -373,7 +373,7 @@ impl Tracked {
 
     /// Postpones the first look until half the grace of its own rule has passed. Returns false if it has passed
     /// already, or if the temp was found by a scan or looked at before.
-    pub fn postpone(&mut self, grace: Duration, now: Mono) -> bool {
+    pub fn postpone_first_look(&mut self, grace: Duration, now: Mono) -> bool {
         if self.was_looked_at() || self.origin() != Origin::Created {
             return false;
         }

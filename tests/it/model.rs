@@ -951,11 +951,7 @@ impl Model {
                     true => Check::FullDiskProve,
                     false => Check::WaitsForUs,
                 };
-                if now.free
-                    && lease != Lease::Held
-                    && self.has(check)
-                    && self.has(Check::Proof)
-                {
+                if now.free && lease != Lease::Held && self.has(check) && self.has(Check::Proof) {
                     return thens.push(Ok(state.abort(true)));
                 }
                 state.reaper.at = ReaperState::Do(step, 1);
