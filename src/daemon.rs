@@ -152,7 +152,7 @@ struct Shared {
 #[derive(Debug)]
 struct ActiveRoots {
     roots: Arc<[Root]>,
-    /// The identity of each root when it was last attached; `None` while it is unavailable.
+    /// For each root, the identity of the directory that was last attached at its path; `None` while it is unavailable.
     ids: Vec<Mutex<Option<RootId>>>,
     limits: Limits,
 }
@@ -256,7 +256,7 @@ impl Builder {
         self
     }
 
-    /// Calls `hook` before each step of the reaping protocol.
+    /// Calls `hook` before each step of the removal protocol.
     #[must_use]
     pub fn hook(mut self, hook: Option<Hook>) -> Builder {
         self.hook = hook;
@@ -375,7 +375,7 @@ pub fn lock_roots(
     let mut locker = None;
     let mut locks = Vec::with_capacity(roots.len());
     for root in roots {
-        // A root that does not answer is locked once it answers.
+        // A root that does not respond is locked once it responds.
         if root.policy.is_dry_run() || !response::responds(&root.path) {
             locks.push(None);
             continue;
@@ -630,7 +630,7 @@ enum CriticalThread {
 
 impl ActiveRoots {
     fn new(rules: &Rules) -> Result<ActiveRoots, Refused> {
-        // All roots are probed at once, so that the waits for those that do not answer overlap.
+        // All roots are probed at once, so that the waits for those that do not respond overlap.
         let paths: Vec<PathBuf> = rules.roots.iter().map(|(path, _)| absolute(path)).collect();
         let _ = response::unresponsive(paths.iter().map(PathBuf::as_path));
         let mut roots: Vec<Root> = Vec::new();

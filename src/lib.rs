@@ -63,10 +63,11 @@
 //! - [`daemon`] runs the threads: a scheduler that dispatches due temps to workers, and a supervisor that attaches
 //!   roots.
 //! - [`pass`] processes the due temps of one directory. It uses [`look`], [`evidence`], [`decide`] and [`reap`], and no
-//!   other code path leads to a removal.
+//!   other code path removes a temp from a root. Files in a quarantine are deleted by its limits
+//!   ([`reap::quarantine`]) and by the command `quarantine purge`.
 //! - [`decide`] contains the pure decisions: [`decide::tracker`] and [`decide::judge`] read no clock and no file.
 //! - [`reap`] removes a temp by a protocol that can put it back until the last step.
-//! - [`sweep`] makes one pass without a watcher.
+//! - [`sweep`] processes a root once, without a watcher.
 //! - [`event`], [`journal`] and [`json`] report what was done.
 //! - [`root`] defines the directories, and [`state`] has orphand's own folders and the locks on roots.
 //!

@@ -59,7 +59,7 @@ pub struct Engine {
 pub struct DirContext<'a> {
     /// Its root.
     pub root: &'a Root,
-    /// The identity of the root when its watch began.
+    /// The identity that the directory at the root's path must have; `None` if any is accepted.
     pub id: Option<RootId>,
     /// The path from the root to the directory.
     pub below: &'a Path,
@@ -188,7 +188,7 @@ impl<'a> Pass<'a> {
         };
         let mut ready = Vec::new();
         for (index, item) in due.iter_mut().enumerate() {
-            match (self.put_back_deferred(&dir, &item.name), &mut item.temp) {
+            match (self.put_back_pending(&dir, &item.name), &mut item.temp) {
                 (None, _) => {}
                 (Some(RecoveryOutcome::Kept(reason)), Some(temp)) => {
                     let grace = self.dir_context.root.policy.grace.shortest();
@@ -196,7 +196,7 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 _ => {
-                    self.postpone(item);
+                    self.retry_later(item);
                     continue;
                 }
             }
@@ -220,7 +220,7 @@ impl<'a> Pass<'a> {
                 Err(error) => {
                     let subject = self.subject(&item.name, None);
                     self.report_failure(subject, "examine it", &error);
-                    self.postpone(item);
+                    self.retry_later(item);
                 }
             }
         }
@@ -263,15 +263,15 @@ impl<'a> Pass<'a> {
         self.report_kept(&dir, due, kept);
     }
 
-    /// Puts back the claims of `name` that could not be put back before. This happens before the look at the temp.
-    /// Returns `None` if no claim is left.
+    /// Puts back the pending claims of `name`, which could not be put back before. This happens before the look at the
+    /// temp. Returns `None` if no claim is left.
     ///
     /// It is called only when the temp of that name is due, so a claim that cannot be put back for a long time is tried
     /// again as rarely as a temp is looked at.
-    fn put_back_deferred(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
+    fn put_back_pending(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
         let claims = self.engine.reaper.claims();
         let mut outcome = None;
-        for claim in claims.take_deferred(dir.id(), name) {
+        for claim in claims.take_pending(dir.id(), name) {
             let recovered = recover(
                 self.engine,
                 self.dir_context,
@@ -280,21 +280,21 @@ impl<'a> Pass<'a> {
                 self.emit,
             );
             if !matches!(dir.observe(&claim), Ok(None)) {
-                claims.defer(dir.id(), name, &claim);
+                claims.add_pending(dir.id(), name, &claim);
                 outcome = Some(recovered);
             }
         }
         outcome
     }
 
-    /// Postpones or forgets all due temps, because the directory itself cannot be opened.
+    /// Schedules a later look at all due temps, or forgets them, because the directory itself cannot be opened.
     fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
         let is_missing = error.is_missing();
         for item in due.iter_mut() {
             if is_missing {
                 self.settle(item);
             } else {
-                self.postpone(item);
+                self.retry_later(item);
             }
         }
         if let (false, RootError::Io(error)) = (is_missing, error) {
@@ -343,7 +343,7 @@ impl<'a> Pass<'a> {
         };
         // Only a look shows whether the file is empty. Until then the shorter grace applies.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.postpone(grace(true).min(grace(false)), clock_reading.now.mono) {
+        if temp.postpone_first_look(grace(true).min(grace(false)), clock_reading.now.mono) {
             return Ok(None);
         }
         let (observation, use_state, mut checked) =
@@ -365,7 +365,7 @@ impl<'a> Pass<'a> {
         let file = &observation.fingerprint;
         let lag = dir.properties().dates.lag(file);
         let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.postpone(grace, clock_reading.now.mono) {
+        if temp.postpone_first_look(grace, clock_reading.now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
@@ -438,7 +438,7 @@ impl<'a> Pass<'a> {
         Ok(Arc::clone(self.siblings.insert(siblings)))
     }
 
-    /// Reports what a run without `--dry-run` would do.
+    /// Reports what a pass would do if it were not a dry run.
     fn report_dry_run(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
         for (removal, candidate) in candidates {
             let Some(item) = due.get_mut(removal.index) else {
@@ -538,7 +538,7 @@ impl<'a> Pass<'a> {
                 Outcome::Failed { step, error } => {
                     let subject = disposed.subject;
                     self.report_failure(subject, step.action(), &error);
-                    self.postpone(item);
+                    self.retry_later(item);
                     // The event of its claim may not have been received yet.
                     if let Some(temp) = &mut item.temp {
                         temp.set_claim_pending();
@@ -649,7 +649,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn postpone(&self, item: &mut PassItem) {
+    /// Schedules a later look at the temp.
+    fn retry_later(&self, item: &mut PassItem) {
         let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = item.temp.as_mut() {
             temp.retry_later(grace, clock::mono());

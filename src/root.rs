@@ -129,12 +129,12 @@ const TEMPORARY: &[&str] = &[
 
 impl Root {
     /// Creates the root at `path` with a rule, and checks the directory. A missing directory is not refused, nor is one
-    /// whose file system does not answer. A rule that only reports may have any directory.
+    /// whose file system does not respond. A rule that only reports may have any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::for_inspection(path, policy)?;
         if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
             let machine = Machine::read();
-            // If the root does not answer now, the watcher checks it as soon as it does: `leads_to_broad`.
+            // If the root does not respond now, the watcher checks it as soon as it does: `leads_to_broad`.
             let responds = response::responds(&root.path);
             let shared = responds && is_shared(&root.path);
             let real = responds.then(|| fs::canonicalize(&root.path));
@@ -295,7 +295,7 @@ fn homes() -> Vec<PathBuf> {
         .map(|account| account.home)
         .filter(|home| home.as_os_str().len() > 1);
     homes.extend(regular);
-    // A home directory on a server that does not answer must not block orphand.
+    // A home directory on a server that does not respond must not block orphand.
     let silent = response::unresponsive(homes.iter().map(PathBuf::as_path));
     let real = homes
         .iter()

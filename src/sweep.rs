@@ -1,4 +1,4 @@
-//! One pass over a root without a watcher: look, wait a moment, look again, act, end.
+//! One sweep over a root, without a watcher: look, wait a moment, look again, act, end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -31,7 +31,7 @@ pub struct Temps {
     dirs: Mutex<DirSet>,
     /// The scheduler sleeps so long that the next creation must wake it.
     asleep: AtomicBool,
-    /// The scheduler was woken to sweep over the whole map again.
+    /// The scheduler was woken to read the whole map again.
     stale: AtomicBool,
     waker: Sender<()>,
     /// The shortest grace of all rules, in nanoseconds.
@@ -279,7 +279,7 @@ impl Temps {
         self.wake();
     }
 
-    /// Makes the scheduler sweep over the whole map again.
+    /// Makes the scheduler read the whole map again.
     pub fn wake(&self) {
         self.stale.store(true, Ordering::SeqCst);
         self.notify();
@@ -321,7 +321,7 @@ impl Temps {
         (created > 0).then_some(Mono(created))
     }
 
-    /// Returns whether the scheduler was woken to sweep over the whole map again, and resets this.
+    /// Returns whether the scheduler was woken to read the whole map again, and resets this.
     #[must_use]
     pub fn take_stale(&self) -> bool {
         self.stale.swap(false, Ordering::SeqCst)

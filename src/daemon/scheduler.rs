@@ -1,8 +1,9 @@
 //! The scheduler thread: sleeps until the next deadline, then dispatches due temps to workers.
 //!
-//! It never polls. At a time *t* it sweeps over the map and collects all temps that are due before *t + grace/2*. A
-//! temp that is created later cannot be due before that time. If no temp was created since the sweep, the scheduler
-//! also knows the next deadline, however distant it is, and sleeps until then. The next creation wakes it.
+//! It never polls. At a time *t* it reads the map and queues, by deadline, the temps that are due before
+//! *t + grace/2*, up to `MAX_READ` of them. A temp that is created later cannot be due before that time. If no temp
+//! was created since the map was read, the scheduler also knows the next deadline, however distant it is, and sleeps
+//! until then. The next creation wakes it.
 //!
 //! It does not access any file itself. Each directory with due temps is processed by a worker thread, several
 //! directories in parallel, so that a slow disk delays only its own directories. At most one worker processes a
@@ -29,7 +30,7 @@ struct DeadlineQueue {
     near: BinaryHeap<Reverse<(Mono, Key)>>,
     /// Every temp that is due before this time is in `near`, or in a directory that is queued or has a worker.
     horizon: Mono,
-    /// No other temp is due before this time, except those that were created since the sweep.
+    /// No other temp is due before this time, except those that were created since the map was read.
     next_after: Mono,
 }
 
@@ -46,13 +47,13 @@ struct WorkQueue {
 struct QueuedDir {
     due: VecDeque<Key>,
     has_worker: bool,
-    /// A sweep has skipped this directory since it was queued.
+    /// A read of the map has skipped this directory since it was queued.
     was_skipped: bool,
 }
 
-/// The largest number of temps that one sweep collects. The rest is collected after these are processed, so that the
-/// keys of a million due temps are not copied at once.
-const MAX_SWEPT: usize = 32_768;
+/// The largest number of temps that are queued when the map is read. The rest is queued after these are processed, so
+/// that the keys of a million due temps are not copied at once.
+const MAX_READ: usize = 32_768;
 
 /// The largest number of temps in one directory that a worker gets before other directories have their turn.
 const MAX_PER_TASK: usize = 4_096;
@@ -67,7 +68,7 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
     let (mut max_workers, mut busy_workers) = (pass::max_workers(), 0);
     while !shared.is_stopping() {
         // The heartbeat continues while a worker hangs: restarting the program would not repair a disk that does not
-        // answer.
+        // respond.
         shared.beat(CriticalThread::Scheduler);
         queue.refill(shared, &mut work, clock::mono());
         queue.take_due(clock::mono(), &mut work);
@@ -148,7 +149,7 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
 }
 
 impl DeadlineQueue {
-    /// Moves the horizon forward if it has been reached, with a new sweep where one is needed.
+    /// Moves the horizon forward if it has been reached, and reads the map again if that is needed.
     fn refill(&mut self, shared: &Shared, work: &mut WorkQueue, now: Mono) {
         if now < self.horizon || self.is_due(now) || !work.queue.is_empty() {
             return;
@@ -156,8 +157,8 @@ impl DeadlineQueue {
         let temps = &shared.temps;
         let half = temps.shortest_grace() / 2;
         temps.shrink();
-        // The first temp that was created since the sweep is due after this time, and all later ones are due even
-        // later.
+        // The first temp that was created since the map was read is due after this time, and all later ones are due
+        // even later.
         let first_new = temps
             .first_created()
             .map_or(Mono(u64::MAX), |created| created.after(half));
@@ -167,9 +168,8 @@ impl DeadlineQueue {
         }
         let is_queued = |dir: &DirPath| work.dirs.contains_key(dir);
         let is_empty = work.dirs.is_empty();
-        let nearest = temps.due_before(now.after(half), MAX_SWEPT, |dir| {
-            !is_empty && is_queued(dir)
-        });
+        let nearest =
+            temps.due_before(now.after(half), MAX_READ, |dir| !is_empty && is_queued(dir));
         for dir in work.dirs.values_mut() {
             dir.was_skipped = true;
         }
@@ -178,7 +178,7 @@ impl DeadlineQueue {
         self.next_after = nearest.next_after;
     }
 
-    /// Discards the known deadlines, so that the next refill sweeps over the map.
+    /// Discards the known deadlines, so that the next refill reads the map.
     fn forget(&mut self) {
         self.horizon = Mono::default();
         self.next_after = Mono::default();

@@ -65,7 +65,7 @@ struct Supervisor {
     watcher: FsWatcher,
     root_watches: Vec<RootWatch>,
     coalescer: Coalescer,
-    /// Holds the leases during the recovery of claims that a crash left behind.
+    /// Makes the use checks of recovered claims and of dropped files.
     use_checker: UseChecker,
     schedule: RescanSchedule,
     /// The next capacity check, if temps were rejected because of the tracking limit.
@@ -381,8 +381,8 @@ impl Supervisor {
                 // until that process ends.
                 root_watch.lock = None;
             }
-            // From here on workers process this root. A report-only root starts removing files only if its lock can be
-            // acquired.
+            // From here on workers process this root. A root whose old rule was a dry run starts removing files only if
+            // its lock can be acquired.
             let id = before.and_then(|before| old.id(before));
             let runtime = self.shared.folders.runtime.as_deref();
             if id.is_some()
@@ -420,7 +420,7 @@ impl Supervisor {
         self.enforce_all_limits();
     }
 
-    /// Probes all roots at once, so that the waits for those that do not answer overlap.
+    /// Probes all roots at once, so that the waits for those that do not respond overlap.
     fn probe_all(&self) {
         let roots = self.active_roots.roots.iter();
         let _ = response::unresponsive(roots.map(|root| root.path.as_path()));

@@ -200,7 +200,7 @@ pub enum Target {
     /// such a file beside the temp of another user, so it need not come from the temp's writer.
     Foreign,
     /// A regular file with less than a sixteenth of the temp's data.
-    Dwarfed,
+    FarSmaller,
     /// A regular file that has less data than the temp and is not known to be older than the temp's last write. It may
     /// be a new file of a program that lost the old one, or a truncated copy of the temp.
     Short,
@@ -237,7 +237,7 @@ impl Target {
             Target::Link(LinkFault::OtherMount) => "is a symlink to another mount",
             Target::Link(LinkFault::Temp) => "is a symlink to another temp",
             Target::Foreign => "belongs to another user",
-            Target::Dwarfed => "has less than a sixteenth of the temp's data",
+            Target::FarSmaller => "has less than a sixteenth of the temp's data",
             Target::Short => "has less data, and is not older",
         })
     }
@@ -748,8 +748,8 @@ fn describe_mappings(e: &Evidence) -> String {
     .into()
 }
 
-/// Requires the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a flag or a lock file:
-/// it passes only if its name has a random part or its target counts.
+/// Requires the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a lock file, or
+/// a flag: a file whose existence is the message. It passes only if its name has a random part or its target counts.
 fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
     let is_worthless = e.observation.fingerprint.size == 0 && is_random;
@@ -1486,7 +1486,7 @@ mod tests {
             (1, true, link(LinkFault::OtherMount), "is a symlink to another mount"),
             (1, true, link(LinkFault::Temp), "is a symlink to another temp"),
             (1, true, Target::Foreign, "its target belongs to another user"),
-            (1, true, Target::Dwarfed, "has less than a sixteenth of the temp's data"),
+            (1, true, Target::FarSmaller, "has less than a sixteenth of the temp's data"),
             (1, true, Target::Short, "has less data, and is not older"),
             (1, true, Target::Whole { same_file }, "its target exists and has content"),
         ];

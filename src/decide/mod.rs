@@ -1,16 +1,16 @@
 //! The decisions: pure functions of values.
 //!
 //! No function here reads a clock, opens a file or queries a process. Time, observations and evidence are arguments,
-//! and verdicts are return values. So the tests of every rule need no sleep and no file, and a dry run makes the same
-//! decisions as a real run.
+//! and verdicts are return values. So the tests of the decisions need no sleep and no file, and a dry run makes the
+//! same decisions as a real run.
 //!
-//! - [`temp_name`]: parses the name of a temp into its writer and its target
+//! - [`temp_name`]: parses the name of a temp into its grammar, target and pid
 //! - [`reserved`]: the list of names that are never leftovers
 //! - [`policy`]: the rule that the user sets for a root
 //! - [`exclude`]: the files and folders below a root that a rule ignores
 //! - [`rate`]: *is a directory hot?*
 //! - [`observation`]: the result of a look at a name
-//! - [`packed`]: an observation in as few bytes as possible
+//! - [`packed`]: a fingerprint in as few bytes as possible
 //! - [`retention`]: how long a quarantine keeps its files
 //! - [`leaks`]: how much each writer left behind in the last hour
 //! - [`target`]: when a target counts

@@ -9,7 +9,7 @@ pub enum Kind {
     File,
     /// A directory.
     Dir,
-    /// A symbolic link. It is never followed.
+    /// A symbolic link. It is never a temp.
     Symlink,
     /// A FIFO, a socket or a device. It is never opened.
     Other,

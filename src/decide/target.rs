@@ -1,18 +1,19 @@
 //! Decides whether a temp's target counts, so that the temp is not the only copy of its data.
 //!
 //! A target with less data than the temp does not count, unless it is older than the temp. A program that lost its file
-//! starts with an empty state and writes that; a truncated copy of the temp is short as well.
+//! starts with an empty state and writes that; a truncated copy of the temp is short as well. A target with less than a
+//! sixteenth of the data of a temp of at least 4 KiB never counts.
 
 use std::time::Duration;
 
 use super::judge::Target;
 use super::time::Wall;
 
-/// The smallest size of a temp, in bytes of data, from which its target can be dwarfed.
+/// The smallest size of a temp, in bytes of data, from which its target can be far smaller.
 const LARGE: u64 = 4096;
 
-/// The ratio of data from which a temp dwarfs its target.
-const DWARF_RATIO: u64 = 16;
+/// A target with less than one part in this many of the temp's data is far smaller.
+const FAR_SMALLER_RATIO: u64 = 16;
 
 /// A regular file with the name of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +57,10 @@ pub fn assess(target: &TargetFile, temp: &TempFile, now: Wall, step: Duration) -
     if rule!("empty-target-does-not-count", target.data == 0) {
         return Target::Empty;
     }
-    let is_dwarfed = temp.data >= LARGE && target.data.saturating_mul(DWARF_RATIO) < temp.data;
-    if rule!("dwarfed-target-does-not-count", is_dwarfed) {
-        return Target::Dwarfed;
+    let is_far_smaller =
+        temp.data >= LARGE && target.data.saturating_mul(FAR_SMALLER_RATIO) < temp.data;
+    if rule!("far-smaller-target-never-counts", is_far_smaller) {
+        return Target::FarSmaller;
     }
     let is_older = match (temp.written, target.changed) {
         (Some(written), Some(changed)) => {
@@ -110,11 +112,11 @@ mod tests {
             // A temp with a date in the future is never the later one.
             (6, 7, 1_000, Some(10_000), WHOLE),
             (6, 7, 1_000, Some(10_001), Target::Short),
-            // Dwarfed, from 4 KiB on: the dates do not matter.
-            (255, 4_096, 1_000, Some(2_000), Target::Dwarfed),
+            // Far smaller, from 4 KiB on: the dates do not matter.
+            (255, 4_096, 1_000, Some(2_000), Target::FarSmaller),
             (256, 4_096, 1_000, Some(2_000), WHOLE),
             (1, 4_095, 1_000, Some(2_000), WHOLE),
-            (2, 20_000, 3_000, Some(2_000), Target::Dwarfed),
+            (2, 20_000, 3_000, Some(2_000), Target::FarSmaller),
             (u64::MAX, u64::MAX, 1_000, Some(2_000), WHOLE),
         ];
         for (target, temp, changed, written, want) in rows {

@@ -40,7 +40,7 @@ const BUILT_IN: [&str; 5] = [
     "<t>.tmp",
 ];
 
-/// The grammars that a rule can turn on. A new one is a row here and a row in the tests below.
+/// The grammars that a rule can turn on. To add one, see CONTRIBUTING.md, *Add a writer*.
 const WRITERS: &[WriterGrammar] = &[
     WriterGrammar {
         name: "claude-code",

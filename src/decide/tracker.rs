@@ -351,7 +351,7 @@ impl Tracked {
     /// suffice at once, and a writer that closed the file a moment ago would have no time left. So after that look at
     /// most half of the new grace counts as quiet.
     pub fn mark_rules_changed(&mut self, now: Mono) {
-        if !rule!("left-alone-by-other-rules", self.is_ignored()) {
+        if !rule!("ignored-despite-new-rules", self.is_ignored()) {
             self.due = self.due.min(now);
             self.flags.set(Flags::NEW_RULES, true);
         }
@@ -373,7 +373,7 @@ impl Tracked {
 
     /// Postpones the first look until half the grace of its own rule has passed. Returns false if it has passed
     /// already, or if the temp was found by a scan or looked at before.
-    pub fn postpone(&mut self, grace: Duration, now: Mono) -> bool {
+    pub fn postpone_first_look(&mut self, grace: Duration, now: Mono) -> bool {
         if self.was_looked_at() || self.origin() != Origin::Created {
             return false;
         }
@@ -392,13 +392,13 @@ impl Tracked {
             self.flags.set(Flags::NEW_RULES, false);
             let earliest = now.before(grace / 2);
             let shift = earliest.since(self.quiet_since);
-            if rule!("other-rules-leave-half-grace", true) {
+            if rule!("new-rules-leave-half-grace", true) {
                 self.quiet_since = self.quiet_since.max(earliest);
             }
             self.unused_before = self.unused_before.saturating_add(millis(shift));
         }
         // An unknown use state counts as in use.
-        let in_use = rule!("cannot-tell-is-not-free",
+        let in_use = rule!("unknown-is-not-unused",
             look.use_state != UseState::Unused, without: look.use_state.is_held());
         // Only with `open = "reap"` a holder does not count. It is remembered nevertheless, because that setting may
         // change.

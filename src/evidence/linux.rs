@@ -1,4 +1,5 @@
-//! Evidence on Linux. A lease proves that a file is unused; `/proc` only names the processes that use it.
+//! Evidence on Linux. A lease proves that a file is unused. `/proc` shows whether a writer runs, proves the absence of
+//! mappings where a lease does not cover them, and names holders.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -194,7 +195,9 @@ impl CheckedFile {
             Err(Errno::AGAIN | Errno::TXTBSY) => {
                 rule!("refused-lease-is-held", UseState::InUse, without: UseState::Unused)
             }
-            Err(_) => rule!("no-answer-is-not-free", UseState::Unknown, without: UseState::Unused),
+            Err(_) => {
+                rule!("no-answer-is-not-unused", UseState::Unknown, without: UseState::Unused)
+            }
         }
     }
 
@@ -287,7 +290,7 @@ impl Drop for CheckedFile {
 /// The writer has ended if there is no such process, if the process is a zombie, or if it started after the last change
 /// of the temp. `written` is the latest time at which that change can have happened, if that is known.
 ///
-/// A thread of the kernel cannot have written the temp, and neither can init. A process of another user can: it may
+/// A kernel thread cannot have written the temp, and neither can init. A process of another user can: it may
 /// have given up root since then, or have given the file away (`CAP_CHOWN`), and no file in `/proc` shows that for
 /// certain.
 #[must_use]
@@ -655,7 +658,7 @@ impl ScanProgress {
         let mut held = HeldFiles::default();
         let (mut examined, has_memory) = self.examine(pid, &at, &mut held);
         if rule!("scan-examines-other-threads", !has_memory) {
-            // This is a thread of the kernel, or a process whose main thread has ended. The other threads may still be
+            // This is a kernel thread, or a process whose main thread has ended. The other threads may still be
             // running, and only they show the files of the process.
             let threads = numeric_names(&at.join("task"));
             examined &= threads.as_ref().err().is_none_or(has_ended);

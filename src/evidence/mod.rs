@@ -1,9 +1,9 @@
-//! Collects the evidence about a temp: its use by processes, the state of its writer, and its target.
+//! Gathers the evidence about a temp: its use by processes, the state of its writer, and its target.
 //!
 //! Each system has its own file with the same functions. [`UseChecker`] and [`CheckedFile`] prove that a file is
-//! unused. [`scan_processes`] finds the processes that use it, for messages. [`writer`] checks the process whose pid is
-//! in the name, and [`open_for_check`] opens a file. If a system cannot prove something, it reports that, and the temp
-//! is kept.
+//! unused. [`scan_processes`] finds the processes that use it, for messages, and as proof where a lease does not cover
+//! mappings. [`writer`] checks the process whose pid is in the name, and [`open_for_check`] opens a file. If a system
+//! cannot prove something, it reports that, and the temp is kept.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -98,11 +98,11 @@ pub struct TempInfo {
     pub reserved: Option<Reserved>,
     /// The fingerprint of the earlier look. `None` if there was no earlier look.
     pub expected: Option<Fingerprint>,
-    /// The time since the last change.
+    /// The time for which it has been quiet.
     pub quiet: Duration,
     /// The time for which no process has used the temp.
     pub unused: Duration,
-    /// The time without a change after which the temp may be removed.
+    /// The time for which it must be quiet before it is judged.
     pub grace: Duration,
     /// The latest time at which the temp can have been changed last, if that is known.
     pub written: Option<Mono>,
@@ -166,7 +166,7 @@ pub struct FileUse<'a> {
     pub file: Option<&'a CheckedFile>,
 }
 
-/// Collects the evidence for a verdict. `seen` is the newest observation of the temp.
+/// Gathers the evidence for a verdict. `seen` is the newest observation of the temp.
 ///
 /// Also returns the target of the temp.
 pub fn gather(
@@ -200,7 +200,8 @@ pub fn gather(
         Some(checked) => context.marks.has(checked.file(), &fingerprint)?,
         None => false,
     };
-    // Digits that look like a date may be part of the name of a flag. Only an empty file can be a flag.
+    // Digits that look like a date may be part of the name of a file whose existence is the message. Only an empty file
+    // can be such a flag.
     let random_name = temp_info.parsed.is_random
         && rule!(
             "empty-file-may-be-flag",

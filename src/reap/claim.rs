@@ -29,8 +29,8 @@ pub struct Claims {
     session: u32,
     next: AtomicU32,
     in_progress: Mutex<HashSet<OsString>>,
-    /// Claims that could not be put back, by the directory that contains them and the temp's original name.
-    deferred: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
+    /// Pending claims, which could not be put back, by the directory that contains them and the temp's original name.
+    pending: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
 }
 
 /// A claim name that is in use until this value is dropped.
@@ -49,7 +49,7 @@ impl Claims {
             session,
             next: AtomicU32::new(0),
             in_progress: Mutex::default(),
-            deferred: Mutex::default(),
+            pending: Mutex::default(),
         }
     }
 
@@ -82,24 +82,24 @@ impl Claims {
         self.in_progress().contains(claim)
     }
 
-    /// Records that `claim` in the directory `dir` could not be put back. This is retried when the temp `name` is due.
-    /// Returns whether the claim is a new entry.
-    pub(crate) fn defer(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
-        let mut deferred = lock(&self.deferred);
-        let of_name = deferred.entry((dir, name.to_owned())).or_default();
+    /// Records that `claim` in the directory `dir` could not be put back and is pending. The put-back is tried again when
+    /// the temp `name` is due. Returns whether the claim is a new entry.
+    pub(crate) fn add_pending(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
+        let mut pending = lock(&self.pending);
+        let of_name = pending.entry((dir, name.to_owned())).or_default();
         of_name.insert(claim.to_owned())
     }
 
-    /// Removes and returns the claims of the temp `name` in the directory `dir` that could not be put back, so that the
-    /// caller retries that.
+    /// Removes and returns the pending claims of the temp `name` in the directory `dir`, so that the caller tries
+    /// again to put them back.
     #[must_use]
-    pub(crate) fn take_deferred(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
-        let mut deferred = lock(&self.deferred);
+    pub(crate) fn take_pending(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
+        let mut pending = lock(&self.pending);
         // The usual case.
-        if deferred.is_empty() {
+        if pending.is_empty() {
             return BTreeSet::new();
         }
-        deferred.remove(&(dir, name.to_owned())).unwrap_or_default()
+        pending.remove(&(dir, name.to_owned())).unwrap_or_default()
     }
 
     fn in_progress(&self) -> MutexGuard<'_, HashSet<OsString>> {
@@ -203,20 +203,21 @@ mod tests {
     }
 
     #[test]
-    fn deferred_claims_are_returned_once() {
+    fn pending_claims_are_returned_once() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dir = |dir: &tempfile::TempDir| {
             RootId::of(&dir.path().canonicalize().unwrap()).expect("a directory")
         };
         let (here, there) = (dir(&here), dir(&there));
         let claims = Claims::new(7);
-        let defer = |dir, name: &str, claim: &str| claims.defer(dir, name.as_ref(), claim.as_ref());
-        assert!(defer(here, "a", "1"));
-        assert!(defer(there, "a", "2"));
-        assert!(defer(here, "a", "3"));
-        assert!(defer(here, "b", "4"));
-        assert!(!defer(here, "b", "4"), "already recorded");
-        let take = |dir, name: &str| Vec::from_iter(claims.take_deferred(dir, name.as_ref()));
+        let add =
+            |dir, name: &str, claim: &str| claims.add_pending(dir, name.as_ref(), claim.as_ref());
+        assert!(add(here, "a", "1"));
+        assert!(add(there, "a", "2"));
+        assert!(add(here, "a", "3"));
+        assert!(add(here, "b", "4"));
+        assert!(!add(here, "b", "4"), "already recorded");
+        let take = |dir, name: &str| Vec::from_iter(claims.take_pending(dir, name.as_ref()));
         assert_eq!(take(here, "a"), ["1", "3"]);
         assert!(take(here, "a").is_empty());
         assert_eq!(take(there, "a"), ["2"]);

@@ -25,7 +25,7 @@ pub(super) fn rename(
     )?)
 }
 
-/// Removes the name of a file that `leased` has proven unused. The lease is the proof; the call itself checks nothing
+/// Removes the name of a file that `checked` has proven unused. The lease is the proof; the call itself checks nothing
 /// more.
 pub(super) fn unlink_proven(dir: BorrowedFd<'_>, name: &OsStr, _: &CheckedFile) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)

@@ -33,7 +33,7 @@ pub(super) fn rename(
     }
 }
 
-/// Removes the name of a file that `leased` has proven unused, as far as it can. A file in use is kept, and the call
+/// Removes the name of a file that `checked` has proven unused, as far as it can. A file in use is kept, and the call
 /// fails with [`io::ErrorKind::ResourceBusy`].
 ///
 /// If the kernel can check this, the call asks it to. Otherwise the result of a process scan that began after the claim

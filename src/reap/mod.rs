@@ -1,8 +1,9 @@
 //! The protocol that removes an orphan.
 //!
-//! All calls use an open directory and bare names. A file is never deleted under the name that its writer knows. It is
-//! first *claimed*: renamed, without overwriting anything. A claimed file can be put back until it is removed. So no
-//! byte is lost if the file is opened or replaced, or if a check fails, between the verdict and the removal.
+//! All calls use an open directory and bare names. Except on a full disk (`unlink_unclaimed`), a file is not deleted
+//! under the name that its writer knows. It is first *claimed*: renamed, without overwriting anything. A claimed file
+//! can be put back until it is removed. So no byte is lost if the file is opened or replaced, or if a check fails,
+//! between the verdict and the removal. The remaining races are marked `RACE:`.
 //!
 //! [`Step`] lists the steps. docs/safety.md gives the reason for each of them.
 
@@ -143,8 +144,8 @@ pub enum Outcome {
     },
 }
 
-/// The number of temps that go through the protocol together. That many files are open at a time, and a claimed temp is
-/// without its name until the whole batch is done.
+/// The number of temps that go through the protocol together. Up to three files for each of them are open at a time,
+/// and a claimed temp is without its name until the whole batch is done.
 pub const BATCH: usize = 128;
 
 /// The time between the release of the lease and the next request for it.
@@ -169,7 +170,7 @@ pub struct Reaper {
 pub struct BatchContext<'a> {
     /// The root's path.
     pub root: &'a Path,
-    /// The identity that the root had at the start.
+    /// The identity that the directory at the root's path must have; `None` if any is accepted.
     pub id: Option<RootId>,
     /// The directory that contains the temps.
     pub dir: &'a Dir,
@@ -486,9 +487,8 @@ impl Reaper {
 
         self.before_step(Step::Claim, name);
         let at = match slot {
-            Some(slot) => {
-                calls::rename(dir.fd(), name, slot.folder(), name).map(|()| ClaimedAt::Slot(slot))
-            }
+            Some(slot) => calls::rename(dir.fd(), name, slot.inner_dir(), name)
+                .map(|()| ClaimedAt::Slot(slot)),
             None => {
                 let claim = self.claims.name(name);
                 calls::rename(dir.fd(), name, dir.fd(), claim.name())
@@ -680,7 +680,7 @@ impl Reaper {
             ClaimedAt::Here(claim) => rule!("put-back-not-deleted",
                 calls::rename(dir.fd(), claim.name(), dir.fd(), name),
                 without: calls::unlink(dir.fd(), claim.name())),
-            ClaimedAt::Slot(slot) => calls::rename(slot.folder(), name, dir.fd(), name),
+            ClaimedAt::Slot(slot) => calls::rename(slot.inner_dir(), name, dir.fd(), name),
         };
         let error = match back {
             Ok(()) => return Outcome::Kept(reason),
@@ -703,7 +703,7 @@ impl Reaper {
             None => error,
             Some(Err(Outcome::Failed { error, .. })) => error,
             Some(Err(_)) => error,
-            Some(Ok(slot)) => match calls::rename(dir.fd(), claim.name(), slot.folder(), name) {
+            Some(Ok(slot)) => match calls::rename(dir.fd(), claim.name(), slot.inner_dir(), name) {
                 Ok(()) => return Outcome::Quarantined { id: slot.keep() },
                 Err(error) => error,
             },
@@ -712,7 +712,7 @@ impl Reaper {
             "cannot put back {name:?}; it keeps the name {:?} until a later attempt succeeds",
             claim.name()
         );
-        self.claims.defer(dir.id(), name, claim.name());
+        self.claims.add_pending(dir.id(), name, claim.name());
         failed(Step::Claim)(error)
     }
 
@@ -930,7 +930,7 @@ pub fn recover(
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("another file has its name, and no quarantine is possible here"),
     })?;
-    calls::rename(dir.fd(), claim, slot.folder(), &name)?;
+    calls::rename(dir.fd(), claim, slot.inner_dir(), &name)?;
     Ok(Some(Recovered::Quarantined {
         id: slot.keep(),
         name,

@@ -77,7 +77,7 @@ pub struct Quarantine {
 pub struct QuarantineDir {
     quarantine: Arc<Quarantine>,
     /// The folder's name.
-    folder: String,
+    folder_name: String,
     stamp: Stamp,
     /// The folder, locked so that it is not removed as an empty one.
     top: OwnedFd,
@@ -106,7 +106,7 @@ pub struct Stored {
     /// Its observation.
     pub seen: Observation,
     /// The name of its folder.
-    folder: String,
+    folder_name: String,
 }
 
 /// Reports whether `root` has a quarantine or one could be created. Changes nothing.
@@ -278,7 +278,7 @@ impl Quarantine {
             id: stamp.id(folder, &below),
             below,
             seen,
-            folder: folder.to_owned(),
+            folder_name: folder.to_owned(),
         }));
         Ok(())
     }
@@ -335,7 +335,7 @@ impl Quarantine {
                         id: id.to_owned(),
                         below,
                         seen,
-                        folder: id.to_owned(),
+                        folder_name: id.to_owned(),
                     });
                     return Ok(());
                 }
@@ -345,71 +345,72 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Opens the directory that contains `one`, and returns it with the file's name and a new observation of the file.
-    /// Each directory on the path must belong to orphand's user alone, and the file must still be the same regular
-    /// file.
-    fn locate<'s>(&self, one: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
-        let mut at = open_dir(self.fd.as_fd(), OsStr::new(&one.folder))?;
+    /// Opens the directory that contains `stored`, and returns it with the file's name and a new observation of the
+    /// file. Each directory on the path must belong to orphand's user alone, and the file must still be the same
+    /// regular file.
+    fn locate<'s>(&self, stored: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
+        let mut at = open_dir(self.fd.as_fd(), OsStr::new(&stored.folder_name))?;
         let check = |at: &OwnedFd| match is_ours(&self.root, &look::observe_fd(at.as_fd())?) {
             true => Ok(()),
             false => Err(io::Error::from(Errno::PERM)),
         };
         check(&at)?;
-        for part in one.folder().components() {
+        for part in stored.original_dir().components() {
             at = open_dir(at.as_fd(), part.as_os_str())?;
             check(&at)?;
         }
-        let seen = observe(at.as_fd(), one.name())?;
-        match seen.fingerprint.kind == Kind::File && is_same(&seen, &one.seen) {
-            true => Ok((at, one.name(), seen)),
+        let seen = observe(at.as_fd(), stored.name())?;
+        match seen.fingerprint.kind == Kind::File && is_same(&seen, &stored.seen) {
+            true => Ok((at, stored.name(), seen)),
             false => Err(Errno::NOENT.into()),
         }
     }
 
-    /// Restores `one` as `name` in `to`, without overwriting anything. Calls `mark` with the open file before the file
-    /// has its name back. If `to` is on another file system, the file is copied, the copy is compared, and the original
-    /// is removed.
+    /// Restores `stored` as `name` in `to`, without overwriting anything. Calls `mark` with the open file before the
+    /// file has its name back. If `to` is on another file system, the file is copied, the copy is compared, and the
+    /// original is removed.
     pub fn restore(
         &self,
-        one: &Stored,
+        stored: &Stored,
         to: BorrowedFd<'_>,
         name: &OsStr,
         mark: impl Fn(BorrowedFd<'_>, &Observation),
     ) -> io::Result<Observation> {
-        let (folder, stored, seen) = self.locate(one)?;
-        let file = rustix::fs::openat(&folder, stored, FILE, Mode::empty());
+        let (dir, stored_name, seen) = self.locate(stored)?;
+        let file = rustix::fs::openat(&dir, stored_name, FILE, Mode::empty());
         // A user who may not read the file can still restore it, but without the mark.
         if let Ok(file) = &file {
             mark(file.as_fd(), &seen);
         }
-        match calls::rename(folder.as_fd(), stored, to, name) {
+        match calls::rename(dir.as_fd(), stored_name, to, name) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 copy::across(file?.into(), &seen, to, name, &mark)?;
                 // Only the file that was copied is removed.
-                let (folder, stored, now) = self.locate(one)?;
+                let (dir, stored_name, now) = self.locate(stored)?;
                 let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
                 if of(&now) != of(&seen) {
                     return Err(Errno::BUSY.into());
                 }
-                calls::unlink(folder.as_fd(), stored)?;
+                calls::unlink(dir.as_fd(), stored_name)?;
             }
             moved => moved?,
         }
-        drop(folder);
-        self.remove_empty(&one.folder, one.folder());
+        drop(dir);
+        self.remove_empty(&stored.folder_name, stored.original_dir());
         Ok(seen)
     }
 
-    /// Reports whether it is proven that no process holds `one`, and whether the file is unchanged.
-    fn is_proven_unused(&self, one: &Stored, policy: &Policy, use_checker: &UseChecker) -> bool {
-        let Ok((folder, name, seen)) = self.locate(one) else {
+    /// Reports whether it is proven that no process uses `stored`, and whether the file is unchanged.
+    fn is_proven_unused(&self, stored: &Stored, policy: &Policy, use_checker: &UseChecker) -> bool {
+        let Ok((dir, name, seen)) = self.locate(stored) else {
             return false;
         };
-        let Ok(file) = rustix::fs::openat(&folder, name, FILE, Mode::empty()) else {
+        let Ok(file) = rustix::fs::openat(&dir, name, FILE, Mode::empty()) else {
             return false;
         };
         let (use_state, checked) = use_checker.check(file);
-        let same = look::observe_fd(checked.file()).is_ok_and(|now| now == seen && now == one.seen);
+        let same =
+            look::observe_fd(checked.file()).is_ok_and(|now| now == seen && now == stored.seen);
         let file = FileId::from(&seen.fingerprint);
         let coverage = self.root.lease_coverage();
         let is_unmapped = match coverage {
@@ -427,12 +428,12 @@ impl Quarantine {
             && checked.recheck() == UseState::Unused
     }
 
-    /// Deletes `one` permanently.
-    pub fn purge(&self, one: &Stored) -> io::Result<()> {
-        let (folder, name, _) = self.locate(one)?;
-        calls::unlink(folder.as_fd(), name)?;
-        drop(folder);
-        self.remove_empty(&one.folder, one.folder());
+    /// Deletes `stored` permanently.
+    pub fn purge(&self, stored: &Stored) -> io::Result<()> {
+        let (dir, name, _) = self.locate(stored)?;
+        calls::unlink(dir.as_fd(), name)?;
+        drop(dir);
+        self.remove_empty(&stored.folder_name, stored.original_dir());
         Ok(())
     }
 
@@ -503,7 +504,7 @@ impl QuarantineDir {
         let below = below.parent().unwrap_or(Path::new(""));
         let mut dir = QuarantineDir {
             quarantine: Arc::clone(quarantine),
-            folder: folder.to_owned(),
+            folder_name: folder.to_owned(),
             stamp,
             inner: top.try_clone()?,
             top,
@@ -535,9 +536,9 @@ impl QuarantineDir {
     /// target of these files ever counts for the limits. Returns `false` if another directory is recorded.
     fn note_origin(&self, is_new: bool) -> io::Result<bool> {
         let inner = self.inner.as_fd();
-        // RACE: the directory is replaced between the look at the temp and this one (µs to ms), and its successor is
-        // recorded. Worst case: a file in the successor that counts as the target makes the limits drop the copy after
-        // `keep`.
+        // RACE: the directory is replaced between the look at the temp and this one (µs to ms), and the new directory
+        // is recorded. Worst case: a file in the new directory counts as the target, and the limits drop the copy once
+        // it is older than the setting `keep`.
         let origin = match self.quarantine.root.open_within(&self.below) {
             Ok(dir) => dir.id().inode().unwrap_or_default(),
             Err(RootError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
@@ -569,7 +570,7 @@ impl QuarantineDir {
         }
         Ok(Some(Slot {
             dir: Arc::clone(self),
-            id: self.stamp.id(&self.folder, below),
+            id: self.stamp.id(&self.folder_name, below),
             reserved: None,
         }))
     }
@@ -586,14 +587,14 @@ impl QuarantineDir {
 impl Drop for QuarantineDir {
     fn drop(&mut self) {
         let _ = lock(&self.top, FlockOperation::Unlock);
-        self.quarantine.remove_empty(&self.folder, &self.below);
+        self.quarantine.remove_empty(&self.folder_name, &self.below);
     }
 }
 
 impl Slot {
     /// Returns the directory that the file is to be moved into, under its own name.
     #[must_use]
-    pub fn folder(&self) -> BorrowedFd<'_> {
+    pub fn inner_dir(&self) -> BorrowedFd<'_> {
         self.dir.inner.as_fd()
     }
 
@@ -640,7 +641,7 @@ impl Stored {
     }
 
     /// Returns its original directory, relative to the root.
-    fn folder(&self) -> &Path {
+    fn original_dir(&self) -> &Path {
         self.below.parent().unwrap_or(Path::new(""))
     }
 
@@ -809,7 +810,7 @@ pub struct LimitContext<'a> {
     pub usage: &'a QuarantineUsage,
     /// The journal, which records each drop before and after it.
     pub journal: &'a Journal,
-    /// The thread whose leases prove that no process holds a file that is dropped.
+    /// Checks that no process uses a file before it is dropped.
     pub use_checker: &'a UseChecker,
     /// The trust in the dates of files.
     pub trust: ClockTrust,
@@ -842,8 +843,8 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         context.usage.counts().retain(|known, _| Some(*known) != id);
         return result;
     };
-    let stored = match quarantine.stored() {
-        Ok(stored) => stored,
+    let files = match quarantine.stored() {
+        Ok(files) => files,
         Err(error) => {
             log::warn!("cannot read the quarantine of {:?}: {error}", root.path);
             return result;
@@ -852,9 +853,9 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
     let limits = context.usage.limits();
     let now = clock::now();
     let mut targets = StoredTargets::new(root, &quarantine, id);
-    let entries: Vec<Entry> = stored
+    let entries: Vec<Entry> = files
         .iter()
-        .map(|one| retention_entry(&mut targets, one, now))
+        .map(|stored| retention_entry(&mut targets, stored, now))
         .collect();
     let space = Space {
         needed: context.wanted,
@@ -862,28 +863,31 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
     };
     let plan = retention::plan(&entries, limits, space, now.wall, context.trust);
     let mut by_id: HashMap<&OsStr, Vec<&Stored>> = HashMap::new();
-    for one in &stored {
-        by_id.entry(OsStr::new(&one.id)).or_default().push(one);
+    for stored in &files {
+        by_id
+            .entry(OsStr::new(&stored.id))
+            .or_default()
+            .push(stored);
     }
     // An id that two files share identifies neither.
     let stored_by_id = |id: &OsStr| match by_id.get(id).map(Vec::as_slice) {
-        Some([one]) => Some(*one),
+        Some([stored]) => Some(*stored),
         _ => None,
     };
     let is_unused =
-        |one: &Stored| quarantine.is_proven_unused(one, &root.policy, context.use_checker);
+        |stored: &Stored| quarantine.is_proven_unused(stored, &root.policy, context.use_checker);
     result.next = plan.next;
     let mut dropped = HashSet::new();
-    for (one, better) in plan.drops {
+    for (entry, better) in plan.drops {
         if dropped.len() >= MAX_DROPS {
             result.has_more = true;
             break;
         }
-        let before = one.target;
-        let Some(one) = stored_by_id(&one.id) else {
+        let before = entry.target;
+        let Some(stored) = stored_by_id(&entry.id) else {
             continue;
         };
-        if !is_unused(one) {
+        if !is_unused(stored) {
             continue;
         }
         // The file was superseded when this call began. It may be the last copy by now, if the better copy was removed
@@ -893,34 +897,33 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         // of that file.
         let still_superseded = match better {
             SupersededBy::Target => rule!("dropped-while-target-counts",
-                targets.state(one) == TargetState::Counts, without: true),
+                targets.state(stored) == TargetState::Counts, without: true),
             SupersededBy::Copies(newer) => {
-                let is_unused =
-                    |one: &Stored| rule!("dropped-while-newer-copy", is_unused(one), without: true);
+                let is_unused = |stored: &Stored| rule!("dropped-while-newer-copy", is_unused(stored), without: true);
                 let is_kept = |id: &OsString| stored_by_id(id).is_some_and(is_unused);
-                newer.iter().all(is_kept) && targets.state(one) == before
+                newer.iter().all(is_kept) && targets.state(stored) == before
             }
         };
         if !still_superseded {
             continue;
         }
-        let event = purged_event(root.path.as_path(), one);
+        let event = purged_event(root.path.as_path(), stored);
         let line = |event: &Event| json::event(event, clock::wall());
         context.journal.write(LineKind::Intent, &[line(&event)]);
-        if quarantine.purge(one).is_ok() {
+        if quarantine.purge(stored).is_ok() {
             context.journal.write(LineKind::Outcome, &[line(&event)]);
             result.events.push(event);
-            dropped.insert(one.id.as_str());
+            dropped.insert(stored.id.as_str());
         }
     }
     drop(entries);
-    let size = |one: &Stored| match dropped.contains(one.id.as_str()) {
+    let size = |stored: &Stored| match dropped.contains(stored.id.as_str()) {
         true => 0,
-        false => one.seen.allocated,
+        false => stored.seen.allocated,
     };
-    result.holds_files = dropped.len() < stored.len();
-    let used = stored.iter().map(size).fold(0, u64::saturating_add);
-    context.usage.record(&quarantine, &stored, began);
+    result.holds_files = dropped.len() < files.len();
+    let used = files.iter().map(size).fold(0, u64::saturating_add);
+    context.usage.record(&quarantine, &files, began);
     if let Some(count) = context.usage.counts().get_mut(&quarantine.root.id()) {
         count.used = used;
     }
@@ -960,17 +963,17 @@ impl<'a> StoredTargets<'a> {
         }
     }
 
-    /// Returns the state of the target of `one`.
-    fn state(&mut self, one: &Stored) -> TargetState {
-        let mut parsed = self.root.policy.names.parse(one.name());
+    /// Returns the state of the target of `stored`.
+    fn state(&mut self, stored: &Stored) -> TargetState {
+        let mut parsed = self.root.policy.names.parse(stored.name());
         if !parsed.numbered_targets.is_empty() {
             let targets = parsed.targets.clone();
             let mut targets = targets.iter();
-            if targets.any(|target| self.has_sibling(one.folder(), target)) {
+            if targets.any(|target| self.has_sibling(stored.original_dir(), target)) {
                 parsed = parsed.with_numbered_targets();
             }
         }
-        let dir = match Dir::open_below(&self.root.path, self.id, one.folder()) {
+        let dir = match Dir::open_below(&self.root.path, self.id, stored.original_dir()) {
             Ok(dir) => dir,
             Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return TargetState::Nothing;
@@ -978,7 +981,7 @@ impl<'a> StoredTargets<'a> {
             Err(_) => return TargetState::Other,
         };
         let temp = ComparedTemp {
-            seen: &one.seen,
+            seen: &stored.seen,
             file: None,
         };
         match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
@@ -987,13 +990,13 @@ impl<'a> StoredTargets<'a> {
             }
             Ok(found) if found.target.counts() => {
                 // A target that was created or changed after the move may have been made after a loss.
-                let since = Stamp::parse(&one.folder).and_then(Stamp::since);
+                let since = Stamp::parse(&stored.folder_name).and_then(Stamp::since);
                 let is_older = found
                     .newest_date()
                     .zip(since)
                     .is_some_and(|(newest, since)| newest < since);
                 let is_origin =
-                    || rule!("same-directory-as-then", self.is_origin(&dir, one), without: true);
+                    || rule!("same-directory-as-then", self.is_origin(&dir, stored), without: true);
                 match rule!("target-older-than-move", is_older, without: true) && is_origin() {
                     true => TargetState::Counts,
                     false => TargetState::Other,
@@ -1003,11 +1006,11 @@ impl<'a> StoredTargets<'a> {
         }
     }
 
-    /// Reports whether `dir` is the directory that `one` was moved from. The name may have been given to another
+    /// Reports whether `dir` is the directory that `stored` was moved from. The name may have been given to another
     /// directory, with files that are older than the move.
-    fn is_origin(&self, dir: &Dir, one: &Stored) -> bool {
-        let folder = one.folder();
-        if folder.as_os_str().is_empty() {
+    fn is_origin(&self, dir: &Dir, stored: &Stored) -> bool {
+        let original_dir = stored.original_dir();
+        if original_dir.as_os_str().is_empty() {
             // The quarantine is in this directory.
             return true;
         }
@@ -1016,7 +1019,7 @@ impl<'a> StoredTargets<'a> {
         };
         let recorded = self
             .quarantine
-            .open_inner(&Path::new(&one.folder).join(folder));
+            .open_inner(&Path::new(&stored.folder_name).join(original_dir));
         let recorded =
             recorded.and_then(|inner| evidence::read_mark(inner.as_fd(), evidence::ORIGIN));
         recorded.is_ok_and(|recorded| recorded == Some(origin.into_bytes()))
@@ -1024,10 +1027,10 @@ impl<'a> StoredTargets<'a> {
 
     /// Reports whether the directory contains a name that is `target` with digits or a uuid appended. Digits in the
     /// name of a temp may then be part of its target's name.
-    fn has_sibling(&mut self, folder: &Path, target: &OsStr) -> bool {
+    fn has_sibling(&mut self, dir: &Path, target: &OsStr) -> bool {
         let (root, id) = (&self.root.path, self.id);
-        let siblings = self.siblings.entry(folder.to_owned());
-        let siblings = siblings.or_insert_with(|| siblings_in(root, id, folder));
+        let siblings = self.siblings.entry(dir.to_owned());
+        let siblings = siblings.or_insert_with(|| siblings_in(root, id, dir));
         // A directory that cannot be read may contain one.
         siblings.as_ref().is_none_or(|all| all.contains(target))
     }
@@ -1035,8 +1038,8 @@ impl<'a> StoredTargets<'a> {
 
 /// Returns the names that also exist in the directory with digits or a uuid appended, or `None` if the directory cannot
 /// be read.
-fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet<OsString>> {
-    let dir = match Dir::open_below(root, id, folder) {
+fn siblings_in(root: &Path, id: Option<RootId>, below: &Path) -> Option<HashSet<OsString>> {
+    let dir = match Dir::open_below(root, id, below) {
         Ok(dir) => dir,
         Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
             return Some(HashSet::new());
@@ -1056,14 +1059,14 @@ fn siblings_in(root: &Path, id: Option<RootId>, folder: &Path) -> Option<HashSet
 
 /// Returns the data of a stored file that the limits need.
 fn retention_entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -> Entry {
-    let (folder, seen) = (stored.folder(), &stored.seen.fingerprint);
+    let (original_dir, seen) = (stored.original_dir(), &stored.seen.fingerprint);
     let shape = targets.root.policy.names.shape(stored.name());
-    let stamp = Stamp::parse(&stored.folder);
+    let stamp = Stamp::parse(&stored.folder_name);
     let since = stamp.and_then(Stamp::since);
     // Digits may be part of the target's name.
     let longer = shape.numbered_target.filter(|longer| {
         let target = shape.target.as_deref();
-        let has_sibling = |target| target != longer && targets.has_sibling(folder, target);
+        let has_sibling = |target| target != longer && targets.has_sibling(original_dir, target);
         rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
     });
     let is_known = shape.is_known && longer.is_none();
@@ -1082,8 +1085,8 @@ fn retention_entry(targets: &mut StoredTargets<'_>, stored: &Stored, now: Now) -
         born: seen.btime,
         written: seen.mtime,
         uid: seen.uid,
-        copy_of: folder.join(copy_of),
-        shape: is_known.then(|| folder.join(&shape.form)),
+        copy_of: original_dir.join(copy_of),
+        shape: is_known.then(|| original_dir.join(&shape.form)),
         target: targets.state(stored),
     }
 }
@@ -1222,7 +1225,7 @@ mod tests {
 
     fn make(slot: &Slot, name: &str) {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
-        rustix::fs::openat(slot.folder(), name, flags, Mode::RUSR).unwrap();
+        rustix::fs::openat(slot.inner_dir(), name, flags, Mode::RUSR).unwrap();
     }
 
     fn folders(path: &Path) -> usize {
@@ -1273,7 +1276,7 @@ mod tests {
         let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
         let slot = quarantine.new_slot(Path::new("sub/a.tmp")).unwrap();
         make(&slot, "a.tmp");
-        let at = path.join(FOLDER).join(&slot.dir.folder);
+        let at = path.join(FOLDER).join(&slot.dir.folder_name);
         let id = slot.keep();
         std::os::unix::fs::symlink("a.tmp", at.join("link")).unwrap();
         fs::create_dir(at.join("open")).unwrap();
@@ -1298,7 +1301,7 @@ mod tests {
         let slot = quarantine.new_slot(Path::new("sub/deep/a.tmp")).unwrap();
         for _ in 0..2 {
             quarantine.remove_stale_slots();
-            quarantine.remove_empty(&slot.dir.folder, &slot.dir.below);
+            quarantine.remove_empty(&slot.dir.folder_name, &slot.dir.below);
         }
         make(&slot, "a.tmp");
         drop(slot.keep());

@@ -587,7 +587,7 @@ fn install_writes_and_loads_an_agent() {
             &format!("Program    {}  (", fixture.sandbox.binary().display()),
             "orphand.log",
             "Background Items Added",
-            "pid 4711; it has not answered yet",
+            "pid 4711; orphand has not answered yet",
             "orphand service stop",
             "orphand service uninstall",
         ],
@@ -1385,7 +1385,7 @@ fn a_slow_start_is_no_failure() {
     fixture
         .run("install", &[])
         .exit(0)
-        .stdout_has("it has not answered yet")
+        .stdout_has("orphand has not answered yet")
         .stdout_has("orphand service status");
 }
 

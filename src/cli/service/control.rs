@@ -7,7 +7,7 @@ use crate::cli::exit::Failure;
 pub(super) struct ServiceState {
     /// The service manager has read the service file.
     pub(super) loaded: bool,
-    /// The service will start at the next login or boot. `None` if unknown.
+    /// The service will start at the next login (system services: boot). `None` if unknown.
     pub(super) enabled: Option<bool>,
     /// The service has a process. `None` if unknown.
     pub(super) running: Option<bool>,
@@ -32,7 +32,7 @@ pub(super) trait Control {
     fn start(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Stops the service and starts it again.
     fn restart(&self, found: &ServiceState) -> Result<(), Failure>;
-    /// Stops the service until the next login or boot.
+    /// Stops the service until the next login (system services: boot).
     fn stop(&self, found: &ServiceState) -> Result<(), Failure>;
     /// Stops the service and keeps it from starting again, before its file is removed.
     fn disable(&self, found: &ServiceState) -> Result<(), Failure>;

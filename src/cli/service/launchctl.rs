@@ -251,7 +251,7 @@ fn exit_code_text(verb: &str, code: i32, service: &ServicePaths, uid: u32) -> St
     let noun = service.kind_name();
     match code {
         code::IO if verb == "bootstrap" => {
-            format!("launchd refuses the {noun} (5) without a reason")
+            format!("launchd refuses the {noun} (5) and gives no reason")
         }
         code::IO => format!(
             "launchd cannot stop the {noun} now (5); try again:   {}",

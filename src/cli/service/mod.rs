@@ -42,8 +42,8 @@ mod tool;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit of status: 0 running · 3 installed, but not running · 4 not installed · \
-5 running, but with a problem that keeps it from working. The other commands exit with 4 if nothing is installed.")]
+Exit codes of status: 0 running · 3 installed, but not running · 4 not installed · \
+5 running, but it cannot do its work. The other commands exit with 4 if nothing is installed.")]
 pub(crate) struct Service {
     #[command(subcommand)]
     verb: Verb,
@@ -51,7 +51,8 @@ pub(crate) struct Service {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Install the service, and start it now and at every login; repeating this changes nothing
+    /// Install the service, and start it now and at every login (with --system: at every boot); repeating this changes
+    /// nothing
     Install {
         #[command(flatten)]
         which: ServiceSelector,
@@ -62,7 +63,7 @@ enum Verb {
     Uninstall(ServiceSelector),
     /// Start the service
     Start(ServiceSelector),
-    /// Stop the service until the next login
+    /// Stop the service until the next login (with --system: until the next boot)
     Stop(ServiceSelector),
     /// Stop and start the service, for example after an upgrade
     Restart(ServiceSelector),
@@ -106,7 +107,7 @@ struct ServiceSelector {
     /// Use systemd, even if this system has launchd
     #[arg(long)]
     systemd: bool,
-    /// Use the system service, run by root, instead of this user's service
+    /// Use the service for the whole machine instead of the user's
     #[arg(long)]
     system: bool,
 }

@@ -175,7 +175,7 @@ impl ServicePaths {
         }
     }
 
-    /// Returns the log file that its watcher writes. Under systemd the journal has the log instead.
+    /// Returns the log file that its watcher writes. Under systemd its journal has the log instead.
     pub(super) fn log(&self, ours: &Folders) -> Option<PathBuf> {
         if cfg!(target_os = "macos") {
             return Some(self.logs().join("orphand.log"));

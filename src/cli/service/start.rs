@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use orphand::state::Folders;
 
 use super::control::Control;
+use super::job::Scope;
 use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
@@ -63,12 +64,14 @@ pub(super) fn stop(service: &ServicePaths, messages: &Messages) -> Result<Exit, 
     };
     let was_running = found.loaded && found.running != Some(false);
     control.stop(&found)?;
-    let next = match service.manager {
-        ServiceManager::Launchd => "it starts again at the next login or boot",
-        ServiceManager::Systemd if found.enabled == Some(true) => {
-            "it starts again at the next login or boot"
+    let next = match (service.manager, service.scope) {
+        (ServiceManager::Systemd, _) if found.enabled != Some(true) => {
+            "it stays stopped until it is started"
         }
-        ServiceManager::Systemd => "it stays stopped until it is started",
+        (_, Scope::System) => "it starts again at the next boot",
+        (ServiceManager::Launchd, Scope::User) => "it starts again at the next login",
+        // With lingering, systemd starts user services at boot.
+        (ServiceManager::Systemd, Scope::User) => "it starts again at the next login or boot",
     };
     messages.line(&format!(
         "{}; {next}.   to start it now:   {}   to remove it:   {}",
@@ -140,7 +143,7 @@ pub(super) fn wait_until_running(
         .map(|pid| format!("pid {pid}; "))
         .unwrap_or_default();
     messages.line(&format!(
-        "Started    {pid}it has not answered yet.   to see its state:   {}",
+        "Started    {pid}orphand has not answered yet.   to see its state:   {}",
         service.command("status")
     ));
     Ok(Exit::Done)

@@ -72,7 +72,13 @@ impl ServiceReport {
         }
         if installed && state.loaded && state.enabled == Some(false) {
             problems.push(Problem {
-                what: "it is disabled, and does not start by itself".to_owned(),
+                what: format!(
+                    "the service is disabled and does not start at {}",
+                    match service.scope {
+                        Scope::User => "login",
+                        Scope::System => "boot",
+                    }
+                ),
                 fix: service.command("install"),
             });
         }

@@ -93,8 +93,8 @@ impl<'p> Systemctl<'p> {
     }
 }
 
-const NO_SYSTEMD: &str = "systemd does not run here, as in most containers. Let the service manager of this system \
-                          start:   orphand watch";
+const NO_SYSTEMD: &str = "systemd does not run here, as in most containers. If this system has another service \
+                          manager, configure it to run:   orphand watch";
 
 /// Returns the fix for an error message of systemctl.
 fn advice(stderr: &str, service: &ServicePaths) -> String {

@@ -17,7 +17,8 @@ CapabilityBoundingSet=CAP_SYS_PTRACE CAP_LEASE CAP_DAC_READ_SEARCH CAP_DAC_OVERR
 
 const AS_OWNER: &str = "\
 # The user whose programs leave the temps. The owner of a file may take a lease on it, which proves
-# that no process has it open. So the service needs no capabilities, and judges no other user's files.
+# that no process has it open. So the service needs no capabilities, and processes only that user's
+# files.
 User={{USER}}
 CapabilityBoundingSet=";
 

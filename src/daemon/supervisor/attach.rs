@@ -14,7 +14,7 @@ use crate::reap::quarantine::Quarantine;
 use crate::root::{Root, leads_to_broad};
 use crate::watch::{Coverage, WatchError};
 
-/// The interval at which a root that does not answer is probed again.
+/// The interval at which a root that does not respond is probed again.
 const NO_ANSWER_RETRY: Duration = Duration::from_secs(1);
 
 impl Supervisor {
@@ -70,8 +70,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether the file system of a root answers. If it does not, the root is detached until it does: a call to
-    /// it may never return, and this thread serves all roots.
+    /// Returns whether the file system of a root responds. If it does not, the root is detached until it does: a call
+    /// to it may never return, and this thread serves all roots.
     pub(super) fn is_responding(&mut self, index: usize, root: &Root) -> bool {
         if response::responds(&root.path) {
             return true;
@@ -94,7 +94,7 @@ impl Supervisor {
             Ok(id) => id,
             Err(error) => return self.mark_unavailable(index, root, &error),
         };
-        // The root did not answer when the rules were loaded, so this check could not be made then.
+        // The root did not respond when the rules were loaded, so this check could not be made then.
         if response::was_unresponsive(&root.path)
             && let Some(what) = leads_to_broad(&root.path)
         {
@@ -322,8 +322,8 @@ impl Supervisor {
         self.poll_later(index, &root);
     }
 
-    /// Called after the scan of everything. If that scan found a temp in a watched directory for which no event had
-    /// come, the watches may not work although the kernel accepted them. They are re-established.
+    /// Re-establishes all watches if the last periodic scan found a temp whose event did not arrive: the watches may
+    /// not work although the kernel accepted them. If that was already tried, polls the root instead.
     pub(super) fn check_missed_events(&mut self) {
         let mut to_reestablish = Vec::new();
         for (index, root_watch) in self.root_watches.iter_mut().enumerate() {

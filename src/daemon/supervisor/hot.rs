@@ -1,13 +1,13 @@
-//! Hot directories: temps are created in them faster than it is worth receiving an event for each
+//! Hot directories: temps are created in them so fast that one event for each costs more than scans
 //! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. After pauses
 //! that grow, they are probed for a moment. Once they are calm, they are watched again.
 //!
 //! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
 //! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
-//! deadline is then set by its own dates. The dates count for no more than half a grace
-//! (`Origin::FoundWithHalfCredit`): if a scan is late, its orphans are removed late, and no writer has less time. A
-//! temp that was tracked before and renamed since turns out to be missing when it is looked at. At the end, the watch
-//! is established first and a last scan follows.
+//! deadline is then set by its own dates. The dates give credit for at most half a grace
+//! (`Origin::FoundWithHalfCredit`), so every writer has at least the other half. The price: after a late scan, orphans
+//! are removed late. A temp that was tracked before and renamed since turns out to be missing when it is looked at. At
+//! the end, the watch is established first and a last scan follows.
 //!
 //! A directory that is created below a hot one is found by a scan. The removal of the hot directory itself is reported
 //! by the watch on its parent or, if the parent is hot too, found by the scan of the parent.
@@ -99,7 +99,7 @@ impl HotDir {
         true
     }
 
-    /// The directory is watched again.
+    /// Ends the hot state, because the directory is watched again.
     fn end(&mut self, now: Instant) {
         if let Some(scans) = self.scans.take() {
             self.last_hot = Some((scans.pause, now));

@@ -277,7 +277,7 @@ impl Supervisor {
         // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
-        let is_new = claims.defer(dir.id(), name, claim);
+        let is_new = claims.add_pending(dir.id(), name, claim);
         let path = dir_context.root.path.join(dir_context.below).join(name);
         rule!(
             "held-claim-is-tried-again",

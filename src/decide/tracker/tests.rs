@@ -624,15 +624,15 @@ fn a_longer_own_grace_postpones_the_first_look() {
     let (seen, own) = (Mono(UPTIME * MS), Duration::from_secs(60));
     let mut temp = Tracked::created(seen, GRACE);
     assert_eq!(temp.due(), seen.after(GRACE / 2));
-    assert!(temp.postpone(own, temp.due()));
+    assert!(temp.postpone_first_look(own, temp.due()));
     assert_eq!(temp.due(), seen.after(own / 2));
     assert!(
-        !temp.postpone(own, temp.due()),
+        !temp.postpone_first_look(own, temp.due()),
         "half of its own grace has passed"
     );
     for origin in [Origin::Found, Origin::FoundWithoutCredit] {
         assert!(
-            !Tracked::found(seen, origin).postpone(own, seen),
+            !Tracked::found(seen, origin).postpone_first_look(own, seen),
             "{origin:?}: no delay"
         );
     }
@@ -641,7 +641,7 @@ fn a_longer_own_grace_postpones_the_first_look() {
     sim.look();
     let due = sim.temp.due();
     assert!(
-        !sim.temp.postpone(own, sim.mono()),
+        !sim.temp.postpone_first_look(own, sim.mono()),
         "it was looked at before"
     );
     assert_eq!(sim.temp.due(), due);
