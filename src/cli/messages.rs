@@ -241,7 +241,7 @@ fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) ->
     };
     if let Some(id) = id {
         line.push_str(&format!(
-            "  to restore it: {}   to delete it: {}",
+            "  back: {}   for good: {}",
             Suggestion::new("restore").configured().arg(id),
             Suggestion::new("quarantine purge").configured().arg(id)
         ));
@@ -259,7 +259,7 @@ fn sole_copy_reason(fault: &str, is_empty: bool) -> String {
 
 /// Returns the interval at which a kept temp is checked.
 fn next_look(retry: Option<Duration>) -> String {
-    let again = retry.map(|retry| format!("; checked every {}", text::span(retry)));
+    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
     again.unwrap_or_default()
 }
 
@@ -426,7 +426,7 @@ mod tests {
         let soon = Some(Duration::from_secs(10));
         #[rustfmt::skip]
         let rows = [
-            (Reason::InUse, soon, &details, "open in bash[4711]; checked every 10 s"),
+            (Reason::InUse, soon, &details, "open in bash[4711]; looked at every 10 s"),
             (Reason::Young, None, &details, "used 3 s ago; its grace is 5 min"),
             (Reason::WriterAlive, None, &details, "pid 24917 from its name is running (bash)"),
             (Reason::Protected, None, &details, "protected: immutable or append-only"),

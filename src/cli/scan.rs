@@ -450,7 +450,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         _ => format!("{unread} could not be read, and may hold more orphans\n"),
     };
     let sum = format!(
-        "{more}{} ({}), the oldest unused for {}.",
+        "{more}{}, {}, the oldest {}.",
         text::counted(orphans, "orphan", "orphans"),
         text::size(total.orphan_size.disk_bytes),
         text::span(oldest.unwrap_or(Duration::ZERO))
@@ -460,7 +460,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         .iter()
         .find_map(|root| plan.refusal_to_change(root))
     {
-        return format!("{sum} sweep would remove nothing there: {refused}");
+        return format!("{sum}   sweep would remove nothing there: {refused}");
     }
     let only_reports = |row: &Row| {
         let root = plan.roots.get(row.root);
@@ -476,10 +476,9 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
             _ => removed += 1,
         }
     }
-    let them = if removed + moved == 1 { "it" } else { "them" };
     let what = match (removed, moved) {
-        (_, 0) => format!("remove {them}"),
-        (0, _) => format!("move {them} to the quarantine"),
+        (_, 0) => "remove them".to_owned(),
+        (0, _) => "move them to the quarantine".to_owned(),
         (removed, moved) => format!(
             "remove {} and move {} to the quarantine",
             text::count(removed),
@@ -501,7 +500,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         &command.dirs,
         all,
     );
-    format!("{sum} To {what}{but}: {sweep}")
+    format!("{sum}   {what}{but}: {sweep}")
 }
 
 /// Returns notes on patterns that match reserved names. Each note names a narrower pattern that still matches all the

@@ -475,8 +475,8 @@ fn scan_exit_code_reports_orphans() {
     sandbox()
         .run(["scan", "--grace", "100ms", "root"])
         .exit(0)
-        .stdout_has("2 orphans (")
-        .stdout_has("To remove them: orphand sweep");
+        .stdout_has("2 orphans, ")
+        .stdout_has("remove them: orphand sweep");
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn everything_is_listed_with_its_verdict() {
     // In human output: one line for each temp, and the total.
     let human = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
     assert_eq!(human.stdout.lines().count(), 6, "{}", human.stdout);
-    human.stdout_has("3 orphans (").stdout_has("orphand sweep");
+    human.stdout_has("3 orphans, ").stdout_has("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),
         before,
@@ -326,7 +326,7 @@ fn the_suggested_command_does_what_was_listed() {
             with(&["--name", "*.part"]),
             &[],
             1,
-            "move it to the quarantine: ",
+            "move them to the quarantine: ",
         ),
         (
             with(&["--name", "c*", "--name", "a.tmp"]),
@@ -515,12 +515,9 @@ fn every_hint_repeats_the_configuration_file() {
     fs::remove_dir_all(sandbox.base().join("state/orphand")).unwrap();
     let text = format!("[[watch]]\npath = {:?}\n", sandbox.base().join(ODD_DIR));
     sandbox.write("../my config.toml", text);
-    let moved = ran
-        .stdout
-        .lines()
-        .find(|line| line.contains("  to restore it: "));
+    let moved = ran.stdout.lines().find(|line| line.contains("  back: "));
     let moved = moved.unwrap_or_else(|| panic!("{}", ran.stdout));
-    let (back, purge) = moved.split_once("   to delete it: ").unwrap();
+    let (back, purge) = moved.split_once("   for good: ").unwrap();
     assert!(
         ran.stdout
             .contains("to delete: orphand quarantine purge --config '")

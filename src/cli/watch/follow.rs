@@ -293,27 +293,22 @@ fn in_force(config: &Config, roots: usize) -> String {
     )
 }
 
-/// Returns the status line: `2 temps waiting, next check in 7 s · 1 kept · freed 5 B`.
+/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B`.
 fn status_line(watcher: &Watcher) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
     let mut parts = Vec::new();
     if waiting.waiting > 0 {
         let next = waiting.next.map(|next| next.since(clock::mono()).as_secs());
-        let next = next.map(|s| {
-            format!(
-                ", next check in {}",
-                text::span(Duration::from_secs(s.max(1)))
-            )
-        });
+        let next = next.map(|s| format!(", next in {}", text::span(Duration::from_secs(s.max(1)))));
         let next = next.unwrap_or_default();
         parts.push(format!(
             "{} waiting{next}",
-            text::counted(waiting.waiting as u64, "temp", "temps")
+            text::count(waiting.waiting as u64)
         ));
     }
     if waiting.held > 0 {
-        parts.push(format!("{} kept", text::count(waiting.held as u64)));
+        parts.push(format!("{} held", text::count(waiting.held as u64)));
     }
     if summary.reaped > summary.would_reap {
         parts.push(format!("freed {}", text::size(summary.freed.disk_bytes)));
