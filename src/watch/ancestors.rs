@@ -16,7 +16,7 @@ use notify::event::{EventKind, EventKindMask, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, NAME_EVENTS, Notification, WatchError, WatchLimit};
+use super::{CallbackContext, NAME_EVENTS, Notification, WatchError, WatchLimit, WatcherContext};
 use crate::root::Root;
 
 /// The part of a root's ancestors that is watched.
@@ -53,24 +53,16 @@ type Identity = (u64, u64, Option<SystemTime>);
 impl AncestorWatches {
     /// Watches the ancestors of `root` that exist. A caller that looks at the root after this call receives an event
     /// for every change after that look.
-    pub(super) fn watch(
-        &mut self,
-        (callback_context, generation): (&CallbackContext, u32),
-        root: &Path,
-    ) -> Coverage {
+    pub(super) fn watch(&mut self, context: WatcherContext<'_>, root: &Path) -> Coverage {
         if self.handle.is_none() {
             let mask = NAME_EVENTS | EventKindMask::MODIFY_META;
-            let watcher_handle = WatcherHandle::new(
-                (&callback_context.notifications, generation),
-                mask,
-                |guard| {
-                    let callback_context = callback_context.clone();
-                    move |event| {
-                        let _guard = &guard;
-                        callback_context.on_ancestor_event(event);
-                    }
-                },
-            );
+            let watcher_handle = WatcherHandle::new(context, mask, |guard| {
+                let callback_context = context.callback.clone();
+                move |event| {
+                    let _guard = &guard;
+                    callback_context.on_ancestor_event(event);
+                }
+            });
             match watcher_handle.map_err(WatchError::from) {
                 Ok(watcher_handle) => self.handle = Some(watcher_handle),
                 Err(WatchError::Limit(limit)) => return Coverage::LimitReached(limit),

@@ -143,14 +143,17 @@ impl FsWatcher {
     /// Watches the directory `dir` (on macOS, with everything below it). With `closes`, closes by writers are reported
     /// too. Such directories have a separate watcher, because notify has one event mask for each watcher.
     pub fn watch(&mut self, dir: &Path, closes: bool) -> Result<(), WatchError> {
-        let callback_context = (&self.callback_context, self.generation);
+        let context = WatcherContext {
+            callback: &self.callback_context,
+            generation: self.generation,
+        };
         let watcher_handle = match closes {
             true => get_or_start(
                 &mut self.with_closes,
-                callback_context,
+                context,
                 NAME_EVENTS | EventKindMask::ACCESS_CLOSE,
             )?,
-            false => get_or_start(&mut self.without_closes, callback_context, NAME_EVENTS)?,
+            false => get_or_start(&mut self.without_closes, context, NAME_EVENTS)?,
         };
         let mode = match RECURSIVE {
             true => RecursiveMode::Recursive,
@@ -175,9 +178,12 @@ impl FsWatcher {
     /// Begins to count the temps that are created in the directory `dir`, whether it is watched or not. The events are
     /// used for nothing else.
     pub fn probe_rate(&self, dir: &Path) -> Result<RateProbe, WatchError> {
-        // A generation that is not the current one: the end of the probe's thread is ignored.
-        let generation = self.generation.wrapping_sub(1);
-        RateProbe::begin((&self.callback_context, generation), dir)
+        let context = WatcherContext {
+            callback: &self.callback_context,
+            // Not the current generation: the end of the probe's thread is ignored.
+            generation: self.generation.wrapping_sub(1),
+        };
+        RateProbe::begin(context, dir)
     }
 
     /// Returns the rate of creations from which a directory is hot.
@@ -189,8 +195,11 @@ impl FsWatcher {
     /// Watches the ancestors of `root` that exist. They report when the root or one of them is created or removed, and
     /// when its permissions change.
     pub fn watch_ancestors(&mut self, root: &Path) -> Coverage {
-        self.ancestors
-            .watch((&self.callback_context, self.generation), root)
+        let context = WatcherContext {
+            callback: &self.callback_context,
+            generation: self.generation,
+        };
+        self.ancestors.watch(context, root)
     }
 
     /// Forgets the watches on `path` and on the ancestors of roots below it, so that the next call of
@@ -221,25 +230,29 @@ impl FsWatcher {
     }
 }
 
+/// The values that a new watcher needs.
+#[derive(Clone, Copy)]
+struct WatcherContext<'a> {
+    callback: &'a CallbackContext,
+    /// The generation of the watcher, which its notifications carry.
+    generation: u32,
+}
+
 fn get_or_start<'a>(
     slot: &'a mut Option<WatcherHandle>,
-    (callback_context, generation): (&CallbackContext, u32),
+    context: WatcherContext<'_>,
     mask: EventKindMask,
 ) -> Result<&'a mut WatcherHandle, WatchError> {
     match slot {
         Some(watcher_handle) => Ok(watcher_handle),
         None => {
-            let watcher_handle = WatcherHandle::new(
-                (&callback_context.notifications, generation),
-                mask,
-                |guard| {
-                    let mut handle = callback(callback_context.clone());
-                    move |event| {
-                        let _guard = &guard;
-                        handle(event);
-                    }
-                },
-            )?;
+            let watcher_handle = WatcherHandle::new(context, mask, |guard| {
+                let mut handle = callback(context.callback.clone());
+                move |event| {
+                    let _guard = &guard;
+                    handle(event);
+                }
+            })?;
             Ok(slot.insert(watcher_handle))
         }
     }

@@ -8,7 +8,7 @@ use notify::event::{EventKind, EventKindMask};
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, WatchError, is_temp};
+use super::{CallbackContext, WatchError, WatcherContext, is_temp};
 
 /// Counts until it is dropped. It has a separate watcher, so that its events do not change the map of temps.
 pub struct RateProbe {
@@ -35,24 +35,17 @@ impl std::fmt::Debug for RateProbe {
 }
 
 impl RateProbe {
-    pub(super) fn begin(
-        (callback_context, generation): (&CallbackContext, u32),
-        dir: &Path,
-    ) -> Result<RateProbe, WatchError> {
+    pub(super) fn begin(context: WatcherContext<'_>, dir: &Path) -> Result<RateProbe, WatchError> {
         let created = Arc::new(AtomicU32::new(0));
         let end = ProbeEnd(Arc::default());
-        let mut count = counter(callback_context, Arc::clone(&created), Arc::clone(&end.0));
+        let mut count = counter(context.callback, Arc::clone(&created), Arc::clone(&end.0));
         let mask = EventKindMask::CREATE;
-        let mut watcher_handle = WatcherHandle::new(
-            (&callback_context.notifications, generation),
-            mask,
-            |guard| {
-                move |event: notify::Result<notify::Event>| {
-                    let _guard = &guard;
-                    count(event);
-                }
-            },
-        )?;
+        let mut watcher_handle = WatcherHandle::new(context, mask, |guard| {
+            move |event: notify::Result<notify::Event>| {
+                let _guard = &guard;
+                count(event);
+            }
+        })?;
         let config =
             WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
         watcher_handle.request(|watcher| watcher.watch_with(dir, config))?;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use notify::event::EventKindMask;
 use notify::{Config, RecommendedWatcher, Watcher as _};
 
-use super::Notification;
+use super::{Notification, WatcherContext};
 use crate::clock;
 use crate::decide::time::Mono;
 
@@ -69,11 +68,12 @@ impl WatcherHandle {
     /// Starts a thread that receives the events of `mask`, and sends a notification when the thread ends. The handler
     /// that `make_handler` returns must own the guard that it receives.
     pub(super) fn new<H: notify::EventHandler>(
-        (notifications, generation): (&Sender<Notification>, u32),
+        context: WatcherContext<'_>,
         mask: EventKindMask,
         make_handler: impl FnOnce(ExitGuard) -> H,
     ) -> notify::Result<WatcherHandle> {
-        let notifications = notifications.clone();
+        let notifications = context.callback.notifications.clone();
+        let generation = context.generation;
         let on_exit = move |was_overrun| {
             if was_overrun {
                 let _ = notifications.send(Notification::Overrun(generation));
