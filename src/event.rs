@@ -90,7 +90,7 @@ pub enum RootState {
     Polling,
     /// It cannot be opened for lack of permission, or another orphand process works on it.
     Denied,
-    /// Changes in it cannot be noticed.
+    /// Changes in it cannot be noticed. Reserved: never reported.
     Blind,
     /// Its file system does not answer.
     NoAnswer,

@@ -3,9 +3,9 @@
 //! A program that writes `sessions.json` atomically first writes `sessions.json.<uuid>.tmp` (the *temp*) and then
 //! renames it to `sessions.json` (its *target*). If the program is killed in between, the temp stays forever.
 //!
-//! orphand watches a directory from outside the program. It removes a temp that was never renamed only after proving
-//! three things: no process has it open, its writer is gone, and its target has content. An empty temp needs no
-//! target if its name has a random part. A temp that may be the only copy of its data is moved to a quarantine instead.
+//! orphand watches a directory from outside the program. By default, it removes a temp that was never renamed only
+//! if three things are true: it is proven that no process has it open, no process with the pid in its name is running,
+//! and its target counts as a copy. An empty temp needs no target if its name has a random part. A temp that may be the only copy of its data is moved to a quarantine instead.
 //!
 //! # Example
 //!

@@ -78,7 +78,8 @@ impl Temps {
     }
 
     /// Records that a temp was created at `path` or renamed to it. An entry under this name belongs to another file and
-    /// is replaced. Returns `false` if the temp is rejected because of the limit and it is the first one that is.
+    /// is replaced. Returns `false` only for the first temp that is rejected because of the limit, so that the limit is
+    /// reported once.
     pub fn record_created(&self, path: &Path, now: Mono) -> bool {
         // A known name is replaced even if the map is full.
         if self.is_full() && rule!("no-more-temps-than-room", !self.knows(path)) {

@@ -17,8 +17,8 @@ use super::status::StatusOptions;
 use super::sweep::Sweep;
 use super::watch::Watch;
 
-/// Finds the temp files that killed atomic writers left behind. Removes such a file only if no process
-/// has it open, no writer is known to run, and its data exists elsewhere.
+/// Finds the temp files that killed atomic writers left behind. By default, removes such a file only if
+/// no process has it open, no process with the pid in its name is running, and it is not the only copy.
 #[derive(Debug, Parser)]
 #[command(
     name = "orphand",
@@ -38,7 +38,7 @@ Examples:
 
 Exit: 0 done, even if temps were kept · 1 failed · 2 wrong usage or a refused directory ·
 3 something could not be read, removed or determined · 4 the service is not installed ·
-5 the service runs, but with a problem · 10 orphans found (scan --exit-code) ·
+5 the service runs, but it cannot do its work · 10 orphans found (scan --exit-code) ·
 75 another orphand process works on the directory · 78 the configuration is invalid ·
 129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
 pub(crate) struct Cli {

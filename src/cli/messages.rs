@@ -71,7 +71,7 @@ impl EventFormatter {
                 let rest = match claim::is_claim(&subject.path) {
                     // Another orphand process may be working on this claim, and no option applies to it, so there is no
                     // hint.
-                    true => keep_reason(*reason, &by, details) + &next_look(*retry),
+                    true => keep_reason(*reason, &by, details) + &next_look(*reason, *retry),
                     false => kept_line(&subject.path, *reason, &by, *retry, details),
                 };
                 self.row("kept", AnsiColor::Yellow.on_default(), subject, &rest)
@@ -116,7 +116,7 @@ impl EventFormatter {
             Event::Rescan { root, cause } => {
                 let why = match cause {
                     RescanCause::Startup => "orphand has started",
-                    RescanCause::Overflow => "the kernel lost events",
+                    RescanCause::Overflow => "events may be missing",
                     RescanCause::Periodic => "a periodic scan is due",
                     RescanCause::RootReturned => "the directory is back",
                 };
@@ -131,9 +131,7 @@ impl EventFormatter {
                     RootState::NoAnswer => {
                         "is not watched: its file system does not answer; orphand watches it again when it answers"
                     }
-                    RootState::Blind => {
-                        "is watched, but orphand cannot determine which files are in use; nothing is removed there"
-                    }
+                    RootState::Blind => "is watched, but changes in it cannot be noticed",
                 };
                 format!("{}{} {what}", self.now(), text::escaped(root))
             }
@@ -257,9 +255,13 @@ fn sole_copy_reason(fault: &str, is_empty: bool) -> String {
     }
 }
 
-/// Returns the interval at which a kept temp is checked.
-fn next_look(retry: Option<Duration>) -> String {
-    let again = retry.map(|retry| format!("; looked at every {}", text::span(retry)));
+/// Returns when a kept temp is looked at again. The interval stays the same only while no event can report the end of
+/// the reason; otherwise it doubles.
+fn next_look(reason: Reason, retry: Option<Duration>) -> String {
+    let again = retry.map(|retry| match reason.ends_without_event() {
+        true => format!("; looked at every {}", text::span(retry)),
+        false => format!("; next look in {}", text::span(retry)),
+    });
     again.unwrap_or_default()
 }
 
@@ -337,7 +339,7 @@ pub(crate) fn kept_line(
         ),
         _ => String::new(),
     };
-    keep_reason(reason, by, details) + &next_look(retry) + &hint
+    keep_reason(reason, by, details) + &next_look(reason, retry) + &hint
 }
 
 /// Returns the line of the configuration file that trusts a file system.

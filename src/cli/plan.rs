@@ -170,8 +170,10 @@ pub(crate) fn nothing_listed(config: &Config, verb: &str) -> Failure {
     let one = format!("to {verb} one now:");
     let init = Suggestion::new("config init").configured();
     let next = match config.path {
-        Some(_) => "add a [[watch]] section with a path for each to that file".to_owned(),
-        None => format!("{init}, then add a [[watch]] section with a path for each to that file"),
+        Some(_) => "add to that file a [[watch]] section with `path` for each directory".to_owned(),
+        None => format!(
+            "{init}, then add to that file a [[watch]] section with `path` for each directory"
+        ),
     };
     Failure::new(
         Exit::Usage,

@@ -144,7 +144,7 @@ impl Snapshot {
                 )),
                 RootState::Blind => {
                     problems.push(format!(
-                        "{root} has temps for which orphand cannot determine whether they are in use; to find the cause: {doctor}"
+                        "changes in {root} cannot be noticed; to find the cause: {doctor}"
                     ));
                 }
             }

@@ -51,8 +51,8 @@ fn rule_reach(root: Option<&Root>) -> Option<(bool, String)> {
 /// The interval at which the supervisor checks whether temps that were rejected have room now.
 const CAPACITY_CHECK: Duration = Duration::from_secs(1);
 
-/// The interval at which the free space beside a quarantine with files is checked. For lack of space, only files are
-/// dropped that were moved more than an hour ago.
+/// The interval at which the free space beside a quarantine with files is checked. For lack of space, only files
+/// that were moved more than an hour ago are dropped.
 const SPACE_CHECK: Duration = Duration::from_secs(5 * 60);
 
 /// The largest number of notifications that are processed before the next check for a stop.

@@ -74,7 +74,8 @@ pub const SHORTEST_GRACE: Duration = Duration::from_millis(100);
 pub const GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// The default grace of a fixed name (`<t>.tmp`). It is long because scripts may append to such a file from time to
-/// time without keeping it open. It may be long because files with a fixed name cannot accumulate.
+/// time without keeping it open. A long grace does no harm, because files with a
+/// fixed name cannot accumulate.
 pub const FIXED_NAME_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// The shortest grace, in multiples of the lag of the file's dates. With this value, half the grace is longer than the
@@ -238,7 +239,8 @@ impl Policy {
     }
 }
 
-/// Returns the shortest time between two looks at a temp, which is also the gap for a temp that a scan found.
+/// Returns the minimum gap: the shortest time between the two looks that a removal needs. A temp that existed at the
+/// start, or that a sweep found, may be judged after this gap.
 ///
 /// `lag` is the longest time by which a change may be later than the file's dates show. The gap is longer than that:
 /// otherwise the second look could miss a change.

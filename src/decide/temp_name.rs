@@ -53,7 +53,7 @@ const WRITERS: &[WriterGrammar] = &[
         name: "atomically",
         // The last digits of the time in milliseconds, then a random number.
         patterns: &["<t>.tmp-<digits:10><hex:6>"],
-        producer: "npm atomically, and conf by it: src/utils/temp.ts in \
+        producer: "the npm package atomically, and conf, which uses it: src/utils/temp.ts in \
                    https://github.com/fabiospampinato/atomically, source/index.ts in \
                    https://github.com/sindresorhus/conf",
         // LIMIT_BASENAME_LENGTH, in UTF-16 code units. A name never has fewer bytes than code units.
@@ -64,7 +64,7 @@ const WRITERS: &[WriterGrammar] = &[
         // The final name is a hash of the data that is being written, and the name of the temp does not contain it.
         patterns: &["tmp_obj_<alnum:6>", "tmp_pack_<alnum:6>"],
         producer: "git: create_tmpfile in object-file.c, create_tmp_packfile in pack-write.c, \
-                   builtin/index-pack.c, the letters in wrapper.c; https://github.com/git/git",
+                   builtin/index-pack.c; the random letters in wrapper.c; https://github.com/git/git",
         truncates_at: None,
     },
 ];

@@ -3,8 +3,9 @@
 //! [`Tracked`] is the state of one temp from its discovery to its verdict. The map of all temps is in [`crate::temps`];
 //! events and scans add to it, and workers look at the temps that are due. Each look changes the state by these rules:
 //!
-//! - A temp is judged only after two looks, at least [`min_observation_gap`] apart, that saw the same fingerprint and
-//!   no holder, and only once it has been quiet for its grace.
+//! - A temp can be removed only after two looks, at least [`min_observation_gap`] apart, that saw the same
+//!   fingerprint and, unless the policy allows it, no holder, and only once it has been quiet for its grace. A temp with
+//!   a holder is judged too, so that the holder is reported.
 //! - A holder counts like a change: after a look that saw one, the grace starts again at the first look that sees none.
 //!   (Closing a file does not change its fingerprint.)
 //! - The first look at a fingerprint gives a credit for the time for which the file was quiet before, by its own dates
@@ -27,7 +28,8 @@ pub enum Origin {
     Found,
     /// A scan found it. It waits for its whole grace, whatever its dates are.
     FoundWithoutCredit,
-    /// A scan found it in a watched directory, or in a hot one, which is scanned instead of watched. Its own dates give
+    /// A scan found it in a watched directory, in a hot one, which is scanned instead of watched, or in a root that was
+    /// added after the start. Its own dates give
     /// it credit for at most half the grace, so its writer has as much time as with an event.
     FoundWithHalfCredit,
 }
@@ -156,7 +158,7 @@ pub struct Quiet {
     /// The same time without the limit that the grace puts on the credit. It is compared with the 24 hours after which
     /// the pid in a name no longer counts.
     pub unused: Duration,
-    /// The fingerprint that both looks saw.
+    /// The fingerprint at the last look.
     pub fingerprint: Fingerprint,
 }
 
@@ -213,8 +215,8 @@ impl Tracked {
         is_expected
     }
 
-    /// Notes that the temp's claim could not be removed, and perhaps not put back. Until the next search for the claim,
-    /// orphand itself is the cause if the temp's name is missing.
+    /// Notes that the temp may still have the name of a claim, because its removal failed. Until the next search for the
+    /// claim, orphand itself is the cause if the temp's name is missing.
     pub fn set_claim_pending(&mut self) {
         self.flags.set(Flags::CLAIM_PENDING, true);
     }

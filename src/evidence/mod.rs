@@ -133,8 +133,8 @@ pub struct EvidenceContext<'a> {
     pub process_scan: Option<&'a ProcessScan>,
 }
 
-/// Returns whether the process with the pid `pid`, in this pid namespace or in a child namespace, can have written the
-/// temp.
+/// Returns the state of the process with the pid `pid`, in this pid namespace or in a child namespace, as a possible
+/// writer of the temp.
 fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Writer {
     let can_have = |pid| matches!(writer(pid, temp_info.written), Writer::Alive(_));
     if can_have(pid) {

@@ -97,7 +97,8 @@ impl Step {
     }
 }
 
-/// A function that is called *before* each step of each temp. Tests use it to act between two steps. It is an ordinary
+/// A function that is called *before* each step of each temp; before `Resolve` and `Wait` once for each batch, with the
+/// name of its first temp. Tests use it to act between two steps. It is an ordinary
 /// value, so that the code under test is the code that runs in production.
 #[derive(Clone)]
 pub struct Hook(Arc<Call>);
@@ -579,7 +580,7 @@ impl Reaper {
     ) -> Outcome {
         let name = claimed.temp_info.name.as_os_str();
         self.before_step(Step::ProveLast, name);
-        match claimed.prove_again() {
+        match claimed.prove_last() {
             Ok(None) => {}
             Ok(Some(reason)) => return self.put_back(batch_context, quarantine, claimed, reason),
             Err(error) => {
@@ -804,7 +805,7 @@ fn held_reason(use_state: UseState) -> Option<Reason> {
 impl Claimed<'_> {
     /// Requests the lease once more, or the locks if the policy allows the removal of open files. Returns the reason to
     /// keep the file, if there is one.
-    fn prove_again(&mut self) -> io::Result<Option<Reason>> {
+    fn prove_last(&mut self) -> io::Result<Option<Reason>> {
         if self.proven {
             let use_state =
                 rule!("proven-at-last", self.checked.check(), without: UseState::Unused);

@@ -347,7 +347,7 @@ impl Callback {
                 self.emit(&path, |subject, due| Event::Tracked { subject, due });
                 let now = clock::mono();
                 let temps = &self.callback_context.temps;
-                let is_tracked = match cause {
+                let limit_is_known = match cause {
                     NameCause::Creation => temps.record_created(&path, now),
                     NameCause::Rename | NameCause::TempRename => temps.record_renamed(&path, now),
                 };
@@ -357,7 +357,7 @@ impl Callback {
                 ) {
                     temps.mark_target(&path);
                 }
-                if !is_tracked {
+                if !limit_is_known {
                     self.notify(Notification::LimitReached);
                 }
                 if let Some(meter) = &mut self.meter

@@ -86,7 +86,10 @@ pub(super) fn judge(watchers: &[RunningWatcher], dirs: &[PathBuf]) -> Check {
     };
     let lines = twice.iter().map(|(path, pids)| {
         let (number, pids) = (pids.len(), list(pids, " "));
-        format!("{number} watch {}: pids {pids}", text::escaped(path))
+        format!(
+            "{number} watchers share {}: pids {pids}",
+            text::escaped(path)
+        )
     });
     let all: BTreeSet<u32> = twice.values().flatten().copied().collect();
     Check::warning(
@@ -154,7 +157,9 @@ mod tests {
         let check = judge(&watchers, &[]);
         assert_eq!(check.state, CheckState::Warning);
         assert!(
-            check.what.starts_with("2 watch /srv/a: pids 7 11."),
+            check
+                .what
+                .starts_with("2 watchers share /srv/a: pids 7 11."),
             "{check:?}"
         );
         let fix = check.fix.unwrap();

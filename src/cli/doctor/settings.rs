@@ -62,7 +62,10 @@ pub(super) fn judge(
         true => Check::warning(
             check,
             format!("{what}: watch without DIR has nothing to do"),
-            format!("add a [[watch]] with a path to {}", shell::word(path)),
+            format!(
+                "add to {} a [[watch]] section with a path",
+                shell::word(path)
+            ),
         ),
     }
 }

@@ -336,10 +336,10 @@ fn remaining(
 }
 
 fn stored_files(root: &Path) -> usize {
-    let Ok(Some(room)) = Quarantine::open_existing(root, None) else {
+    let Ok(Some(quarantine)) = Quarantine::open_existing(root, None) else {
         return 0;
     };
-    room.stored().map_or(0, |stored| stored.len())
+    quarantine.stored().map_or(0, |stored| stored.len())
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

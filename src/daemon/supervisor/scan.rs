@@ -96,7 +96,7 @@ impl Supervisor {
                     {
                         Origin::Found
                     }
-                    // An event should have reported the temp or its directory. Its writer has as much time as if it
+                    // An event should have reported the temp or its directory, or the root was added later. Its writer has as much time as if it
                     // had.
                     _ => Origin::FoundWithHalfCredit,
                 };
