@@ -1,9 +1,9 @@
 //! Judges whether a root exists, and whether this user may list and remove its files.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use orphand::look::RootError;
+use orphand::passwd::{self, Account};
 use orphand::root::Refused;
 use rustix::io::Errno;
 
@@ -163,17 +163,18 @@ fn user(uid: u32) -> String {
 
 /// Returns the user name in the password file. Other sources of users are not read.
 fn name_of(uid: u32) -> Option<String> {
-    let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    name_in(&passwd, uid).map(str::to_owned)
+    name_in(passwd::accounts(), uid)
 }
 
-fn name_in(passwd: &str, uid: u32) -> Option<&str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    passwd.lines().find_map(|line| {
-        let (name, rest) = line.split_once(':')?;
-        let has: u32 = rest.split(':').nth(1)?.parse().ok()?;
-        (has == uid && !name.is_empty() && name.chars().all(plain)).then_some(name)
-    })
+/// Returns the name of `uid`, if it needs no quotes in a shell.
+fn name_in(accounts: Vec<Account>, uid: u32) -> Option<String> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
+    let mut names = accounts
+        .into_iter()
+        .filter(|account| account.uid == uid)
+        .map(|account| account.name);
+    let name = names.find(|name| !name.is_empty() && name.iter().all(plain))?;
+    String::from_utf8(name).ok()
 }
 
 #[cfg(test)]
@@ -274,7 +275,8 @@ mod tests {
         let passwd =
             "root:x:0:0::/root:/bin/sh\n#c\nbad name:x:7:7::/:\nann:x:501:20::/h:/bin/zsh\n";
         for (uid, want) in [(0, Some("root")), (501, Some("ann")), (7, None), (9, None)] {
-            assert_eq!(name_in(passwd, uid), want, "{uid}");
+            let found = name_in(passwd::parse(passwd.as_bytes()), uid);
+            assert_eq!(found.as_deref(), want, "{uid}");
         }
     }
 
