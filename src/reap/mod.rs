@@ -631,10 +631,10 @@ impl Reaper {
             ClaimedAt::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
             ClaimedAt::Here(ref claim) => claim.name(),
         };
-        // RACE: a thread that entered `open` before the claim and is still inside it (from Step::Release to
-        // Step::ProveLast, at least RELEASE_WAIT) opens a file that loses its name. And a writer that closed the file,
-        // paused for longer than the rule allows, and renames it now, gets ENOENT. docs/safety.md gives the measured
-        // rates of both.
+        // RACE: a thread may have entered `open` before the claim and still be inside it (from Step::Release to
+        // Step::ProveLast, at least RELEASE_WAIT), and a writer that closed the file may have paused for longer than
+        // the rule allows. Worst case: the thread opens a file that loses its name, with what it writes to it, and the
+        // rename of the writer fails with ENOENT. docs/safety.md gives the measured rate of the first.
         let removed = match claimed.proven {
             true => calls::unlink_proven(batch_context.dir.fd(), claim, &claimed.checked),
             false => calls::unlink(batch_context.dir.fd(), claim),
