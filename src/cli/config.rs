@@ -11,13 +11,12 @@ use serde_json::Value;
 use super::config_file::{self, ConfigError, RootsError, RuleSettings};
 use super::event_printer::EventPrinter;
 use super::exit::{Exit, Failure};
-use super::options::OutputOptions;
+use super::options::{OutputOptions, PolicyOptions};
 use super::shell::Suggestion;
 use super::standard_streams::print;
 use super::text;
 use super::watch;
 use super::writer_list::list_writers;
-use show::Options;
 use sources::WithSources;
 
 mod init;
@@ -32,7 +31,7 @@ pub(crate) enum ConfigCommand {
     /// Check the file: print a summary, or its first error
     Check(WithSources<CheckedFile>),
     /// Show the settings in force for each directory, and where each value comes from
-    Show(WithSources<Options>),
+    Show(WithSources<PolicyOptions>),
     /// Print the path of the file, and the places in which orphand looks for it
     Path(WithSources<CheckedFile>),
 }
@@ -203,7 +202,7 @@ fn check_summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
 }
 
 fn show(
-    options: &WithSources<Options>,
+    options: &WithSources<PolicyOptions>,
     output: &OutputOptions,
     printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {

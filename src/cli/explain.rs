@@ -53,7 +53,7 @@ pub(super) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
     let mut documents = Vec::new();
     let mut cannot_tell = false;
     for file in &command.files {
-        let typed = command.rule.settings(None, None);
+        let typed = command.rule.settings();
         let path = absolute(file);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Failure::new(Exit::Usage, format!("{file:?} is not a file")));

@@ -44,6 +44,17 @@ pub(crate) enum Color {
     Never,
 }
 
+/// The options of a command that applies a rule to directories: `scan`, `sweep` and `watch`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PolicyOptions {
+    #[command(flatten)]
+    pub(crate) rule: RuleOptions,
+    #[command(flatten)]
+    recursive: RecursiveFlag,
+    #[command(flatten)]
+    action: ActionOptions,
+}
+
 /// The options that make up the rule for the directories.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuleOptions {
@@ -121,7 +132,7 @@ fn word<V: ValueEnum>(value: V) -> String {
 
 impl RecursiveFlag {
     /// Appends this option to `command`.
-    pub(crate) fn append_to(&self, command: Suggestion) -> Suggestion {
+    fn append_to(&self, command: Suggestion) -> Suggestion {
         match self.recursive {
             Some(false) => command.flag("--recursive=false", true),
             recursive => command.flag("-r", recursive.is_some()),
@@ -129,32 +140,42 @@ impl RecursiveFlag {
     }
 }
 
-/// Returns the `sweep` command with these options and directories, without `-n` and `--yes`. `only_reports`: with the
-/// action of the configuration, the sweep would only report.
-pub(crate) fn sweep_command(
-    rule: &RuleOptions,
-    recursive: &RecursiveFlag,
-    action: &ActionOptions,
-    dirs: &[PathBuf],
-    only_reports: bool,
-) -> Suggestion {
-    let command = recursive.append_to(Suggestion::new("sweep"));
-    let command = action.append_to(rule.append_to(command), only_reports);
-    command.args(dirs.iter().map(|dir| absolute(dir)))
-}
+impl PolicyOptions {
+    /// Returns the `sweep` command with these options and directories, without `-n` and `--yes`. `only_reports`: with
+    /// the action of the configuration, the sweep would only report.
+    pub(crate) fn sweep_command(&self, dirs: &[PathBuf], only_reports: bool) -> Suggestion {
+        let command = self.recursive.append_to(Suggestion::new("sweep"));
+        let command = self.rule.append_to(command);
+        let command = self.action.append_to(command, only_reports);
+        command.args(dirs.iter().map(|dir| absolute(dir)))
+    }
 
-impl ActionOptions {
-    /// Returns the same options without the dry run.
-    pub(crate) fn without_dry_run(&self) -> ActionOptions {
-        ActionOptions {
-            dry_run: false,
-            ..self.clone()
+    /// Returns the options of the command line as settings. A dry run is the action `report`.
+    pub(crate) fn settings(&self) -> RuleSettings {
+        let action = match self.action.dry_run {
+            true => Some(Action::Report),
+            false => self.action.action.map(Into::into),
+        };
+        RuleSettings {
+            action,
+            ..self.settings_without_dry_run()
         }
     }
 
+    /// Returns the same settings as if no dry run was asked for.
+    pub(crate) fn settings_without_dry_run(&self) -> RuleSettings {
+        RuleSettings {
+            recursive: self.recursive.recursive,
+            action: self.action.action.map(Into::into),
+            ..self.rule.settings()
+        }
+    }
+}
+
+impl ActionOptions {
     /// Appends the action to `command`, unless it only reports. `only_reports`: without an `--action`, the command
     /// would only report.
-    pub(crate) fn append_to(&self, command: Suggestion, only_reports: bool) -> Suggestion {
+    fn append_to(&self, command: Suggestion, only_reports: bool) -> Suggestion {
         let deletes = only_reports.then_some(ActionArg::Delete);
         let given = self
             .action
@@ -194,27 +215,19 @@ impl RuleOptions {
     }
 
     /// Returns the options of the command line as settings.
-    pub(crate) fn settings(
-        &self,
-        recursive: Option<&RecursiveFlag>,
-        action: Option<&ActionOptions>,
-    ) -> RuleSettings {
+    pub(crate) fn settings(&self) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-        let action = action.and_then(|options| match options.dry_run {
-            true => Some(Action::Report),
-            false => options.action.map(Into::into),
-        });
         RuleSettings {
             names: list(&self.name),
             writers: list(&self.writer),
-            recursive: recursive.and_then(|flag| flag.recursive),
+            recursive: None,
             grace: self.grace,
             // A grace on the command line applies to all names.
             fixed_name_grace: self.grace,
             closed: self.closed.map(Into::into),
             open: self.open.map(Into::into),
             sole_copy: self.sole_copy.map(Into::into),
-            action,
+            action: None,
             hot: None,
             network: None,
             exclude: None,

@@ -25,7 +25,7 @@ use super::engine::engine;
 use super::event_printer::EventPrinter;
 use super::exit::{Exit, Failure};
 use super::messages;
-use super::options::{ActionOptions, OutputOptions, RecursiveFlag, RuleOptions, sweep_command};
+use super::options::{OutputOptions, PolicyOptions};
 use super::plan::{Intent, Plan, listed, missing, no_answer, plan};
 use super::shell::Suggestion;
 use super::standard_streams::progress_bar;
@@ -35,11 +35,7 @@ use super::writer_list::list_writers;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Scan {
     #[command(flatten)]
-    pub(crate) rule: RuleOptions,
-    #[command(flatten)]
-    pub(crate) recursive: RecursiveFlag,
-    #[command(flatten)]
-    pub(crate) action: ActionOptions,
+    pub(crate) options: PolicyOptions,
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -69,17 +65,14 @@ struct ScanResult {
 }
 
 pub(super) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.rule)? {
+    if list_writers(&command.options.rule)? {
         return Ok(Exit::Done);
     }
     // A scan changes nothing, so a dry run is ignored here: the verdicts are those of a real sweep.
-    let action = command.action.without_dry_run();
-    let typed = command
-        .rule
-        .settings(Some(&command.recursive), Some(&action));
+    let typed = command.options.settings_without_dry_run();
     let plan = match command.dirs.is_empty() {
-        true => listed(&command.rule, &typed, "scan")?,
-        false => plan(&command.rule, typed, &command.dirs, Intent::Look)?,
+        true => listed(&command.options.rule, &typed, "scan")?,
+        false => plan(&command.options.rule, typed, &command.dirs, Intent::Look)?,
     };
     plan.report_rules(output);
     let paths = plan.roots.iter().map(|root| root.path.clone()).collect();
@@ -267,8 +260,7 @@ fn claims_line(command: &Scan, claims: &[(PathBuf, FoundClaims)]) -> Option<Stri
     let with = claims.iter().filter(|(_, claims)| claims.files > 0);
     let roots: Vec<PathBuf> = with.map(|(root, _)| root.clone()).collect();
     (!roots.is_empty()).then(|| {
-        let action = command.action.without_dry_run();
-        let sweep = sweep_command(&command.rule, &command.recursive, &action, &roots, false);
+        let sweep = command.options.sweep_command(&roots, false);
         let claims = total_claims(claims).describe();
         format!("{claims}.   to restore the names: {sweep}")
     })
@@ -492,14 +484,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
         ),
         _ => String::new(),
     };
-    let action = command.action.without_dry_run();
-    let sweep = sweep_command(
-        &command.rule,
-        &command.recursive,
-        &action,
-        &command.dirs,
-        all,
-    );
+    let sweep = command.options.sweep_command(&command.dirs, all);
     format!("{sum}   {what}{but}: {sweep}")
 }
 

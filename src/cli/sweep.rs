@@ -18,7 +18,7 @@ use orphand::stop::Stop;
 use super::engine::engine;
 use super::event_printer::EventPrinter;
 use super::exit::{Exit, Failure};
-use super::options::{ActionOptions, OutputOptions, RecursiveFlag, RuleOptions, sweep_command};
+use super::options::{OutputOptions, PolicyOptions};
 use super::plan::{Intent, listed, missing, no_answer, plan};
 use super::scan::cannot_scan;
 use super::shell::Suggestion;
@@ -30,11 +30,7 @@ use super::writer_list::list_writers;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sweep {
     #[command(flatten)]
-    pub(crate) rule: RuleOptions,
-    #[command(flatten)]
-    pub(crate) recursive: RecursiveFlag,
-    #[command(flatten)]
-    pub(crate) action: ActionOptions,
+    pub(crate) options: PolicyOptions,
     /// Do not ask for confirmation
     #[arg(long)]
     pub(crate) yes: bool,
@@ -44,18 +40,16 @@ pub(crate) struct Sweep {
 }
 
 pub(super) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.rule)? {
+    if list_writers(&command.options.rule)? {
         return Ok(Exit::Done);
     }
     let stop = Stop::default();
     // The first step, so that no signal ends the sweep half-way.
     signals::end_sweep(stop.clone());
-    let typed = command
-        .rule
-        .settings(Some(&command.recursive), Some(&command.action));
+    let typed = command.options.settings();
     let plan = match command.dirs.is_empty() {
-        true => listed(&command.rule, &typed, "sweep")?,
-        false => plan(&command.rule, typed, &command.dirs, Intent::Act)?,
+        true => listed(&command.options.rule, &typed, "sweep")?,
+        false => plan(&command.options.rule, typed, &command.dirs, Intent::Act)?,
     };
     plan.report_rules(output);
     for root in &plan.roots {
@@ -174,13 +168,8 @@ fn unreadable_event(root: &Root, what: &str, errno: Option<i32>) -> Event {
 
 /// Returns the same command with one more option.
 fn same_command(command: &Sweep, option: &str) -> Suggestion {
-    let Sweep {
-        rule,
-        recursive,
-        action,
-        ..
-    } = command;
-    sweep_command(rule, recursive, action, &command.dirs, false).flag(option, true)
+    let sweep = command.options.sweep_command(&command.dirs, false);
+    sweep.flag(option, true)
 }
 
 /// Asks on the terminal whether to continue. Without a terminal, `--yes` is needed. A signal counts as no.

@@ -8,26 +8,7 @@ use serde_json::Value;
 use super::sources::ValueSources;
 use super::value;
 use crate::cli::config_file::{Config, Lines, RuleSettings, SECTIONS, Section};
-use crate::cli::options::{ActionOptions, RecursiveFlag, RuleOptions};
 use crate::cli::text;
-
-/// The options of `watch`, to show their effect.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    #[command(flatten)]
-    pub(super) rule: RuleOptions,
-    #[command(flatten)]
-    recursive: RecursiveFlag,
-    #[command(flatten)]
-    action: ActionOptions,
-}
-
-impl Options {
-    pub(super) fn settings(&self) -> RuleSettings {
-        self.rule
-            .settings(Some(&self.recursive), Some(&self.action))
-    }
-}
 
 /// A section with all settings in force.
 pub(super) struct ShownSection {

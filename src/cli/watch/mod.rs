@@ -18,7 +18,7 @@ use super::config_file::{Config, RuleSettings};
 use super::event_printer::EventPrinter;
 use super::exit::{Exit, Failure};
 use super::log;
-use super::options::{ActionOptions, OutputOptions, RecursiveFlag, RuleOptions};
+use super::options::{OutputOptions, PolicyOptions};
 use super::plan::{Intent, Plan, nothing_listed, plan};
 use super::service_notify::ServiceNotifier;
 use super::standard_streams::stdin_is_terminal;
@@ -35,11 +35,7 @@ pub(super) mod signals;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
-    pub(crate) rule: RuleOptions,
-    #[command(flatten)]
-    pub(crate) recursive: RecursiveFlag,
-    #[command(flatten)]
-    pub(crate) action: ActionOptions,
+    pub(crate) options: PolicyOptions,
     /// Remove at once, remove later, or ignore temps that exist at the start [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
@@ -52,7 +48,7 @@ pub(crate) struct Watch {
 }
 
 pub(super) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.rule)? {
+    if list_writers(&command.options.rule)? {
         return Ok(Exit::Done);
     }
     let source = Source::new(command);
@@ -130,12 +126,10 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn new(command: &Watch) -> Source<'_> {
-        let explicit = command.rule.config.as_deref();
+        let explicit = command.options.rule.config.as_deref();
         Source {
             command,
-            typed: command
-                .rule
-                .settings(Some(&command.recursive), Some(&command.action)),
+            typed: command.options.settings(),
             path: explicit.map(absolute).or_else(Config::default_path),
         }
     }
@@ -156,7 +150,7 @@ impl Source<'_> {
 
     /// Returns the rules for a reload. Unlike at the start, an empty list of directories is valid.
     fn reread(&self) -> Result<Plan, Failure> {
-        let rule = &self.command.rule;
+        let rule = &self.command.options.rule;
         if !self.is_background() {
             return plan(rule, self.typed.clone(), &self.command.dirs, Intent::Watch);
         }
