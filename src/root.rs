@@ -12,7 +12,7 @@ use crate::decide::judge::Dates;
 use crate::decide::policy::{Policy, PolicyError};
 use crate::kernel_events::CLOSE_EVENTS;
 use crate::look::{RootError, RootId, response};
-use crate::passwd;
+use crate::passwd::{self, Account};
 
 /// A root and its rule.
 #[derive(Clone, Debug)]
@@ -246,7 +246,7 @@ impl Machine {
         let real = given.as_ref().and_then(|dir| fs::canonicalize(dir).ok());
         let fixed = TEMPORARY.iter().map(PathBuf::from);
         Machine {
-            homes: homes(),
+            homes: homes(passwd::accounts()),
             temporary: fixed.chain(given).chain(real).collect(),
         }
     }
@@ -282,14 +282,14 @@ impl Machine {
     }
 }
 
-/// Returns the home directories of this user, of root, and of the regular users in the password file (uid 1000 to
+/// Returns the home directories of this user, of root, and of the regular users among `accounts` (uid 1000 to
 /// 59999). Accounts of services are left out, because the leaks are in their home directories.
-fn homes() -> Vec<PathBuf> {
+fn homes(accounts: Vec<Account>) -> Vec<PathBuf> {
     let mut homes = vec![PathBuf::from("/root"), PathBuf::from("/var/root")];
     if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
         homes.push(absolute(Path::new(&home)));
     }
-    let regular = passwd::accounts()
+    let regular = rule!("homes-of-accounts-are-broad", accounts, without: Vec::new())
         .into_iter()
         .filter(|account| (1000..60_000).contains(&account.uid))
         .map(|account| account.home)
@@ -311,6 +311,23 @@ mod tests {
     use super::*;
     use crate::decide::exclude::Exclude;
     use crate::decide::policy::Action;
+
+    #[test]
+    fn homes_of_regular_users_are_recognized() {
+        let passwd = "ann:x:1000:20::/srv/people/ann:\nweb:x:999:20::/srv/web:\nbob:x:59999:20::/srv/people/bob:\n\
+                      nobody:x:65534:20::/srv/nobody:\nroot2:x:1001:20::/:\nempty:x:1002:20:::\n";
+        let found = homes(passwd::parse(passwd.as_bytes()));
+        for (home, want) in [
+            ("/srv/people/ann", true),
+            ("/srv/people/bob", true),
+            ("/srv/web", false),
+            ("/srv/nobody", false),
+            ("/", false),
+            ("", false),
+        ] {
+            assert_eq!(found.contains(&PathBuf::from(home)), want, "{home}");
+        }
+    }
 
     #[test]
     fn broad_directories_are_recognized() {
