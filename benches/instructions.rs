@@ -39,21 +39,22 @@ mod linux {
     use std::{env, fs};
 
     use notify::event::{CreateKind, Event, EventKind, ModifyKind, RenameMode};
-    use orphand::decide::policy::{Graces, Policy};
-    use orphand::decide::rate::{RateMeter, Threshold};
-    use orphand::decide::time::Mono;
+    use orphand::core::policy::{Graces, Policy};
+    use orphand::core::rate::{RateMeter, Threshold};
+    use orphand::core::time::Mono;
+    use orphand::engine::pass::Engine;
+    use orphand::engine::sweep::sweep;
     use orphand::evidence::container_pids::ContainerPids;
     use orphand::evidence::locks::Locks;
     use orphand::evidence::restore_marks::RestoreMarks;
     use orphand::evidence::siblings::Listings;
     use orphand::evidence::writer_names::WriterNames;
-    use orphand::journal::Journal;
-    use orphand::pass::Engine;
+    use orphand::fs::root::Root;
+    use orphand::index;
+    use orphand::index::Temps;
     use orphand::reap::Reaper;
-    use orphand::root::Root;
-    use orphand::stop::Stop;
-    use orphand::sweep::sweep;
-    use orphand::temps::{self, Temps};
+    use orphand::store::journal::Journal;
+    use orphand::sys::stop::Stop;
     use orphand::watch::{self, CallbackContext};
 
     /// The percentage by which a count may exceed the stored one.
@@ -150,7 +151,7 @@ mod linux {
     fn write(times: u64) {
         let folder = folder();
         let root = Root::new(folder.path(), Arc::default(), false).expect("a root");
-        let (temps, _waker) = Temps::new(Duration::from_secs(30), temps::MAX_TRACKED);
+        let (temps, _waker) = Temps::new(Duration::from_secs(30), index::MAX_TRACKED);
         let temps = Arc::new(temps);
         let (notifications, _receiver) = crossbeam_channel::unbounded();
         let mut callback = watch::callback(CallbackContext {

@@ -33,7 +33,7 @@ mod linux {
     use std::time::{Duration, Instant};
     use std::{env, fs};
 
-    use orphand::decide::policy::{Graces, Hot, Policy};
+    use orphand::core::policy::{Graces, Hot, Policy};
     use tempfile::TempDir;
 
     use super::calls;

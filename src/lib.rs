@@ -14,7 +14,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use orphand::decide::policy::{Graces, Policy};
+//! use orphand::core::policy::{Graces, Policy};
 //! use orphand::{Event, Watcher};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -82,34 +82,26 @@ compile_error!(
 #[macro_use]
 mod rule;
 
-pub mod capped;
-pub mod clock;
+#[doc(hidden)]
+pub mod core;
+#[doc(hidden)]
 pub mod daemon;
-pub mod decide;
-pub mod error;
-pub mod event;
+#[doc(hidden)]
+pub mod engine;
+#[doc(hidden)]
 pub mod evidence;
-mod free_memory;
-pub mod journal;
-pub mod json;
-mod kernel_events;
-pub mod look;
 #[doc(hidden)]
-pub mod mountinfo;
-pub mod pass;
+pub mod fs;
 #[doc(hidden)]
-pub mod passwd;
+pub mod index;
 #[doc(hidden)]
-pub mod random;
 pub mod reap;
-pub mod root;
-pub mod scan;
-pub mod state;
-pub mod stats;
-pub mod stop;
-pub mod sweep;
-pub mod temps;
+#[doc(hidden)]
+pub mod store;
+#[doc(hidden)]
+pub mod sys;
+#[doc(hidden)]
 pub mod watch;
 
+pub use crate::core::event::Event;
 pub use daemon::Watcher;
-pub use event::Event;

@@ -12,7 +12,7 @@ use std::{env, fs, thread};
 use dashmap::DashMap;
 use notify::event::{CreateKind, EventKindMask, ModifyKind, RenameMode};
 use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use orphand::decide::policy::{Graces, Policy};
+use orphand::core::policy::{Graces, Policy};
 use rustix::fs::inotify;
 
 pub(crate) const ORPHAND: &str = "orphand";

@@ -13,12 +13,14 @@ mod config;
 #[path = "../../src/cli"]
 mod cli {
     mod choices;
-    pub(crate) mod config_file;
-    mod duration;
+    pub(crate) mod config;
     mod exit;
-    pub(crate) mod shell;
-    mod size;
-    mod text;
+    mod output {
+        pub(super) mod duration;
+        pub(crate) mod shell;
+        pub(super) mod size;
+        pub(super) mod text;
+    }
 }
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| config::check(text));

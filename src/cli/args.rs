@@ -2,20 +2,20 @@
 
 use clap::{Parser, Subcommand};
 
-use super::completions::Completions;
-use super::config::ConfigCommand;
 use super::doctor::Doctor;
-use super::explain::Explain;
-use super::history::History;
-use super::man::Man;
 use super::options::OutputOptions;
-use super::quarantine::QuarantineCommand;
-use super::restore::Restore;
-use super::scan::Scan;
 use super::service::Service;
-use super::status::StatusOptions;
-use super::sweep::Sweep;
-use super::watch::Watch;
+use crate::cli::commands::completions::Completions;
+use crate::cli::commands::config::ConfigCommand;
+use crate::cli::commands::explain::Explain;
+use crate::cli::commands::history::History;
+use crate::cli::commands::man::Man;
+use crate::cli::commands::quarantine::QuarantineCommand;
+use crate::cli::commands::restore::Restore;
+use crate::cli::commands::scan::Scan;
+use crate::cli::commands::status::StatusOptions;
+use crate::cli::commands::sweep::Sweep;
+use crate::cli::commands::watch::Watch;
 
 /// Finds the temp files that killed atomic writers left behind. By default, removes such a file only if
 /// no process has it open, no process with the pid in its name is running, and it is not the only copy.

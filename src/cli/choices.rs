@@ -1,8 +1,8 @@
 //! The values of options that have a fixed list of words, for the command line and for the configuration file.
 
 use clap::ValueEnum;
+use orphand::core::policy::{Action, Closed, Hot, Open, SoleCopy};
 use orphand::daemon::Existing;
-use orphand::decide::policy::{Action, Closed, Hot, Open, SoleCopy};
 
 macro_rules! choice {
     ($name:ident for $of:ident { $($value:ident $help:literal),+ $(,)? }) => {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use orphand::daemon::StartError;
+
 /// The exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -57,5 +59,18 @@ impl Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         Failure::new(Exit::Failed, error)
+    }
+}
+
+impl From<&StartError> for Failure {
+    fn from(error: &StartError) -> Failure {
+        match error {
+            StartError::Busy { .. } => Failure::new(
+                Exit::Busy,
+                format!("{error}; stop it first, or watch another directory"),
+            ),
+            StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
+            StartError::Thread(_) => Failure::new(Exit::Failed, error),
+        }
     }
 }

@@ -8,44 +8,23 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 use args::{Cli, CliCommand};
+use commands::{
+    completions, explain, history, man, quarantine, restore, scan, status, sweep, watch,
+};
 use exit::Exit;
+use runtime::log;
 
 mod args;
 mod choices;
-mod completions;
+mod commands;
 mod config;
-mod config_file;
 mod doctor;
-mod duration;
-mod engine;
-mod event_printer;
 mod exit;
-mod explain;
-mod history;
-mod log;
-mod man;
-mod messages;
-mod metrics;
-mod moment;
 mod options;
-mod plan;
-mod program;
-mod quarantine;
-mod quarantines;
-mod restore;
-mod scan;
+mod output;
+mod runtime;
 mod service;
-mod service_notify;
-mod shell;
-mod size;
-mod standard_streams;
-mod status;
-mod sweep;
-mod text;
 mod variables;
-mod watch;
-mod watch_status;
-mod writer_list;
 
 /// Runs the command that the command line names.
 pub(crate) fn main() -> ExitCode {
@@ -62,7 +41,7 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Quarantine(command) => quarantine::run(&command, &output),
         CliCommand::Status(command) => status::run(&command, &output),
         CliCommand::Service(command) => service::run(&command, &output),
-        CliCommand::Config(command) => config::run(&command, &output),
+        CliCommand::Config(command) => commands::config::run(&command, &output),
         CliCommand::Doctor(command) => doctor::run(&command, &output),
         CliCommand::Completions(command) => completions::run(&command, Cli::command()),
         CliCommand::Man(command) => man::run(&command, Cli::command()),

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use orphand::decide::policy::Action;
-use orphand::decide::time::typed;
-use orphand::root::absolute;
+use orphand::core::policy::Action;
+use orphand::core::time::typed;
+use orphand::fs::root::absolute;
 
 use super::choices::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
-use super::config_file::RuleSettings;
-use super::duration;
-use super::shell::Suggestion;
+use crate::cli::config::RuleSettings;
+use crate::cli::output::duration;
+use crate::cli::output::shell::Suggestion;
 
 /// The options for the form and the amount of output, which every command has.
 #[derive(Clone, Debug, Args)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, CommandFactory, Error, FromArgMatches};
 
-use super::shell;
+use crate::cli::output::shell;
 
 /// Parses the command line and the variables.
 pub(super) fn parse<C: CommandFactory + FromArgMatches>() -> Result<C, Error> {

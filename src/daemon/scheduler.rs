@@ -19,10 +19,10 @@ use super::command::Command;
 use super::panic_guard::PanicGuard;
 use super::worker::{self, Task};
 use super::{CriticalThread, Shared};
-use crate::clock;
-use crate::decide::time::{ClockJumpDetector, Mono};
-use crate::pass;
-use crate::temps::{DirPath, Key};
+use crate::core::time::{ClockJumpDetector, Mono};
+use crate::engine::pass;
+use crate::index::{DirPath, Key};
+use crate::sys::clock;
 
 /// The temps that are due soon, in order of their deadlines.
 #[derive(Default)]

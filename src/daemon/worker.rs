@@ -8,12 +8,12 @@ use crossbeam_channel::Sender;
 use super::Shared;
 use super::command::Command;
 use super::panic_guard::PanicGuard;
-use crate::clock;
-use crate::decide::time::{ClockJumpDetector, Mono};
-use crate::event::Event;
+use crate::core::event::Event;
+use crate::core::time::{ClockJumpDetector, Mono};
+use crate::engine::pass::{DirContext, Pass, PassItem};
 use crate::evidence::UseChecker;
-use crate::pass::{DirContext, Pass, PassItem};
-use crate::temps::{DirPath, Key};
+use crate::index::{DirPath, Key};
+use crate::sys::clock;
 
 /// The due temps of one directory.
 pub(super) struct Task {

@@ -5,8 +5,8 @@
 //! ours cannot be found. This happens if orphand itself runs in a container.
 
 use super::system;
-use crate::clock;
-use crate::decide::time::Mono;
+use crate::core::time::Mono;
+use crate::sys::clock;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};

@@ -17,11 +17,11 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::{FileId, ProcessScan};
-use crate::clock;
-use crate::decide::judge::{LeaseCoverage, Writer};
-use crate::decide::observation::{Holder, UseState};
-use crate::decide::time::Mono;
-use crate::look::Dir;
+use crate::core::judge::{LeaseCoverage, Writer};
+use crate::core::observation::{Holder, UseState};
+use crate::core::time::Mono;
+use crate::fs::dir::Dir;
+use crate::sys::clock;
 
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///

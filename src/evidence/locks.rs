@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::{FileId, system};
-use crate::clock;
-use crate::decide::observation::Fingerprint;
-use crate::decide::time::Mono;
+use crate::core::observation::Fingerprint;
+use crate::core::time::Mono;
+use crate::sys::clock;
 
 /// The files that were locked when the table was read last. The table is the one of the whole machine and may be long
 /// (reading 3,000 locks takes 5 to 16 ms, measured on Linux 6.18), so one reading is used for several files.
@@ -52,8 +52,8 @@ fn by_number(locked: Vec<FileId>) -> HashMap<u64, Vec<u64>> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::decide::observation::Kind;
-    use crate::decide::time::Wall;
+    use crate::core::observation::Kind;
+    use crate::core::time::Wall;
 
     #[test]
     fn locked_files_are_found_by_inode_and_device() {

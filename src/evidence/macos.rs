@@ -28,11 +28,12 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::{FileId, ProcessScan};
-use crate::decide::judge::{LeaseCoverage, Writer};
-use crate::decide::macos_use::{self, Facts};
-use crate::decide::observation::{Holder, UseState};
-use crate::decide::time::Mono;
-use crate::look::Dir;
+use crate::core::judge::{LeaseCoverage, Writer};
+use crate::core::macos_use;
+use crate::core::macos_use::Facts;
+use crate::core::observation::{Holder, UseState};
+use crate::core::time::Mono;
+use crate::fs::dir::Dir;
 
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
@@ -383,7 +384,7 @@ impl TrialFolder {
     const FILE: &CStr = c"in-use";
 
     fn create() -> rustix::io::Result<TrialFolder> {
-        let number = crate::clock::mono().since_boot().as_nanos();
+        let number = crate::sys::clock::mono().since_boot().as_nanos();
         let name = format!("orphand-try-{}-{number:x}", own_pid());
         let path = std::env::temp_dir().join(name);
         DirBuilder::new()

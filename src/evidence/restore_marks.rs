@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::system;
-use crate::decide::observation::Fingerprint;
-use crate::error;
-use crate::state::{open_own, read_own};
+use crate::core::observation::Fingerprint;
+use crate::store::state::{open_own, read_own};
+use crate::sys::error;
 
 /// The largest size of the list, in bytes. A larger list is not read, and every file that it could name is kept.
 const MAX_LIST_BYTES: u64 = 64_000_000;

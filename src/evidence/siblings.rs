@@ -12,12 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock;
-use crate::decide::policy::Policy;
-use crate::decide::reserved::{self, Reserved};
-use crate::decide::temp_name::{Names, ParsedName, strip_number};
-use crate::decide::time::Mono;
-use crate::look::{Buffer, Dir, RootId};
+use crate::core::policy::Policy;
+use crate::core::reserved;
+use crate::core::reserved::Reserved;
+use crate::core::temp_name::{Names, ParsedName, strip_number};
+use crate::core::time::Mono;
+use crate::fs::dir::{Buffer, Dir, RootId};
+use crate::sys::clock;
 
 /// The number of names that can be listed in the time in which the three companions of one temp can be looked up (ext4:
 /// 9 µs for a temp, 280 ns for a listed name).

@@ -6,13 +6,14 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::FileId;
-use crate::clock;
-use crate::decide::judge::{LinkFault, Target};
-use crate::decide::observation::{Kind, Observation};
-use crate::decide::policy::Policy;
-use crate::decide::target::{TargetFile, TempFile, assess};
-use crate::decide::temp_name::ParsedName;
-use crate::look::{self, Dir};
+use crate::core::judge::{LinkFault, Target};
+use crate::core::observation::{Kind, Observation};
+use crate::core::policy::Policy;
+use crate::core::target::{TargetFile, TempFile, assess};
+use crate::core::temp_name::ParsedName;
+use crate::fs::dir;
+use crate::fs::dir::Dir;
+use crate::sys::clock;
 
 /// The temp that a target is compared with.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ impl FoundTarget {
 
     /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file.
     #[must_use]
-    pub fn newest_date(&self) -> Option<crate::decide::time::Wall> {
+    pub fn newest_date(&self) -> Option<crate::core::time::Wall> {
         self.seen.map(|seen| seen.fingerprint.newest())
     }
 }
@@ -182,7 +183,7 @@ fn compare_with_file(
     if rule!("empty-target-does-not-count", file.size == 0) {
         return Ok(Target::Empty);
     }
-    let opened = match look::open_to_measure(place.at, place.name) {
+    let opened = match dir::open_to_measure(place.at, place.name) {
         // The file was removed after the observation. The caller looks again before it removes the temp.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(Target::Absent),
         opened => opened?,
@@ -192,12 +193,12 @@ fn compare_with_file(
     };
     use std::os::fd::AsFd;
     let opened = opened.as_fd();
-    if look::observe_fd(opened)? != *seen {
+    if dir::observe_fd(opened)? != *seen {
         return Ok(Target::Unreadable);
     }
-    target.data = look::data_at_least(opened, seen, other.size.max(1))?;
+    target.data = dir::data_at_least(opened, seen, other.size.max(1))?;
     if let (true, Some(temp_file)) = (target.data < other.size, temp.file) {
-        compared.data = look::data_at_most(temp_file, temp.seen).unwrap_or(other.size);
+        compared.data = dir::data_at_most(temp_file, temp.seen).unwrap_or(other.size);
     }
     Ok(assess(&target, &compared, clock::wall(), step))
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::{FileId, system};
-use crate::decide::observation::Holder;
+use crate::core::observation::Holder;
 
 /// The names that were learnt.
 #[derive(Debug, Default)]

@@ -8,19 +8,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::look::RootId;
-
-const PREFIX: &[u8] = b".orphand-";
-const HEX: usize = 16;
-/// The maximum length of a file name (`NAME_MAX`) on each file system where leases are trusted.
-const NAME_MAX: usize = 255;
-
-/// The prefix of all names that orphand creates. Scans and watches skip them.
-pub const OWN_PREFIX: &[u8] = b".orphand";
+use crate::core::own_names::{CLAIM_PREFIX, NAME_MAX};
+use crate::fs::dir::RootId;
 
 /// Creates claim names, and tracks those that this process is using. Any other claim was left by a crash or could not
 /// be put back.
@@ -58,7 +50,7 @@ impl Claims {
     pub fn name(&self, name: &OsStr) -> ClaimName<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut claim = Vec::with_capacity(NAME_MAX);
-        claim.extend_from_slice(PREFIX);
+        claim.extend_from_slice(CLAIM_PREFIX);
         // A write to memory does not fail.
         let _ = write!(claim, "{:08x}{number:08x}-", self.session);
         let space = NAME_MAX - claim.len();
@@ -125,46 +117,16 @@ impl Drop for ClaimName<'_> {
     }
 }
 
-/// A parsed claim name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The original name of the file; `None` if the name may have been cut.
-    pub original: Option<OsString>,
-}
-
-/// Reports whether the file at `path` is named like a claim.
-#[must_use]
-pub fn is_claim(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| parse(name).is_some())
-}
-
-/// Parses a claim name. Returns `None` for any other name.
-#[must_use]
-pub fn parse(name: &OsStr) -> Option<Claim> {
-    let name = name.as_bytes();
-    let rest = name.strip_prefix(PREFIX)?;
-    let (hex, rest) = rest.split_at_checked(HEX)?;
-    let is_hex = hex
-        .iter()
-        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-    let original = rest.strip_prefix(b"-")?;
-    if !is_hex || original.is_empty() || original == b"." || original == b".." {
-        return None;
-    }
-    Some(Claim {
-        original: (name.len() < NAME_MAX).then(|| OsString::from_vec(original.to_vec())),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::own_names::{CLAIM_HEX as HEX, parse_claim as parse};
 
     #[test]
     fn a_claim_name_contains_the_original_name() {
         let claims = Claims::new(0xdead_beef);
 
-        let at_most = NAME_MAX - PREFIX.len() - HEX - 1;
+        let at_most = NAME_MAX - CLAIM_PREFIX.len() - HEX - 1;
         for name in [
             "a.tmp".to_owned(),
             "-\n\x1b[2J.tmp".into(),
@@ -192,7 +154,7 @@ mod tests {
             let claim = claim_name.name();
             assert_eq!(claim.len(), NAME_MAX, "{length}");
             assert!(claim.as_bytes().ends_with(b".tmp"), "{length}");
-            let kept = claim.as_bytes().split_at(PREFIX.len() + HEX + 1).1;
+            let kept = claim.as_bytes().split_at(CLAIM_PREFIX.len() + HEX + 1).1;
             assert!(kept.starts_with(b"sessions.json"), "{length}");
             assert_eq!(
                 parse(claim).expect("a claim name").original,
@@ -229,22 +191,5 @@ mod tests {
         let claims = Claims::new(7);
         let (one, two) = (claims.name(OsStr::new("a")), claims.name(OsStr::new("a")));
         assert_ne!(one.name(), two.name());
-    }
-
-    #[test]
-    fn other_names_are_no_claims() {
-        for name in [
-            ".orphand",
-            ".orphand-",
-            ".orphand-0123456789abcdef",
-            ".orphand-0123456789abcdef-",
-            ".orphand-0123456789abcdef-..",
-            ".orphand-0123456789ABCDEF-a.tmp",
-            ".orphand-0123456789abcdeg-a.tmp",
-            ".orphand-0123456789abcde-a.tmp",
-            "orphand-0123456789abcdef-a.tmp",
-        ] {
-            assert_eq!(parse(OsStr::new(name)), None, "{name}");
-        }
     }
 }

@@ -17,16 +17,18 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::decide::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
-use crate::decide::observation::{FileSize, Kind, Observation, UseState};
-use crate::decide::policy::Open;
+use crate::core::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
+use crate::core::observation::{FileSize, Kind, Observation, UseState};
+use crate::core::own_names;
+use crate::core::policy::Open;
 use crate::evidence::siblings::{self, FreshSiblings};
 use crate::evidence::{
     self, CheckedFile, ComparedTemp, EvidenceContext, FileId, FileUse, FoundTarget, ProcessScan,
     TempInfo, UseChecker,
 };
-use crate::look::{self, Dir, RootError, RootId};
-use crate::random::random_u64;
+use crate::fs::dir;
+use crate::fs::dir::{Dir, RootError, RootId};
+use crate::sys::random::random_u64;
 use claim::{ClaimName, Claims};
 use quarantine::{Quarantine, QuarantineDir, QuarantineUsage, Slot};
 
@@ -466,7 +468,7 @@ impl Reaper {
         }
 
         self.before_step(Step::Judge, name);
-        let judged = look::observe_fd(checked.file()).map_err(failed(Step::Judge))?;
+        let judged = dir::observe_fd(checked.file()).map_err(failed(Step::Judge))?;
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }
@@ -642,7 +644,7 @@ impl Reaper {
         match removed {
             Ok(()) => {
                 let size = claimed.after.size();
-                let other_name = look::observe_fd(claimed.checked.file())
+                let other_name = dir::observe_fd(claimed.checked.file())
                     .is_ok_and(|left| left.fingerprint.links > 0);
                 // Released before another thread closes the file: the signal that announces a broken lease is blocked
                 // in this thread.
@@ -878,7 +880,7 @@ pub fn recover(
     use_checker: &UseChecker,
     claim: &OsStr,
 ) -> io::Result<Option<Recovered>> {
-    let Some(parsed) = claim::parse(claim) else {
+    let Some(parsed) = own_names::parse_claim(claim) else {
         return Ok(None);
     };
     let dir = batch_context.dir;
@@ -895,7 +897,7 @@ pub fn recover(
         opened => opened?,
     };
     let (use_state, checked) = use_checker.check(opened);
-    let now = look::observe_fd(checked.file())?;
+    let now = dir::observe_fd(checked.file())?;
     // A file that a user restored is kept, even under such a name.
     let marks = batch_context.context.marks;
     let is_restored = marks.has(checked.file(), &now.fingerprint)?;
@@ -1020,7 +1022,7 @@ impl<'a> LazyQuarantine<'a> {
         }
         let quarantine = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
         let quarantine = Arc::new(quarantine.map_err(|error| match &error {
-            RootError::Io(error) => no_quarantine(crate::error::copy(error)),
+            RootError::Io(error) => no_quarantine(crate::sys::error::copy(error)),
             _ => Outcome::Kept(Reason::NoQuarantine),
         })?);
         self.quarantine.replace(Some(Arc::clone(&quarantine)));
@@ -1057,7 +1059,7 @@ fn failed(step: Step) -> impl Fn(io::Error) -> Outcome {
 fn dir_failed(step: Step, error: &RootError) -> Outcome {
     match error {
         RootError::Io(error) if !RootError::is_missing_error(error) => {
-            failed(step)(crate::error::copy(error))
+            failed(step)(crate::sys::error::copy(error))
         }
         _ => Outcome::Kept(Reason::Changed),
     }

@@ -17,7 +17,7 @@ use notify::{RecursiveMode, Watcher as _};
 
 use super::watcher_handle::WatcherHandle;
 use super::{CallbackContext, NAME_EVENTS, Notification, WatchError, WatchLimit, WatcherContext};
-use crate::root::Root;
+use crate::fs::root::Root;
 
 /// The part of a root's ancestors that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

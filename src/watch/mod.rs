@@ -13,13 +13,14 @@ use crossbeam_channel::Sender;
 use notify::event::EventKindMask;
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
-use crate::clock;
-use crate::decide::policy::Hot;
-use crate::decide::rate::{RateMeter, Threshold};
-use crate::decide::temp_name::Names;
-use crate::event::{Event, Settlement, Subject};
-use crate::root::{Root, is_own};
-use crate::temps::{SplitPath, Temps};
+use crate::core::event::{Event, Settlement, Subject};
+use crate::core::own_names::is_own;
+use crate::core::policy::Hot;
+use crate::core::rate::{RateMeter, Threshold};
+use crate::core::temp_name::Names;
+use crate::fs::root::Root;
+use crate::index::{SplitPath, Temps};
+use crate::sys::clock;
 use translate::{FsChange, NameCause, Translator};
 
 mod ancestors;
@@ -33,7 +34,7 @@ mod watcher_handle;
 use ancestors::AncestorWatches;
 use watcher_handle::WatcherHandle;
 
-pub use crate::kernel_events::{CLOSE_EVENTS, RECURSIVE};
+pub use crate::sys::kernel_events::{CLOSE_EVENTS, RECURSIVE};
 pub use ancestors::Coverage;
 pub use rate_probe::RateProbe;
 
@@ -466,7 +467,7 @@ fn is_temp(path: &Path, names: &[Names], roots: &[Root]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::policy::Policy;
+    use crate::core::policy::Policy;
     use crossbeam_channel::unbounded;
     use notify::event::{CreateKind, EventKind, ModifyKind, RenameMode};
     use std::time::Duration;

@@ -105,9 +105,9 @@ fn counter(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::rate::Threshold;
-    use crate::root::Root;
-    use crate::temps::Temps;
+    use crate::core::rate::Threshold;
+    use crate::fs::root::Root;
+    use crate::index::Temps;
     use crossbeam_channel::unbounded;
     use notify::event::CreateKind;
     use std::time::Duration;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RenameMode};
 
-use crate::event::Settlement;
+use crate::core::event::Settlement;
 
 /// A possible change of the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use notify::event::EventKindMask;
 use notify::{Config, RecommendedWatcher, Watcher as _};
 
 use super::{Notification, WatcherContext};
-use crate::clock;
-use crate::decide::time::Mono;
+use crate::core::time::Mono;
+use crate::sys::clock;
 
 /// A watcher that can be dropped even if its thread has ended. notify's own watcher panics in that case (9.0.0-rc.7,
 /// its `inotify.rs:1395`).

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::config_file::Config;
+use crate::cli::config::Config;
 
 pub(crate) fn check(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else {

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use orphand::decide::exclude::{Exclude, ExcludeError};
-use orphand::decide::temp_name::{NameError, Names};
+use orphand::core::exclude::{Exclude, ExcludeError};
+use orphand::core::temp_name::{NameError, Names};
 
 const NONE: [&str; 0] = [];
 

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use orphand::journal::{FILE, Journal, LineKind};
+use orphand::store::journal::{FILE, Journal, LineKind};
 use serde_json::{Value, json};
 
 pub(crate) fn check(data: &[u8]) {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::LazyLock;
 
-use orphand::decide::temp_name::{self, Names, ParsedName};
+use orphand::core::temp_name::{self, Names, ParsedName};
 
 const NONE: [&str; 0] = [];
 

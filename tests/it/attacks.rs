@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use orphand::core::event::Event;
 use orphand::daemon::Watcher;
-use orphand::event::Event;
 use orphand::reap::Step;
 use rustix::fs::{Mode, OFlags};
 

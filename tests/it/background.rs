@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use orphand::Watcher;
-use orphand::decide::policy::{Graces, Policy};
+use orphand::core::policy::{Graces, Policy};
 use orphand::reap::Hook;
 use serde_json::Value;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
-use orphand::decide::exclude::Exclude;
-use orphand::decide::policy::Policy;
+use orphand::core::exclude::Exclude;
+use orphand::core::policy::Policy;
 use orphand::reap::{Outcome, Reaper};
 use serde_json::Value;
 

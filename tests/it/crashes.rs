@@ -7,11 +7,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Instant;
 
+use orphand::core::event::Event;
+use orphand::core::judge::{Reason, Verdict};
 use orphand::daemon::Watcher;
-use orphand::decide::judge::{Reason, Verdict};
-use orphand::event::Event;
 use orphand::evidence::restore_marks::RestoreMarks;
-use orphand::look;
+use orphand::fs::dir;
 use orphand::reap::{Hook, Outcome, Reaper, Recovered, Step};
 
 use crate::fixture::*;
@@ -317,7 +317,7 @@ fn a_restored_file_named_like_a_claim_is_kept() {
             fs::rename(&fixture.temp, &at).unwrap();
             if marked {
                 let file = File::open(&at).unwrap();
-                let seen = look::observe_fd(file.as_fd()).unwrap().fingerprint;
+                let seen = dir::observe_fd(file.as_fd()).unwrap().fingerprint;
                 RestoreMarks::new(None).put(file.as_fd(), &seen).unwrap();
             }
             let recovered = fixture.recover(&claim);

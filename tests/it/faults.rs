@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orphand::decide::judge::Reason;
-use orphand::decide::policy::{Graces, Open, Policy};
+use orphand::core::judge::Reason;
+use orphand::core::policy::{Graces, Open, Policy};
+use orphand::fs::root::Root;
 use orphand::reap::{Hook, Outcome, Step};
-use orphand::root::Root;
-use orphand::stop::Stop;
+use orphand::sys::stop::Stop;
 use rustix::io::Errno;
 
 use crate::fixture::*;
@@ -550,7 +550,7 @@ fn recover_only(fixture: &Fixture) {
     };
     let root = Root::new(&fixture.root.path, Arc::new(policy), true).unwrap();
     let stop = Stop::default();
-    orphand::sweep::sweep(&root, &engine(None), &stop, &mut |_| {}, &|_, _| {}).unwrap();
+    orphand::engine::sweep::sweep(&root, &engine(None), &stop, &mut |_| {}, &|_, _| {}).unwrap();
 }
 
 /// A call of the whole program, from its start to its end.

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use orphand::decide::judge::{Reason, Verdict};
-use orphand::decide::policy::{Open, Policy};
-use orphand::event::Event;
-use orphand::look::Dir;
+use orphand::core::event::Event;
+use orphand::core::judge::{Reason, Verdict};
+use orphand::core::policy::{Open, Policy};
+use orphand::fs::dir::Dir;
 use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Reaper, Step};
 use tempfile::TempDir;
@@ -422,14 +422,14 @@ fn whole_second_dates_do_not_lose_a_rewritten_temp() {
         };
         let grace = Duration::from_millis(500);
         let policy = Policy {
-            grace: orphand::decide::policy::Graces::both(grace),
+            grace: orphand::core::policy::Graces::both(grace),
             ..Fixture::policy()
         };
         let fixture = disk.fixture().with_policy(policy);
         let dir = Dir::open_root(&fixture.root.path, None).unwrap();
         assert_eq!(
             dir.properties().dates,
-            orphand::decide::judge::Dates::WholeSeconds
+            orphand::core::judge::Dates::WholeSeconds
         );
         let writer = {
             let (temp, target) = (fixture.temp.clone(), fixture.target.clone());

@@ -16,24 +16,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub(crate) use crate::sandbox::StartChild;
-use orphand::clock;
-use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
-use orphand::decide::policy::{Graces, Policy};
-use orphand::decide::time::ClockJumpDetector;
-use orphand::decide::tracker::{Origin, Tracked};
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
+use orphand::core::policy::{Graces, Policy};
+use orphand::core::time::ClockJumpDetector;
+use orphand::core::tracker::{Origin, Tracked};
+use orphand::engine::pass::{DirContext, Engine, Pass, PassItem};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::{Listings, Siblings};
 use orphand::evidence::writer_names::WriterNames;
 use orphand::evidence::{self, EvidenceContext, TempInfo, UseChecker};
-use orphand::journal::Journal;
-use orphand::look::Dir;
-use orphand::pass::{DirContext, Engine, Pass, PassItem};
+use orphand::fs::dir::Dir;
+use orphand::fs::root::Root;
 use orphand::reap::{BatchContext, Candidate, Hook, Outcome, Reaper, Recovered, Step, quarantine};
-use orphand::root::Root;
-use orphand::stop::Stop;
+use orphand::store::journal::Journal;
+use orphand::sys::clock;
+use orphand::sys::stop::Stop;
 use tempfile::TempDir;
 
 /// The content that a killed writer left.
@@ -369,7 +369,7 @@ impl Fixture {
         let mut all = Vec::new();
         loop {
             let mut events = Vec::new();
-            orphand::sweep::sweep(
+            orphand::engine::sweep::sweep(
                 &self.root,
                 &engine(None),
                 &Stop::default(),

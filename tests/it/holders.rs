@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use orphand::decide::judge::Reason;
-use orphand::decide::observation::{FileSize, Holder};
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::Reason;
+use orphand::core::observation::{FileSize, Holder};
 
 use crate::fixture::*;
 
@@ -389,15 +389,15 @@ mod linux {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
-    use orphand::clock;
+    use orphand::core::judge::{LeaseCoverage, Verdict, Writer};
+    use orphand::core::policy::{Open, Policy};
+    use orphand::core::time::Mono;
     use orphand::daemon::Watcher;
-    use orphand::decide::judge::{LeaseCoverage, Verdict, Writer};
-    use orphand::decide::policy::{Open, Policy};
-    use orphand::decide::time::Mono;
     use orphand::evidence::container_pids::ContainerPids;
     use orphand::evidence::{self, FileId};
-    use orphand::look;
+    use orphand::fs::dir;
     use orphand::reap::{Outcome, Step};
+    use orphand::sys::clock;
 
     use super::*;
 
@@ -675,7 +675,7 @@ mod linux {
             // The holder has a pid that belongs to another process here. So no holder is named, and nothing is proven.
             let fixture = Fixture::new();
             let held = File::open(&fixture.temp).unwrap();
-            let file = FileId::from(&look::observe_fd(held.as_fd()).unwrap().fingerprint);
+            let file = FileId::from(&dir::observe_fd(held.as_fd()).unwrap().fingerprint);
             let mut holder = Command::new("sleep")
                 .arg("600")
                 .stdin(held)
@@ -721,7 +721,7 @@ mod linux {
                         .unwrap()
                         .unwrap();
                     let unused = evidence::FileUse {
-                        state: orphand::decide::observation::UseState::Unused,
+                        state: orphand::core::observation::UseState::Unused,
                         file: None,
                     };
                     limit(most);

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use orphand::Watcher;
+use orphand::core::event::Event;
+use orphand::core::policy::{Graces, Policy};
+use orphand::core::rate::Threshold;
 use orphand::daemon::Existing;
-use orphand::decide::policy::{Graces, Policy};
-use orphand::decide::rate::Threshold;
-use orphand::event::Event;
 
 use crate::fixture::{RunAs, in_own_process, report_skipped, wait_until};
 use crate::intercept::{self, Call, CallResponse, PendingCall};

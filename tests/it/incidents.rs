@@ -20,16 +20,16 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
 
-use orphand::clock;
-use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
-use orphand::decide::observation::{Fingerprint, Kind, UseState as Held};
-use orphand::decide::policy::Open;
-use orphand::decide::time::{ClockJumpDetector, Mono, Now, Wall};
-use orphand::decide::tracker::{Look, Next, Origin, Tracked};
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
+use orphand::core::observation::{Fingerprint, Kind, UseState as Held};
+use orphand::core::policy::Open;
+use orphand::core::time::{ClockJumpDetector, Mono, Now, Wall};
+use orphand::core::tracker::{Look, Next, Origin, Tracked};
+use orphand::engine::pass::{DirContext, Pass};
 use orphand::evidence::{self, UseChecker};
-use orphand::pass::{DirContext, Pass};
 use orphand::reap::{Outcome, Reaper, Step};
+use orphand::sys::clock;
 
 use crate::attacks;
 use crate::fixture::*;

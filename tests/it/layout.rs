@@ -1,4 +1,4 @@
-//! Checks which files of the source import which: there is no import cycle, and decisions import only decisions.
+//! Checks which files of the source import which: there is no import cycle, and imports run downwards.
 //!
 //! The imports are the `use` declarations, and the paths in the code that begin with `crate` or `super`. Tests and
 //! comments do not count. A module and the modules inside it count as one unit, so imports between them are ignored.
@@ -253,21 +253,51 @@ fn no_command_imports_from_the_list_of_commands() {
     assert_eq!(source().imports_of_items_in(&["cli"]), NONE);
 }
 
+/// The folders of the library, from the lowest layer to the highest. A file imports from its own layer and from lower
+/// ones.
+const LAYERS: [&[&str]; 7] = [
+    &["core"],
+    &["sys"],
+    &["fs"],
+    &["watch", "index", "store"],
+    &["evidence", "reap"],
+    &["engine"],
+    &["daemon"],
+];
+
+/// Returns the layer of the item at `path`, or `None` for an item of the crate's root.
+fn layer(path: &[String]) -> Option<usize> {
+    let folder = path.first()?;
+    let number = |names: &&[&str]| names.contains(&folder.as_str());
+    LAYERS.iter().position(number)
+}
+
 #[test]
-fn decisions_import_only_decisions() {
-    let source = source();
-    let decisions = source
-        .imports
-        .iter()
-        .filter(|(file, _)| file.starts_with("decide"));
-    let mut checked = 0;
-    for (file, paths) in decisions {
-        checked += 1;
+fn imports_run_downwards() {
+    let mut checked = [0; LAYERS.len()];
+    for (file, paths) in &source().imports {
+        let module = module_of(file);
+        let Some(own) = layer(&module) else {
+            // The program may import everything, and the crate's root lists all folders.
+            assert!(
+                module.is_empty() || ["cli", "rule"].contains(&module[0].as_str()),
+                "{} is in no layer",
+                file.display()
+            );
+            continue;
+        };
+        checked[own] += 1;
         for path in paths {
-            assert_eq!(path[0], "decide", "{}: {}", file.display(), path.join("::"));
+            let imported = layer(path).unwrap_or(LAYERS.len());
+            assert!(
+                imported <= own,
+                "{} imports {}, which is in a higher layer",
+                file.display(),
+                path.join("::")
+            );
         }
     }
-    assert!(checked > 10, "{checked}");
+    assert!(checked.iter().all(|&files| files > 0), "{checked:?}");
 }
 
 /// Checks that the tests above see each form of an import.

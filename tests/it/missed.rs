@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use orphand::Watcher;
-use orphand::decide::policy::{Graces, Policy};
-use orphand::event::{Event, RescanCause, RootState};
+use orphand::core::event::{Event, RescanCause, RootState};
+use orphand::core::policy::{Graces, Policy};
 use serde_json::Value;
 
 use crate::fake_env::{FakeEnv, ThreadFault};

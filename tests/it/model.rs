@@ -17,12 +17,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use orphand::decide::judge::{
+use orphand::core::judge::{
     Dates, DirProperties, Evidence, LeaseCoverage, Target, Verdict, Writer, judge,
 };
-use orphand::decide::observation::{Fingerprint, Kind, Observation, UseState};
-use orphand::decide::policy::Policy;
-use orphand::decide::time::Wall;
+use orphand::core::observation::{Fingerprint, Kind, Observation, UseState};
+use orphand::core::policy::Policy;
+use orphand::core::time::Wall;
 use orphand::reap::Step;
 
 use crate::fixture::{RunAs, in_own_process};

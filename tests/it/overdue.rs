@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orphand::clock;
-use orphand::decide::judge::Verdict;
-use orphand::decide::policy::{Action, Policy};
-use orphand::decide::retention::{ClockTrust, Limits, NeededSpace};
-use orphand::decide::time::Wall;
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::Verdict;
+use orphand::core::policy::{Action, Policy};
+use orphand::core::retention::{ClockTrust, Limits, NeededSpace};
+use orphand::core::time::Wall;
 use orphand::evidence::UseChecker;
-use orphand::journal::Journal;
 use orphand::reap::quarantine::{self, LimitContext, Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
+use orphand::store::journal::Journal;
+use orphand::sys::clock;
 
 use crate::fixture::*;
 use crate::intercept::{self, Call, CallResponse, PendingCall};

@@ -10,11 +10,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use orphand::decide::judge::{LeaseCoverage, Reason, Verdict};
-use orphand::decide::policy::Policy;
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
+use orphand::core::policy::Policy;
 use orphand::evidence::{self, FileId, ProcessScan};
-use orphand::look::Dir;
+use orphand::fs::dir::Dir;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
 use tempfile::TempDir;
 

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use orphand::clock;
-use orphand::decide::judge::{Reason, Verdict};
-use orphand::decide::observation::FileSize;
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::{Reason, Verdict};
+use orphand::core::observation::FileSize;
 use orphand::evidence::UseChecker;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
+use orphand::sys::clock;
 
 use crate::fixture::*;
 
@@ -724,7 +724,7 @@ fn a_look_never_waits_for_a_fifo() {
             swaps
         });
         let engine = engine(None);
-        let mut clocks = orphand::decide::time::ClockJumpDetector::default();
+        let mut clocks = orphand::core::time::ClockJumpDetector::default();
         for _ in 0..3_000 {
             let mut due = fixture.pass_items(TEMP);
             let events = fixture.pass(&engine, &mut clocks, &mut due);
@@ -987,11 +987,12 @@ fn a_late_holder_restarts_the_grace() {
                 *held.lock().unwrap() = Some(File::options().append(true).open(temp).unwrap());
             });
             let engine = engine(Some(at_step.hook));
-            let mut clocks = orphand::decide::time::ClockJumpDetector::default();
+            let mut clocks = orphand::core::time::ClockJumpDetector::default();
             let mut due = fixture.pass_items(TEMP);
             let mut pass = |due: &mut Vec<_>| {
-                let next =
-                    |due: &[orphand::pass::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
+                let next = |due: &[orphand::engine::pass::PassItem]| {
+                    due[0].temp.as_ref().map(|temp| temp.due())
+                };
                 let at = next(due).expect("a tracked temp");
                 std::thread::sleep(at.since(clock::mono()));
                 let before = clock::mono();

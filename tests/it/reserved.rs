@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use orphand::decide::judge::{Reason, Verdict};
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::{Reason, Verdict};
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::fixture::*;

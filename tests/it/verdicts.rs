@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-use orphand::decide::judge::{Reason, Verdict};
-use orphand::decide::observation::Kind;
-use orphand::decide::policy::{Closed, Open, Policy, SoleCopy};
-use orphand::decide::temp_name::Names;
-use orphand::event::Event;
+use orphand::core::event::Event;
+use orphand::core::judge::{Reason, Verdict};
+use orphand::core::observation::Kind;
+use orphand::core::policy::{Closed, Open, Policy, SoleCopy};
+use orphand::core::temp_name::Names;
 use orphand::evidence::restore_marks::RestoreMarks;
-use orphand::look;
+use orphand::fs::dir;
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::fixture::*;
@@ -31,7 +31,7 @@ fn a_restored_temp_is_kept_until_written() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
         let file = File::options().append(true).open(&fixture.temp).unwrap();
-        let seen = look::observe_fd(file.as_fd()).unwrap();
+        let seen = dir::observe_fd(file.as_fd()).unwrap();
         RestoreMarks::new(None)
             .put(file.as_fd(), &seen.fingerprint)
             .unwrap();
@@ -328,7 +328,7 @@ fn a_file_without_the_dot_is_no_copy_of_a_dotted_one() {
 fn a_directory_is_kept() {
     in_own_process(ALL_USERS, || {
         let fixture = Fixture::new();
-        let dir = look::Dir::open_below(&fixture.root.path, None, SUBDIR.as_ref()).unwrap();
+        let dir = dir::Dir::open_below(&fixture.root.path, None, SUBDIR.as_ref()).unwrap();
         let mut candidate = fixture.candidate(Verdict::Reap);
         fs::remove_file(&fixture.temp).unwrap();
         fs::create_dir(&fixture.temp).unwrap();

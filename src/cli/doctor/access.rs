@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use orphand::look::RootError;
-use orphand::passwd::{self, Account};
-use orphand::root::Refused;
+use orphand::fs::dir::RootError;
+use orphand::fs::root::Refused;
+use orphand::sys::passwd;
+use orphand::sys::passwd::Account;
 use rustix::io::Errno;
 
-use super::super::shell::{self, Suggestion};
-use super::super::text;
 use super::check::{Check, error_text};
+use crate::cli::output::shell;
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text;
 
 /// The facts of a root that could be opened.
 #[derive(Clone, Debug)]

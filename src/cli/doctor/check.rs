@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orphand::json::Object;
+use orphand::store::json::Object;
 use rustix::io::Errno;
 use serde_json::Value;
 

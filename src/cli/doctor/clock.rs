@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use orphand::decide::time::Wall;
+use orphand::core::time::Wall;
 
-use super::super::text;
 use super::check::Check;
 use super::system::CLOCK_FIX;
+use crate::cli::output::text;
 
 /// 2020-01-01, in seconds since 1970. The program is younger than that.
 const EARLIEST: i64 = 1_577_836_800;

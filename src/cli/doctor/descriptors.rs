@@ -1,7 +1,7 @@
 //! Judges the number of files that this process may have open.
 
-use super::super::text;
 use super::check::Check;
+use crate::cli::output::text;
 
 /// A watcher has about thirty files open, and one eighth of the limit is for the temps that it checks at the same time.
 const ENOUGH: u64 = 64;

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::super::shell::{self, Suggestion};
-use super::super::text;
 use super::check::Check;
+use crate::cli::output::shell;
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text;
 
 /// The space of a file system, by statvfs(3).
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use orphand::state::Folders;
+use orphand::store::state::Folders;
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::super::{shell, text};
 use super::check::Check;
+use crate::cli::output::{shell, text};
 
 /// The result of the search for a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]

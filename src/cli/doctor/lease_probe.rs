@@ -8,12 +8,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use orphand::clock;
-use orphand::decide::observation::UseState;
-use orphand::decide::time::Wall;
+use orphand::core::observation::UseState;
+use orphand::core::time::Wall;
 use orphand::evidence::{UseChecker, open_for_check};
-use orphand::look::{self, Dir};
-use orphand::random::random_u64;
+use orphand::fs::dir;
+use orphand::fs::dir::Dir;
+use orphand::sys::clock;
+use orphand::sys::random::random_u64;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -46,7 +47,7 @@ pub(super) fn run(dir: &Dir) -> Result<LeaseProbe, Errno> {
         name: name.clone(),
     };
     let after = clock::wall();
-    let seen = look::observe_fd(user.as_fd()).map_err(|error| errno(&error))?;
+    let seen = dir::observe_fd(user.as_fd()).map_err(|error| errno(&error))?;
     let dated = seen.fingerprint.mtime;
     let uppercase = OsString::from(name.to_string_lossy().to_uppercase());
     let folded = dir.observe(&uppercase).ok().flatten();
@@ -109,14 +110,18 @@ fn errno(error: &std::io::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orphand::reap::claim;
-    use orphand::root::is_own;
+    use orphand::core::own_names;
+    use orphand::core::own_names::is_own;
 
     #[test]
     fn the_probe_file_is_neither_a_temp_nor_a_claim() {
         let name = new_name();
         assert!(is_own(&name), "scans and watches skip it");
-        assert_eq!(claim::parse(&name), None, "it is not recovered as a claim");
+        assert_eq!(
+            own_names::parse_claim(&name),
+            None,
+            "it is not recovered as a claim"
+        );
         assert_ne!(name, new_name());
     }
 

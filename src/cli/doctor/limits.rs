@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::text;
 use super::check::Check;
 use super::tree::TreeSize;
+use crate::cli::output::text;
 
 /// A limit in force, and the name of its sysctl(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

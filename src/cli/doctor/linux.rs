@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use orphand::decide::judge::LeaseCoverage;
+use orphand::core::judge::LeaseCoverage;
 use orphand::evidence::{self, CheckedFile};
-use orphand::look::Dir;
-use orphand::mountinfo;
-use orphand::root::Root;
-use orphand::state::{is_lock_name, read_lock_file};
+use orphand::fs::dir::Dir;
+use orphand::fs::root::Root;
+use orphand::store::state::{is_lock_name, read_lock_file};
+use orphand::sys::mountinfo;
 use rustix::fs::inotify;
 use rustix::io::Errno;
 

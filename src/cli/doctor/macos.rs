@@ -4,8 +4,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use orphand::evidence::CheckedFile;
-use orphand::look::Dir;
-use orphand::root::Root;
+use orphand::fs::dir::Dir;
+use orphand::fs::root::Root;
 
 use super::check::Check;
 use super::privacy;

@@ -20,16 +20,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
-use orphand::clock as time;
-use orphand::root::absolute;
-use orphand::state::Folders;
+use orphand::fs::root::absolute;
+use orphand::store::state::Folders;
+use orphand::sys::clock as time;
 use serde_json::{Value, json};
 
-use super::config_file::Config;
-use super::event_printer::EventPrinter;
 use super::exit::{Exit, Failure};
 use super::options::OutputOptions;
-use super::text;
+use crate::cli::config::Config;
+use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::text;
 use check::{Check, CheckState};
 use root_report::{CheckedRoot, RootReport};
 
@@ -143,7 +143,7 @@ fn machine_checks(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
     let pids = system::watcher_pids();
     let orphands = root_report::within_limit(move || {
-        let held = runtime.as_deref().map(orphand::state::lock_holders);
+        let held = runtime.as_deref().map(orphand::store::state::lock_holders);
         // The locks have paths with symlinks resolved.
         let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
         let dirs: Vec<PathBuf> = dirs.into_iter().map(real).collect();

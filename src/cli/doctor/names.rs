@@ -17,7 +17,7 @@ pub(super) fn judge(folds: Option<bool>) -> Option<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orphand::decide::temp_name::Names;
+    use orphand::core::temp_name::Names;
 
     #[test]
     fn rules_distinguish_case_as_the_check_states() {

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use orphand::root::Root;
-use orphand::state::{LockHolder, overlap};
+use orphand::fs::root::Root;
+use orphand::store::state::{LockHolder, overlap};
 
-use super::super::text;
 use super::check::Check;
 use super::system;
+use crate::cli::output::text;
 
 /// A watcher process, and its roots by the locks that can be read.
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ pub(super) fn judge(watchers: &[RunningWatcher], dirs: &[PathBuf]) -> Check {
 mod tests {
     use super::super::check::CheckState;
     use super::*;
-    use orphand::decide::policy::Policy;
+    use orphand::core::policy::Policy;
     use std::sync::Arc;
 
     fn watcher(pid: u32, roots: &[(&str, bool)]) -> RunningWatcher {

@@ -1,12 +1,12 @@
 //! Judges whether orphand can prove in a root that a file is unused.
 
-use orphand::decide::judge::LeaseCoverage;
-use orphand::decide::observation::UseState;
+use orphand::core::judge::LeaseCoverage;
+use orphand::core::observation::UseState;
 use rustix::io::Errno;
 
-use super::super::shell::Suggestion;
 use super::check::{Check, error_text};
 use super::lease_probe::LeaseProbe;
+use crate::cli::output::shell::Suggestion;
 
 /// The file system of a root.
 #[derive(Clone, Debug)]

@@ -8,22 +8,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use orphand::decide::judge::LeaseCoverage;
-use orphand::decide::policy::Policy;
-use orphand::look::{Dir, RootError, observe_fd, response};
+use orphand::core::judge::LeaseCoverage;
+use orphand::core::policy::Policy;
+use orphand::fs::dir::{Dir, RootError, observe_fd};
+use orphand::fs::response;
+use orphand::fs::root::Root;
 use orphand::reap::quarantine;
-use orphand::root::Root;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
-use super::super::scan::{FoundClaims, put_back_command};
-use super::super::{shell, text};
 use super::access::Access;
 use super::check::{Check, CheckState};
 use super::disk::DiskSpace;
 use super::proof_check::FileSystemCheck;
 use super::tree::TreeSize;
 use super::{access, clock, disk, lease_probe, names, proof_check, sharing, system, tree};
+use crate::cli::commands::scan::{FoundClaims, put_back_command};
+use crate::cli::output::{shell, text};
 
 /// A directory to check.
 #[derive(Clone, Debug)]
@@ -137,7 +138,8 @@ fn check_root(checked: &CheckedRoot, found: &Sender<Finding>) {
 /// Counts the claims that a killed orphand left. The search stops at `end`.
 fn claims(root: &Root, end: Instant) -> Check {
     let is_over = || Instant::now() >= end;
-    let found = orphand::scan::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
+    let found =
+        orphand::fs::walk::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
     let claims = FoundClaims::still_present(root, &found.claims);
     match claims.files {
         0 => Check::ok("claims", "no unfinished removals"),

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::super::config_file::{Config, ConfigError};
-use super::super::shell::{self, Suggestion};
-use super::super::text;
 use super::check::Check;
+use crate::cli::config::{Config, ConfigError};
+use crate::cli::output::shell;
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text;
 
 /// Judges the configuration that was read. `default` is the default path of the file. `named` is `true` if directories
 /// were given.

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use orphand::mountinfo;
-use orphand::state::read_regular;
+use orphand::store::state::read_regular;
+use orphand::sys::mountinfo;
 
-use super::super::text;
 use super::check::Check;
+use crate::cli::output::text;
 
 /// A directory that other machines reach, and the file that lists it.
 type SharedDir = (PathBuf, &'static str);

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use orphand::look::Dir;
-use orphand::root::{Root, is_own};
+use orphand::core::own_names::is_own;
+use orphand::fs::dir::Dir;
+use orphand::fs::root::Root;
 use orphand::watch::RECURSIVE;
 use rustix::fs::{Dir as Entries, FileType};
 
@@ -67,7 +68,7 @@ pub(super) fn count(root: &Root, end: Instant) -> TreeSize {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use orphand::decide::policy::Policy;
+    use orphand::core::policy::Policy;
     use std::time::Duration;
 
     #[test]

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use orphand::journal::Journal;
+use orphand::fs::root::absolute;
 use orphand::reap::quarantine::Quarantine;
-use orphand::root::absolute;
-use orphand::state::Folders;
+use orphand::store::journal::Journal;
+use orphand::store::state::Folders;
 use rustix::process::geteuid;
 
 use super::control::ServiceState;
@@ -15,11 +15,12 @@ use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::{file, program, start, systemd};
-use crate::cli::config_file::{Config, ConfigError};
+use crate::cli::config::{Config, ConfigError};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::quarantines::Quarantines;
-use crate::cli::shell::{self, Suggestion};
-use crate::cli::text::{counted, escaped};
+use crate::cli::output::shell;
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text::{counted, escaped};
+use crate::cli::runtime::quarantines::Quarantines;
 
 /// Writes the service file and starts the service. If the service is up to date, nothing is changed.
 pub(super) fn install(

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orphand::state::read_regular;
+use orphand::store::state::read_regular;
 use rustix::process::geteuid;
 
 use super::control::{Control, ServiceState};
@@ -19,8 +19,8 @@ use super::paths::ServicePaths;
 use super::tool::{Tool, ToolError, ToolOutput};
 use super::{launchd, timeouts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::shell;
-use crate::cli::text::{escaped, span};
+use crate::cli::output::shell;
+use crate::cli::output::text::{escaped, span};
 
 /// The pauses between a call that exited with 5 and the next attempts.
 const BACK_OFF: [Duration; 3] = [

@@ -8,15 +8,16 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-use orphand::root::absolute;
-use orphand::state::Folders;
+use orphand::fs::root::absolute;
+use orphand::store::state::Folders;
 
 use super::exit::{Exit, Failure};
 use super::options::OutputOptions;
-use super::shell;
-use super::standard_streams;
-use super::status::client::{self, RunningWatch};
-use super::text::escaped;
+use crate::cli::commands::status::client;
+use crate::cli::commands::status::client::RunningWatch;
+use crate::cli::output::shell;
+use crate::cli::output::standard_streams;
+use crate::cli::output::text::escaped;
 use job::{InstalledService, Scope};
 use messages::Messages;
 use paths::{ServiceManager, ServicePaths};

@@ -6,12 +6,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use orphand::state::{Folders, read_regular};
+use orphand::store::state::{Folders, read_regular};
 use rustix::process::geteuid;
 
 use super::job::{InstalledService, Job, Scope, UnsupportedPath};
 use super::{launchd, systemd};
-use crate::cli::config_file::Config;
+use crate::cli::config::Config;
 
 /// The most bytes that are read of a service file.
 pub(super) const LARGEST: u64 = 1_000_000;

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orphand::state::Folders;
+use orphand::store::state::Folders;
 
 use super::control::Control;
 use super::job::Scope;
@@ -11,8 +11,9 @@ use super::manager::control_of;
 use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::timeouts;
+use crate::cli::commands::status::client;
+use crate::cli::commands::status::client::RunningWatch;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::status::client::{self, RunningWatch};
 
 /// The pause between two requests to the started watcher.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

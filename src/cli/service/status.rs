@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 
-use orphand::json::Object;
-use orphand::state::Folders;
+use orphand::store::json::Object;
+use orphand::store::state::Folders;
 use serde_json::{Value, json};
 
 use super::control::ServiceState;
 use super::manager::control_of;
 use super::paths::ServicePaths;
 use super::{Problem, file_problems, job::Scope, outdated_problem, start};
+use crate::cli::commands::status::client::RunningWatch;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
-use crate::cli::standard_streams::print;
-use crate::cli::status::client::RunningWatch;
-use crate::cli::text::escaped;
+use crate::cli::output::standard_streams::print;
+use crate::cli::output::text::escaped;
 
 /// The state and the problems of a service.
 #[derive(Debug, Default)]

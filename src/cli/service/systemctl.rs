@@ -8,7 +8,7 @@ use super::paths::ServicePaths;
 use super::systemd::UNIT;
 use super::tool::{Tool, ToolError, ToolOutput};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::text::escaped;
+use crate::cli::output::text::escaped;
 use crate::cli::variables;
 
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,\

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cli::{duration, variables};
+use crate::cli::output::duration;
+use crate::cli::variables;
 
 /// Returns the limit for a call of launchctl or systemctl. Both wait for a watcher to end, which may take 20 s.
 pub(super) fn call_limit() -> Duration {

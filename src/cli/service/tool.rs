@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::timeouts;
-use crate::cli::{text, variables};
+use crate::cli::output::text;
+use crate::cli::variables;
 
 /// A program of the system, by its absolute path, because the first match in PATH may be another program.
 #[derive(Clone, Debug)]

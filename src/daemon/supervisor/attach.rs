@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::root_watch::{limit_advice, poll_interval};
 use super::{RootWatch, Supervisor};
-use crate::decide::time::span;
-use crate::event::{Event, RescanCause, RootState};
-use crate::look::{Dir, RootError, RootId, response};
+use crate::core::event::{Event, RescanCause, RootState};
+use crate::core::time::span;
+use crate::fs::dir::{Dir, RootError, RootId};
+use crate::fs::response;
+use crate::fs::root::{Root, leads_to_broad};
 use crate::reap::quarantine::Quarantine;
-use crate::root::{Root, leads_to_broad};
 use crate::watch::{Coverage, WatchError};
 
 /// The interval at which a root that does not respond is probed again.

@@ -1,5 +1,5 @@
 //! Hot directories: temps are created in them so fast that one event for each costs more than scans
-//! ([`crate::decide::rate`]). Their watch is removed, and they are scanned twice in each grace. After pauses
+//! ([`crate::core::rate`]). Their watch is removed, and they are scanned twice in each grace. After pauses
 //! that grow, they are probed for a moment. Once they are calm, they are watched again.
 //!
 //! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{RootWatch, Supervisor};
-use crate::decide::policy::{Closed, Hot};
-use crate::decide::rate::PROBE_TIME;
-use crate::decide::time::span;
-use crate::event::RescanCause;
-use crate::root::Root;
+use crate::core::event::RescanCause;
+use crate::core::policy::{Closed, Hot};
+use crate::core::rate::PROBE_TIME;
+use crate::core::time::span;
+use crate::fs::root::Root;
 use crate::watch::{RateProbe, WatchError};
 
 /// The rate state of a watched directory. Times are arguments.
@@ -348,9 +348,9 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::policy::{Graces, Policy};
-    use crate::decide::rate;
-    use crate::decide::time::Mono;
+    use crate::core::policy::{Graces, Policy};
+    use crate::core::rate;
+    use crate::core::time::Mono;
 
     const S: Duration = Duration::from_secs(1);
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::clock;
+use crate::core::event::RootState;
+use crate::core::policy::Closed;
+use crate::core::time::Wall;
 use crate::daemon;
-use crate::decide::policy::Closed;
-use crate::decide::time::Wall;
-use crate::event::RootState;
-use crate::look::RootId;
-use crate::root::Root;
-use crate::state::RootLock;
+use crate::fs::dir::RootId;
+use crate::fs::root::Root;
+use crate::store::state::RootLock;
+use crate::sys::clock;
 use crate::watch::{Coverage, FsWatcher, WatchError, WatchLimit};
 
 use super::hot::HotDir;

@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use super::root_watch::{Watched, limit_advice, poll_interval};
 use super::{CriticalThread, Existing, IdleIoPriority, Supervisor, guard};
-use crate::clock;
-use crate::decide::policy;
-use crate::decide::time::{Wall, span};
-use crate::decide::tracker::Origin;
-use crate::event::{Event, RescanCause, Subject};
-use crate::look::{Dir, RootError};
-use crate::pass::{self, DirContext, RecoveryOutcome};
-use crate::reap::claim;
-use crate::root::Root;
-use crate::scan::{self, ScanItem};
-use crate::stats::LastScan;
+use crate::core::event::{Event, RescanCause, Subject};
+use crate::core::own_names;
+use crate::core::policy;
+use crate::core::time::{Wall, span};
+use crate::core::tracker::Origin;
+use crate::daemon::stats::LastScan;
+use crate::engine::pass;
+use crate::engine::pass::{DirContext, RecoveryOutcome};
+use crate::fs::dir::{Dir, RootError};
+use crate::fs::root::Root;
+use crate::fs::walk;
+use crate::fs::walk::ScanItem;
+use crate::sys::clock;
 use crate::watch::{RECURSIVE, WatchError};
 
 impl Supervisor {
@@ -114,14 +116,14 @@ impl Supervisor {
                 guard(&claims).push((dir.below().to_owned(), name.to_owned()));
             }
             ScanItem::Denied(path, error) => {
-                guard(&denied).push((path.to_owned(), crate::error::copy(error)));
+                guard(&denied).push((path.to_owned(), crate::sys::error::copy(error)));
             }
             ScanItem::NotEntered(path) => guard(&elsewhere).push(path.to_owned()),
             // A long walk counts as progress.
             ScanItem::Done(_) => shared.beat(CriticalThread::Supervisor),
             ScanItem::Claim(..) => {}
         };
-        let walked = scan::scan(root, id, below, &on_item, &|| false);
+        let walked = walk::scan(root, id, below, &on_item, &|| false);
         let (claims, denied) = (into_inner(claims), into_inner(denied));
         let (unwatched, missed) = (into_inner(unwatched), into_inner(missed));
         let failed = denied.iter().map(|(_, error)| error);
@@ -204,7 +206,7 @@ impl Supervisor {
         };
         elsewhere.retain(|path| root_watch.not_entered.insert(path.clone()));
         elsewhere.sort_unstable();
-        if let Some(message) = scan::not_entered_message(root, &elsewhere) {
+        if let Some(message) = walk::not_entered_message(root, &elsewhere) {
             log::warn!("{message}");
         }
     }
@@ -273,7 +275,7 @@ impl Supervisor {
         else {
             return false;
         };
-        let original = claim::parse(claim).and_then(|claim| claim.original);
+        let original = own_names::parse_claim(claim).and_then(|claim| claim.original);
         // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
@@ -297,7 +299,7 @@ impl Supervisor {
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
         let existed = existed_before(&dir, claim, self.boundary)?;
-        claim::parse(claim)?
+        own_names::parse_claim(claim)?
             .original
             .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))
     }

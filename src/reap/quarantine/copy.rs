@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::decide::observation::Observation;
-use crate::decide::time::Wall;
-use crate::look;
+use crate::core::observation::Observation;
+use crate::core::time::Wall;
+use crate::fs::dir;
 use crate::reap::calls;
 
 /// The number of bytes that are read at a time. Blocks of zeros are skipped, so that holes stay holes.
@@ -33,12 +33,12 @@ pub(super) fn across(
         flags,
         Mode::RUSR | Mode::WUSR,
     )?);
-    let made = look::observe_fd(copy.as_fd())?.fingerprint;
+    let made = dir::observe_fd(copy.as_fd())?.fingerprint;
     let filled = fill(&from, &copy, seen).and_then(|()| {
-        let now = look::observe_fd(from.as_fd())?.fingerprint;
+        let now = dir::observe_fd(from.as_fd())?.fingerprint;
         let before = &seen.fingerprint;
         match (now.size, now.mtime) == (before.size, before.mtime) {
-            true => look::observe_fd(copy.as_fd()),
+            true => dir::observe_fd(copy.as_fd()),
             false => Err(Errno::BUSY.into()),
         }
     });
@@ -50,7 +50,7 @@ pub(super) fn across(
         Err(error) => {
             // RACE: the name may be given to another file at any time. Worst case: a file that got the name between
             // this check and the removal is lost.
-            let now = look::observe_at(to, name).map(|now| now.fingerprint);
+            let now = dir::observe_at(to, name).map(|now| now.fingerprint);
             if now.is_ok_and(|now| (now.dev, now.ino) == (made.dev, made.ino)) {
                 let _ = calls::unlink(to, name);
             }

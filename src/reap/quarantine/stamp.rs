@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::decide::time::{Mono, Now, Wall};
+use crate::core::time::{Mono, Now, Wall};
 
 const FOLDER_PREFIX: char = 'm';
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

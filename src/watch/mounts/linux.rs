@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MountCallback;
-use crate::mountinfo;
+use crate::sys::mountinfo;
 
 /// A line of the table: the numbers and the source of a mount, and its mount point.
 type MountEntry = (Vec<u8>, PathBuf);

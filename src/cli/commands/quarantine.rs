@@ -1,0 +1,292 @@
+//! `orphand quarantine`: lists the files in quarantine, and deletes them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use orphand::core::observation::FileSize;
+use orphand::fs::root::absolute;
+use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged_event};
+use orphand::store::journal::{Journal, LineKind};
+use orphand::store::json;
+use orphand::store::state::Folders;
+use orphand::sys::clock;
+
+use super::restore::stored_line;
+use crate::cli::config::Config;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::options::OutputOptions;
+use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::standard_streams::{confirm, stdin_is_terminal};
+use crate::cli::output::text;
+use crate::cli::runtime::quarantines::{QuarantineSum, Quarantines};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List the files in quarantine
+    List(QuarantineOptions),
+    /// Delete files in quarantine permanently
+    Purge(Purge),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct QuarantineOptions {
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directories to search; default: the directories of the configuration and of the journal, the current directory
+    /// and its parents
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Purge {
+    /// Read this configuration file
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Ids of files to delete, or directories in which all files in quarantine are deleted; default: the directories of
+    /// the configuration and of the journal, the current directory and its parents; deletes all files found
+    #[arg(value_name = "ID|DIR")]
+    pub(crate) ids: Vec<PathBuf>,
+}
+
+pub(crate) fn run(command: &QuarantineCommand, output: &OutputOptions) -> Result<Exit, Failure> {
+    match command {
+        QuarantineCommand::List(options) => list(options, output),
+        QuarantineCommand::Purge(command) => purge(command, output),
+    }
+}
+
+/// Reads all quarantines. Returns the files by root, and whether a quarantine could not be opened or read.
+fn read_all(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
+    let mut failed = quarantines.report_failures();
+    let mut all = Vec::new();
+    for root in quarantines.roots() {
+        let stored = match Quarantine::open_existing(root, None) {
+            Ok(Some(quarantine)) => quarantine.stored(),
+            // It has been removed since the search.
+            _ => continue,
+        };
+        match stored {
+            Ok(stored) => all.push((root.clone(), stored)),
+            Err(error) => {
+                failed = true;
+                log::error!(
+                    "cannot read the quarantine {}: {error}",
+                    text::escaped(&root.join(FOLDER))
+                );
+            }
+        }
+    }
+    (all, failed)
+}
+
+fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Failure> {
+    let config = Config::load(command.config.as_deref())?;
+    let journal = Journal::new(Folders::from_env().state.as_deref());
+    let mut report = EventPrinter::new(output, Vec::new());
+    let (mut files, mut size) = (0, FileSize::default());
+    let quarantines = match command.dirs.is_empty() {
+        true => Quarantines::known(&config, &journal, None),
+        false => Quarantines::in_dirs(command.dirs.iter().map(|dir| absolute(dir))),
+    };
+    let (all, failed) = read_all(&quarantines);
+    for (root, stored) in &all {
+        for stored in stored {
+            files += 1;
+            size = size.plus(stored.seen.size());
+            let text = match output.json {
+                true => json::Object::default()
+                    .with("id", stored.id.as_str())
+                    .with_path("path", Some(&root.join(&stored.below)))
+                    .with_path("root", Some(root))
+                    .with("bytes", stored.seen.fingerprint.size)
+                    .with("disk_bytes", stored.seen.allocated)
+                    .with("time", json::time(stored.since()))
+                    .into_value()
+                    .to_string(),
+                false => stored_line(root, stored),
+            };
+            report.line(&text)?;
+        }
+    }
+    if !output.json && !output.quiet {
+        let text = match files {
+            0 => format!("no files in quarantine ({})", quarantines.searched()),
+            files => format!(
+                "{}, {} ({} on the disk).   to restore: {} ID   to delete: {} [ID]",
+                text::counted(files, "file", "files"),
+                text::size(size.bytes),
+                text::size(size.disk_bytes),
+                Suggestion::new("restore").configured(),
+                Suggestion::new("quarantine purge").configured()
+            ),
+        };
+        report.line(&text)?;
+    }
+    Ok(match failed {
+        true => Exit::Partial,
+        false => Exit::Done,
+    })
+}
+
+/// Refuses an id that exists in several quarantines. This happens when a root is copied together with its quarantine;
+/// the id does not say which of the files is meant.
+fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
+    if places.len() < 2 {
+        return Ok(());
+    }
+    let places: Vec<String> = places
+        .iter()
+        .map(|root| format!("{:?}", root.join(FOLDER)))
+        .collect();
+    Err(Failure::new(
+        Exit::Failed,
+        format!(
+            "{id:?} exists in more than one quarantine: {}; nothing was deleted; remove the unwanted file with rm",
+            places.join(", ")
+        ),
+    ))
+}
+
+/// Returns the files to delete, by root.
+fn select_files(
+    command: &Purge,
+    all: Vec<(PathBuf, Vec<Stored>)>,
+    quarantines: &Quarantines,
+) -> Result<Vec<(PathBuf, Vec<Stored>)>, Failure> {
+    if command.ids.is_empty() {
+        return Ok(all);
+    }
+    let mut places: HashMap<&str, Vec<&PathBuf>> = HashMap::new();
+    for (root, stored) in &all {
+        for one in stored {
+            places.entry(&one.id).or_default().push(root);
+        }
+    }
+    for id in &command.ids {
+        match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
+            Some((id, places)) => {
+                rule!("id-of-one-file", check_unique(id, places), without: Ok(()))?
+            }
+            None => {
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!(
+                        "no file in quarantine has the id {id:?} ({}); to list the files: {}",
+                        quarantines.searched(),
+                        Suggestion::new("quarantine list").configured()
+                    ),
+                ));
+            }
+        }
+    }
+    let asked: std::collections::HashSet<&str> =
+        command.ids.iter().filter_map(|id| id.to_str()).collect();
+    let of_root = |(root, stored): (PathBuf, Vec<Stored>)| {
+        let stored: Vec<Stored> = stored
+            .into_iter()
+            .filter(|one| asked.contains(one.id.as_str()))
+            .collect();
+        (!stored.is_empty()).then_some((root, stored))
+    };
+    Ok(all.into_iter().filter_map(of_root).collect())
+}
+
+fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
+    let config = Config::load(command.config.as_deref())?;
+    let journal = Journal::new(Folders::from_env().state.as_deref());
+    journal.set_cap(config.journal.max_size);
+    // An argument that is a directory says where to search; any other argument is an id.
+    let is_dir = |given: &&PathBuf| given.is_dir();
+    let (dirs, ids): (Vec<&PathBuf>, Vec<&PathBuf>) = command.ids.iter().partition(is_dir);
+    let quarantines = match dirs.is_empty() {
+        true => Quarantines::known(&config, &journal, None),
+        false => Quarantines::in_dirs(dirs.iter().map(|dir| absolute(dir))),
+    };
+    let (all, mut failed) = read_all(&quarantines);
+    let command = &Purge {
+        config: None,
+        yes: command.yes,
+        ids: ids.into_iter().cloned().collect(),
+    };
+    let wanted = select_files(command, all, &quarantines)?;
+    let mut sum = QuarantineSum::default();
+    let mut bytes = 0u64;
+    for stored in wanted.iter().flat_map(|(_, stored)| stored) {
+        sum.requested += 1;
+        bytes = bytes.saturating_add(stored.seen.allocated);
+    }
+    // Ids name the files exactly. Without ids, everything would be deleted, so the user is asked once.
+    if command.ids.is_empty() && !command.yes && sum.requested > 0 {
+        if !stdin_is_terminal() || output.json {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "purge deletes files permanently and cannot ask without a terminal; name the ids, or delete all of \
+                     them: {}",
+                    Suggestion::new("quarantine purge")
+                        .configured()
+                        .flag("--yes", true)
+                        .args(dirs.iter().map(|dir| absolute(dir)))
+                ),
+            ));
+        }
+        let files = text::counted(sum.requested as u64, "file", "files");
+        if !confirm(&format!(
+            "Delete {files} ({}) permanently?",
+            text::size(bytes)
+        )) {
+            return Ok(Exit::Done);
+        }
+    }
+    let mut report = EventPrinter::new(output, Vec::new());
+    // A closed pipe does not stop the command.
+    let mut printed = Ok(());
+    for (root, stored) in wanted {
+        let quarantine = match Quarantine::open_existing(&root, None) {
+            Ok(Some(quarantine)) => quarantine,
+            // The quarantine has been removed; all its files count as left.
+            _ => continue,
+        };
+        for one in stored {
+            match quarantine.purge(&one) {
+                Ok(()) => {
+                    sum.done += 1;
+                    let event = purged_event(&root, &one);
+                    journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
+                    printed = printed.and_then(|()| report.event(&event));
+                }
+                Err(error) => {
+                    sum.failed += 1;
+                    log::error!(
+                        "cannot delete {} from the quarantine of {}: {error}",
+                        one.id,
+                        text::escaped(&root)
+                    );
+                }
+            }
+        }
+    }
+    failed |= sum.failed > 0 || sum.done < sum.requested;
+    let line = match sum.requested {
+        0 => format!("no files in quarantine ({})", quarantines.searched()),
+        _ => sum.line("deleted"),
+    };
+    match output.json {
+        true if sum.requested > 1 => eprintln!("{line}"),
+        false if sum.requested != 1 && !output.quiet => {
+            printed = printed.and_then(|()| report.line(&line));
+        }
+        _ => {}
+    }
+    printed?;
+    Ok(match failed {
+        true => Exit::Partial,
+        false => Exit::Done,
+    })
+}

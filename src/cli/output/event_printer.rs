@@ -1,0 +1,329 @@
+//! Prints events on stdout: lines for people, JSON for programs. Lines are also appended to the log file.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anstyle::Style;
+use orphand::core::event::{Event, RescanCause, RootState};
+use orphand::core::judge::Reason;
+use orphand::fs::root::Root;
+use orphand::store::json;
+use orphand::sys::clock;
+
+use super::messages::EventFormatter;
+use super::standard_streams::has_reader;
+use crate::cli::options::{Color, OutputOptions};
+use crate::cli::runtime::log;
+use crate::cli::runtime::service_notify;
+
+/// Prints the output of a command on stdout.
+pub(crate) struct EventPrinter {
+    json: bool,
+    quiet: bool,
+    is_terminal: bool,
+    /// True if stdout is systemd's journal, which adds the time, and takes the priority from the start of each line.
+    is_journal: bool,
+    formatter: EventFormatter,
+    /// The status line at the bottom of the terminal, if one is shown.
+    status: Option<String>,
+    /// True if the reader has closed stdout. Nothing more is written then.
+    is_closed: bool,
+    /// The roots that are scanned periodically, each with true if such a scan was printed.
+    polled: HashMap<PathBuf, bool>,
+    /// The number of temps that were kept because of a running process, by reason, directory and pid.
+    kept: HashMap<(Reason, PathBuf, u32), u64>,
+    /// True if each kept temp has a line.
+    verbose: bool,
+}
+
+/// The largest number of entries in `EventPrinter::kept`. When it is reached, all are dropped.
+const MAX_KEPT: usize = 1024;
+
+/// The decision to print or skip the line of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineChoice {
+    Print,
+    /// Print it, and add that no more of its kind follow.
+    PrintAsLast,
+    Skip,
+}
+
+impl EventPrinter {
+    pub(crate) fn new(output: &OutputOptions, roots: Vec<PathBuf>) -> EventPrinter {
+        let terminal = io::stdout().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = match output.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => forced || (terminal && !no_color && !dumb),
+        };
+        let journal = !output.json && service_notify::stdout_is_journal();
+        EventPrinter {
+            json: output.json,
+            quiet: output.quiet,
+            is_terminal: terminal,
+            is_journal: journal,
+            formatter: EventFormatter {
+                color: color && !output.json,
+                has_time: !journal,
+                is_one_pass: false,
+                roots,
+            },
+            status: None,
+            is_closed: false,
+            polled: HashMap::new(),
+            kept: HashMap::new(),
+            verbose: output.verbose > 0,
+        }
+    }
+
+    /// Returns the printer for a command that makes only one pass.
+    pub(crate) fn for_one_pass(mut self) -> EventPrinter {
+        self.formatter.is_one_pass = true;
+        self
+    }
+
+    /// Reports whether the output goes to a terminal, as text.
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.is_terminal && !self.json
+    }
+
+    /// Sets the roots after a reload.
+    pub(crate) fn set_roots(&mut self, roots: &[Root]) {
+        self.formatter.roots = roots.iter().map(|root| root.path.clone()).collect();
+    }
+
+    /// Prints `event`. It is not an error if the reader has closed the pipe.
+    pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if !self.json && self.is_repeated_scan(event) {
+            return Ok(());
+        }
+        let choice = self.line_choice(event);
+        if log::path().is_some()
+            && choice != LineChoice::Skip
+            && let Some(line) = self.formatter.for_file().format(event)
+        {
+            log::append(&with_last_note(line, choice));
+        }
+        if self.json {
+            return self.line(&json::event(event, clock::wall()).to_string());
+        }
+        if choice == LineChoice::Skip {
+            return Ok(());
+        }
+        let failed = matches!(event, Event::Failed { .. });
+        let line = self.formatter.format(event);
+        match line.map(|line| with_last_note(line, choice)) {
+            Some(line) if !self.quiet || failed => match self.is_journal {
+                true => self.line(&format!("{}{line}", priority(event))),
+                false => self.line(&line),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether `event` has a line. A running writer whose temps have changing names has few lines in each
+    /// directory, not one for each name.
+    fn line_choice(&mut self, event: &Event) -> LineChoice {
+        let Event::Kept {
+            subject,
+            reason: reason @ (Reason::InUse | Reason::Locked | Reason::WriterAlive),
+            holders,
+            details,
+            ..
+        } = event
+        else {
+            return LineChoice::Print;
+        };
+        let holder = holders.first().map(|holder| holder.pid);
+        let (Some(pid), Some(dir)) = (holder.or(details.writer_pid), subject.path.parent()) else {
+            return LineChoice::Print;
+        };
+        if self.verbose {
+            return LineChoice::Print;
+        }
+        if self.kept.len() >= MAX_KEPT {
+            self.kept.clear();
+        }
+        let times = self.kept.entry((*reason, dir.to_owned(), pid)).or_default();
+        *times += 1;
+        match *times {
+            ..LINES_PER_PROCESS => LineChoice::Print,
+            LINES_PER_PROCESS => LineChoice::PrintAsLast,
+            _ => LineChoice::Skip,
+        }
+    }
+
+    /// Reports whether `event` is a periodic scan of a root that cannot be watched, and not the first one since the
+    /// state of the root changed.
+    fn is_repeated_scan(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Root { root, state } => {
+                match state {
+                    RootState::Polling => _ = self.polled.insert(root.clone(), false),
+                    _ => _ = self.polled.remove(root),
+                }
+                false
+            }
+            Event::Rescan {
+                root,
+                cause: RescanCause::Periodic,
+            } => self
+                .polled
+                .get_mut(root)
+                .is_some_and(|printed| std::mem::replace(printed, true)),
+            _ => false,
+        }
+    }
+
+    /// Prints a line on stdout and flushes it. Does nothing if the reader has closed the pipe.
+    pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
+        if !self.is_closed {
+            self.is_closed = !has_reader(self.write(line))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.status.take().is_some() {
+            write!(out, "\r\x1b[K")?;
+        }
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
+    /// Prints a line that is not an event, flushes it, and appends it to the log.
+    pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
+        log::append(line);
+        match self.is_journal {
+            true => self.line(&format!("<6>{line}")),
+            false => self.line(line),
+        }
+    }
+
+    /// Sets the status line at the bottom of a terminal. An empty text removes it.
+    pub(crate) fn status(&mut self, status: String) {
+        if !self.is_interactive() || self.quiet || self.status.as_deref().unwrap_or("") == status {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        let text = self.formatter.paint(&status, Style::new().dimmed());
+        // If the terminal cannot be written to, printing the next event reports it.
+        let _ = write!(out, "\r\x1b[K{text}");
+        let _ = out.flush();
+        self.status = (!status.is_empty()).then_some(status);
+    }
+
+    /// Returns `text` with a style, if colors are enabled.
+    pub(crate) fn paint(&self, text: &str, style: Style) -> String {
+        self.formatter.paint(text, style)
+    }
+
+    /// Returns the shortest unambiguous form of a path, escaped.
+    pub(crate) fn name(&self, path: &Path, root: &Path) -> String {
+        self.formatter.name(path, root)
+    }
+}
+
+/// The number of temps of one running process in one directory that have a line.
+const LINES_PER_PROCESS: u64 = 3;
+
+fn with_last_note(line: String, choice: LineChoice) -> String {
+    match choice {
+        LineChoice::PrintAsLast => {
+            format!(
+                "{line}.  Further temps of this process in this directory are not shown (-v shows them)"
+            )
+        }
+        _ => line,
+    }
+}
+
+/// Returns the priority of a line about `event` for the journal (sd-daemon(3)): `<5>` is a notice.
+fn priority(event: &Event) -> &'static str {
+    match event {
+        Event::Reaped(_) | Event::Quarantined { .. } | Event::Purged { .. } => "<5>",
+        Event::Failed { .. } => "<3>",
+        Event::Root { .. } => "<4>",
+        Event::Kept { .. } | Event::Tracked { .. } | Event::Settled { .. } => "<7>",
+        _ => "<6>",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orphand::core::event::{Details, Subject};
+    use orphand::core::observation::Holder;
+
+    /// Returns a printer for text without colors.
+    fn plain() -> EventPrinter {
+        let output = OutputOptions {
+            json: false,
+            color: Color::Never,
+            quiet: false,
+            verbose: 0,
+        };
+        EventPrinter::new(&output, Vec::new())
+    }
+
+    #[test]
+    fn a_running_writer_with_changing_names_has_few_lines() {
+        let mut printer = plain();
+        let kept = |name: &str, pid: u32| Event::Kept {
+            subject: Subject {
+                path: format!("/r/{name}").into(),
+                root: "/r".into(),
+                size: None,
+            },
+            reason: Reason::InUse,
+            holders: vec![Holder {
+                pid,
+                name: "bash".to_owned(),
+            }],
+            retry: None,
+            reported_before: false,
+            details: Details::default(),
+        };
+        let mut printed = |name: &str, pid| printer.line_choice(&kept(name, pid));
+        let first: Vec<LineChoice> = (0..5).map(|n| printed(&format!("{n}.tmp"), 1)).collect();
+        let (print, skip) = (LineChoice::Print, LineChoice::Skip);
+        assert_eq!(first, [print, print, LineChoice::PrintAsLast, skip, skip]);
+        assert_eq!(printed("a.tmp", 2), LineChoice::Print, "another process");
+        assert_eq!(
+            printed("below/a.tmp", 1),
+            LineChoice::Print,
+            "another directory"
+        );
+        printer.verbose = true;
+        assert_eq!(printer.line_choice(&kept("b.tmp", 1)), LineChoice::Print);
+    }
+
+    #[test]
+    fn periodic_scans_are_printed_once_after_each_change_of_state() {
+        let mut printer = plain();
+        let mut printed = |event: Event| !printer.is_repeated_scan(&event);
+        let scan = |root: &str| Event::Rescan {
+            root: root.into(),
+            cause: RescanCause::Periodic,
+        };
+        let state = |state| Event::Root {
+            root: "/r".into(),
+            state,
+        };
+        assert!(printed(scan("/r")) && printed(scan("/r")), "it is watched");
+        assert!(printed(state(RootState::Polling)));
+        assert!(printed(scan("/r")), "the first");
+        assert!(
+            !printed(scan("/r")) && !printed(scan("/r")),
+            "nothing has changed"
+        );
+        assert!(printed(scan("/other")));
+        assert!(printed(state(RootState::Watching)) && printed(scan("/r")));
+        assert!(printed(state(RootState::Polling)) && printed(scan("/r")) && !printed(scan("/r")));
+    }
+}

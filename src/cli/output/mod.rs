@@ -1,0 +1,12 @@
+//! Text for people: events, messages, names, sizes and durations.
+
+pub(super) mod duration;
+pub(super) mod event_printer;
+pub(super) mod messages;
+pub(super) mod moment;
+pub(super) mod shell;
+pub(super) mod size;
+pub(super) mod standard_streams;
+pub(super) mod text;
+pub(super) mod watch_status;
+pub(super) mod writer_list;

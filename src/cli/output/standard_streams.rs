@@ -1,0 +1,64 @@
+//! The standard streams of a command: output, questions and progress bars.
+
+use std::io::{self, IsTerminal, Write as _};
+
+use crate::cli::exit::Exit;
+use crate::cli::options::OutputOptions;
+
+/// Asks a yes-or-no question on the terminal, and repeats it while the answer is neither. No answer counts as no.
+/// A no prints "nothing was removed".
+pub(crate) fn confirm(question: &str) -> bool {
+    let mut lines = io::stdin().lines();
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    loop {
+        let answer = lines.next().and_then(Result::ok);
+        let is_end = answer.is_none();
+        match answer.unwrap_or_default().trim().to_lowercase().as_str() {
+            "y" | "yes" => return true,
+            "" | "n" | "no" => {
+                // Ctrl-D does not end the line.
+                let end = if is_end { "\n" } else { "" };
+                let _ = writeln!(io::stderr(), "{end}nothing was removed");
+                return false;
+            }
+            _ => _ = write!(io::stderr(), "answer y or n: {question} [y/N] "),
+        }
+    }
+}
+
+pub(crate) fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Writes `text` to stdout. It is not an error if the reader has closed the pipe (`| head`).
+pub(crate) fn print(text: &[u8]) -> io::Result<Exit> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text).and_then(|()| out.flush());
+    has_reader(written).map(|_| Exit::Done)
+}
+
+/// Returns whether the output still has a reader, by the result of a write. It is not an error if the reader has
+/// closed the pipe: the output ends, and nothing else changes.
+pub(crate) fn has_reader(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            let what = format!("cannot write the output: {error}");
+            Err(io::Error::new(error.kind(), what))
+        }
+    }
+}
+
+/// Returns a progress bar on stderr for a long operation. It is hidden if stderr is not a terminal.
+pub(crate) fn progress_bar(output: &OutputOptions, what: &'static str) -> indicatif::ProgressBar {
+    if output.quiet || !io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len}");
+    let bar = indicatif::ProgressBar::new(0).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

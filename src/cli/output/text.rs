@@ -1,0 +1,162 @@
+//! Formats values for people: escaped names, sizes, time spans and counts.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub(crate) use orphand::core::time::span;
+
+/// Returns `path` in a form that is safe to print: characters that could move the cursor, hide or reverse text, or
+/// end a line are escaped. Any process that may write to a watched directory chooses names in it.
+pub(crate) fn escaped(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    // The fast path for nearly all names.
+    let is_plain = |b: &u8| (b' '..=b'~').contains(b) && *b != b'\\';
+    if let (true, Ok(plain)) = (bytes.iter().all(is_plain), std::str::from_utf8(bytes)) {
+        return plain.to_owned();
+    }
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if rule!(
+                "names-are-escaped",
+                c == '\\' || c.is_control() || is_invisible(c)
+            ) {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+pub(crate) fn escaped_name(name: &OsStr) -> String {
+    escaped(Path::new(name))
+}
+
+/// Returns `text` as one line. The names in it are escaped already.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.lines().collect::<Vec<_>>().join(" ").chars() {
+        match c.is_control() || is_invisible(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// Returns `text` as a TOML string in one line. Characters that a terminal would interpret are escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\'' => out.push(c),
+            // Rust's `Debug` escapes every character that is not printable.
+            c if c.escape_debug().len() > 1 => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Reports whether `c` is invisible but changes how other characters are shown: line and paragraph separators,
+/// characters of zero width, and marks that change the direction of text.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Formats a size like `51.2 GB`, in powers of a thousand as Finder and disk manufacturers do.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or_default();
+    match value {
+        v if v < 9.95 => format!("{v:.1} {name}"),
+        v if v < 99.95 => format!("{v:.1} {name}"),
+        v => format!("{v:.0} {name}"),
+    }
+}
+
+/// Formats a number like `8,662`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Formats a number with a noun, like `1 temp` or `2 temps`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn names_that_a_terminal_would_interpret_are_escaped() {
+        for (name, want) in [
+            (&b"plain name.tmp"[..], "plain name.tmp"),
+            ("größe.tmp".as_bytes(), "größe.tmp"),
+            (b"a\nb", r"a\nb"),
+            (b"\x1b[2J", r"\u{1b}[2J"),
+            (b"back\\slash", r"back\\slash"),
+            (b"\xff\xfe.tmp", r"\xff\xfe.tmp"),
+            ("a\u{202e}pmt.b".as_bytes(), r"a\u{202e}pmt.b"),
+            ("\u{9b}31m".as_bytes(), r"\u{9b}31m"),
+        ] {
+            assert_eq!(escaped(Path::new(OsStr::from_bytes(name))), want);
+        }
+    }
+
+    #[test]
+    fn sizes_are_in_powers_of_a_thousand() {
+        for (bytes, want) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (9_960, "10.0 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.0 MB"),
+            (51_200_000_000, "51.2 GB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(size(bytes), want, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn counts_have_thousands_separators() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(8_662), "8,662");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(counted(1, "temp", "temps"), "1 temp");
+    }
+}

@@ -1,0 +1,235 @@
+//! The state of a running watch, as `orphand status` and the metrics show it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use orphand::core::event::{Disposed, Event, RootState, Summary};
+use orphand::core::judge::Reason;
+use orphand::core::leaks::{Leak, LeakSource, LeakSum, Leaks};
+use orphand::core::time::Wall;
+use orphand::daemon::{RootStatus, StatusHandle};
+use orphand::sys::clock;
+
+use super::shell::Suggestion;
+use super::text;
+use crate::cli::runtime::program::Program;
+
+/// The shared state. The watch writes it; the status server, the metrics and the status line read it.
+#[derive(Debug)]
+pub(crate) struct WatchStatus {
+    pub(crate) program: Program,
+    pub(crate) since: Wall,
+    /// The watch covers the directories of the configuration file, not directories from the command line.
+    pub(crate) is_background: bool,
+    content: Mutex<StatusContent>,
+}
+
+#[derive(Debug, Default)]
+struct StatusContent {
+    status_handle: Option<StatusHandle>,
+    config: Option<PathBuf>,
+    config_error: Option<String>,
+    leaks: Leaks,
+}
+
+/// A copy of the state at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// The roots; empty while the watch waits for a correct configuration file.
+    pub(crate) roots: Vec<RootStatus>,
+    pub(crate) summary: Summary,
+    pub(crate) tracked: usize,
+    /// The time since the last create event of a temp, in milliseconds.
+    pub(crate) last_created_ms: Option<u64>,
+    /// The configuration file that is in force.
+    pub(crate) config: Option<PathBuf>,
+    /// The error in the current configuration file, because of which that file is not in force.
+    pub(crate) config_error: Option<String>,
+    pub(crate) leaks: Vec<(Leak, LeakSum)>,
+    /// The watch has not started, because the configuration file is wrong.
+    pub(crate) is_waiting: bool,
+}
+
+impl WatchStatus {
+    pub(crate) fn new(is_background: bool) -> WatchStatus {
+        WatchStatus {
+            program: Program::current(),
+            since: clock::wall(),
+            is_background,
+            content: Mutex::default(),
+        }
+    }
+
+    /// Stores the handle of the watch that has started.
+    pub(crate) fn set_status_handle(&self, handle: StatusHandle) {
+        self.lock_content().status_handle = Some(handle);
+    }
+
+    /// Stores the path of the configuration file that was read, or its error. With an error, the previous
+    /// configuration stays in force.
+    pub(crate) fn set_config(&self, config: Option<PathBuf>, config_error: Option<String>) {
+        let mut content = self.lock_content();
+        if config_error.is_none() {
+            content.config = config;
+        }
+        content.config_error = config_error;
+    }
+
+    /// Counts the temp of `event` as a leak of its writer. Returns whether the event concerns a disposed temp.
+    pub(crate) fn note_leak(&self, event: &Event) -> bool {
+        let (Event::Reaped(disposed) | Event::Quarantined { disposed, .. }) = event else {
+            return false;
+        };
+        let bytes = disposed.subject.size.map_or(0, |size| size.bytes);
+        self.lock_content()
+            .leaks
+            .record(clock::mono(), leak(disposed), bytes);
+        true
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let content = self.lock_content();
+        let handle = content.status_handle.clone();
+        let mut snapshot = Snapshot {
+            roots: Vec::new(),
+            summary: Summary::default(),
+            tracked: 0,
+            last_created_ms: None,
+            config: content.config.clone(),
+            config_error: content.config_error.clone(),
+            leaks: content.leaks.in_last_hour(clock::mono()),
+            is_waiting: handle.is_none(),
+        };
+        drop(content);
+        if let Some(handle) = handle {
+            snapshot.roots = handle.roots();
+            snapshot.summary = handle.summary();
+            snapshot.tracked = handle.tracked();
+            let ago = handle.last_created().map(|ago| ago.as_millis());
+            snapshot.last_created_ms = ago.and_then(|ms| u64::try_from(ms).ok());
+        }
+        snapshot
+    }
+
+    fn lock_content(&self) -> MutexGuard<'_, StatusContent> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    /// Returns the problems that keep the watch from working, for people; empty if there are none.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let doctor = Suggestion::new("doctor").configured();
+        if let Some(config_error) = &self.config_error {
+            let then = match self.is_waiting {
+                true => "nothing is watched or removed until it is fixed",
+                false => "the previous rules are still in force",
+            };
+            problems.push(format!("{config_error}; {then}"));
+        }
+        for one in &self.roots {
+            let root = text::escaped(&one.root.path);
+            match state(one) {
+                RootState::Watching | RootState::Gone => {}
+                RootState::Polling => problems.push(format!(
+                    "{root} cannot be watched; it is scanned periodically instead; to find the cause: {doctor}"
+                )),
+                RootState::Denied => problems.push(format!(
+                    "{root} cannot be opened, or another orphand process works on it; to find the cause: {doctor}"
+                )),
+                RootState::NoAnswer => problems.push(format!(
+                    "the file system of {root} does not answer; orphand watches it again when it answers; to find \
+                     the cause: {doctor}"
+                )),
+                RootState::Blind => {
+                    problems.push(format!(
+                        "changes in {root} cannot be noticed; to find the cause: {doctor}"
+                    ));
+                }
+            }
+            if is_blind(one) {
+                problems.push(format!(
+                    "{root} has temps that cannot be proven unused; to find the cause: {doctor}"
+                ));
+            }
+        }
+        problems
+    }
+
+    /// Returns the status in one line: `watching 2 directories, 3 waiting, 0 kept, 51.2 GB freed`.
+    pub(crate) fn line(&self) -> String {
+        if self.is_waiting {
+            return format!(
+                "degraded: {}",
+                self.config_error.as_deref().unwrap_or("not watching yet")
+            );
+        }
+        let roots = text::counted(self.roots.len() as u64, "directory", "directories");
+        let waiting: usize = self.roots.iter().map(|one| one.pending.waiting).sum();
+        let held: usize = self.roots.iter().map(|one| one.pending.held).sum();
+        let mut line = format!(
+            "watching {roots}, {} waiting, {} kept, {} freed",
+            text::count(waiting as u64),
+            text::count(held as u64),
+            text::size(self.summary.freed.disk_bytes)
+        );
+        if self.config_error.is_some() {
+            line.push_str("; the configuration file has an error: orphand status");
+        }
+        line
+    }
+}
+
+/// Returns the state of a root. A root without a recorded state is watched.
+pub(crate) fn state(one: &RootStatus) -> RootState {
+    one.stats.state.unwrap_or(RootState::Watching)
+}
+
+/// Returns whether a root has temps that are kept because nothing proves whether they are in use.
+pub(crate) fn is_blind(one: &RootStatus) -> bool {
+    let unknown = one.pending.reasons.get(Reason::CannotTell.as_str());
+    state(one) == RootState::Blind || unknown.is_some_and(|n| *n > 0)
+}
+
+fn leak(disposed: &Disposed) -> Leak {
+    let target = disposed
+        .target
+        .as_deref()
+        .and_then(|target| target.file_name());
+    let target = target.map(|target| target.to_string_lossy());
+    let who = match (&disposed.writer, target) {
+        (Some(program), _) => LeakSource::Program(program.clone()),
+        (None, Some(target)) => {
+            // If the digits in the name may not be a pid, they are part of the target. They are removed here, because
+            // otherwise each temp would count for a writer of its own.
+            let pid = disposed.writer_pid.map(|pid| format!(".{pid}"));
+            let name = pid.and_then(|pid| target.strip_suffix(&pid));
+            LeakSource::WriterOf(name.unwrap_or(&target).to_owned())
+        }
+        (None, None) => LeakSource::Unknown,
+    };
+    Leak {
+        source: who,
+        dir: disposed.subject.path.parent().map(Into::into),
+    }
+}
+
+/// Returns the line about a leak: `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`.
+pub(crate) fn leak_line(leak: &Leak, sum: &LeakSum) -> String {
+    let name = |name: &str| text::escaped(std::path::Path::new(name));
+    let who = match &leak.source {
+        LeakSource::Program(program) => name(program),
+        LeakSource::WriterOf(target) => format!("the writer of \"{}\"", name(target)),
+        LeakSource::Unknown => "an unknown writer".to_owned(),
+    };
+    let dir = match &leak.dir {
+        Some(dir) => format!("in {}/", text::escaped(dir).trim_end_matches('/')),
+        None => "in other directories".to_owned(),
+    };
+    format!(
+        "{who} left {} ({}) {dir} in the last hour",
+        text::counted(sum.temps, "temp", "temps"),
+        text::size(sum.bytes)
+    )
+}

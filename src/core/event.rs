@@ -1,0 +1,281 @@
+//! The events that a watch or a sweep reports.
+//!
+//! To *dispose of* a temp means to remove it or to move it to the quarantine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::core::judge::{Reason, Target};
+use crate::core::observation::{FileSize, Holder};
+
+/// The file that an event concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Its absolute path, which begins with the path of the root.
+    pub path: PathBuf,
+    /// The path of the root, as given and made absolute.
+    pub root: PathBuf,
+    /// Its size. `None` if orphand did not look at the file.
+    pub size: Option<FileSize>,
+}
+
+/// Details of a temp that orphand disposed of: it was removed or moved to the quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disposed {
+    /// The temp.
+    pub subject: Subject,
+    /// The time for which no process had used it.
+    pub quiet: Duration,
+    /// The path to which it was to be renamed, if that is known.
+    pub target: Option<PathBuf>,
+    /// The state of the target.
+    pub target_state: Target,
+    /// The pid in its name.
+    pub writer_pid: Option<u32>,
+    /// The name of the program that wrote it, if orphand learned that while the program was running.
+    pub writer: Option<String>,
+    /// The size that its removal freed. Zero if another hard link keeps the data.
+    pub freed: FileSize,
+    /// This is a dry run: the file was neither removed nor moved.
+    pub dry_run: bool,
+}
+
+/// Details of a kept temp, for messages to the user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The name of its file system, as in the key `network` of a rule.
+    pub file_system: String,
+    /// The pid in its name.
+    pub writer_pid: Option<u32>,
+    /// The name of that process, if known.
+    pub writer: Option<String>,
+    /// Its data is not on this disk (macOS `SF_DATALESS`).
+    pub is_dataless: bool,
+    /// The time since it was last changed.
+    pub quiet: Duration,
+    /// The grace that its rule sets for its name.
+    pub grace: Duration,
+}
+
+/// The way in which a temp settled, without any action of orphand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// It was renamed.
+    Renamed,
+    /// It was removed, or is missing.
+    Removed,
+}
+
+/// The cause of a scan of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RescanCause {
+    /// The watch has started, or a reload has added the root.
+    Startup,
+    /// Events were lost or missed, an earlier scan was incomplete, or temps were rejected because of the tracking limit.
+    Overflow,
+    /// A periodic scan, a poll or a scan of a hot directory was due, or a reload has kept the root.
+    Periodic,
+    /// The root was unavailable or another directory before, or a directory has appeared below it.
+    RootReturned,
+}
+
+/// The state of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootState {
+    /// It is watched, and its events arrive.
+    Watching,
+    /// It does not exist. orphand waits for it.
+    Gone,
+    /// Its events do not arrive. It is scanned periodically.
+    Polling,
+    /// It cannot be opened for lack of permission, or another orphand process works on it.
+    Denied,
+    /// Changes in it cannot be noticed. Reserved: never reported.
+    Blind,
+    /// Its file system does not answer.
+    NoAnswer,
+}
+
+/// The totals of a watch or a sweep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The number of temps removed. In a dry run, those that would have been removed.
+    pub reaped: u64,
+    /// The number of temps moved to the quarantine. In a dry run, those that would have been moved.
+    pub quarantined: u64,
+    /// The part of `reaped` that comes from a dry run.
+    pub would_reap: u64,
+    /// The part of `quarantined` that comes from a dry run.
+    pub would_quarantine: u64,
+    /// The number of temps kept.
+    pub kept: u64,
+    /// The number of temps that could not be processed and of directories that could not be read.
+    pub failed: u64,
+    /// The size freed by removals.
+    pub freed: FileSize,
+    /// The size of the files moved to the quarantine. Their space is not free.
+    pub quarantined_size: FileSize,
+    /// At least one temp was kept because orphand cannot tell whether it is used.
+    pub cannot_tell: bool,
+}
+
+/// An event of a watch or a sweep.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The watches are established and the first scan is complete. Sent once.
+    Ready {
+        /// The paths of all roots.
+        roots: Vec<PathBuf>,
+        /// The number of tracked temps.
+        tracked: usize,
+    },
+    /// A temp was created. Sent only on request, because a healthy write must cost nothing.
+    Tracked {
+        /// The temp.
+        subject: Subject,
+        /// The time until orphand looks at it first.
+        due: Duration,
+    },
+    /// A temp was renamed or removed by another process. Sent only on request.
+    Settled {
+        /// The temp.
+        subject: Subject,
+        /// The way in which it settled.
+        how: Settlement,
+    },
+    /// A temp is due but is kept. Sent once for each temp and reason.
+    Kept {
+        /// The temp.
+        subject: Subject,
+        /// The reason for keeping it.
+        reason: Reason,
+        /// The processes that hold it, as far as they can be seen.
+        holders: Vec<Holder>,
+        /// The time until the next look. `None` if there is none.
+        retry: Option<Duration>,
+        /// It was already reported as kept, for another reason.
+        reported_before: bool,
+        /// Details for messages to the user.
+        details: Details,
+    },
+    /// A temp was removed.
+    Reaped(Disposed),
+    /// A temp was moved to the quarantine.
+    Quarantined {
+        /// The temp.
+        disposed: Disposed,
+        /// Its id in the quarantine. `None` in a dry run.
+        id: Option<String>,
+        /// The reason for not removing it, if a gate requires that it is moved instead.
+        reason: Option<Reason>,
+    },
+    /// A file was restored from the quarantine.
+    Restored {
+        /// The restored file, at its present path.
+        subject: Subject,
+        /// The id that it had in the quarantine.
+        id: String,
+    },
+    /// A file in the quarantine was deleted for good, on request or by the limits of the quarantine.
+    Purged {
+        /// The file, at its path before it was moved to the quarantine.
+        subject: Subject,
+        /// The id that it had in the quarantine.
+        id: String,
+    },
+    /// An action failed.
+    Failed {
+        /// The file or directory concerned.
+        subject: Subject,
+        /// The message.
+        error: String,
+        /// The error number of the operating system.
+        errno: Option<i32>,
+    },
+    /// A root is being scanned.
+    Rescan {
+        /// The root.
+        root: PathBuf,
+        /// The cause.
+        cause: RescanCause,
+    },
+    /// A root's state changed.
+    Root {
+        /// The root.
+        root: PathBuf,
+        /// The new state.
+        state: RootState,
+    },
+    /// The totals. The last event.
+    Summary(Summary),
+}
+
+impl Settlement {
+    /// Returns its name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Settlement::Renamed => "renamed",
+            Settlement::Removed => "removed",
+        }
+    }
+}
+
+impl RescanCause {
+    /// Returns its name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RescanCause::Startup => "startup",
+            RescanCause::Overflow => "overflow",
+            RescanCause::Periodic => "periodic",
+            RescanCause::RootReturned => "root-returned",
+        }
+    }
+}
+
+impl RootState {
+    /// Returns its name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RootState::Watching => "watching",
+            RootState::Gone => "gone",
+            RootState::Polling => "polling",
+            RootState::Denied => "denied",
+            RootState::Blind => "blind",
+            RootState::NoAnswer => "no-answer",
+        }
+    }
+}
+
+impl Summary {
+    /// Counts `event`.
+    pub fn count(&mut self, event: &Event) {
+        match event {
+            Event::Reaped(disposed) => {
+                self.reaped += 1;
+                self.would_reap += u64::from(disposed.dry_run);
+                self.freed = self.freed.plus(disposed.freed);
+            }
+            Event::Quarantined { disposed, .. } => {
+                self.quarantined += 1;
+                self.would_quarantine += u64::from(disposed.dry_run);
+                if !disposed.dry_run {
+                    let size = disposed.subject.size.unwrap_or_default();
+                    self.quarantined_size = self.quarantined_size.plus(size);
+                }
+            }
+            Event::Kept {
+                reason,
+                reported_before,
+                ..
+            } => {
+                self.kept += u64::from(!reported_before);
+                self.cannot_tell |= *reason == Reason::CannotTell;
+            }
+            Event::Failed { .. } => self.failed += 1,
+            _ => {}
+        }
+    }
+}

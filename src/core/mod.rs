@@ -1,0 +1,43 @@
+//! The decisions: pure functions of values.
+//!
+//! No function here reads a clock, opens a file or queries a process. Time, observations and evidence are arguments,
+//! and verdicts are return values. So the tests of the decisions need no sleep and no file, and a dry run makes the
+//! same decisions as a real run.
+//!
+//! - [`temp_name`]: parses the name of a temp into its grammar, target and pid
+//! - [`reserved`]: the list of names that are never leftovers
+//! - [`policy`]: the rule that the user sets for a root
+//! - [`event`]: what a watcher or a sweep reports
+//! - [`exclude`]: the files and folders below a root that a rule ignores
+//! - [`rate`]: *is a directory hot?*
+//! - [`observation`]: the result of a look at a name
+//! - [`own_names`]: the names that orphand itself creates
+//! - [`packed`]: a fingerprint in as few bytes as possible
+//! - [`retention`]: how long a quarantine keeps its files
+//! - [`leaks`]: how much each writer left behind in the last hour
+//! - [`target`]: when a target counts
+//! - [`time`]: moments as values
+//! - [`tracker`]: *is it time?*
+//! - [`macos_use`]: *does a process use it?*, on macOS, where an ordinary program gets no lease
+//! - [`judge`]: *is it safe?*
+#![deny(clippy::disallowed_methods)]
+
+pub mod event;
+pub mod exclude;
+mod glob;
+pub mod judge;
+pub mod leaks;
+pub mod macos_use;
+pub mod observation;
+pub mod own_names;
+pub mod packed;
+pub mod policy;
+pub mod rate;
+pub(crate) mod rescan_schedule;
+pub mod reserved;
+pub mod retention;
+mod suffix;
+pub mod target;
+pub mod temp_name;
+pub mod time;
+pub mod tracker;

@@ -1,0 +1,78 @@
+//! The names that orphand itself creates in a root: the quarantine `.orphand`, and claims `.orphand-<16 hex>-<name>`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+/// The name of a quarantine, and the prefix of all names that orphand creates. Scans and watches skip them, and no rule
+/// matches them.
+pub const OWN_PREFIX: &str = ".orphand";
+
+/// The prefix of a claim.
+pub(crate) const CLAIM_PREFIX: &[u8] = b".orphand-";
+
+/// The number of hexadecimal digits of a claim.
+pub(crate) const CLAIM_HEX: usize = 16;
+
+/// The maximum length of a file name (`NAME_MAX`) on each file system where leases are trusted.
+pub(crate) const NAME_MAX: usize = 255;
+
+/// Reports whether `name` is one of orphand's own: the quarantine, or a claim.
+#[must_use]
+pub fn is_own(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(OWN_PREFIX.as_bytes())
+}
+
+/// A parsed claim name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The original name of the file; `None` if the name may have been cut.
+    pub original: Option<OsString>,
+}
+
+/// Reports whether the file at `path` is named like a claim.
+#[must_use]
+pub fn is_claim(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| parse_claim(name).is_some())
+}
+
+/// Parses a claim name. Returns `None` for any other name.
+#[must_use]
+pub fn parse_claim(name: &OsStr) -> Option<Claim> {
+    let name = name.as_bytes();
+    let rest = name.strip_prefix(CLAIM_PREFIX)?;
+    let (hex, rest) = rest.split_at_checked(CLAIM_HEX)?;
+    let is_hex = hex
+        .iter()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let original = rest.strip_prefix(b"-")?;
+    if !is_hex || original.is_empty() || original == b"." || original == b".." {
+        return None;
+    }
+    Some(Claim {
+        original: (name.len() < NAME_MAX).then(|| OsString::from_vec(original.to_vec())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_names_are_no_claims() {
+        for name in [
+            ".orphand",
+            ".orphand-",
+            ".orphand-0123456789abcdef",
+            ".orphand-0123456789abcdef-",
+            ".orphand-0123456789abcdef-..",
+            ".orphand-0123456789ABCDEF-a.tmp",
+            ".orphand-0123456789abcdeg-a.tmp",
+            ".orphand-0123456789abcde-a.tmp",
+            "orphand-0123456789abcdef-a.tmp",
+        ] {
+            assert_eq!(parse_claim(OsStr::new(name)), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! From a due temp to its removal: one pass over a directory, and the sweep of a whole root.
+
+pub mod pass;
+pub mod sweep;

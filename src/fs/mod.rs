@@ -1,0 +1,11 @@
+//! Directory handles, path resolution, roots, and the walk over their directories.
+//!
+//! - [`dir`]: opens directories and observes files
+//! - [`response`]: asks a file system whether it answers, in a thread
+//! - [`root`]: the directories that the user listed
+//! - [`walk`]: finds temps in directories
+
+pub mod dir;
+pub mod response;
+pub mod root;
+pub mod walk;

@@ -1,0 +1,517 @@
+//! The folders for orphand's own files, and the locks that let only one orphand work on a root.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::core::exclude::Exclude;
+use crate::core::policy::Policy;
+use crate::fs::dir::{Dir, RootId};
+use crate::fs::root::Root;
+
+/// The folders for orphand's own files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folders {
+    /// The folder for the journal and the restore marks: `$XDG_STATE_HOME/orphand`, else `~/.local/state/orphand`, on
+    /// macOS `~/Library/Application Support/orphand`.
+    pub state: Option<PathBuf>,
+    /// The folder for locks: `$XDG_RUNTIME_DIR/orphand`, else the state folder.
+    pub runtime: Option<PathBuf>,
+}
+
+impl Folders {
+    /// Returns the folders that the environment variables set.
+    #[must_use]
+    pub fn from_env() -> Folders {
+        let folder = |name: &str| {
+            env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
+        let at_home = if cfg!(target_os = "macos") {
+            "Library/Application Support/orphand"
+        } else {
+            ".local/state/orphand"
+        };
+        let state = folder("XDG_STATE_HOME")
+            .map(|state| state.join("orphand"))
+            .or_else(|| folder("HOME").map(|home| home.join(at_home)));
+        let runtime = folder("XDG_RUNTIME_DIR")
+            .map(|runtime| runtime.join("orphand"))
+            .or_else(|| state.clone());
+        Folders { state, runtime }
+    }
+}
+
+/// Opens one of orphand's own files with `options`.
+///
+/// When root runs orphand with the environment of another user, that user may own the folder. A file that they placed
+/// there must neither redirect a write to a file in another place nor block orphand forever. A symlink, a file with
+/// more than one name, and anything but a regular file is an error: [`io::ErrorKind::InvalidData`].
+pub fn open_own(mut options: OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let not_ours = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a regular file with exactly one name",
+        )
+    };
+    let file = match options.mode(0o600).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(not_ours()),
+        opened => opened?,
+    };
+    let seen = file.metadata()?;
+    match seen.is_file() && seen.nlink() <= 1 {
+        true => Ok(file),
+        false => Err(not_ours()),
+    }
+}
+
+/// Reads the regular file at `path`, which may have at most `most` bytes.
+///
+/// Anything but a regular file is an error: [`io::ErrorKind::InvalidInput`]. Reading a FIFO could block forever, and a
+/// device may have no end. A larger file is an error too: [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    // This is checked before the file is opened, because opening a device may have an effect.
+    check_regular(&fs::metadata(path)?)?;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let seen = file.metadata()?;
+    check_regular(&seen)?;
+    read_at_most(file, seen.len(), most)
+}
+
+/// Reads one of orphand's own files, which may have at most `most` bytes. It is opened by [`open_own`].
+pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_own(File::options().read(true).to_owned(), path)?;
+    let length = file.metadata()?.len();
+    read_at_most(file, length, most)
+}
+
+fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = |has: &str| {
+        let what = format!("it has {has} bytes, and {most} is the most that is allowed");
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+    };
+    if length > most {
+        return too_large(&length.to_string());
+    }
+    let mut bytes = Vec::new();
+    // The file may grow while it is read, and a file of /proc has the length 0.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => too_large(&format!("more than {most}")),
+        false => Ok(bytes),
+    }
+}
+
+fn check_regular(seen: &fs::Metadata) -> io::Result<()> {
+    let kind = seen.file_type();
+    let kind = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_char_device() => "a character device",
+        () => "a block device",
+    };
+    let what = format!("it is {kind}, not a regular file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// The lock on one root. The kernel releases it when the process ends for any reason.
+///
+/// The lock file contains the root, so that no other process works on a root that overlaps with it. The roots of one
+/// process may overlap.
+#[derive(Debug)]
+pub struct RootLock {
+    file: File,
+    path: PathBuf,
+}
+
+/// A lock that a running process holds.
+#[derive(Clone, Debug)]
+pub struct LockHolder {
+    /// The pid of the process, if it could be read.
+    pub pid: Option<u32>,
+    /// The directory, by its path without symlinks, and the reach of the rule below it. `None` if they could not be
+    /// read.
+    pub root: Option<Root>,
+}
+
+/// The reason for which a root cannot be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another orphand process works on it, or on a root that overlaps with it.
+    #[error("another orphand process works on it")]
+    Busy(LockHolder),
+    /// The lock cannot be created. The lock only prevents two orphand processes from doing the same work; safety does not depend
+    /// on it.
+    #[error("cannot create its lock {path:?}: {error}")]
+    Unavailable {
+        /// The path of the lock file.
+        path: PathBuf,
+        /// The error of the operating system.
+        error: io::Error,
+    },
+}
+
+/// The paths of the lock files that this process holds.
+static OWN_LOCKS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Locks roots in one folder. While it exists, no other process locks a root there.
+#[derive(Debug)]
+pub struct Locker {
+    runtime: PathBuf,
+    /// The folder, which has a lock of its own. `None` if it could not be locked.
+    _folder_lock: Option<File>,
+    /// The locks of other processes. `None` until they are read.
+    others: Option<Vec<LockHolder>>,
+}
+
+/// The longest wait for another process that is locking its roots.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// More bytes than a lock file has.
+const MAX_LOCK_SIZE: u64 = 1 << 20;
+
+impl Locker {
+    /// Creates and locks the folder `runtime`.
+    #[must_use]
+    pub fn new(runtime: &Path) -> Locker {
+        let created = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(runtime);
+        Locker {
+            _folder_lock: created.ok().and_then(|()| lock_folder(runtime)),
+            runtime: runtime.to_owned(),
+            others: None,
+        }
+    }
+
+    /// Locks `root`, whose directory has the id `id`.
+    pub fn lock(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
+        let path = self
+            .runtime
+            .join(format!("{PREFIX}{:x}-{:x}{SUFFIX}", id.dev, id.ino));
+        let unavailable = |error| LockError::Unavailable {
+            path: path.clone(),
+            error,
+        };
+        let root = Root {
+            path: fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()),
+            policy: Arc::clone(&root.policy),
+        };
+        let lock = loop {
+            let options = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .to_owned();
+            let mut file = open_own(options, &path).map_err(unavailable)?;
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            match rule!("one-orphand-per-root", locked, without: Ok(())) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_lock_file(file))),
+                Err(error) => return Err(unavailable(error.into())),
+            }
+            // The previous holder may have removed the file between our open and our lock.
+            let opened = file.metadata().map_err(unavailable)?.ino();
+            if fs::metadata(&path).map(|current| current.ino()).ok() != Some(opened) {
+                continue;
+            }
+            // On a full disk the content cannot be written. The lock holds without it.
+            let _ = file.set_len(0);
+            let _ = file.rewind();
+            let _ = file.write_all(&lock_content(&root));
+            own_locks().insert(path.clone());
+            break RootLock { file, path };
+        };
+        // RACE: if another process does not release the lock of the folder, two processes may lock overlapping roots
+        // at the same time. Each already holds its own lock, so at least one of them sees the other. If both do,
+        // neither begins. Worst case, if the content of the other lock was not written yet: both process the same
+        // directory. The protocol allows for that; the work is done twice.
+        let others = self
+            .others
+            .get_or_insert_with(|| other_holders(&self.runtime));
+        let overlaps = |held: &&LockHolder| {
+            held.root
+                .as_ref()
+                .is_some_and(|other| overlap(other, &root))
+        };
+        match others.iter().find(overlaps) {
+            Some(held) => Err(LockError::Busy(held.clone())),
+            None => Ok(lock),
+        }
+    }
+}
+
+const PREFIX: &str = "root-";
+const SUFFIX: &str = ".lock";
+
+/// Returns the locks of other running processes in the folder `runtime`. Creates nothing.
+#[must_use]
+pub fn lock_holders(runtime: &Path) -> Vec<LockHolder> {
+    // Testing a lock holds it for a moment. The lock of the folder prevents another process from finding it held.
+    let _folder_lock = lock_folder(runtime);
+    other_holders(runtime)
+}
+
+/// Locks the folder. Returns `None` if this fails, or if another process holds the lock for longer than [`MAX_WAIT`].
+fn lock_folder(runtime: &Path) -> Option<File> {
+    let folder = File::open(runtime).ok()?;
+    let end = Instant::now() + MAX_WAIT;
+    loop {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+fn other_holders(runtime: &Path) -> Vec<LockHolder> {
+    let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
+    let is_lock = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(is_lock_name) && !own_locks().contains(path)
+    };
+    let held = |path: PathBuf| {
+        let file = open_own(File::options().read(true).to_owned(), &path).ok()?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            // The process that held it was killed.
+            Ok(()) => None,
+            Err(Errno::WOULDBLOCK) => Some(read_lock_file(file)),
+            Err(_) => None,
+        }
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(is_lock)
+        .filter_map(held)
+        .collect()
+}
+
+/// Reports whether a file with this name is the lock on a root.
+#[must_use]
+pub fn is_lock_name(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+fn own_locks() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    OWN_LOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reports whether any directory is covered by both rules. Their paths must not contain symlinks.
+#[must_use]
+pub fn overlap(one: &Root, other: &Root) -> bool {
+    covers(one, other) || covers(other, one)
+}
+
+fn covers(above: &Root, root: &Root) -> bool {
+    match above.below(&root.path) {
+        None => false,
+        Some(below) if below.as_os_str().is_empty() => true,
+        // A rule does not enter a directory on another mount. An unknown result counts as an overlap.
+        Some(below) => match Dir::open_below(&above.path, None, below) {
+            Ok(_) => true,
+            Err(error) => !error.is_missing(),
+        },
+    }
+}
+
+/// Returns the content of the lock file of `root`: pid, depth, path and excluded globs, separated by NUL.
+fn lock_content(root: &Root) -> Vec<u8> {
+    let depth = match root.policy.recursive {
+        true => DEEP,
+        false => FLAT,
+    };
+    let pid = std::process::id().to_string();
+    let mut parts = vec![pid.as_bytes(), depth, root.path.as_os_str().as_bytes()];
+    parts.extend(root.policy.exclude.globs().map(str::as_bytes));
+    parts.join(&0)
+}
+
+const DEEP: &[u8] = b"recursive";
+const FLAT: &[u8] = b"flat";
+
+/// Parses the content of a lock file.
+#[must_use]
+pub fn read_lock_file(file: File) -> LockHolder {
+    let mut bytes = Vec::new();
+    let _ = file.take(MAX_LOCK_SIZE).read_to_end(&mut bytes);
+    let mut parts = bytes.split(|byte| *byte == 0);
+    let pid = parts.next().and_then(|pid| std::str::from_utf8(pid).ok());
+    LockHolder {
+        pid: pid.and_then(|pid| pid.trim().parse().ok()),
+        root: read_root(parts),
+    }
+}
+
+fn read_root<'a>(mut parts: impl Iterator<Item = &'a [u8]>) -> Option<Root> {
+    let depth = parts.next().filter(|depth| [DEEP, FLAT].contains(depth))?;
+    let path = PathBuf::from(OsStr::from_bytes(parts.next()?));
+    let globs: Result<Vec<&str>, _> = parts.map(std::str::from_utf8).collect();
+    let policy = Policy {
+        recursive: depth == DEEP,
+        exclude: Exclude::new(&globs.ok()?).ok()?,
+        ..Policy::default()
+    };
+    Some(Root {
+        path,
+        policy: Arc::new(policy),
+    })
+}
+
+impl Drop for RootLock {
+    fn drop(&mut self) {
+        own_locks().remove(&self.path);
+        // The file is removed before it is unlocked. Another process may then lock a file without a name, and `lock`
+        // notices that.
+        let _ = fs::remove_file(&self.path);
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_that_is_not_too_large_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        for name in ["file", "link"] {
+            assert_eq!(read_regular(&path(name), 5).unwrap(), b"12345");
+            let error = read_regular(&path(name), 4).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+            assert!(error.to_string().contains("5 bytes"), "{error}");
+        }
+        let created = std::process::Command::new("mkfifo")
+            .arg(path("fifo"))
+            .status();
+        assert!(created.unwrap().success());
+        for (path, words) in [
+            (path("fifo"), "a FIFO"),
+            (path("."), "a directory"),
+            ("/dev/zero".into(), "a character device"),
+        ] {
+            let error = read_regular(&path, 5).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert_eq!(read_own(&path("file"), 5).unwrap(), b"12345");
+        assert!(read_own(&path("file"), 4).is_err());
+        assert!(read_own(&path("link"), 5).is_err());
+        assert!(read_own(&path("fifo"), 5).is_err());
+    }
+
+    /// A file of /proc has the length 0 but is not empty.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_without_a_length_is_read_up_to_the_limit() {
+        let path = Path::new("/proc/self/status");
+        assert!(!read_regular(path, 1 << 20).unwrap().is_empty());
+        let error = read_regular(path, 5).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    fn root(path: &Path, recursive: bool, exclude: &[&str]) -> Root {
+        let policy = Policy {
+            recursive,
+            exclude: Exclude::new(exclude).unwrap(),
+            ..Policy::default()
+        };
+        Root {
+            path: fs::canonicalize(path).unwrap(),
+            policy: Arc::new(policy),
+        }
+    }
+
+    #[test]
+    fn a_held_lock_names_its_holder_and_is_free_afterwards() {
+        let runtime = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path(), true, &["a/**", "b"]);
+        let id = RootId::of(&root.path).unwrap();
+        let first = Locker::new(runtime.path()).lock(&root, id).unwrap();
+        match Locker::new(runtime.path()).lock(&root, id) {
+            Err(LockError::Busy(held)) => {
+                assert_eq!(held.pid, Some(std::process::id()));
+                let seen = held.root.unwrap();
+                assert_eq!(seen.path, root.path);
+                assert!(seen.policy.recursive);
+                assert_eq!(seen.policy.exclude.to_string(), "a/**, b");
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        let again = Locker::new(runtime.path()).lock(&root, id);
+        assert!(again.is_ok(), "{again:?}");
+        drop(again);
+        assert_eq!(
+            fs::read_dir(runtime.path()).unwrap().count(),
+            0,
+            "no lock file is left"
+        );
+    }
+
+    #[test]
+    fn rules_overlap_if_both_cover_a_directory() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |below: &str| base.path().join(below);
+        fs::create_dir_all(path("in/deep")).unwrap();
+        fs::create_dir_all(path("in-side")).unwrap();
+        fs::create_dir_all(path(".orphand/x")).unwrap();
+        let above = |recursive, exclude: &[&str]| root(base.path(), recursive, exclude);
+        let below = |path_below: &str| root(&path(path_below), false, &[]);
+        for (one, other, want) in [
+            (above(false, &[]), above(false, &[]), true),
+            (above(false, &[]), below("in"), false),
+            (above(true, &[]), below("in"), true),
+            (above(true, &[]), below("in/deep"), true),
+            (above(true, &["in/**"]), below("in"), false),
+            (above(true, &["in/**"]), below("in/deep"), false),
+            (above(true, &["in/**"]), below("in-side"), true),
+            (above(true, &["deep"]), below("in"), true),
+            (above(true, &[]), below(".orphand/x"), false),
+            (root(&path("in"), true, &[]), below("in-side"), false),
+        ] {
+            assert_eq!(overlap(&one, &other), want, "{one:?} {other:?}");
+            assert_eq!(overlap(&other, &one), want, "{other:?} {one:?}");
+        }
+    }
+
+    /// Another version may have written the file, and on a full disk it may be empty.
+    #[test]
+    fn a_lock_file_may_contain_only_a_pid() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        for (text, pid) in [
+            (&b""[..], None),
+            (b"4711", Some(4711)),
+            (b"4711\0recursive", Some(4711)),
+            (b"\xff\0flat\0/a\0[", None),
+        ] {
+            fs::write(&path, text).unwrap();
+            let held = read_lock_file(File::open(&path).unwrap());
+            assert_eq!(held.pid, pid);
+            assert!(held.root.is_none(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The system apart from its file systems: clocks, random numbers, tables of the kernel, priorities.
+
+pub mod clock;
+pub mod error;
+pub(crate) mod free_memory;
+pub(crate) mod idle_io;
+pub(crate) mod kernel_events;
+pub mod mountinfo;
+pub mod passwd;
+pub mod random;
+pub mod stop;
