@@ -5,17 +5,18 @@
 //!
 //! orphand watches a directory from outside the program. By default, it removes a temp that was never renamed only
 //! if three things are true: it is proven that no process has it open, no process with the pid in its name is running,
-//! and its target counts as a copy. An empty temp needs no target if its name has a random part. A temp that may be the only copy of its data is moved to a quarantine instead.
+//! and its target counts as a copy. An empty temp needs no target if its name has a random part. A temp that may be
+//! the only copy of its data is moved to a quarantine instead.
 //!
 //! # Example
 //!
-//! A [`Watcher`] watches directories in its own threads, and sends an [`Event`] for each thing that it does:
+//! A [`Watcher`] watches directories in its own threads, and sends an [`Event`] for each thing that it does. A
+//! [`Policy`] is the rule for one directory. `examples/embed.rs` is a complete program.
 //!
 //! ```
 //! use std::time::Duration;
 //!
-//! use orphand::core::policy::{Graces, Policy};
-//! use orphand::{Event, Watcher};
+//! use orphand::{Event, Graces, Policy, Watcher};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let dir = tempfile::tempdir()?;
@@ -40,39 +41,41 @@
 //! # }
 //! ```
 //!
-//! The library prints nothing and handles no signals. Without [`daemon::Builder::folders`] it writes no files outside
-//! the quarantine. The `orphand` binary uses the same modules.
+//! # Dependencies
 //!
-//! orphand opens a temp to look at it, and closes it again. When a process closes any descriptor of a file, it loses
-//! all its POSIX locks on that file (fcntl(2)). A program that embeds orphand and locks its own temps must therefore
-//! use flock(2) or OFD locks.
+//! The default feature `cli` is for the `orphand` binary. A program that embeds the library does not need it:
 //!
-//! # Map of the modules
-//!
-//! An event only says which name to look at. orphand then looks at the file itself, and two pure decisions follow
-//! before a temp can be removed:
-//!
-//! ```text
-//! kernel -> watch (events) -> temps (map with deadlines) -> scheduler -> look -> tracker: is it time?
-//!                                 ^                                                |
-//!         scan (at the start, after lost events, hourly)              judge: is it safe? -> reap
+//! ```toml
+//! [dependencies]
+//! orphand = { version = "0.1", default-features = false }
 //! ```
 //!
-//! - [`watch`] receives the names of new files from the kernel, and [`scan`] reads them from directories. Both add them
-//!   to the map in [`temps`].
-//! - [`daemon`] runs the threads: a scheduler that dispatches due temps to workers, and a supervisor that attaches
-//!   roots.
-//! - [`pass`] processes the due temps of one directory. It uses [`look`], [`evidence`], [`decide`] and [`reap`], and no
-//!   other code path removes a temp from a root. Files in a quarantine are deleted by its limits
-//!   ([`reap::quarantine`]) and by the command `quarantine purge`.
-//! - [`decide`] contains the pure decisions: [`decide::tracker`] and [`decide::judge`] read no clock and no file.
-//! - [`reap`] removes a temp by a protocol that can put it back until the last step.
-//! - [`sweep`] processes a root once, without a watcher.
-//! - [`event`], [`journal`] and [`json`] report what was done.
-//! - [`root`] defines the directories, and [`state`] has orphand's own folders and the locks on roots.
+//! orphand requires exactly notify 9.0.0-rc.7 and notify-debouncer-full 0.8.0-rc.2. This matters if your program
+//! depends on notify too:
 //!
-//! `docs/architecture.md` follows one event through all modules. `docs/safety.md` argues for each removal and lists
-//! each remaining race.
+//! - A requirement that these versions meet, such as `notify = "9.0.0-rc.7"`, is resolved to one common copy.
+//! - notify 8 and earlier versions are built in addition, as a second copy.
+//! - Any other version 9, including the final release, cannot be resolved: Cargo reports an error, because it accepts
+//!   only one version 9 of a crate.
+//!
+//! # Effects on the program
+//!
+//! - The library prints nothing and handles no signals. It logs through the crate `log`.
+//! - Without [`Builder::folders`] it writes no files except in the watched directories: it renames temps before it
+//!   removes them, and creates the quarantine `.orphand`. It then takes no lock either, so do not let another orphand
+//!   process work on the same directory.
+//! - It ends all its threads before the [`Watcher`] is dropped completely. The channel of events is bounded: a program
+//!   that does not read it stops the removals.
+//! - orphand opens a temp to look at it, and closes it again. When a process closes any descriptor of a file, it loses
+//!   all its POSIX locks on that file (fcntl(2)). A program that embeds orphand and locks its own temps must therefore
+//!   use flock(2) or OFD locks.
+//!
+//! # Documentation
+//!
+//! The modules [`event`], [`settings`] and [`status`] contain the types of the items on this page. All other modules
+//! are hidden: they are for the binary, the tests and the benchmarks, and they change without notice.
+//! `docs/architecture.md` in the repository follows one event through these modules, and `docs/safety.md` gives the
+//! reasons for each removal and lists each remaining race.
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!(
@@ -103,5 +106,40 @@ pub mod sys;
 #[doc(hidden)]
 pub mod watch;
 
+// The public API. tests/it/public_api.rs limits the number of its items.
 pub use crate::core::event::Event;
-pub use daemon::Watcher;
+pub use crate::core::judge::Reason;
+pub use crate::core::policy::{Graces, Policy};
+pub use crate::core::temp_name::Names;
+pub use crate::daemon::{Builder, Existing, StartError, Stopper, Watcher};
+
+/// The contents of an [`Event`].
+pub mod event {
+    pub use crate::core::event::{
+        Details, Disposed, RescanCause, RootState, Settlement, Subject, Summary,
+    };
+    pub use crate::core::judge::{LinkFault, Target};
+    pub use crate::core::observation::{FileSize, Holder, Kind};
+}
+
+/// The values in a [`Policy`], the arguments of a [`Builder`], and their errors.
+pub mod settings {
+    pub use crate::core::exclude::{Exclude, ExcludeError};
+    pub use crate::core::policy::{
+        Action, Closed, Hot, Open, PolicyError, SHORTEST_GRACE, SoleCopy,
+    };
+    pub use crate::core::rate::Threshold;
+    pub use crate::core::retention::Limits;
+    pub use crate::core::temp_name::{NameError, WriterGrammar, writers};
+    pub use crate::daemon::Rules;
+    pub use crate::fs::root::{Refused, Root};
+    pub use crate::store::state::{Folders, LockHolder};
+}
+
+/// The status of a running [`Watcher`].
+pub mod status {
+    pub use crate::core::time::{Mono, Wall};
+    pub use crate::daemon::stats::{LastScan, RootStats};
+    pub use crate::daemon::{RootStatus, StatusHandle};
+    pub use crate::index::PendingCounts;
+}

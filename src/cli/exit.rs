@@ -70,7 +70,7 @@ impl From<&StartError> for Failure {
                 format!("{error}; stop it first, or watch another directory"),
             ),
             StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
-            StartError::Thread(_) => Failure::new(Exit::Failed, error),
+            _ => Failure::new(Exit::Failed, error),
         }
     }
 }

@@ -21,6 +21,7 @@ pub struct Subject {
 
 /// Details of a temp that orphand disposed of: it was removed or moved to the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Disposed {
     /// The temp.
     pub subject: Subject,
@@ -68,6 +69,7 @@ pub enum Settlement {
 
 /// The cause of a scan of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RescanCause {
     /// The watch has started, or a reload has added the root.
     Startup,
@@ -81,6 +83,7 @@ pub enum RescanCause {
 
 /// The state of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RootState {
     /// It is watched, and its events arrive.
     Watching,
@@ -120,7 +123,10 @@ pub struct Summary {
 }
 
 /// An event of a watch or a sweep.
+///
+/// Later versions may add variants and fields, so end each pattern with `..`, and ignore unknown events.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// The watches are established and the first scan is complete. Sent once.
     Ready {

@@ -32,6 +32,7 @@ struct ExcludeGlob {
 
 /// The reason for which globs cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ExcludeError {
     /// An empty glob.
     #[error("a glob to exclude is empty and would match nothing; leave it out")]
@@ -77,6 +78,7 @@ impl Exclude {
     }
 
     /// Returns the same globs for a root at `base`, a path relative to the directory for which the globs were written.
+    #[doc(hidden)]
     #[must_use]
     pub fn within(self, base: &Path) -> Exclude {
         Exclude {
@@ -86,6 +88,7 @@ impl Exclude {
     }
 
     /// Excludes the folder `below`, a path relative to the root, because it has another rule.
+    #[doc(hidden)]
     pub fn add_folder(&mut self, below: PathBuf) {
         self.folders.push(below);
     }

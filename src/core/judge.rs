@@ -183,6 +183,7 @@ impl Writer {
 
 /// The state of the temp's target, the file that the temp was to replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Target {
     /// The temp's name does not identify the target.
     Unknown,
@@ -245,6 +246,7 @@ impl Target {
 
 /// The reason why a symlink does not count as a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LinkFault {
     /// It points to a missing file, or is part of a loop.
     Dangling,

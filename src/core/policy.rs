@@ -55,8 +55,7 @@ pub enum Action {
     Report,
 }
 
-/// The treatment of a directory in which thousands of temps are created every second
-/// ([`super::rate`]).
+/// The treatment of a directory in which thousands of temps are created every second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Hot {
     /// It is scanned twice in each grace instead of being watched, until the rate has dropped. This does not slow its
@@ -90,6 +89,23 @@ const HELD_RETRY: Duration = Duration::from_secs(60);
 pub const PID_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rule for one root. It is immutable; a reload creates a new one.
+///
+/// Later versions may add fields, so set some of them and take the others from the default:
+///
+/// ```
+/// use orphand::settings::SoleCopy;
+/// use orphand::{Names, Policy};
+///
+/// # fn main() -> Result<(), orphand::settings::NameError> {
+/// let policy = Policy {
+///     names: Names::new(&["*.tmp", "*.new"], &["git"])?,
+///     sole_copy: SoleCopy::Keep,
+///     recursive: true,
+///     ..Policy::default()
+/// };
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// The base names of temps.
@@ -144,6 +160,7 @@ impl Graces {
     }
 
     /// Returns the grace for a parsed name.
+    #[doc(hidden)]
     #[must_use]
     pub fn of(&self, parsed: &ParsedName) -> Duration {
         if parsed.is_random {
@@ -162,6 +179,7 @@ impl Graces {
 
 /// A value, or a combination of values, that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// No temp would ever be removed.
     #[error(
@@ -202,6 +220,15 @@ impl Policy {
         }
     }
 
+    /// Reports whether nothing may be changed on disk.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.action == Action::Report
+    }
+}
+
+#[doc(hidden)]
+impl Policy {
     /// Reports whether the file `name` in the folder `below` is a temp. `below` is relative to the root.
     #[must_use]
     pub fn is_temp(&self, below: &Path, name: &OsStr) -> bool {
@@ -230,12 +257,6 @@ impl Policy {
     #[must_use]
     pub fn raised_grace(&self, lag: Duration) -> Option<Duration> {
         Some(lag * GRACE_PER_LAG).filter(|least| self.grace.shortest() < *least)
-    }
-
-    /// Reports whether nothing may be changed on disk.
-    #[must_use]
-    pub fn is_dry_run(&self) -> bool {
-        self.action == Action::Report
     }
 }
 

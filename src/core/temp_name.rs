@@ -126,6 +126,7 @@ impl ParsedName {
 
 /// The reason for which names cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NameError {
     /// An empty glob.
     #[error(
@@ -311,7 +312,10 @@ impl Names {
             .iter()
             .any(|glob| !(is_ignored && glob.is_generic) && glob.set.is_match_candidate(&candidate))
     }
+}
 
+#[doc(hidden)]
+impl Names {
     /// Returns the reason for which a name that the rule matches is reserved, as far as it follows from the name and
     /// the rule alone.
     ///
@@ -489,6 +493,7 @@ pub struct Shape {
     pub is_known: bool,
 }
 
+#[doc(hidden)]
 impl Names {
     /// Returns the shape of a base name, by the grammar that [`Names::parse`] uses.
     ///

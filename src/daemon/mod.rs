@@ -88,6 +88,7 @@ pub struct Builder {
 
 /// The reason why a watcher does not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// No root was given.
     #[error("no directory to watch was given")]
@@ -259,6 +260,7 @@ impl Builder {
     }
 
     /// Calls `hook` before each step of the removal protocol.
+    #[doc(hidden)]
     #[must_use]
     pub fn hook(mut self, hook: Option<Hook>) -> Builder {
         self.hook = hook;

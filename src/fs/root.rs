@@ -168,6 +168,7 @@ impl Root {
     }
 
     /// Logs that a short grace is raised, if the dates on the root's file system are too coarse for it.
+    #[doc(hidden)]
     pub fn report_coarse_dates(&self, dates: Dates) {
         let lag = dates.usual_lag();
         if let Some(raised) = self.policy.raised_grace(lag) {

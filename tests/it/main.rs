@@ -19,6 +19,7 @@ mod names;
 #[cfg(target_os = "linux")]
 mod no_answer;
 mod notices;
+mod public_api;
 mod quarantine;
 mod reserved;
 mod rules;

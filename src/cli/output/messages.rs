@@ -119,6 +119,7 @@ impl EventFormatter {
                     RescanCause::Overflow => "events may be missing",
                     RescanCause::Periodic => "a periodic scan is due",
                     RescanCause::RootReturned => "the directory is back",
+                    other => other.as_str(),
                 };
                 format!("{}scanning {}: {why}", self.now(), text::escaped(root))
             }
@@ -132,10 +133,12 @@ impl EventFormatter {
                         "is not watched: its file system does not answer; orphand watches it again when it answers"
                     }
                     RootState::Blind => "is watched, but changes in it cannot be noticed",
+                    _ => "has changed its state",
                 };
                 format!("{}{} {what}", self.now(), text::escaped(root))
             }
             Event::Summary(summary) => self.summary(summary),
+            _ => return None,
         };
         Some(line.trim_end().to_owned())
     }

@@ -131,7 +131,6 @@ impl Snapshot {
         for one in &self.roots {
             let root = text::escaped(&one.root.path);
             match state(one) {
-                RootState::Watching | RootState::Gone => {}
                 RootState::Polling => problems.push(format!(
                     "{root} cannot be watched; it is scanned periodically instead; to find the cause: {doctor}"
                 )),
@@ -147,6 +146,7 @@ impl Snapshot {
                         "changes in {root} cannot be noticed; to find the cause: {doctor}"
                     ));
                 }
+                _ => {}
             }
             if is_blind(one) {
                 problems.push(format!(
