@@ -35,8 +35,9 @@ use crate::fs::root::{Refused, Root, absolute};
 use crate::index;
 use crate::index::{PendingCounts, Temps};
 use crate::reap::{Hook, Reaper};
+use crate::store::folders::Folders;
 use crate::store::journal::Journal;
-use crate::store::state::{Folders, LockError, LockHolder, Locker, RootLock};
+use crate::store::lock::{LockError, LockHolder, Locker, RootLock};
 use crate::sys::clock;
 use crate::watch::CallbackContext;
 

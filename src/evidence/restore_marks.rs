@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::system;
 use crate::core::observation::Fingerprint;
-use crate::store::state::{open_own, read_own};
+use crate::store::regular_file::{open_own, read_own};
 use crate::sys::error;
 
 /// The largest size of the list, in bytes. A larger list is not read, and every file that it could name is kept.

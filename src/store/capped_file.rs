@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 
-use crate::store::state::open_own;
+use crate::store::regular_file::open_own;
 
 /// The file. It is opened for each append, because another process may rename it at any time.
 #[derive(Debug)]

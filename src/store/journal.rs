@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::store::capped_file::CappedFile;
-use crate::store::state::open_own;
+use crate::store::regular_file::open_own;
 
 /// The name of the journal in the state folder.
 pub const FILE: &str = "journal.jsonl";

@@ -1,11 +1,15 @@
 //! What orphand keeps on the disk for itself: its state folder, the locks on roots, and the journal.
 //!
-//! - [`state`]: the folders, and the locks
+//! - [`folders`]: the folders for these files
+//! - [`regular_file`]: opens and reads regular files
+//! - [`lock`]: the locks on roots
 //! - [`capped_file`]: a file of limited size
 //! - [`journal`]: each removal, before and after it happens
 //! - [`json`]: the JSON form of events
 
 pub mod capped_file;
+pub mod folders;
 pub mod journal;
 pub mod json;
-pub mod state;
+pub mod lock;
+pub mod regular_file;

@@ -18,8 +18,8 @@ use orphand::fs::dir::Dir;
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
 use orphand::reap::quarantine;
+use orphand::store::folders::Folders;
 use orphand::store::json;
-use orphand::store::state::Folders;
 use orphand::sys::clock;
 use serde_json::{Value, json};
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use orphand::fs::root::absolute;
+use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
-use orphand::store::state::Folders;
 use serde_json::Value;
 
 use crate::cli::exit::{Exit, Failure};

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use orphand::core::observation::FileSize;
 use orphand::fs::root::absolute;
 use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged_event};
+use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json;
-use orphand::store::state::Folders;
 use orphand::sys::clock;
 
 use super::restore::stored_line;

@@ -11,9 +11,9 @@ use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::Dir;
 use orphand::fs::root::absolute;
 use orphand::reap::quarantine::{Quarantine, Stored, is_id};
+use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json;
-use orphand::store::state::Folders;
 use orphand::sys::clock;
 
 use crate::cli::config::Config;

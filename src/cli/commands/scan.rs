@@ -18,8 +18,8 @@ use orphand::fs::dir::{Dir, RootError};
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::reap::quarantine;
+use orphand::store::folders::Folders;
 use orphand::store::json::Object;
-use orphand::store::state::Folders;
 use serde_json::Value;
 
 use crate::cli::config::RuleLocation;

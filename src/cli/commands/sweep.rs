@@ -13,7 +13,7 @@ use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::reap::quarantine::{self, LimitContext};
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 use orphand::sys::stop::Stop;
 
 use super::scan::cannot_scan;
@@ -260,7 +260,7 @@ fn lock_all(
     command: &Sweep,
     roots: &[Root],
     folders: &Folders,
-) -> Result<Vec<Option<orphand::store::state::RootLock>>, Failure> {
+) -> Result<Vec<Option<orphand::store::lock::RootLock>>, Failure> {
     daemon::lock_roots(roots, folders.runtime.as_deref()).map_err(|busy| {
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\

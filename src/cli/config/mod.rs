@@ -18,7 +18,7 @@ use orphand::core::retention::Limits;
 use orphand::core::temp_name::{NameError, Names};
 use orphand::fs::response;
 use orphand::fs::root::{Refused, Root};
-use orphand::store::state::read_regular;
+use orphand::store::regular_file::read_regular;
 use orphand::watch::CLOSE_EVENTS;
 
 use super::exit::{Exit, Failure};

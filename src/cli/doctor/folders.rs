@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::check::Check;

@@ -8,7 +8,7 @@ use orphand::core::judge::LeaseCoverage;
 use orphand::evidence::{self, CheckedFile};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
-use orphand::store::state::{is_lock_name, read_lock_file};
+use orphand::store::lock::{is_lock_name, read_lock_file};
 use orphand::sys::mountinfo;
 use rustix::fs::inotify;
 use rustix::io::Errno;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use orphand::fs::root::absolute;
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 use orphand::sys::clock as time;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ fn machine_checks(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
     let (runtime, dirs) = (folders.runtime.clone(), dirs.to_owned());
     let pids = system::watcher_pids();
     let orphands = root_report::within_limit(move || {
-        let held = runtime.as_deref().map(orphand::store::state::lock_holders);
+        let held = runtime.as_deref().map(orphand::store::lock::lock_holders);
         // The locks have paths with symlinks resolved.
         let real = |dir: PathBuf| std::fs::canonicalize(&dir).unwrap_or(dir);
         let dirs: Vec<PathBuf> = dirs.into_iter().map(real).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use orphand::fs::root::Root;
-use orphand::store::state::{LockHolder, overlap};
+use orphand::store::lock::{LockHolder, overlap};
 
 use super::check::Check;
 use super::system;

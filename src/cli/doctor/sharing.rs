@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use orphand::store::state::read_regular;
+use orphand::store::regular_file::read_regular;
 use orphand::sys::mountinfo;
 
 use super::check::Check;

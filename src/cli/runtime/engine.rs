@@ -7,8 +7,8 @@ use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::Listings;
 use orphand::evidence::writer_names::WriterNames;
 use orphand::reap::Reaper;
+use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
-use orphand::store::state::Folders;
 
 use crate::cli::exit::Failure;
 

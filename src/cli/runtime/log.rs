@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use orphand::store::capped_file::CappedFile;
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 
 use super::service_notify;
 use crate::cli::config::{LogFile, LogSettings};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use orphand::fs::root::absolute;
 use orphand::reap::quarantine::Quarantine;
+use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
-use orphand::store::state::Folders;
 use rustix::process::geteuid;
 
 use super::control::ServiceState;

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orphand::store::state::read_regular;
+use orphand::store::regular_file::read_regular;
 use rustix::process::geteuid;
 
 use super::control::{Control, ServiceState};

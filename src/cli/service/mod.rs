@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use orphand::fs::root::absolute;
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 
 use super::exit::{Exit, Failure};
 use super::options::OutputOptions;

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use orphand::store::state::{Folders, read_regular};
+use orphand::store::folders::Folders;
+use orphand::store::regular_file::read_regular;
 use rustix::process::geteuid;
 
 use super::job::{InstalledService, Job, Scope, UnsupportedPath};

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 
 use super::control::Control;
 use super::job::Scope;

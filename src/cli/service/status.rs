@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use orphand::store::folders::Folders;
 use orphand::store::json::Object;
-use orphand::store::state::Folders;
 use serde_json::{Value, json};
 
 use super::control::ServiceState;

@@ -9,9 +9,10 @@ use super::root_watch::{limit_advice, poll_interval};
 use super::{RootWatch, Supervisor};
 use crate::core::event::{Event, RescanCause, RootState};
 use crate::core::time::span;
+use crate::fs::broad::leads_to_broad;
 use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::response;
-use crate::fs::root::{Root, leads_to_broad};
+use crate::fs::root::Root;
 use crate::reap::quarantine::Quarantine;
 use crate::watch::{Coverage, WatchError};
 

@@ -30,7 +30,7 @@ use crate::fs::dir::Dir;
 use crate::fs::response;
 use crate::fs::root::Root;
 use crate::reap::quarantine::{self, LimitContext, Quarantine};
-use crate::store::state::RootLock;
+use crate::store::lock::RootLock;
 use crate::sys::clock;
 use crate::sys::idle_io::IdleIoPriority;
 use crate::watch::coalesce::Coalescer;

@@ -10,7 +10,7 @@ use crate::core::time::Wall;
 use crate::daemon;
 use crate::fs::dir::RootId;
 use crate::fs::root::Root;
-use crate::store::state::RootLock;
+use crate::store::lock::RootLock;
 use crate::sys::clock;
 use crate::watch::{Coverage, FsWatcher, WatchError, WatchLimit};
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 use serde_json::Value;
 
 use crate::cli::runtime::program::Program;

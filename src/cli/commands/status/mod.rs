@@ -10,9 +10,9 @@ use jiff::tz::TimeZone;
 use orphand::core::observation::FileSize;
 use orphand::fs::response::{responds, unresponsive};
 use orphand::reap::quarantine::Quarantine;
+use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
 use orphand::store::json::Object;
-use orphand::store::state::Folders;
 use orphand::sys::clock;
 use serde_json::Value;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Select, TryRecvError};
 use orphand::Watcher;
 use orphand::core::event::Event;
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 use orphand::sys::clock;
 use orphand::watch::file::FileWatcher;
 

@@ -11,7 +11,7 @@ use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
 use orphand::fs::walk;
-use orphand::store::state::Folders;
+use orphand::store::folders::Folders;
 use orphand::watch::file::FileWatcher;
 
 use crate::cli::choices::ExistingArg;
