@@ -133,7 +133,8 @@ pub mod settings {
     pub use crate::core::temp_name::{NameError, WriterGrammar, writers};
     pub use crate::daemon::Rules;
     pub use crate::fs::root::{Refused, Root};
-    pub use crate::store::state::{Folders, LockHolder};
+    pub use crate::store::folders::Folders;
+    pub use crate::store::lock::LockHolder;
 }
 
 /// The status of a running [`Watcher`].

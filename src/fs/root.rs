@@ -82,11 +82,8 @@ impl Root {
     /// whose file system does not respond. A rule that only reports may have any directory.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::for_inspection(path, policy)?;
-        if !allow_broad && rule!("broad-roots-are-refused", !root.policy.is_dry_run()) {
-            if let Some(what) = broad_kind(&root.path) {
-                let path = root.path;
-                return Err(Refused::Broad { path, what });
-            }
+        if !allow_broad && let Some(refused) = root.broad_refusal() {
+            return Err(refused);
         }
         Ok(root)
     }
@@ -105,6 +102,19 @@ impl Root {
             Err(RootError::NotADirectory) => Err(Refused::NotADirectory(path)),
             _ => Ok(Root { path, policy }),
         }
+    }
+
+    /// Returns the reason why no file below the root may be changed, if the directory is broad. A rule that only reports
+    /// may have any directory.
+    #[must_use]
+    pub fn broad_refusal(&self) -> Option<Refused> {
+        let changes_files = !self.policy.is_dry_run();
+        let what = match rule!("broad-roots-are-refused", changes_files) {
+            true => broad_kind(&self.path)?,
+            false => return None,
+        };
+        let path = self.path.clone();
+        Some(Refused::Broad { path, what })
     }
 
     /// Logs that a short grace is raised, if the dates on the root's file system are too coarse for it.

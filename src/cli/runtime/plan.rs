@@ -34,8 +34,10 @@ impl Plan {
 
     /// Returns the reason why nothing may be removed in a root, if there is one.
     pub(crate) fn refusal_to_change(&self, root: &Root) -> Option<Refused> {
-        let broad = self.broad.contains(&root.path);
-        Root::new(&root.path, Arc::clone(&root.policy), broad).err()
+        match self.broad.contains(&root.path) {
+            true => None,
+            false => root.broad_refusal(),
+        }
     }
 
     /// Prints the rule of the configuration file that applies to each root, on stderr.
