@@ -17,6 +17,7 @@ use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::time::{ClockJumpDetector, Mono, Now};
 use crate::core::tracker::{Look, Next, Tracked};
+use crate::engine::limits::{self, LimitContext};
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
@@ -28,7 +29,6 @@ use crate::evidence::{
 use crate::fs::dir;
 use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::root::Root;
-use crate::reap::quarantine::LimitContext;
 use crate::reap::{self, BatchContext, Candidate, Outcome, Reaper, Recovered, quarantine};
 use crate::store::journal::{Journal, LineKind};
 use crate::store::json;
@@ -580,7 +580,7 @@ impl<'a> Pass<'a> {
             wanted,
         };
         loop {
-            let result = quarantine::enforce_limits(dir_context.root, dir_context.id, context);
+            let result = limits::enforce_limits(dir_context.root, dir_context.id, context);
             result.events.into_iter().for_each(&mut *self.emit);
             if !result.has_more {
                 return;

@@ -13,8 +13,9 @@ use orphand::core::judge::Verdict;
 use orphand::core::policy::{Action, Policy};
 use orphand::core::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::core::time::Wall;
+use orphand::engine::limits::{self, LimitContext};
 use orphand::evidence::UseChecker;
-use orphand::reap::quarantine::{self, LimitContext, Quarantine, QuarantineUsage};
+use orphand::reap::quarantine::{Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
 use orphand::store::journal::Journal;
 use orphand::sys::clock;
@@ -89,7 +90,7 @@ fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
         },
         wanted: NeededSpace::default(),
     };
-    quarantine::enforce_limits(&fixture.root, None, context).events
+    limits::enforce_limits(&fixture.root, None, context).events
 }
 
 fn dropped(events: &[Event]) -> Vec<PathBuf> {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use orphand::core::observation::FileSize;
+use orphand::engine::limits::purged_event;
 use orphand::fs::root::absolute;
-use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, purged_event};
+use orphand::reap::quarantine::{FOLDER, Quarantine, Stored};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json;

@@ -8,11 +8,11 @@ use orphand::core::event::{Event, Subject, Summary};
 use orphand::core::policy::{Action, Open, SoleCopy};
 use orphand::core::retention::{ClockTrust, NeededSpace};
 use orphand::daemon;
+use orphand::engine::limits::{self, LimitContext};
 use orphand::evidence::UseChecker;
 use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::Root;
-use orphand::reap::quarantine::{self, LimitContext};
 use orphand::store::folders::Folders;
 use orphand::sys::stop::Stop;
 
@@ -116,7 +116,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
                 wanted: NeededSpace::default(),
             };
             loop {
-                let result = quarantine::enforce_limits(root, None, context);
+                let result = limits::enforce_limits(root, None, context);
                 for event in result.events {
                     printed = printed.and(report.event(&event));
                 }

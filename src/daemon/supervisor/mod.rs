@@ -25,11 +25,12 @@ use crate::core::event::{Event, RescanCause, RootState};
 use crate::core::rescan_schedule::RescanSchedule;
 use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::time::{ClockJumpDetector, Mono, Wall};
+use crate::engine::limits::{self, LimitContext};
 use crate::evidence::UseChecker;
 use crate::fs::dir::Dir;
 use crate::fs::response;
 use crate::fs::root::Root;
-use crate::reap::quarantine::{self, LimitContext, Quarantine};
+use crate::reap::quarantine::{self, Quarantine};
 use crate::store::lock::RootLock;
 use crate::sys::clock;
 use crate::sys::idle_io::IdleIoPriority;
@@ -528,7 +529,7 @@ impl Supervisor {
                 trust,
                 wanted: NeededSpace::default(),
             };
-            let result = quarantine::enforce_limits(&root, id, context);
+            let result = limits::enforce_limits(&root, id, context);
             result
                 .events
                 .into_iter()

@@ -1,0 +1,200 @@
+//! Drops the files that the limits of a quarantine require.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use super::stored_targets::StoredTargets;
+use crate::core::event::{Event, Subject};
+use crate::core::retention;
+use crate::core::retention::{ClockTrust, Entry, NeededSpace, Space, SupersededBy, TargetState};
+use crate::evidence::UseChecker;
+use crate::fs::dir::RootId;
+use crate::fs::root::Root;
+use crate::reap::quarantine::{Quarantine, QuarantineUsage, Stored};
+use crate::store::journal::{Journal, LineKind};
+use crate::store::json;
+use crate::sys::clock;
+
+/// The maximum number of files that one call drops, so that other work is not delayed for long.
+const MAX_DROPS: usize = 256;
+
+/// The context for the limits of a quarantine.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitContext<'a> {
+    /// The limits, and the known sizes.
+    pub usage: &'a QuarantineUsage,
+    /// The journal, which records each drop before and after it.
+    pub journal: &'a Journal,
+    /// Checks that no process uses a file before it is dropped.
+    pub use_checker: &'a UseChecker,
+    /// The trust in the dates of files.
+    pub trust: ClockTrust,
+    /// The space for the files that are about to be moved into the quarantine.
+    pub wanted: NeededSpace,
+}
+
+/// The result of enforcing the limits of a quarantine.
+#[derive(Debug, Default)]
+pub struct LimitsResult {
+    /// The events for the dropped files.
+    pub events: Vec<Event>,
+    /// The quarantine still contains files.
+    pub holds_files: bool,
+    /// More files are to be dropped, by the next call.
+    pub has_more: bool,
+    /// The time until the next file is too old.
+    pub next: Option<Duration>,
+}
+
+/// Drops the files that the limits of the quarantine of `root` require, and returns what was dropped.
+///
+/// A file may be here *because* it could not be proven unused, or although it was in use. So a file is dropped only
+/// under the same proof as in any other removal.
+pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>) -> LimitsResult {
+    let began = clock::mono();
+    let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, id) else {
+        // Without a quarantine there is no size.
+        context.usage.forget(id);
+        return LimitsResult::default();
+    };
+    let files = match quarantine.stored() {
+        Ok(files) => files,
+        Err(error) => {
+            log::warn!("cannot read the quarantine of {:?}: {error}", root.path);
+            return LimitsResult::default();
+        }
+    };
+    let now = clock::now();
+    let mut targets = StoredTargets::new(root, &quarantine, id);
+    let entries: Vec<Entry> = files
+        .iter()
+        .map(|stored| targets.retention_entry(stored, now))
+        .collect();
+    let space = Space {
+        needed: context.wanted,
+        ..quarantine.space()
+    };
+    let limits = context.usage.limits();
+    let plan = retention::plan(&entries, limits, space, now.wall, context.trust);
+    let mut result = LimitsResult {
+        next: plan.next,
+        ..LimitsResult::default()
+    };
+    let mut limited = LimitedQuarantine {
+        root,
+        quarantine: &quarantine,
+        context,
+        by_id: by_id(&files),
+        targets,
+    };
+    let mut dropped = HashSet::new();
+    for (entry, better) in plan.drops {
+        if dropped.len() >= MAX_DROPS {
+            result.has_more = true;
+            break;
+        }
+        if let Some(stored) = limited.stored(&entry.id)
+            && let Some(event) = limited.drop_file(stored, entry.target, better)
+        {
+            result.events.push(event);
+            dropped.insert(stored.id.as_str());
+        }
+    }
+    result.holds_files = dropped.len() < files.len();
+    let left = files
+        .iter()
+        .filter(|stored| !dropped.contains(stored.id.as_str()));
+    context.usage.record(&quarantine, left, began);
+    result
+}
+
+/// Returns the files by their ids. An id that two files share identifies neither.
+fn by_id(files: &[Stored]) -> HashMap<&OsStr, Option<&Stored>> {
+    let mut by_id = HashMap::new();
+    for stored in files {
+        by_id
+            .entry(OsStr::new(&stored.id))
+            .and_modify(|known| *known = None)
+            .or_insert(Some(stored));
+    }
+    by_id
+}
+
+/// A quarantine whose limits are being enforced.
+struct LimitedQuarantine<'a> {
+    root: &'a Root,
+    quarantine: &'a Quarantine,
+    context: LimitContext<'a>,
+    by_id: HashMap<&'a OsStr, Option<&'a Stored>>,
+    targets: StoredTargets<'a>,
+}
+
+impl<'a> LimitedQuarantine<'a> {
+    fn stored(&self, id: &OsStr) -> Option<&'a Stored> {
+        self.by_id.get(id).copied().flatten()
+    }
+
+    fn is_unused(&self, stored: &Stored) -> bool {
+        let use_checker = self.context.use_checker;
+        self.quarantine
+            .is_proven_unused(stored, &self.root.policy, use_checker)
+    }
+
+    /// Drops `stored` if it is unused and still superseded. `target` was the state of its target when this call of
+    /// [`enforce_limits`] began.
+    fn drop_file(
+        &mut self,
+        stored: &Stored,
+        target: TargetState,
+        better: SupersededBy,
+    ) -> Option<Event> {
+        if !self.is_unused(stored) || !self.is_still_superseded(stored, target, better) {
+            return None;
+        }
+        let event = purged_event(&self.root.path, stored);
+        let line = || json::event(&event, clock::wall());
+        let journal = self.context.journal;
+        journal.write(LineKind::Intent, &[line()]);
+        self.quarantine.purge(stored).ok()?;
+        journal.write(LineKind::Outcome, &[line()]);
+        Some(event)
+    }
+
+    /// Reports whether there still is a better copy of `stored`. It was superseded when this call of [`enforce_limits`]
+    /// began. It may be the last copy by now, if the better copy was removed or another process may still change it.
+    ///
+    /// RACE: the better copy may be removed between this check and the removal. Worst case: both copies are lost. A
+    /// process that opens the dropped file by its path in the quarantine, which only our user can do, loses the name of
+    /// that file.
+    fn is_still_superseded(
+        &mut self,
+        stored: &Stored,
+        target: TargetState,
+        better: SupersededBy,
+    ) -> bool {
+        match better {
+            SupersededBy::Target => rule!("dropped-while-target-counts",
+                self.targets.state(stored) == TargetState::Counts, without: true),
+            SupersededBy::Copies(newer) => {
+                let is_unused = |stored: &Stored| rule!("dropped-while-newer-copy", self.is_unused(stored), without: true);
+                let is_kept = |id: &OsString| self.stored(id).is_some_and(is_unused);
+                newer.iter().all(is_kept) && self.targets.state(stored) == target
+            }
+        }
+    }
+}
+
+/// Returns the event for a file that was deleted permanently.
+#[must_use]
+pub fn purged_event(root: &Path, stored: &Stored) -> Event {
+    Event::Purged {
+        subject: Subject {
+            path: root.join(&stored.below),
+            root: root.to_owned(),
+            size: Some(stored.seen.size()),
+        },
+        id: stored.id.clone(),
+    }
+}

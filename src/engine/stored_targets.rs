@@ -1,0 +1,190 @@
+//! The targets of the files in a quarantine.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::core::judge::Target;
+use crate::core::retention::{Entry, TargetState};
+use crate::core::temp_name::strip_number;
+use crate::core::time::Now;
+use crate::evidence::{self, ComparedTemp};
+use crate::fs::dir::{Buffer, Dir, RootError, RootId};
+use crate::fs::root::Root;
+use crate::reap::quarantine::{Quarantine, Stored};
+
+/// Checks the targets of stored files.
+pub(super) struct StoredTargets<'a> {
+    root: &'a Root,
+    quarantine: &'a Quarantine,
+    id: Option<RootId>,
+    /// For each directory, the names that also exist with digits or a uuid appended; `None` if the directory cannot be
+    /// read.
+    siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
+}
+
+impl<'a> StoredTargets<'a> {
+    pub(super) fn new(
+        root: &'a Root,
+        quarantine: &'a Quarantine,
+        id: Option<RootId>,
+    ) -> StoredTargets<'a> {
+        StoredTargets {
+            root,
+            quarantine,
+            id,
+            siblings: HashMap::new(),
+        }
+    }
+
+    /// Returns the state of the target of `stored`.
+    pub(super) fn state(&mut self, stored: &Stored) -> TargetState {
+        let mut parsed = self.root.policy.names.parse(stored.name());
+        if !parsed.numbered_targets.is_empty() {
+            let targets = parsed.targets.clone();
+            let mut targets = targets.iter();
+            if targets.any(|target| self.has_sibling(stored.original_dir(), target)) {
+                parsed = parsed.with_numbered_targets();
+            }
+        }
+        let dir = match Dir::open_below(&self.root.path, self.id, stored.original_dir()) {
+            Ok(dir) => dir,
+            Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return TargetState::Nothing;
+            }
+            Err(_) => return TargetState::Other,
+        };
+        let temp = ComparedTemp {
+            seen: &stored.seen,
+            file: None,
+        };
+        match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
+            Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
+                TargetState::Nothing
+            }
+            Ok(found) if found.target.counts() => {
+                // A target that was created or changed after the move may have been made after a loss.
+                let since = stored.folder_since();
+                let is_older = found
+                    .newest_date()
+                    .zip(since)
+                    .is_some_and(|(newest, since)| newest < since);
+                let is_origin =
+                    || rule!("same-directory-as-then", self.is_origin(&dir, stored), without: true);
+                match rule!("target-older-than-move", is_older, without: true) && is_origin() {
+                    true => TargetState::Counts,
+                    false => TargetState::Other,
+                }
+            }
+            _ => TargetState::Other,
+        }
+    }
+
+    /// Returns the data of a stored file that the limits need.
+    pub(super) fn retention_entry(&mut self, stored: &Stored, now: Now) -> Entry {
+        let (original_dir, seen) = (stored.original_dir(), &stored.seen.fingerprint);
+        let shape = self.root.policy.names.shape(stored.name());
+        // Digits may be part of the target's name.
+        let longer = shape.numbered_target.filter(|longer| {
+            let target = shape.target.as_deref();
+            let has_sibling = |target| target != longer && self.has_sibling(original_dir, target);
+            rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
+        });
+        let is_known = shape.is_known && longer.is_none();
+        let longest = longer
+            .or(shape.target)
+            .unwrap_or_else(|| shape.form.clone());
+        let copy_of = rule!("copy-of-longest-name", longest,
+            without: longest.to_string_lossy().trim_start_matches('.').into());
+        Entry {
+            id: stored.id.clone().into(),
+            below: stored.below.clone(),
+            bytes: seen.size,
+            allocated: stored.seen.allocated,
+            moved: stored.folder_since().map(|since| since.max(seen.ctime)),
+            is_steady: stored.is_steady(now),
+            born: seen.btime,
+            written: seen.mtime,
+            uid: seen.uid,
+            copy_of: original_dir.join(copy_of),
+            shape: is_known.then(|| original_dir.join(&shape.form)),
+            target: self.state(stored),
+        }
+    }
+
+    /// Reports whether `dir` is the directory that `stored` was moved from. The name may have been given to another
+    /// directory, with files that are older than the move.
+    fn is_origin(&self, dir: &Dir, stored: &Stored) -> bool {
+        let original_dir = stored.original_dir();
+        if original_dir.as_os_str().is_empty() {
+            // The quarantine is in this directory.
+            return true;
+        }
+        let Some(origin) = dir.id().inode() else {
+            return false;
+        };
+        let recorded = self.quarantine.origin_of(stored);
+        recorded.is_ok_and(|recorded| recorded == Some(origin.into_bytes()))
+    }
+
+    /// Reports whether the directory contains a name that is `target` with digits or a uuid appended. Digits in the
+    /// name of a temp may then be part of its target's name.
+    fn has_sibling(&mut self, dir: &Path, target: &OsStr) -> bool {
+        let (root, id) = (&self.root.path, self.id);
+        let siblings = self.siblings.entry(dir.to_owned());
+        let siblings = siblings.or_insert_with(|| siblings_in(root, id, dir));
+        // A directory that cannot be read may contain one.
+        siblings.as_ref().is_none_or(|all| all.contains(target))
+    }
+}
+
+/// Returns the names that also exist in the directory with digits or a uuid appended, or `None` if the directory cannot
+/// be read.
+fn siblings_in(root: &Path, id: Option<RootId>, below: &Path) -> Option<HashSet<OsString>> {
+    let dir = match Dir::open_below(root, id, below) {
+        Ok(dir) => dir,
+        Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return Some(HashSet::new());
+        }
+        Err(_) => return None,
+    };
+    let mut all = HashSet::new();
+    let mut add = |name: &OsStr, _| {
+        let mut rest = name.as_bytes();
+        while let Some(before) = strip_number(rest) {
+            all.insert(OsStr::from_bytes(before).to_owned());
+            rest = before;
+        }
+    };
+    dir.read(&mut Buffer::default(), &mut add).ok()?;
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn names_with_trailing_digits_are_siblings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let uuid = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
+        for name in ["a.1", "b.1.2", &format!("c.{uuid}"), "d.tmp", "e.1x", "f."] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        let mut found: Vec<_> = siblings_in(&path, None, Path::new(""))
+            .unwrap()
+            .into_iter()
+            .collect();
+        found.sort();
+        assert_eq!(found, ["a", "b", "b.1", "c"]);
+        assert_eq!(
+            siblings_in(&path, None, Path::new("missing")),
+            Some(HashSet::new())
+        );
+        assert_eq!(siblings_in(&path, None, Path::new("a.1")), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! The folder of a quarantine: it is opened, created and checked, and removed when it is empty.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Dir as Entries, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::core::observation::{Kind, Observation};
+use crate::core::own_names;
+use crate::evidence::FileId;
+use crate::fs::dir;
+use crate::fs::dir::{Dir, RootError, RootId};
+use crate::reap::calls;
+
+/// The name of the folder.
+pub const FOLDER: &str = own_names::OWN_PREFIX;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The maximum depth of a quarantined file below its folder. Files below it are not found.
+pub(super) const MAX_DEPTH: usize = 256;
+
+/// The open quarantine of one root.
+#[derive(Debug)]
+pub struct Quarantine {
+    pub(super) root: Dir,
+    pub(super) fd: OwnedFd,
+}
+
+/// Reports whether `root` has a quarantine or one could be created. Changes nothing.
+#[must_use]
+pub fn is_possible(root: &Dir) -> bool {
+    match root.observe(OsStr::new(FOLDER)) {
+        Ok(None) => true,
+        Ok(Some(seen)) => is_ours(root, &seen),
+        Err(_) => false,
+    }
+}
+
+/// Reports whether this is a directory of orphand's user, closed to all others, on the root's own mount.
+pub(super) fn is_ours(root: &Dir, seen: &Observation) -> bool {
+    let has_our_owner = || seen.fingerprint.uid == rustix::process::geteuid().as_raw();
+    seen.fingerprint.kind == Kind::Dir
+        && rule!("quarantine-has-our-owner", has_our_owner(), without: true)
+        && rule!("quarantine-closed-to-others", seen.mode & 0o077 == 0, without: true)
+        && seen.fingerprint.dev == root.id().dev
+        && seen.mount == root.properties().mount
+        && !seen.mount_root
+}
+
+impl Quarantine {
+    /// Opens the quarantine of the root at `root`. Creates it if it does not exist.
+    pub fn open_or_create(root: &Path, id: Option<RootId>) -> Result<Quarantine, RootError> {
+        let root = Dir::open_root(root, id)?;
+        match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+            _ => Quarantine::open_in(root),
+        }
+    }
+
+    /// Opens the quarantine of the root at `root`, if it exists.
+    pub fn open_existing(root: &Path, id: Option<RootId>) -> Result<Option<Quarantine>, RootError> {
+        let root = Dir::open_root(root, id)?;
+        match Quarantine::open_in(root) {
+            Ok(quarantine) => Ok(Some(quarantine)),
+            Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_in(root: Dir) -> Result<Quarantine, RootError> {
+        let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
+        let seen = dir::observe_fd(fd.as_fd())?;
+        if rule!("quarantine-is-ours", !is_ours(&root, &seen)) {
+            return Err(RootError::Io(Errno::PERM.into()));
+        }
+        Ok(Quarantine { root, fd })
+    }
+
+    /// Returns the identity of its folder, which is the same for all mounts of it.
+    pub fn folder_id(&self) -> io::Result<FileId> {
+        Ok(FileId::from(&dir::observe_fd(self.fd.as_fd())?.fingerprint))
+    }
+
+    /// Returns the root that contains it.
+    #[must_use]
+    pub fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    pub(super) fn open_inner(&self, inner: &Path) -> io::Result<OwnedFd> {
+        inner
+            .components()
+            .try_fold(self.fd.try_clone()?, |fd, part| {
+                open_dir(fd.as_fd(), part.as_os_str())
+            })
+    }
+
+    /// Removes the empty directories of `folder`, from `below` upwards, unless another thread or process is about to
+    /// use them.
+    pub(super) fn remove_empty(&self, folder: &str, below: &Path) {
+        let Ok(top) = open_dir(self.fd.as_fd(), OsStr::new(folder)) else {
+            return;
+        };
+        let is_locked = lock(&top, FlockOperation::NonBlockingLockExclusive).unwrap_or(false);
+        if rule!("folder-in-use-stays", !is_locked) {
+            return;
+        }
+        let mut at = PathBuf::from(folder).join(below);
+        while let Some(name) = at.file_name().map(OsStr::to_owned) {
+            at.pop();
+            let Ok(parent) = self.open_inner(&at) else {
+                return;
+            };
+            if calls::remove_empty_dir(parent.as_fd(), &name).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Quarantine {
+    /// Removes the quarantine if it is empty. If another orphand is about to use it, its next call fails with ENOENT,
+    /// and its temp is kept.
+    fn drop(&mut self) {
+        let _ = calls::remove_empty_dir(self.root.fd(), OsStr::new(FOLDER));
+    }
+}
+
+/// Locks a folder. Returns `false` if another process or thread has locked it. On a file system without locks it always
+/// succeeds.
+pub(super) fn lock(folder: &OwnedFd, how: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(folder, how) {
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn open_dir(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(at, name, DIRECTORY, Mode::empty())?)
+}
+
+pub(super) fn observe(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<Observation> {
+    dir::observe_at(at, name)
+}
+
+pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Entries::read_from(dir)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}

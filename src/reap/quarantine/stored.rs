@@ -1,0 +1,290 @@
+//! The files in a quarantine: they are listed, restored and deleted.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::copy;
+use super::folder::{MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
+use super::stamp::Stamp;
+use crate::core::judge::LeaseCoverage;
+use crate::core::observation::{Kind, Observation, UseState};
+use crate::core::policy::Policy;
+use crate::core::time::{Now, Wall};
+use crate::evidence::{self, FileId, UseChecker};
+use crate::fs::dir;
+use crate::reap::calls;
+
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
+/// A file in a quarantine.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its id.
+    pub id: String,
+    /// Its original path, relative to the root.
+    pub below: PathBuf,
+    /// Its observation.
+    pub seen: Observation,
+    /// The name of its folder.
+    folder_name: String,
+}
+
+impl Quarantine {
+    /// Returns all files in the quarantine, the oldest first. Entries that orphand did not create are left out.
+    pub fn stored(&self) -> io::Result<Vec<Stored>> {
+        let mut stored = Vec::new();
+        for folder in names(self.fd.as_fd())? {
+            let Some(folder) = folder.to_str() else {
+                continue;
+            };
+            let read = match Stamp::parse(folder) {
+                Some(stamp) => self.read_folder(folder, stamp, &mut stored),
+                None if is_old_id(folder) => self.read_old(folder, &mut stored),
+                None => Ok(()),
+            };
+            match read {
+                // The folder was removed in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => read?,
+            }
+        }
+        stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
+        Ok(stored)
+    }
+
+    /// Reads a folder that several files may share. Each directory in it must belong to orphand's user alone. Entries
+    /// that are neither directories nor files are ignored.
+    fn read_folder(&self, folder: &str, stamp: Stamp, stored: &mut Vec<Stored>) -> io::Result<()> {
+        let top = open_dir(self.fd.as_fd(), OsStr::new(folder))?;
+        let mut found = Vec::new();
+        self.walk(top.as_fd(), &mut PathBuf::new(), &mut found)?;
+        stored.extend(found.into_iter().map(|(below, seen)| Stored {
+            id: stamp.id(folder, &below),
+            below,
+            seen,
+            folder_name: folder.to_owned(),
+        }));
+        Ok(())
+    }
+
+    fn walk(
+        &self,
+        at: BorrowedFd<'_>,
+        below: &mut PathBuf,
+        found: &mut Vec<(PathBuf, Observation)>,
+    ) -> io::Result<()> {
+        let is_ours = is_ours(&self.root, &dir::observe_fd(at)?);
+        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= MAX_DEPTH {
+            return Ok(());
+        }
+        for name in names(at)? {
+            let seen = match observe(at, &name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                seen => seen?,
+            };
+            below.push(&name);
+            match seen.fingerprint.kind {
+                Kind::File => found.push((below.clone(), seen)),
+                Kind::Dir => match open_dir(at, &name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    inner => self.walk(inner?.as_fd(), below, found)?,
+                },
+                Kind::Symlink | Kind::Other => {}
+            }
+            below.pop();
+        }
+        Ok(())
+    }
+
+    /// Reads a folder of an older version. It contains one file, and each directory contains one name and belongs to
+    /// orphand's user alone. Anything else is ignored.
+    fn read_old(&self, id: &str, stored: &mut Vec<Stored>) -> io::Result<()> {
+        let mut folder = open_dir(self.fd.as_fd(), OsStr::new(id))?;
+        let mut below = PathBuf::new();
+        for _ in 0..MAX_DEPTH {
+            let folder_is = dir::observe_fd(folder.as_fd())?;
+            let mut names = names(folder.as_fd())?;
+            let (Some(name), true) = (names.pop(), is_ours(&self.root, &folder_is)) else {
+                return Ok(());
+            };
+            if !names.is_empty() {
+                return Ok(());
+            }
+            let seen = observe(folder.as_fd(), &name)?;
+            below.push(&name);
+            match seen.fingerprint.kind {
+                Kind::Dir => folder = open_dir(folder.as_fd(), &name)?,
+                Kind::File => {
+                    stored.push(Stored {
+                        id: id.to_owned(),
+                        below,
+                        seen,
+                        folder_name: id.to_owned(),
+                    });
+                    return Ok(());
+                }
+                Kind::Symlink | Kind::Other => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory that contains `stored`, and returns it with the file's name and a new observation of the
+    /// file. Each directory on the path must belong to orphand's user alone, and the file must still be the same
+    /// regular file.
+    fn locate<'s>(&self, stored: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
+        let mut at = open_dir(self.fd.as_fd(), OsStr::new(&stored.folder_name))?;
+        let check = |at: &OwnedFd| match is_ours(&self.root, &dir::observe_fd(at.as_fd())?) {
+            true => Ok(()),
+            false => Err(io::Error::from(Errno::PERM)),
+        };
+        check(&at)?;
+        for part in stored.original_dir().components() {
+            at = open_dir(at.as_fd(), part.as_os_str())?;
+            check(&at)?;
+        }
+        let seen = observe(at.as_fd(), stored.name())?;
+        match seen.fingerprint.kind == Kind::File && is_same(&seen, &stored.seen) {
+            true => Ok((at, stored.name(), seen)),
+            false => Err(Errno::NOENT.into()),
+        }
+    }
+
+    /// Restores `stored` as `name` in `to`, without overwriting anything. Calls `mark` with the open file before the
+    /// file has its name back. If `to` is on another file system, the file is copied, the copy is compared, and the
+    /// original is removed.
+    pub fn restore(
+        &self,
+        stored: &Stored,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        mark: impl Fn(BorrowedFd<'_>, &Observation),
+    ) -> io::Result<Observation> {
+        let (dir, stored_name, seen) = self.locate(stored)?;
+        let file = rustix::fs::openat(&dir, stored_name, FILE, Mode::empty());
+        // A user who may not read the file can still restore it, but without the mark.
+        if let Ok(file) = &file {
+            mark(file.as_fd(), &seen);
+        }
+        match calls::rename(dir.as_fd(), stored_name, to, name) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                copy::across(file?.into(), &seen, to, name, &mark)?;
+                // Only the file that was copied is removed.
+                let (dir, stored_name, now) = self.locate(stored)?;
+                let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
+                if of(&now) != of(&seen) {
+                    return Err(Errno::BUSY.into());
+                }
+                calls::unlink(dir.as_fd(), stored_name)?;
+            }
+            moved => moved?,
+        }
+        drop(dir);
+        self.remove_empty(&stored.folder_name, stored.original_dir());
+        Ok(seen)
+    }
+
+    /// Reports whether it is proven that no process uses `stored`, and whether the file is unchanged.
+    pub(crate) fn is_proven_unused(
+        &self,
+        stored: &Stored,
+        policy: &Policy,
+        use_checker: &UseChecker,
+    ) -> bool {
+        let Ok((dir, name, seen)) = self.locate(stored) else {
+            return false;
+        };
+        let Ok(file) = rustix::fs::openat(&dir, name, FILE, Mode::empty()) else {
+            return false;
+        };
+        let (use_state, checked) = use_checker.check(file);
+        let same =
+            dir::observe_fd(checked.file()).is_ok_and(|now| now == seen && now == stored.seen);
+        let file = FileId::from(&seen.fingerprint);
+        let coverage = self.root.lease_coverage();
+        let is_unmapped = match coverage {
+            LeaseCoverage::OpensAndMaps => true,
+            LeaseCoverage::OpensOnly => {
+                evidence::scan_processes(&[file], coverage).proves_unmapped(file)
+            }
+            LeaseCoverage::Unknown => {
+                rule!("unproven-is-not-dropped", self.root.properties().has_proof(policy), without: true)
+            }
+        };
+        use_state == UseState::Unused
+            && same
+            && is_unmapped
+            && checked.recheck() == UseState::Unused
+    }
+
+    /// Returns the directory of the root that `stored` comes from, as it was recorded at the move, if it was recorded.
+    pub(crate) fn origin_of(&self, stored: &Stored) -> io::Result<Option<Vec<u8>>> {
+        let inner = self.open_inner(&Path::new(&stored.folder_name).join(stored.original_dir()))?;
+        evidence::read_mark(inner.as_fd(), evidence::ORIGIN)
+    }
+
+    /// Deletes `stored` permanently.
+    pub fn purge(&self, stored: &Stored) -> io::Result<()> {
+        let (dir, name, _) = self.locate(stored)?;
+        calls::unlink(dir.as_fd(), name)?;
+        drop(dir);
+        self.remove_empty(&stored.folder_name, stored.original_dir());
+        Ok(())
+    }
+}
+
+impl Stored {
+    /// Returns the time of the move. The rename set the file's `ctime`, and nothing else has changed it since.
+    #[must_use]
+    pub fn since(&self) -> Wall {
+        self.seen.fingerprint.ctime
+    }
+
+    /// Returns the time when its folder was created, if it is known. The file was not moved earlier.
+    pub(crate) fn folder_since(&self) -> Option<Wall> {
+        Stamp::parse(&self.folder_name).and_then(Stamp::since)
+    }
+
+    /// Reports whether no clock was set since its folder was created, as far as that is known.
+    pub(crate) fn is_steady(&self, now: Now) -> bool {
+        Stamp::parse(&self.folder_name).is_some_and(|stamp| stamp.is_steady(now))
+    }
+
+    /// Returns its original directory, relative to the root.
+    pub(crate) fn original_dir(&self) -> &Path {
+        self.below.parent().unwrap_or(Path::new(""))
+    }
+
+    pub(crate) fn name(&self) -> &OsStr {
+        self.below.file_name().unwrap_or_default()
+    }
+}
+
+/// Reports whether `id` has the form of older versions: a letter that is not a hexadecimal digit, so that it cannot be
+/// a date or a number, and seven hexadecimal digits.
+pub(super) fn is_old_id(id: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    id.len() == 8
+        && id
+            .strip_prefix('q')
+            .is_some_and(|digits| digits.bytes().all(hex))
+}
+
+/// Reports whether `id` can be an id: 1 to 16 letters and digits.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Reports whether both are the same file, changed or not.
+fn is_same(now: &Observation, before: &Observation) -> bool {
+    FileId::from(&now.fingerprint) == FileId::from(&before.fingerprint)
+}

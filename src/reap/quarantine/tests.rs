@@ -1,0 +1,191 @@
+use super::folder::MAX_DEPTH;
+use super::stored::is_old_id;
+use super::*;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::fs::dir::Dir;
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_quarantine_must_be_ours_and_closed() {
+    type Make = fn(&Path);
+    fn with_mode(at: &Path, mode: u32) {
+        fs::create_dir(at).unwrap();
+        fs::set_permissions(at, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let rows: [(&str, Make, bool, Option<bool>); 5] = [
+        ("none", |_| {}, true, Some(false)),
+        ("ours", |at| with_mode(at, 0o700), true, Some(true)),
+        ("open to its group", |at| with_mode(at, 0o750), false, None),
+        ("a file", |at| fs::write(at, "").unwrap(), false, None),
+        (
+            "a symlink",
+            |at| std::os::unix::fs::symlink(".", at).unwrap(),
+            false,
+            None,
+        ),
+    ];
+    for (what, make, possible, found) in rows {
+        let (_folder, path) = folder();
+        make(&path.join(FOLDER));
+        let root = Dir::open_root(&path, None).unwrap();
+        assert_eq!(is_possible(&root), possible, "{what}");
+        let find = Quarantine::open_existing(&path, None).ok();
+        assert_eq!(find.map(|quarantine| quarantine.is_some()), found, "{what}");
+    }
+}
+
+#[test]
+fn no_slot_is_made_too_deep() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]).join("a.tmp");
+    let error = quarantine
+        .new_slot(&deep(MAX_DEPTH - 1))
+        .expect_err("too deep");
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
+
+    let slot = quarantine.new_slot(&deep(MAX_DEPTH - 2)).unwrap();
+    make(&slot, "a.tmp");
+    let id = slot.keep();
+    let stored = quarantine.stored().unwrap();
+    let found: Vec<_> = stored.iter().map(|one| (&one.id, &one.below)).collect();
+    assert_eq!(found, [(&id, &deep(MAX_DEPTH - 2))]);
+}
+
+fn make(slot: &Slot, name: &str) {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+    rustix::fs::openat(slot.inner_dir(), name, flags, Mode::RUSR).unwrap();
+}
+
+fn folders(path: &Path) -> usize {
+    fs::read_dir(path.join(FOLDER)).unwrap().count()
+}
+
+/// Files that are moved within one hour share a folder, each under its own id. Two files with the same path do not.
+#[test]
+fn files_share_a_folder() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let mut ids = HashSet::new();
+    for name in ["a.tmp", "b.tmp", "sub/a.tmp", "sub/deep/a.tmp"] {
+        let slot = quarantine.new_slot(Path::new(name)).unwrap();
+        make(
+            &slot,
+            Path::new(name).file_name().unwrap().to_str().unwrap(),
+        );
+        ids.insert(slot.keep());
+    }
+    assert_eq!(folders(&path), 1);
+    let slot = quarantine.new_slot(Path::new("a.tmp")).unwrap();
+    make(&slot, "a.tmp");
+    ids.insert(slot.keep());
+    assert_eq!(folders(&path), 2);
+    // A file is where a directory would be needed.
+    let slot = quarantine.new_slot(Path::new("b.tmp/c.tmp")).unwrap();
+    make(&slot, "c.tmp");
+    ids.insert(slot.keep());
+    assert_eq!((folders(&path), ids.len()), (2, 6));
+    assert!(ids.iter().all(|id| is_id(id)), "{ids:?}");
+
+    let stored = quarantine.stored().unwrap();
+    let found: HashSet<String> = stored.iter().map(|one| one.id.clone()).collect();
+    assert_eq!(found, ids);
+    for one in &stored {
+        quarantine.purge(one).unwrap();
+    }
+    assert_eq!(folders(&path), 0);
+    drop(quarantine);
+    assert!(!path.join(FOLDER).exists());
+}
+
+/// Entries of a folder that orphand did not create are left out and kept.
+#[test]
+fn foreign_entries_in_a_folder_are_ignored() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let slot = quarantine.new_slot(Path::new("sub/a.tmp")).unwrap();
+    make(&slot, "a.tmp");
+    let at = path.join(FOLDER).join(&slot.dir.folder_name);
+    let id = slot.keep();
+    std::os::unix::fs::symlink("a.tmp", at.join("link")).unwrap();
+    fs::create_dir(at.join("open")).unwrap();
+    fs::set_permissions(at.join("open"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(at.join("open/b.tmp"), "").unwrap();
+    let stored = quarantine.stored().unwrap();
+    assert_eq!(stored.iter().map(|one| &one.id).collect::<Vec<_>>(), [&id]);
+    fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o750)).unwrap();
+    assert!(quarantine.stored().unwrap().is_empty());
+    assert!(quarantine.purge(&stored[0]).is_err());
+    fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o701)).unwrap();
+    assert!(quarantine.stored().unwrap().is_empty());
+    assert!(at.join("sub/a.tmp").exists() && at.join("open/b.tmp").exists());
+}
+
+/// Empty folders are removed, but not while a file is about to be moved into one.
+#[test]
+fn empty_folders_are_removed_unless_in_use() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let slot = quarantine.new_slot(Path::new("sub/deep/a.tmp")).unwrap();
+    for _ in 0..2 {
+        quarantine.remove_stale_slots();
+        quarantine.remove_empty(&slot.dir.folder_name, &slot.dir.below);
+    }
+    make(&slot, "a.tmp");
+    drop(slot.keep());
+    assert_eq!(quarantine.stored().unwrap().len(), 1);
+    quarantine.remove_stale_slots();
+    assert_eq!(quarantine.stored().unwrap().len(), 1);
+    quarantine.purge(&quarantine.stored().unwrap()[0]).unwrap();
+    drop(quarantine.new_slot(Path::new("sub/b.tmp")).unwrap());
+    assert_eq!(folders(&path), 0);
+    fs::create_dir_all(path.join(FOLDER).join("q0123abc/sub/deep")).unwrap();
+    quarantine.remove_stale_slots();
+    assert_eq!(folders(&path), 0);
+}
+
+#[test]
+fn a_removed_quarantine_has_no_slots() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    fs::remove_dir(path.join(FOLDER)).unwrap();
+    let error = quarantine
+        .new_slot(Path::new("a.tmp"))
+        .expect_err("no folder");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn ids_have_a_fixed_form() {
+    for (id, given, possible) in [
+        ("q0123abc", true, true),
+        ("x0123abc", false, true),
+        ("q0123abg", false, true),
+        ("q0123ABC", false, true),
+        ("q0123ab", false, true),
+        ("q0123abcd", false, true),
+        ("0123456789abcdeF", false, true),
+        ("0123456789abcdef0", false, false),
+        ("", false, false),
+        ("a/b", false, false),
+        ("..", false, false),
+        ("é", false, false),
+    ] {
+        assert_eq!((is_old_id(id), is_id(id)), (given, possible), "{id:?}");
+    }
+}
