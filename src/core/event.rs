@@ -58,45 +58,52 @@ pub struct Details {
     pub grace: Duration,
 }
 
-/// The way in which a temp settled, without any action of orphand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settlement {
-    /// It was renamed.
-    Renamed,
-    /// It was removed, or is missing.
-    Removed,
+words! {
+    /// The way in which a temp settled, without any action of orphand.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Settlement {
+        /// It was renamed.
+        Renamed = "renamed",
+        /// It was removed, or is missing.
+        Removed = "removed",
+    }
 }
 
-/// The cause of a scan of a root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RescanCause {
-    /// The watch has started, or a reload has added the root.
-    Startup,
-    /// Events were lost or missed, an earlier scan was incomplete, or temps were rejected because of the tracking limit.
-    Overflow,
-    /// A periodic scan, a poll or a scan of a hot directory was due, or a reload has kept the root.
-    Periodic,
-    /// The root was unavailable or another directory before, or a directory has appeared below it.
-    RootReturned,
+words! {
+    /// The cause of a scan of a root.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum RescanCause {
+        /// The watch has started, or a reload has added the root.
+        Startup = "startup",
+        /// Events were lost or missed, an earlier scan was incomplete, or temps were rejected because of the tracking
+        /// limit.
+        Overflow = "overflow",
+        /// A periodic scan, a poll or a scan of a hot directory was due, or a reload has kept the root.
+        Periodic = "periodic",
+        /// The root was unavailable or another directory before, or a directory has appeared below it.
+        RootReturned = "root-returned",
+    }
 }
 
-/// The state of a root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RootState {
-    /// It is watched, and its events arrive.
-    Watching,
-    /// It does not exist. orphand waits for it.
-    Gone,
-    /// Its events do not arrive. It is scanned periodically.
-    Polling,
-    /// It cannot be opened for lack of permission, or another orphand process works on it.
-    Denied,
-    /// Changes in it cannot be noticed. Reserved: never reported.
-    Blind,
-    /// Its file system does not answer.
-    NoAnswer,
+words! {
+    /// The state of a root.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum RootState {
+        /// It is watched, and its events arrive.
+        Watching = "watching",
+        /// It does not exist. orphand waits for it.
+        Gone = "gone",
+        /// Its events do not arrive. It is scanned periodically.
+        Polling = "polling",
+        /// It cannot be opened for lack of permission, or another orphand process works on it.
+        Denied = "denied",
+        /// Changes in it cannot be noticed. Reserved: never reported.
+        Blind = "blind",
+        /// Its file system does not answer.
+        NoAnswer = "no-answer",
+    }
 }
 
 /// The totals of a watch or a sweep.
@@ -214,45 +221,6 @@ pub enum Event {
     },
     /// The totals. The last event.
     Summary(Summary),
-}
-
-impl Settlement {
-    /// Returns its name in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Settlement::Renamed => "renamed",
-            Settlement::Removed => "removed",
-        }
-    }
-}
-
-impl RescanCause {
-    /// Returns its name in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RescanCause::Startup => "startup",
-            RescanCause::Overflow => "overflow",
-            RescanCause::Periodic => "periodic",
-            RescanCause::RootReturned => "root-returned",
-        }
-    }
-}
-
-impl RootState {
-    /// Returns its name in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RootState::Watching => "watching",
-            RootState::Gone => "gone",
-            RootState::Polling => "polling",
-            RootState::Denied => "denied",
-            RootState::Blind => "blind",
-            RootState::NoAnswer => "no-answer",
-        }
-    }
 }
 
 impl Summary {

@@ -22,6 +22,9 @@
 //! - [`judge`]: *is it safe?*
 #![deny(clippy::disallowed_methods)]
 
+#[macro_use]
+mod words;
+
 pub mod event;
 pub mod exclude;
 mod glob;

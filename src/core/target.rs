@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::judge::Target;
+use super::observation::Kind;
 use super::time::Wall;
 
 /// The smallest size of a temp, in bytes of data, from which its target can be far smaller.
@@ -14,6 +14,85 @@ const LARGE: u64 = 4096;
 
 /// A target with less than one part in this many of the temp's data is far smaller.
 const FAR_SMALLER_RATIO: u64 = 16;
+
+/// The state of the temp's target, the file that the temp was to replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// The temp's name does not identify the target.
+    Unknown,
+    /// No file with that name exists.
+    Absent,
+    /// A regular file without data: it is empty, or consists only of holes or preallocated space.
+    Empty,
+    /// A regular file that cannot be opened, or whose data is not on this disk.
+    Unreadable,
+    /// A directory, a FIFO, a socket or a device.
+    NotRegular(Kind),
+    /// A symlink that is not accepted as a target.
+    Link(LinkFault),
+    /// A regular file that belongs neither to the temp's owner nor to root. In a sticky directory any user can create
+    /// such a file beside the temp of another user, so it need not come from the temp's writer.
+    Foreign,
+    /// A regular file with less than a sixteenth of the temp's data.
+    FarSmaller,
+    /// A regular file that has less data than the temp and is not known to be older than the temp's last write. It may
+    /// be a new file of a program that lost the old one, or a truncated copy of the temp.
+    Short,
+    /// A regular file that counts: as long as it exists, the temp is not the only copy.
+    Whole {
+        /// The target is another hard link to the temp itself.
+        same_file: bool,
+    },
+}
+
+impl Target {
+    /// Reports whether the target counts, so that the temp is not the only copy.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        matches!(self, Target::Whole { .. })
+    }
+
+    /// Returns the reason for which the target does not count, as a predicate such as `is missing`. Returns `None` if
+    /// it counts or is unknown.
+    #[must_use]
+    pub fn fault(self) -> Option<&'static str> {
+        Some(match self {
+            Target::Unknown | Target::Whole { .. } => return None,
+            Target::Absent => "is missing",
+            Target::Empty => "has no content",
+            Target::Unreadable => "cannot be read",
+            Target::NotRegular(Kind::Dir) => "is a directory",
+            Target::NotRegular(_) => "is a FIFO, a socket or a device",
+            Target::Link(LinkFault::Dangling) => "is a symlink that leads to nothing",
+            Target::Link(LinkFault::Foreign) => "leads through a symlink of another user",
+            Target::Link(LinkFault::Writable) => {
+                "is a symlink through a directory that other users can write"
+            }
+            Target::Link(LinkFault::OtherMount) => "is a symlink to another mount",
+            Target::Link(LinkFault::Temp) => "is a symlink to another temp",
+            Target::Foreign => "belongs to another user",
+            Target::FarSmaller => "has less than a sixteenth of the temp's data",
+            Target::Short => "has less data, and is not older",
+        })
+    }
+}
+
+/// The reason why a symlink does not count as a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LinkFault {
+    /// It points to a missing file, or is part of a loop.
+    Dangling,
+    /// It, or another symlink on its path, belongs neither to the temp's owner nor to root.
+    Foreign,
+    /// A directory on its path can be written by other users, or cannot be searched.
+    Writable,
+    /// Its path crosses a mount.
+    OtherMount,
+    /// It points to a file that is a temp by the rule, or into the quarantine.
+    Temp,
+}
 
 /// A regular file with the name of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
