@@ -1,5 +1,7 @@
 //! The result of one look at a file: its fingerprint and other properties.
 
+use serde::Serialize;
+
 use super::time::Wall;
 
 /// The type of a directory entry.
@@ -142,7 +144,7 @@ impl FileSize {
 }
 
 /// A process that has a file open or mapped.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Holder {
     /// Its pid in the pid namespace of this process.
     pub pid: u32,

@@ -31,7 +31,7 @@ use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::root::Root;
 use crate::reap::{self, BatchContext, Candidate, Outcome, Reaper, Recovered, quarantine};
 use crate::store::journal::{Journal, LineKind};
-use crate::store::json;
+use crate::store::json::{self, FileFields, IntentLine};
 use crate::sys::clock;
 
 /// The services that every pass needs.
@@ -478,13 +478,13 @@ impl<'a> Pass<'a> {
         context: EvidenceContext<'_>,
     ) {
         self.make_quarantine_space(&candidates);
-        let intents: Vec<json::Object> = candidates.iter().map(intent).collect();
-        let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
+        let intents: Vec<IntentLine<'_>> = candidates.iter().map(intent).collect();
         rule!(
             "intents-are-written-first",
             self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
+        let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
         let batch_context = BatchContext {
             root: &self.dir_context.root.path,
             id: self.dir_context.id,
@@ -495,7 +495,6 @@ impl<'a> Pass<'a> {
             .engine
             .reaper
             .reap(batch_context, self.use_checker, &mut batch);
-        let mut journal_lines = Vec::new();
         let mut events = Vec::new();
         for ((removal, candidate), outcome) in removal.into_iter().zip(batch).zip(outcomes) {
             let Removal {
@@ -548,10 +547,11 @@ impl<'a> Pass<'a> {
                 }
             };
             item.temp = None;
-            journal_lines.push(json::event(&event, clock::wall()));
             events.push(event);
         }
-        self.engine.journal.write(LineKind::Outcome, &journal_lines);
+        let now = clock::wall();
+        let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
+        self.engine.journal.write(LineKind::Outcome, &lines);
         events.into_iter().for_each(&mut *self.emit);
     }
 
@@ -1004,7 +1004,7 @@ pub struct Examined {
     pub details: Details,
 }
 
-fn intent((removal, candidate): &(Removal, Candidate)) -> json::Object {
+fn intent((removal, candidate): &(Removal, Candidate)) -> IntentLine<'_> {
     let Removal {
         observation: seen,
         disposed,
@@ -1012,24 +1012,27 @@ fn intent((removal, candidate): &(Removal, Candidate)) -> json::Object {
     } = removal;
     let file = &seen.fingerprint;
     let temp_info = &candidate.temp_info;
-    json::Object::default()
-        .with("time", json::time(clock::wall()))
-        .with_path("path", Some(&disposed.subject.path))
-        .with_path("root", Some(&disposed.subject.root))
-        .with("bytes", file.size)
-        .with("disk_bytes", seen.allocated)
-        .with("verdict", candidate.verdict.as_str())
-        .with("reason", candidate.verdict.reason().map(Reason::as_str))
-        .with("grammar", temp_info.parsed.grammar)
-        .with_ms("quiet_ms", Some(temp_info.quiet))
-        .with_ms("grace_ms", Some(temp_info.grace))
-        .with_path("target", disposed.target.as_deref())
-        .with("writer_pid", temp_info.parsed.pid)
-        .with("dev", file.dev)
-        .with("ino", file.ino)
-        .with("uid", file.uid)
-        .with("mode", seen.mode)
-        .with("links", file.links)
-        .with("mtime", json::time(file.mtime))
-        .with("ctime", json::time(file.ctime))
+    IntentLine {
+        time: json::time(clock::wall()),
+        file: FileFields {
+            path: Some(disposed.subject.path.as_path().into()),
+            root: Some(disposed.subject.root.as_path().into()),
+            bytes: Some(file.size),
+            disk_bytes: Some(seen.allocated),
+        },
+        verdict: candidate.verdict.as_str(),
+        reason: candidate.verdict.reason().map(Reason::as_str),
+        grammar: temp_info.parsed.grammar,
+        quiet_ms: json::ms(temp_info.quiet),
+        grace_ms: json::ms(temp_info.grace),
+        target: disposed.target.as_deref().map(Into::into),
+        writer_pid: temp_info.parsed.pid,
+        dev: file.dev,
+        ino: file.ino,
+        uid: file.uid,
+        mode: seen.mode,
+        links: file.links,
+        mtime: json::time(file.mtime),
+        ctime: json::time(file.ctime),
+    }
 }

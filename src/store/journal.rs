@@ -6,14 +6,14 @@
 //! There are two kinds of lines: `{"journal":"intent", …}` before the first step of a disposal, and
 //! `{"journal":"outcome","event":"reaped", …}` after its last step.
 
-use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::store::capped_file::CappedFile;
 use crate::store::regular_file::open_own;
@@ -79,8 +79,17 @@ impl Drop for UnwrittenLines {
     }
 }
 
+/// A line: its kind, and the fields of the action.
+#[derive(Deserialize, Serialize)]
+struct Line<T> {
+    journal: LineKind,
+    #[serde(flatten)]
+    action: T,
+}
+
 /// The kind of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LineKind {
     /// An action that is about to begin.
     Intent,
@@ -112,35 +121,27 @@ impl Journal {
         }
     }
 
-    /// Writes `objects`, all of them with one call. An error is only counted and logged: a full disk must not prevent a
+    /// Writes `actions`, all of them with one call. An error is only counted and logged: a full disk must not prevent a
     /// removal that would free space.
-    pub fn write(&self, line: LineKind, objects: &[impl Display]) {
-        let (Some(file), false) = (&self.file, objects.is_empty()) else {
+    pub fn write(&self, journal: LineKind, actions: &[impl Serialize]) {
+        let (Some(file), false) = (&self.file, actions.is_empty()) else {
             return;
         };
-        let kind = match line {
-            LineKind::Intent => "\"journal\":\"intent\",",
-            LineKind::Outcome => "\"journal\":\"outcome\",",
-        };
-        let mut text = String::new();
-        for object in objects {
-            let start = text.len();
-            let _ = writeln!(text, "{object}");
-            // Every object begins with a brace. The kind of the line is inserted after it.
-            let kind = match text[start..].starts_with("{}") {
-                true => kind.trim_end_matches(','),
-                false => kind,
-            };
-            text.insert_str(start + 1, kind);
+        let mut text = Vec::new();
+        for action in actions {
+            let line = serde_json::to_writer(&mut text, &Line { journal, action });
+            // Writing to memory does not fail, and every action is a struct.
+            debug_assert!(line.is_ok());
+            text.push(b'\n');
         }
-        if let Err(error) = file.append(text.as_bytes()) {
-            self.unwritten.count(objects.len(), file.path(), &error);
+        if let Err(error) = file.append(&text) {
+            self.unwritten.count(actions.len(), file.path(), &error);
         }
     }
 
     /// Calls `each` with every outcome, oldest first. A line that cannot be parsed (truncated by a crash, for example)
     /// is skipped.
-    pub fn outcomes(&self, mut each: impl FnMut(Value)) -> io::Result<()> {
+    pub fn outcomes<T: DeserializeOwned>(&self, mut each: impl FnMut(T)) -> io::Result<()> {
         let Some(file) = &self.file else {
             return Ok(());
         };
@@ -161,11 +162,12 @@ impl Journal {
                 if part == 0 {
                     break;
                 }
-                let Ok(Value::Object(mut object)) = serde_json::from_slice(&line) else {
-                    continue;
-                };
-                if object.remove("journal") == Some("outcome".into()) {
-                    each(Value::Object(object));
+                if let Ok(Line {
+                    journal: LineKind::Outcome,
+                    action,
+                }) = serde_json::from_slice(&line)
+                {
+                    each(action);
                 }
             }
         }
@@ -183,7 +185,7 @@ impl Journal {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::fs;
     use std::io::Write;
 

@@ -36,7 +36,7 @@ pub(crate) fn check(data: &[u8]) {
             .open(&path)
             .expect("the journal");
     }
-    let mut read = Vec::new();
+    let mut read: Vec<Value> = Vec::new();
     journal
         .outcomes(|outcome| read.push(outcome))
         .expect("read");

@@ -19,6 +19,7 @@ use orphand::reap::quarantine::{Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
 use orphand::store::journal::Journal;
 use orphand::sys::clock;
+use serde_json::Value;
 
 use crate::fixture::*;
 use crate::intercept::{self, Call, CallResponse, PendingCall};
@@ -127,7 +128,7 @@ fn an_unused_overdue_copy_is_dropped() {
             let held = act(&fixture, &at);
             let events = enforce_limits(&fixture, age);
             drop(held);
-            let mut written = Vec::new();
+            let mut written: Vec<Value> = Vec::new();
             let journal = Journal::new(Some(&fixture.home().join("state")));
             journal.outcomes(|line| written.push(line)).unwrap();
             match is_dropped {

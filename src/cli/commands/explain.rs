@@ -7,31 +7,29 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
-use orphand::core::judge::{GATES, GateResult, Reason, Verdict};
+use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
-use orphand::engine::pass;
-use orphand::engine::pass::{DirContext, Examined};
+use orphand::engine::pass::{self, DirContext, Examined};
 use orphand::evidence::{self, FileId, UseChecker};
-use orphand::fs::dir::Dir;
+use orphand::fs::dir::{Dir, RootError};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
 use orphand::reap::quarantine;
 use orphand::store::folders::Folders;
-use orphand::store::json;
+use orphand::store::json::{self, WirePath, field};
 use orphand::sys::clock;
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::scan::{object, rule_object};
 use crate::cli::config::RuleLocation;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, RuleOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::messages;
 use crate::cli::output::shell::Suggestion;
+use crate::cli::output::temp_fields::TempFields;
 use crate::cli::output::text;
-use crate::cli::output::text::escaped_name;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::engine::engine;
 use crate::cli::runtime::plan::{Intent, Plan, missing, no_answer, plan};
@@ -53,81 +51,51 @@ pub(crate) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
         return Ok(Exit::Done);
     }
     let mut report = EventPrinter::new(output, Vec::new());
-    let mut documents = Vec::new();
-    let mut cannot_tell = false;
+    let mut explained = Vec::new();
     for file in &command.files {
-        let typed = command.rule.settings();
-        let path = absolute(file);
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Failure::new(Exit::Usage, format!("{file:?} is not a file")));
-        };
-        let plan = plan(&command.rule, typed, &[parent.to_owned()], Intent::Look)?;
-        let Some(root) = plan.roots.first() else {
-            continue;
-        };
-        if !response::responds(&root.path) {
-            return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
+        let file = Explained::new(&command.rule, file)?;
+        if !output.json {
+            file.print(&mut report)?;
         }
-        if path.is_dir() && !path.is_symlink() {
-            let scan = command.rule.append_to(Suggestion::new("scan")).arg(&path);
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{path:?} is a directory; to see what is in it: {scan}"),
-            ));
-        }
-        let subject = Explained {
-            path: &path,
-            root,
-            rule: plan.rule(root),
-            rejection: rejection(&root.policy, name),
-        };
-        match examine(&subject, name)? {
-            Some((examined, holders)) => {
-                let cannot_be_told = examined.verdict == Verdict::Keep(Reason::CannotTell);
-                cannot_tell |= cannot_be_told && subject.rejection.is_none();
-                match output.json {
-                    true => documents.push(document(&subject, &examined, &holders)),
-                    false => {
-                        print_head(&mut report, &subject, &plan)?;
-                        print_gates(&mut report, &subject, &examined, &holders)?;
-                    }
-                }
-            }
-            None => {
-                match (output.json, path.symlink_metadata()) {
-                    (_, Err(_)) => return Err(missing(&path)),
-                    (true, Ok(seen)) => documents.push(not_regular(&subject, &seen)),
-                    (false, Ok(_)) => {
-                        print_head(&mut report, &subject, &plan)?;
-                        report.line(&match &subject.rejection {
-                        Some(why) => format!("not a temp: {why}"),
-                        None => "keep: not-regular (it is not a regular file, so it is never a temp)"
-                            .to_owned(),
-                    })?;
-                    }
-                }
-            }
-        }
+        explained.push(file);
     }
     if output.json {
-        report.line(&json!({"temps": documents}).to_string())?;
+        let temps = explained.iter().map(Explained::fields).collect();
+        report.json(&ExplainDocument { temps })?;
     }
-    Ok(if cannot_tell {
-        Exit::Partial
-    } else {
-        Exit::Done
+    let cannot_tell = |file: &Explained| file.verdict() == Some(Verdict::Keep(Reason::CannotTell));
+    Ok(match explained.iter().any(cannot_tell) {
+        true => Exit::Partial,
+        false => Exit::Done,
     })
 }
 
-/// A file to explain, with its root and rule.
-struct Explained<'a> {
-    path: &'a Path,
-    /// Its directory.
-    root: &'a Root,
-    /// The `[[watch]]` rule that covers it.
-    rule: Option<&'a RuleLocation>,
-    /// The reason why the file is not a temp by the rule; `None` if it is a temp.
-    rejection: Option<String>,
+/// The JSON document.
+#[derive(Serialize)]
+struct ExplainDocument<'a> {
+    temps: Vec<ExplainedFields<'a>>,
+}
+
+/// A file in the document. A file that is not regular has the same fields as a temp.
+#[derive(Serialize)]
+struct ExplainedFields<'a> {
+    #[serde(flatten)]
+    temp: TempFields<'a>,
+    #[serde(flatten, with = "field::root")]
+    root: WirePath<'a>,
+    grace_ms: Option<u64>,
+    grammar: Option<&'a str>,
+    holders: &'a [Holder],
+    matches: bool,
+    gates: Vec<GateFields>,
+}
+
+#[derive(Serialize)]
+struct GateFields {
+    gate: &'static str,
+    passes: bool,
+    reason: Option<&'static str>,
+    evidence: String,
 }
 
 /// Returns the reason why a file of this name is not a temp by `policy`, or `None` if it is a temp.
@@ -144,44 +112,189 @@ fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
     Some(format!("excluded by {glob}"))
 }
 
-/// Prints the first lines: the file, and the rule by which it is judged.
-fn print_head(
-    report: &mut EventPrinter,
-    subject: &Explained<'_>,
-    plan: &Plan,
-) -> Result<(), Failure> {
-    report.line(&text::escaped(subject.path))?;
-    match subject.rule {
-        Some(rule) => {
-            let root = text::escaped(&rule.root);
-            report.line(&format!("by the [[watch]] rule for {root} at {rule}"))?;
+/// An explained file, with its rule.
+struct Explained {
+    path: PathBuf,
+    plan: Plan,
+    /// Its directory.
+    root: Root,
+    /// The reason why the file is not a temp by the rule; `None` if it is a temp.
+    rejection: Option<String>,
+    facts: Facts,
+}
+
+/// The facts about a file.
+enum Facts {
+    Regular(Box<Examined>, Vec<Holder>),
+    /// It is not a regular file, so it is never a temp.
+    NotRegular(Metadata),
+}
+
+impl Explained {
+    fn new(rule: &RuleOptions, file: &Path) -> Result<Explained, Failure> {
+        let path = absolute(file);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Failure::new(Exit::Usage, format!("{file:?} is not a file")));
+        };
+        let plan = plan(rule, rule.settings(), &[parent.to_owned()], Intent::Look)?;
+        let root = plan.roots.first().cloned().ok_or_else(|| missing(parent))?;
+        if !response::responds(&root.path) {
+            return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
         }
-        None if !plan.config.watch.is_empty() => {
-            report.line("by the [defaults], because no [[watch]] rule covers it")?;
+        if path.is_dir() && !path.is_symlink() {
+            let scan = rule.append_to(Suggestion::new("scan")).arg(&path);
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{path:?} is a directory; to see what is in it: {scan}"),
+            ));
         }
-        None => {}
+        let facts = match examine(&root, plan.rule(&root), name)? {
+            Some((examined, holders)) => Facts::Regular(Box::new(examined), holders),
+            None => Facts::NotRegular(path.symlink_metadata().map_err(|_| missing(&path))?),
+        };
+        Ok(Explained {
+            rejection: rejection(&root.policy, name),
+            path,
+            plan,
+            root,
+            facts,
+        })
     }
-    Ok(())
+
+    /// Returns the verdict. A file that is not a temp has none.
+    fn verdict(&self) -> Option<Verdict> {
+        match (&self.rejection, &self.facts) {
+            (Some(_), _) => None,
+            (None, Facts::Regular(examined, _)) => Some(examined.verdict),
+            (None, Facts::NotRegular(_)) => Some(Verdict::Keep(Reason::NotRegular)),
+        }
+    }
+
+    fn fields(&self) -> ExplainedFields<'_> {
+        let rule = self.plan.rule(&self.root);
+        let root = Some(self.root.path.as_path().into());
+        let matches = self.rejection.is_none();
+        match &self.facts {
+            Facts::Regular(examined, holders) => ExplainedFields {
+                temp: TempFields::new(examined, self.verdict(), rule),
+                root,
+                grace_ms: Some(json::ms(examined.temp_info.grace)),
+                grammar: examined.temp_info.parsed.grammar,
+                holders,
+                matches,
+                gates: GATES.iter().map(|gate| self.gate(gate, examined)).collect(),
+            },
+            Facts::NotRegular(seen) => ExplainedFields {
+                temp: TempFields {
+                    path: Some(self.path.as_path().into()),
+                    bytes: seen.len(),
+                    disk_bytes: seen.blocks().saturating_mul(512),
+                    quiet_ms: json::ms(clock::wall().since(newest_date(seen))),
+                    verdict: self.verdict().into(),
+                    target: None,
+                    writer_pid: None,
+                    rule: rule.map(Into::into),
+                },
+                root,
+                grace_ms: None,
+                grammar: None,
+                holders: &[],
+                matches,
+                gates: Vec::new(),
+            },
+        }
+    }
+
+    fn gate(&self, gate: &Gate, examined: &Examined) -> GateFields {
+        let reason = match gate.check(&examined.evidence, &self.root.policy) {
+            GateResult::Pass => None,
+            GateResult::Keep(reason) | GateResult::Quarantine(reason) => Some(reason.as_str()),
+        };
+        GateFields {
+            gate: gate.name,
+            passes: reason.is_none(),
+            reason,
+            evidence: gate.describe(&examined.evidence),
+        }
+    }
+
+    /// Prints the file, its rule, each gate, and the verdict.
+    fn print(&self, report: &mut EventPrinter) -> Result<(), Failure> {
+        report.line(&text::escaped(&self.path))?;
+        match self.plan.rule(&self.root) {
+            Some(rule) => {
+                let root = text::escaped(&rule.root);
+                report.line(&format!("by the [[watch]] rule for {root} at {rule}"))?;
+            }
+            None if !self.plan.config.watch.is_empty() => {
+                report.line("by the [defaults], because no [[watch]] rule covers it")?;
+            }
+            None => {}
+        }
+        if let Facts::Regular(examined, holders) = &self.facts {
+            self.print_gates(report, examined)?;
+            for holder in holders {
+                let name = text::escaped(Path::new(&holder.name));
+                report.line(&format!("  held by {name}[{}]", holder.pid))?;
+            }
+        }
+        let verdict = match (&self.rejection, &self.facts) {
+            (Some(why), _) => format!("not a temp: {why}"),
+            (None, Facts::Regular(examined, _)) => verdict_line(examined),
+            (None, Facts::NotRegular(_)) => {
+                "keep: not-regular (it is not a regular file, so it is never a temp)".to_owned()
+            }
+        };
+        report.line(&verdict)?;
+        Ok(())
+    }
+
+    fn print_gates(&self, report: &mut EventPrinter, examined: &Examined) -> Result<(), Failure> {
+        for gate in GATES {
+            let (mark, style) = match gate.check(&examined.evidence, &self.root.policy) {
+                GateResult::Pass => ("passes", AnsiColor::Green.on_default()),
+                GateResult::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
+                GateResult::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
+            };
+            let mark = report.paint(&format!("{mark:<6}"), style);
+            let evidence = gate.describe(&examined.evidence);
+            report.line(&format!("  {mark}  {:<30}  {evidence}", gate.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the newest date of a file, in whole seconds.
+fn newest_date(seen: &Metadata) -> Wall {
+    Wall {
+        sec: seen.mtime().max(seen.ctime()),
+        nsec: 0,
+    }
+}
+
+fn verdict_line(examined: &Examined) -> String {
+    let because = |reason| messages::kept_line(&examined.path, reason, "", None, &examined.details);
+    match examined.verdict {
+        Verdict::Reap => "reap: every gate passes".to_owned(),
+        Verdict::Keep(reason) => format!("keep: {reason} ({})", because(reason)),
+        Verdict::Quarantine(Some(reason)) => format!("quarantine: {reason} ({})", because(reason)),
+        Verdict::Quarantine(None) => "quarantine".to_owned(),
+    }
 }
 
 fn examine(
-    subject: &Explained<'_>,
+    root: &Root,
+    rule: Option<&RuleLocation>,
     name: &OsStr,
 ) -> Result<Option<(Examined, Vec<Holder>)>, Failure> {
-    let root = subject.root;
     let engine = engine(&Folders::from_env(), false)?;
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(
-            Exit::Failed,
-            format!(
-                "cannot examine \"{}\" in {:?}: {error}",
-                escaped_name(name),
-                root.path
-            ),
-        )
+        let (name, root) = (text::escaped(Path::new(name)), &root.path);
+        let what = format!("cannot examine \"{name}\" in {root:?}: {error}");
+        Failure::new(Exit::Failed, what)
     };
     let dir = Dir::open_root(&root.path, None).map_err(|error| match error {
-        orphand::fs::dir::RootError::Missing => missing(&root.path.join(name)),
+        RootError::Missing => missing(&root.path.join(name)),
         error => failed(&error),
     })?;
     let dir_context = DirContext {
@@ -190,7 +303,7 @@ fn examine(
         below: Path::new(""),
     };
     // A watcher has one quarantine for each rule, in the root of that rule.
-    let has_quarantine = match subject.rule {
+    let has_quarantine = match rule {
         Some(rule) => {
             Dir::open_root(&rule.root, None).is_ok_and(|dir| quarantine::is_possible(&dir))
         }
@@ -216,113 +329,4 @@ fn examine(
         false => Vec::new(),
     };
     Ok(Some((examined, holders)))
-}
-
-fn document(subject: &Explained<'_>, examined: &Examined, holders: &[Holder]) -> Value {
-    let root = subject.root;
-    let gate = |gate: &orphand::core::judge::Gate| {
-        let (passes, reason) = match gate.check(&examined.evidence, &root.policy) {
-            GateResult::Pass => (true, None),
-            GateResult::Keep(reason) | GateResult::Quarantine(reason) => {
-                (false, Some(reason.as_str()))
-            }
-        };
-        json!({
-            "gate": gate.name,
-            "passes": passes,
-            "reason": reason,
-            "evidence": gate.describe(&examined.evidence),
-        })
-    };
-    let gates: Vec<Value> = GATES.iter().map(gate).collect();
-    let verdict = match subject.rejection {
-        Some(_) => None,
-        None => Some(examined.verdict),
-    };
-    object(examined, verdict, subject.rule)
-        .with_path("root", Some(&root.path))
-        .with_ms("grace_ms", Some(examined.temp_info.grace))
-        .with("grammar", examined.temp_info.parsed.grammar)
-        .with("holders", json::holders(holders))
-        .with("matches", subject.rejection.is_none())
-        .with("gates", gates)
-        .into_value()
-}
-
-/// Returns the document of a file that is not regular and so is never a temp. It has the same fields as that of a temp.
-fn not_regular(subject: &Explained<'_>, seen: &Metadata) -> Value {
-    let verdict = match subject.rejection {
-        Some(_) => None,
-        None => Some(Verdict::Keep(Reason::NotRegular)),
-    };
-    let newest = Wall {
-        sec: seen.mtime().max(seen.ctime()),
-        nsec: 0,
-    };
-    orphand::store::json::Object::default()
-        .with_path("path", Some(subject.path))
-        .with("bytes", seen.len())
-        .with("disk_bytes", seen.blocks().saturating_mul(512))
-        .with_ms("quiet_ms", Some(clock::wall().since(newest)))
-        .with("verdict", verdict.map(Verdict::as_str))
-        .with(
-            "reason",
-            verdict.and_then(Verdict::reason).map(Reason::as_str),
-        )
-        .with("target", Value::Null)
-        .with("writer_pid", Value::Null)
-        .with("rule", rule_object(subject.rule))
-        .with_path("root", Some(&subject.root.path))
-        .with("grace_ms", Value::Null)
-        .with("grammar", Value::Null)
-        .with("holders", json::holders(&[]))
-        .with("matches", subject.rejection.is_none())
-        .with("gates", Vec::<Value>::new())
-        .into_value()
-}
-
-fn print_gates(
-    report: &mut EventPrinter,
-    subject: &Explained<'_>,
-    examined: &Examined,
-    holders: &[Holder],
-) -> Result<(), Failure> {
-    let policy = &subject.root.policy;
-    for gate in GATES {
-        let (mark, style) = match gate.check(&examined.evidence, policy) {
-            GateResult::Pass => ("passes", AnsiColor::Green.on_default()),
-            GateResult::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
-            GateResult::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
-        };
-        let mark = report.paint(&format!("{mark:<6}"), style);
-        report.line(&format!(
-            "  {mark}  {:<30}  {}",
-            gate.name,
-            gate.describe(&examined.evidence)
-        ))?;
-    }
-    for holder in holders {
-        let name = text::escaped(Path::new(&holder.name));
-        report.line(&format!("  held by {name}[{}]", holder.pid))?;
-    }
-    if let Some(why) = &subject.rejection {
-        report.line(&format!("not a temp: {why}"))?;
-        return Ok(());
-    }
-    let verdict = match examined.verdict {
-        Verdict::Reap => "reap: every gate passes".to_owned(),
-        Verdict::Keep(reason) => format!(
-            "keep: {reason} ({})",
-            messages::kept_line(&examined.path, reason, "", None, &examined.details)
-        ),
-        Verdict::Quarantine(Some(reason)) => {
-            format!(
-                "quarantine: {reason} ({})",
-                messages::kept_line(&examined.path, reason, "", None, &examined.details)
-            )
-        }
-        Verdict::Quarantine(None) => "quarantine".to_owned(),
-    };
-    report.line(&verdict)?;
-    Ok(())
 }

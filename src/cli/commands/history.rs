@@ -1,21 +1,19 @@
 //! `orphand history`: prints the disposals that the journal records.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use orphand::fs::root::absolute;
 use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
-use serde_json::Value;
+use orphand::store::json::{FileFields, HistoryEvent, HistoryLine};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
-use crate::cli::output::moment;
-use crate::cli::output::moment::Moment;
+use crate::cli::output::moment::{self, Moment};
 use crate::cli::output::text;
-use crate::cli::runtime::quarantines::path_of;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
@@ -39,44 +37,28 @@ fn number(text: &str) -> Result<usize, String> {
         .map_err(|_| "write a whole number, like 20".to_owned())
 }
 
-/// The events that are printed. Other lines of the journal are skipped.
-const HISTORY_EVENTS: [&str; 4] = ["reaped", "quarantined", "restored", "purged"];
-
 pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let mut report = EventPrinter::new(output, Vec::new());
     let filter = Filter::new(command);
-    let mut chosen = VecDeque::new();
-    let (mut printed, mut bytes, mut end) = (0u64, 0u64, Ok(()));
-    let mut print = |object: &Value| {
-        if end.is_err() {
-            return;
-        }
-        printed += 1;
-        if string_field(object, "event") == "reaped" {
-            let freed = object.get("bytes").and_then(Value::as_u64);
-            bytes = freed.unwrap_or(0).saturating_add(bytes);
-        }
-        end = match output.json {
-            true => report.line(&object.to_string()),
-            false => report.line(&history_line(object)),
-        };
+    let mut printer = HistoryPrinter {
+        report: EventPrinter::new(output, Vec::new()),
+        json: output.json,
+        actions: 0,
+        freed: 0,
+        result: Ok(()),
     };
-    let read = journal.outcomes(|object| {
-        if !filter.matches(&object) {
-            return;
-        }
-        match command.last {
-            None => print(&object),
-            Some(most) => {
-                chosen.push_back(object);
-                while chosen.len() > most {
-                    chosen.pop_front();
-                }
+    let mut last = VecDeque::new();
+    let read = journal.outcomes(|line: HistoryLine| match command.last {
+        _ if !filter.matches(&line) => {}
+        None => printer.print(&line),
+        Some(most) => {
+            last.push_back(line);
+            while last.len() > most {
+                last.pop_front();
             }
         }
     });
-    chosen.iter().for_each(&mut print);
+    last.iter().for_each(|line| printer.print(line));
     read.map_err(|error| {
         let path = journal.path().unwrap_or(Path::new(""));
         Failure::new(
@@ -84,20 +66,47 @@ pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
             format!("cannot read the journal {path:?}: {error}"),
         )
     })?;
-    end?;
+    printer.result?;
     if !output.json && !output.quiet {
-        let sum = match printed {
+        let sum = match printer.actions {
             0 if filter.matches_all() => "nothing has been removed or moved yet".to_owned(),
             0 => "nothing was removed or moved there in that time".to_owned(),
-            printed => format!(
+            actions => format!(
                 "{}, {} freed",
-                text::counted(printed, "action", "actions"),
-                text::size(bytes)
+                text::counted(actions, "action", "actions"),
+                text::size(printer.freed)
             ),
         };
-        report.line(&sum)?;
+        printer.report.line(&sum)?;
     }
     Ok(Exit::Done)
+}
+
+/// Prints lines of the journal and counts them.
+struct HistoryPrinter {
+    report: EventPrinter,
+    json: bool,
+    actions: u64,
+    /// The length of the removed files.
+    freed: u64,
+    /// The first error. Nothing is printed after it.
+    result: io::Result<()>,
+}
+
+impl HistoryPrinter {
+    fn print(&mut self, line: &HistoryLine) {
+        if self.result.is_err() {
+            return;
+        }
+        self.actions += 1;
+        if line.event == HistoryEvent::Reaped {
+            self.freed = line.file.bytes.unwrap_or(0).saturating_add(self.freed);
+        }
+        self.result = match self.json {
+            true => self.report.json(line),
+            false => self.report.line(&history_line(line)),
+        };
+    }
 }
 
 /// The filter for the lines of the journal.
@@ -127,55 +136,39 @@ impl Filter {
         self.since.is_none() && self.until.is_none() && self.dirs.is_empty()
     }
 
-    fn matches(&self, object: &Value) -> bool {
-        let time = string_field(object, "time");
-        let early = self.until.as_deref().is_some_and(|until| time > until);
-        let late = self.since.as_deref().is_some_and(|since| time < since);
-        HISTORY_EVENTS.contains(&string_field(object, "event"))
-            && !early
-            && !late
-            && self.is_in(object)
+    fn matches(&self, line: &HistoryLine) -> bool {
+        let early = self.until.as_ref().is_some_and(|until| line.time > *until);
+        let late = self.since.as_ref().is_some_and(|since| line.time < *since);
+        !early && !late && self.is_in(&line.file)
     }
 
-    /// Returns whether the line concerns one of the directories. A file that was restored elsewhere still belongs to its
+    /// Returns whether the file is in one of the directories. A file that was restored elsewhere still belongs to its
     /// old root, so the root is compared too.
-    fn is_in(&self, object: &Value) -> bool {
-        let paths = ["path", "root"].map(|key| path_of(object, key));
-        let below = |dir: &PathBuf| paths.iter().flatten().any(|path| path.starts_with(dir));
+    fn is_in(&self, file: &FileFields<'_>) -> bool {
+        let paths = [&file.path, &file.root];
+        let below = |dir: &PathBuf| {
+            paths
+                .into_iter()
+                .flatten()
+                .any(|path| path.starts_with(dir))
+        };
         self.dirs.is_empty() || self.dirs.iter().any(below)
     }
 }
 
-fn string_field<'v>(object: &'v Value, key: &str) -> &'v str {
-    object.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn history_line(object: &Value) -> String {
-    let word = |key: &str| string_field(object, key);
-    let time = word("time").parse::<jiff::Timestamp>().map_or_else(
-        |_| word("time").to_owned(),
-        |time| {
-            let zone = jiff::tz::TimeZone::system();
-            time.to_zoned(zone)
-                .strftime("%Y-%m-%d %H:%M:%S")
-                .to_string()
-        },
-    );
-    // The exact bytes, even if they are not UTF-8.
-    let path = text::escaped(&path_of(object, "path").unwrap_or_default());
-    let bytes = object
-        .get("bytes")
-        .and_then(Value::as_u64)
-        .map(text::size)
-        .unwrap_or_default();
-    let id = match word("id") {
-        "" => String::new(),
-        id => format!("  {id}"),
+fn history_line(line: &HistoryLine) -> String {
+    let time = moment::local(&line.time, "%Y-%m-%d %H:%M:%S");
+    let path = text::escaped(line.file.path.as_deref().unwrap_or(Path::new("")));
+    let bytes = line.file.bytes.map(text::size).unwrap_or_default();
+    let id = line.id.as_ref().map(|id| format!("  {id}"));
+    let action = match line.event {
+        HistoryEvent::Reaped => "removed",
+        HistoryEvent::Quarantined => "moved",
+        HistoryEvent::Restored => "restored",
+        HistoryEvent::Purged => "purged",
     };
-    let action = match word("event") {
-        "reaped" => "removed",
-        "quarantined" => "moved",
-        event => event,
-    };
-    format!("{time}  {action:<8}  {bytes:>8}  {path}{id}")
+    format!(
+        "{time}  {action:<8}  {bytes:>8}  {path}{}",
+        id.unwrap_or_default()
+    )
 }

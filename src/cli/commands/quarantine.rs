@@ -1,7 +1,7 @@
 //! `orphand quarantine`: lists the files in quarantine, and deletes them.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use orphand::core::observation::FileSize;
 use orphand::engine::limits::purged_event;
@@ -9,8 +9,9 @@ use orphand::fs::root::absolute;
 use orphand::reap::quarantine::{FOLDER, Quarantine, Stored};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
-use orphand::store::json;
+use orphand::store::json::{self, FileFields};
 use orphand::sys::clock;
+use serde::Serialize;
 
 use super::restore::stored_line;
 use crate::cli::config::Config;
@@ -100,19 +101,10 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         for stored in stored {
             files += 1;
             size = size.plus(stored.seen.size());
-            let text = match output.json {
-                true => json::Object::default()
-                    .with("id", stored.id.as_str())
-                    .with_path("path", Some(&root.join(&stored.below)))
-                    .with_path("root", Some(root))
-                    .with("bytes", stored.seen.fingerprint.size)
-                    .with("disk_bytes", stored.seen.allocated)
-                    .with("time", json::time(stored.since()))
-                    .into_value()
-                    .to_string(),
-                false => stored_line(root, stored),
-            };
-            report.line(&text)?;
+            match output.json {
+                true => report.json(&StoredFields::new(root, stored))?,
+                false => report.line(&stored_line(root, stored))?,
+            }
         }
     }
     if !output.json && !output.quiet {
@@ -133,6 +125,30 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         true => Exit::Partial,
         false => Exit::Done,
     })
+}
+
+/// The JSON of a file in quarantine.
+#[derive(Serialize)]
+struct StoredFields<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    file: FileFields<'a>,
+    time: String,
+}
+
+impl StoredFields<'_> {
+    fn new<'a>(root: &'a Path, stored: &'a Stored) -> StoredFields<'a> {
+        StoredFields {
+            id: &stored.id,
+            file: FileFields {
+                path: Some(root.join(&stored.below).into()),
+                root: Some(root.into()),
+                bytes: Some(stored.seen.fingerprint.size),
+                disk_bytes: Some(stored.seen.allocated),
+            },
+            time: json::time(stored.since()),
+        }
+    }
 }
 
 /// Refuses an id that exists in several quarantines. This happens when a root is copied together with its quarantine;

@@ -1,14 +1,13 @@
 //! `orphand scan`: lists the temps in a directory, with the verdict that each of them would get now.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use orphand::core::event::Event;
 use orphand::core::judge::{Reason, Verdict};
-use orphand::core::observation::FileSize;
 use orphand::core::temp_name::Names;
 use orphand::engine::pass;
 use orphand::engine::pass::{DirContext, Examined};
@@ -19,16 +18,16 @@ use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::reap::quarantine;
 use orphand::store::folders::Folders;
-use orphand::store::json::Object;
-use serde_json::Value;
+use orphand::store::json::{self, WirePath, field};
+use serde::Serialize;
 
-use crate::cli::config::RuleLocation;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, PolicyOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::messages;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::standard_streams::progress_bar;
+use crate::cli::output::temp_fields::TempFields;
 use crate::cli::output::text;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::engine::engine;
@@ -92,7 +91,7 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
             .any(|row: &Row| row.examined.verdict == Verdict::Keep(Reason::CannotTell));
     let orphans = rows.iter().filter(|row| is_orphan(&row.examined)).count();
     if output.json {
-        report.line(&document(&plan, &result).to_string())?;
+        report.json(&ScanDocument::new(&plan, &result))?;
     } else {
         print_rows(&mut report, &plan, rows, output.quiet)?;
         if let Some(line) = claims_line(command, &result.claims) {
@@ -195,8 +194,9 @@ fn scan_root(
 }
 
 /// The temps that still have the name of a claim, because the orphand that was removing them was killed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct FoundClaims {
+    #[serde(rename = "count")]
     pub(crate) files: u64,
     pub(crate) bytes: u64,
 }
@@ -285,102 +285,72 @@ pub(crate) fn is_orphan(examined: &Examined) -> bool {
     !matches!(examined.verdict, Verdict::Keep(_))
 }
 
-/// Returns the fields that a temp has in every document. `verdict` is `None` for a file that is not a temp.
-pub(crate) fn object(
-    examined: &Examined,
-    verdict: Option<Verdict>,
-    rule: Option<&RuleLocation>,
-) -> Object {
-    Object::default()
-        .with_path("path", Some(&examined.path))
-        .with("bytes", examined.evidence.observation.fingerprint.size)
-        .with("disk_bytes", examined.evidence.observation.allocated)
-        .with_ms("quiet_ms", Some(examined.temp_info.quiet))
-        .with("verdict", verdict.map(Verdict::as_str))
-        .with(
-            "reason",
-            verdict.and_then(Verdict::reason).map(Reason::as_str),
-        )
-        .with_path("target", examined.target.as_deref())
-        .with("writer_pid", examined.temp_info.parsed.pid)
-        .with("rule", rule_object(rule))
+/// The JSON document.
+#[derive(Serialize)]
+struct ScanDocument<'a> {
+    roots: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roots_b64: Option<Vec<String>>,
+    temps: Vec<TempFields<'a>>,
+    skipped: Vec<SkippedFields<'a>>,
+    total: Total,
+    claims: FoundClaims,
 }
 
-/// Returns the file and the line of a `[[watch]]` rule.
-pub(crate) fn rule_object(rule: Option<&RuleLocation>) -> Option<Value> {
-    let rule = rule?;
-    let object = Object::default().with_path("file", Some(&rule.file));
-    Some(object.with("line", rule.line).into_value())
+/// A directory that was not entered.
+#[derive(Serialize)]
+struct SkippedFields<'a> {
+    #[serde(flatten, with = "field::path")]
+    path: WirePath<'a>,
+    why: &'static str,
 }
 
-fn document(plan: &Plan, result: &ScanResult) -> Value {
-    let rows = &result.rows;
-    let claims = total_claims(&result.claims);
-    let roots = orphand::store::json::event(
-        &Event::Ready {
-            roots: plan.roots.iter().map(|root| root.path.clone()).collect(),
-            tracked: 0,
-        },
-        orphand::sys::clock::wall(),
-    )
-    .into_value();
-    let temps: Vec<Value> = rows
-        .iter()
-        .map(|row| {
+impl ScanDocument<'_> {
+    fn new<'a>(plan: &'a Plan, result: &'a ScanResult) -> ScanDocument<'a> {
+        let roots: Vec<&Path> = plan.roots.iter().map(|root| root.path.as_path()).collect();
+        let temp = |row: &'a Row| {
             let rule = plan.roots.get(row.root).and_then(|root| plan.rule(root));
-            object(&row.examined, Some(row.examined.verdict), rule).into_value()
-        })
-        .collect();
-    let total = Total::of(rows);
-    let total = Object::default()
-        .with("temps", total.temps)
-        .with("bytes", total.size.bytes)
-        .with("disk_bytes", total.size.disk_bytes)
-        .with("orphans", total.orphans)
-        .with("orphan_bytes", total.orphan_size.bytes)
-        .with("orphan_disk_bytes", total.orphan_size.disk_bytes);
-    let claims = Object::default()
-        .with("count", claims.files)
-        .with("bytes", claims.bytes);
-    let mut document = Object::default();
-    for key in ["roots", "roots_b64"] {
-        if let Some(value) = roots.get(key) {
-            document = document.with(key, value.clone());
+            TempFields::new(&row.examined, Some(row.examined.verdict), rule)
+        };
+        let skipped = |path: &'a PathBuf| SkippedFields {
+            path: Some(path.into()),
+            why: "other-mount",
+        };
+        ScanDocument {
+            roots: roots.iter().map(|root| root.to_string_lossy()).collect(),
+            roots_b64: json::paths_b64(&roots),
+            temps: result.rows.iter().map(temp).collect(),
+            skipped: result.skipped.iter().map(skipped).collect(),
+            total: Total::of(&result.rows),
+            claims: total_claims(&result.claims),
         }
     }
-    let skipped = result.skipped.iter().map(|path| {
-        Object::default()
-            .with_path("path", Some(path))
-            .with("why", "other-mount")
-            .into_value()
-    });
-    document
-        .with("temps", temps)
-        .with("skipped", skipped.collect::<Vec<_>>())
-        .with("total", total.into_value())
-        .with("claims", claims.into_value())
-        .into_value()
 }
 
 /// The sums of a scan.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 struct Total {
     temps: u64,
-    size: FileSize,
+    bytes: u64,
+    disk_bytes: u64,
     orphans: u64,
-    orphan_size: FileSize,
+    orphan_bytes: u64,
+    orphan_disk_bytes: u64,
 }
 
 impl Total {
     fn of(rows: &[Row]) -> Total {
         let mut total = Total::default();
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
         for row in rows {
             let size = row.examined.evidence.observation.size();
             total.temps += 1;
-            total.size = total.size.plus(size);
+            add(&mut total.bytes, size.bytes);
+            add(&mut total.disk_bytes, size.disk_bytes);
             if is_orphan(&row.examined) {
                 total.orphans += 1;
-                total.orphan_size = total.orphan_size.plus(size);
+                add(&mut total.orphan_bytes, size.bytes);
+                add(&mut total.orphan_disk_bytes, size.disk_bytes);
             }
         }
         total
@@ -446,7 +416,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult) -> String {
     let sum = format!(
         "{more}{}, {}, the oldest {}.",
         text::counted(orphans, "orphan", "orphans"),
-        text::size(total.orphan_size.disk_bytes),
+        text::size(total.orphan_disk_bytes),
         text::span(oldest.unwrap_or(Duration::ZERO))
     );
     if let Some(refused) = plan

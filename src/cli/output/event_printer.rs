@@ -10,6 +10,7 @@ use orphand::core::judge::Reason;
 use orphand::fs::root::Root;
 use orphand::store::json;
 use orphand::sys::clock;
+use serde::Serialize;
 
 use super::messages::EventFormatter;
 use super::standard_streams::has_reader;
@@ -109,7 +110,7 @@ impl EventPrinter {
             log::append(&with_last_note(line, choice));
         }
         if self.json {
-            return self.line(&json::event(event, clock::wall()).to_string());
+            return self.json(&json::event(event, clock::wall()));
         }
         if choice == LineChoice::Skip {
             return Ok(());
@@ -177,6 +178,11 @@ impl EventPrinter {
                 .is_some_and(|printed| std::mem::replace(printed, true)),
             _ => false,
         }
+    }
+
+    /// Prints a JSON object on a line of its own.
+    pub(crate) fn json(&mut self, object: &impl Serialize) -> io::Result<()> {
+        self.line(&serde_json::to_string(object)?)
     }
 
     /// Prints a line on stdout and flushes it. Does nothing if the reader has closed the pipe.

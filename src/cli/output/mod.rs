@@ -7,6 +7,7 @@ pub(super) mod moment;
 pub(super) mod shell;
 pub(super) mod size;
 pub(super) mod standard_streams;
+pub(super) mod temp_fields;
 pub(super) mod text;
 pub(super) mod watch_status;
 pub(super) mod writer_list;

@@ -1,4 +1,4 @@
-//! Parses moments: a duration before now, a day, or a time.
+//! Parses and formats moments: a duration before now, a day, or a time.
 
 use std::time::Duration;
 
@@ -21,6 +21,14 @@ impl Moment {
             sec: self.0.as_second(),
             nsec: nsec.unsigned_abs(),
         }
+    }
+}
+
+/// Formats a time of a JSON object in the time zone of this machine.
+pub(crate) fn local(time: &str, format: &str) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(at) => at.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        Err(_) => time.to_owned(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Formats values for people: escaped names, sizes, time spans and counts.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -32,10 +31,6 @@ pub(crate) fn escaped(path: &Path) -> String {
         }
     }
     out
-}
-
-pub(crate) fn escaped_name(name: &OsStr) -> String {
-    escaped(Path::new(name))
 }
 
 /// Returns `text` as one line. The names in it are escaped already.

@@ -1,15 +1,20 @@
 //! The running program, and whether its file has been replaced since the start.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{env, fs};
 
+use orphand::store::json::{WirePath, field};
+use serde::{Deserialize, Serialize};
+
 /// A program file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Program {
     /// The path from which the program was started, if known.
-    pub(crate) path: Option<PathBuf>,
+    #[serde(flatten, with = "field::program")]
+    pub(crate) path: WirePath<'static>,
     /// The identity of the file at that path; see [`stamp`].
+    #[serde(rename = "program_stamp")]
     pub(crate) stamp: Option<String>,
 }
 
@@ -19,7 +24,7 @@ impl Program {
         let path = env::current_exe().ok();
         Program {
             stamp: path.as_deref().and_then(stamp),
-            path,
+            path: path.map(Into::into),
         }
     }
 

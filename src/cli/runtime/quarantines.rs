@@ -1,6 +1,7 @@
 //! Searches for quarantines: in the given directories, or in the roots of the configuration and of the journal, in the
 //! current directory and in its parents.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use orphand::fs::dir::RootError;
 use orphand::fs::response;
 use orphand::reap::quarantine::{FOLDER, Quarantine};
 use orphand::store::journal::Journal;
-use serde_json::Value;
+use orphand::store::json::FileFields;
 
 use super::plan::no_answer;
 use crate::cli::config::Config;
@@ -126,29 +127,13 @@ impl Quarantines {
 /// Returns the roots of the configuration and of the journal.
 pub(crate) fn known_roots(config: &Config, journal: &Journal) -> BTreeSet<PathBuf> {
     let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
-    let read = journal.outcomes(|object| {
-        roots.extend(path_of(&object, "root"));
+    let read = journal.outcomes(|file: FileFields<'_>| {
+        roots.extend(file.root.map(Cow::into_owned));
     });
     if let Err(error) = read {
         ::log::warn!("cannot read the journal ({error}); its roots are not searched");
     }
     roots
-}
-
-/// Returns the path in a field of a JSON object, with its exact bytes even if it is not UTF-8.
-pub(crate) fn path_of(object: &Value, key: &str) -> Option<PathBuf> {
-    use base64::Engine as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    let text = |key: &str| object.get(key).and_then(Value::as_str);
-    match text(&format!("{key}_b64")) {
-        Some(encoded) => {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(encoded)
-                .ok()?;
-            Some(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
-        }
-        None => text(key).map(PathBuf::from),
-    }
 }
 
 /// The counts of a command that works on several files.

@@ -1,84 +1,149 @@
 //! The answer of a watcher to `orphand status`: one JSON object.
 
+use std::collections::BTreeMap;
+
 use orphand::core::leaks::{Leak, LeakSource, LeakSum, SPAN};
 use orphand::daemon::RootStatus;
-use orphand::store::json;
-use orphand::store::json::Object;
-use serde_json::Value;
+use orphand::store::json::{self, WirePath, field};
+use serde::{Deserialize, Serialize};
 
 use crate::cli::output::watch_status::{WatchStatus, leak_line, state};
+use crate::cli::runtime::program::Program;
+
+/// The answer. Fields that a watcher of another version does not write have their defaults.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct WatchAnswer {
+    /// The pid of its process.
+    pub(crate) pid: u32,
+    /// Its version, which may be older than that of this program.
+    pub(crate) version: String,
+    #[serde(flatten)]
+    pub(crate) program: Program,
+    /// It watches the directories of the configuration file, not directories from the command line.
+    #[serde(rename = "background")]
+    pub(crate) is_background: bool,
+    pub(crate) since: String,
+    /// Its state in one line.
+    pub(crate) line: String,
+    /// The problems that keep it from working, for people.
+    #[serde(rename = "trouble")]
+    pub(crate) problems: Vec<String>,
+    #[serde(flatten, with = "field::config")]
+    pub(crate) config: WirePath<'static>,
+    pub(crate) config_error: Option<String>,
+    pub(crate) roots: Vec<RootAnswer>,
+    pub(crate) tracked: u64,
+    pub(crate) last_event_ms: Option<u64>,
+    pub(crate) reaped: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) failed: u64,
+    pub(crate) bytes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) leaks: Vec<LeakAnswer>,
+}
+
+/// The state of a root.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct RootAnswer {
+    #[serde(flatten, with = "field::root")]
+    pub(crate) root: WirePath<'static>,
+    pub(crate) state: String,
+    pub(crate) recursive: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) directories: usize,
+    pub(crate) waiting: u64,
+    /// The numbers of kept temps, by reason.
+    pub(crate) kept: BTreeMap<String, u64>,
+    pub(crate) kept_bytes: u64,
+    pub(crate) reaped: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) failed: u64,
+    pub(crate) bytes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) last_disposal: Option<String>,
+    pub(crate) last_scan: Option<String>,
+    pub(crate) last_scan_ms: Option<u64>,
+}
+
+/// The temps that one program left in one directory in the last hour.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct LeakAnswer {
+    pub(crate) program: Option<String>,
+    /// The name of the target of its temps, if the program is not known.
+    pub(crate) writer_of: Option<String>,
+    #[serde(flatten, with = "field::dir")]
+    pub(crate) dir: WirePath<'static>,
+    pub(crate) temps: u64,
+    pub(crate) bytes: u64,
+    pub(crate) within_ms: u64,
+    /// The same for people.
+    pub(crate) line: String,
+}
 
 /// Returns the answer for the state in `status`.
-pub(crate) fn answer(status: &WatchStatus) -> Value {
+pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
     let seen = status.snapshot();
-    let roots: Vec<Value> = seen.roots.iter().map(root).collect();
-    let leaks: Vec<Value> = seen.leaks.iter().map(leak).collect();
-    Object::default()
-        .with("pid", std::process::id())
-        .with("version", env!("CARGO_PKG_VERSION"))
-        .with_path("program", status.program.path.as_deref())
-        .with("program_stamp", status.program.stamp.as_deref())
-        .with("background", status.is_background)
-        .with("since", json::time(status.since))
-        .with("line", seen.line())
-        .with("trouble", seen.problems())
-        .with_path("config", seen.config.as_deref())
-        .with("config_error", seen.config_error.as_deref())
-        .with("roots", roots)
-        .with("tracked", seen.tracked)
-        .with("last_event_ms", seen.last_created_ms)
-        .with("reaped", seen.summary.reaped)
-        .with("quarantined", seen.summary.quarantined)
-        .with("failed", seen.summary.failed)
-        .with("bytes", seen.summary.freed.bytes)
-        .with("disk_bytes", seen.summary.freed.disk_bytes)
-        .with("leaks", leaks)
-        .into_value()
+    WatchAnswer {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        program: status.program.clone(),
+        is_background: status.is_background,
+        since: json::time(status.since),
+        line: seen.line(),
+        problems: seen.problems(),
+        roots: seen.roots.iter().map(root).collect(),
+        tracked: seen.tracked as u64,
+        last_event_ms: seen.last_created_ms,
+        reaped: seen.summary.reaped,
+        quarantined: seen.summary.quarantined,
+        failed: seen.summary.failed,
+        bytes: seen.summary.freed.bytes,
+        disk_bytes: seen.summary.freed.disk_bytes,
+        leaks: seen.leaks.iter().map(leak).collect(),
+        config: seen.config.map(Into::into),
+        config_error: seen.config_error,
+    }
 }
 
-fn root(one: &RootStatus) -> Value {
-    let (root_stats, waiting) = (&one.stats, &one.pending);
-    let kept: serde_json::Map<String, Value> = waiting
-        .reasons
-        .iter()
-        .map(|(reason, count)| ((*reason).to_owned(), (*count).into()))
-        .collect();
-    Object::default()
-        .with_path("root", Some(&one.root.path))
-        .with("state", state(one).as_str())
-        .with("recursive", one.root.policy.recursive)
-        .with("dry_run", one.root.policy.is_dry_run())
-        .with("directories", root_stats.directories)
-        .with("waiting", waiting.waiting)
-        .with("kept", kept)
-        .with("kept_bytes", waiting.held_bytes)
-        .with("reaped", root_stats.summary.reaped)
-        .with("quarantined", root_stats.summary.quarantined)
-        .with("failed", root_stats.summary.failed)
-        .with("bytes", root_stats.summary.freed.bytes)
-        .with("disk_bytes", root_stats.summary.freed.disk_bytes)
-        .with("last_disposal", root_stats.last_disposal.map(json::time))
-        .with(
-            "last_scan",
-            root_stats.last_scan.map(|scan| json::time(scan.ended)),
-        )
-        .with_ms("last_scan_ms", root_stats.last_scan.map(|scan| scan.took))
-        .into_value()
+fn root(one: &RootStatus) -> RootAnswer {
+    let (stats, pending) = (&one.stats, &one.pending);
+    let kept = |(reason, count): (&&'static str, &usize)| ((*reason).to_owned(), *count as u64);
+    RootAnswer {
+        root: Some(one.root.path.clone().into()),
+        state: state(one).as_str().to_owned(),
+        recursive: one.root.policy.recursive,
+        dry_run: one.root.policy.is_dry_run(),
+        directories: stats.directories,
+        waiting: pending.waiting as u64,
+        kept: pending.reasons.iter().map(kept).collect(),
+        kept_bytes: pending.held_bytes,
+        reaped: stats.summary.reaped,
+        quarantined: stats.summary.quarantined,
+        failed: stats.summary.failed,
+        bytes: stats.summary.freed.bytes,
+        disk_bytes: stats.summary.freed.disk_bytes,
+        last_disposal: stats.last_disposal.map(json::time),
+        last_scan: stats.last_scan.map(|scan| json::time(scan.ended)),
+        last_scan_ms: stats.last_scan.map(|scan| json::ms(scan.took)),
+    }
 }
 
-fn leak((leak, sum): &(Leak, LeakSum)) -> Value {
-    let (program, target) = match &leak.source {
-        LeakSource::Program(program) => (Some(program.as_str()), None),
-        LeakSource::WriterOf(target) => (None, Some(target.as_str())),
+fn leak((leak, sum): &(Leak, LeakSum)) -> LeakAnswer {
+    let (program, writer_of) = match &leak.source {
+        LeakSource::Program(program) => (Some(program.clone()), None),
+        LeakSource::WriterOf(target) => (None, Some(target.clone())),
         LeakSource::Unknown => (None, None),
     };
-    Object::default()
-        .with("program", program)
-        .with("writer_of", target)
-        .with_path("dir", leak.dir.as_deref())
-        .with("temps", sum.temps)
-        .with("bytes", sum.bytes)
-        .with_ms("within_ms", Some(SPAN))
-        .with("line", leak_line(leak, sum))
-        .into_value()
+    LeakAnswer {
+        program,
+        writer_of,
+        dir: leak.dir.clone().map(Into::into),
+        temps: sum.temps,
+        bytes: sum.bytes,
+        within_ms: json::ms(SPAN),
+        line: leak_line(leak, sum),
+    }
 }

@@ -69,7 +69,7 @@ fn serve(listener: &UnixListener, status: &WatchStatus, stopping: &AtomicBool) {
         }
         let result = client.and_then(|mut client| {
             client.set_write_timeout(Some(READ_LIMIT))?;
-            writeln!(client, "{}", answer(status))?;
+            writeln!(client, "{}", serde_json::to_string(&answer(status))?)?;
             client.shutdown(Shutdown::Write)
         });
         if let Err(error) = result {

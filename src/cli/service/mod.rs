@@ -292,7 +292,7 @@ pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
         problems.extend(file_problems(&service));
         if service.file().exists() {
             let running = client::running(&service.folders(folders));
-            let background = running.iter().find(|running| running.is_background);
+            let background = running.iter().find(|running| running.answer.is_background);
             problems.extend(background.and_then(|running| outdated_problem(running, &service)));
         }
     }
@@ -371,10 +371,13 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// Returns the problem that the running watcher is older than the installed program, as after an upgrade.
 fn outdated_problem(running: &RunningWatch, service: &ServicePaths) -> Option<Problem> {
     let ours = env!("CARGO_PKG_VERSION");
-    let what = match (running.version == ours, running.is_outdated) {
+    let what = match (running.answer.version == ours, running.is_outdated) {
         (true, false) => return None,
         (true, true) => "the program on disk is newer than the running one".to_owned(),
-        (false, _) => format!("version {} is running, but this is {ours}", running.version),
+        (false, _) => format!(
+            "version {} is running, but this is {ours}",
+            running.answer.version
+        ),
     };
     Some(Problem {
         what,

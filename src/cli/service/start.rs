@@ -121,9 +121,9 @@ pub(super) fn wait_until_running(
     if let Some(watcher) = wait_for_answer(service, folders, before) {
         messages.line(&format!(
             "Started    pid {} ({})",
-            watcher.pid, watcher.version
+            watcher.answer.pid, watcher.answer.version
         ));
-        for problem in &watcher.problems {
+        for problem in &watcher.answer.problems {
             messages.warn(problem);
         }
         return Ok(Exit::Done);
@@ -161,7 +161,8 @@ fn wait_for_answer(
     };
     let end = Instant::now() + limit;
     loop {
-        let watcher = find_watcher(service, folders).filter(|watcher| Some(watcher.pid) != before);
+        let watcher =
+            find_watcher(service, folders).filter(|watcher| Some(watcher.answer.pid) != before);
         if watcher.is_some() || Instant::now() >= end {
             return watcher;
         }
@@ -172,5 +173,7 @@ fn wait_for_answer(
 /// Returns the watcher that the service runs, if it answers.
 pub(super) fn find_watcher(service: &ServicePaths, folders: &Folders) -> Option<RunningWatch> {
     let running = client::running(&service.folders(folders));
-    running.into_iter().find(|running| running.is_background)
+    running
+        .into_iter()
+        .find(|running| running.answer.is_background)
 }

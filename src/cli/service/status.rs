@@ -102,7 +102,7 @@ impl ServiceReport {
         let is_degraded = self
             .watcher
             .as_ref()
-            .is_some_and(|watcher| !watcher.problems.is_empty());
+            .is_some_and(|watcher| !watcher.answer.problems.is_empty());
         match (self.installed, self.runs()) {
             (false, _) => Exit::NotInstalled,
             (true, false) => Exit::STOPPED,
@@ -112,7 +112,7 @@ impl ServiceReport {
     }
 
     fn pid(&self) -> Option<u32> {
-        let watcher = self.watcher.as_ref().map(|watcher| watcher.pid);
+        let watcher = self.watcher.as_ref().map(|watcher| watcher.answer.pid);
         watcher.or(self.state.pid)
     }
 
@@ -136,7 +136,7 @@ impl ServiceReport {
         let version = self
             .watcher
             .as_ref()
-            .map(|watcher| format!(" {}", watcher.version));
+            .map(|watcher| format!(" {}", watcher.answer.version));
         let runs = match (self.runs(), &self.error) {
             (true, _) => "is running",
             (false, None) => "is not running",
@@ -170,9 +170,9 @@ impl ServiceReport {
             out.push_str(&format!("  program   {}\n", escaped(program)));
         }
         match &self.watcher {
-            Some(watcher) if watcher.problems.is_empty() => out.push_str("  health    ok\n"),
+            Some(watcher) if watcher.answer.problems.is_empty() => out.push_str("  health    ok\n"),
             Some(watcher) => {
-                for problem in &watcher.problems {
+                for problem in &watcher.answer.problems {
                     out.push_str(&format!("  health    {problem}\n"));
                 }
             }
@@ -214,11 +214,14 @@ impl ServiceReport {
                 (self.runs() || self.error.is_none()).then_some(self.runs()),
             )
             .with("pid", self.pid())
-            .with("version", watcher.map(|watcher| watcher.version.as_str()))
+            .with(
+                "version",
+                watcher.map(|watcher| watcher.answer.version.as_str()),
+            )
             .with(
                 "trouble",
                 watcher
-                    .map(|watcher| watcher.problems.clone())
+                    .map(|watcher| watcher.answer.problems.clone())
                     .unwrap_or_default(),
             )
             .with("end", self.state.last_run_error.as_deref())
@@ -234,6 +237,7 @@ impl ServiceReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::runtime::status_answer::WatchAnswer;
     use crate::cli::service::paths::ServiceManager;
 
     fn service() -> ServicePaths {
@@ -241,13 +245,16 @@ mod tests {
     }
 
     fn watcher(version: &str, is_outdated: bool, trouble: &[&str]) -> RunningWatch {
-        RunningWatch {
+        let answer = WatchAnswer {
             pid: 7,
             version: version.to_owned(),
-            is_outdated,
             is_background: true,
             problems: trouble.iter().map(ToString::to_string).collect(),
-            answer: Value::Null,
+            ..WatchAnswer::default()
+        };
+        RunningWatch {
+            answer,
+            is_outdated,
         }
     }
 

@@ -7,26 +7,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orphand::store::folders::Folders;
-use serde_json::Value;
+use serde::Serialize;
 
-use crate::cli::runtime::program::Program;
+use crate::cli::runtime::status_answer::WatchAnswer;
 use crate::cli::runtime::status_server::{PREFIX, SUFFIX};
 
-/// A running watcher, by its own answer.
-#[derive(Clone, Debug)]
+/// A running watcher.
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct RunningWatch {
-    /// The pid of its process.
-    pub(crate) pid: u32,
-    /// Its version, which may be older than that of this program.
-    pub(crate) version: String,
+    #[serde(flatten)]
+    pub(crate) answer: WatchAnswer,
     /// The program file has been replaced since the watcher started, as by an upgrade.
+    #[serde(rename = "outdated")]
     pub(crate) is_outdated: bool,
-    /// It watches the directories of the configuration file, not directories from the command line.
-    pub(crate) is_background: bool,
-    /// The problems that keep it from working, for people.
-    pub(crate) problems: Vec<String>,
-    /// The whole answer.
-    pub(crate) answer: Value,
 }
 
 /// The time limit for an answer. A watcher answers from memory, so one that takes longer hangs.
@@ -43,7 +36,7 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
     let mut found: Vec<RunningWatch> = sockets(runtime)
         .iter()
         .filter_map(|socket| match query(socket) {
-            Ok(answer) => Some(parse(answer)),
+            Ok(watch) => Some(watch),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 // The watcher was killed and left its socket.
                 let _ = fs::remove_file(socket);
@@ -55,7 +48,7 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
             }
         })
         .collect();
-    found.sort_by_key(|one| (!one.is_background, one.pid));
+    found.sort_by_key(|one| (!one.answer.is_background, one.answer.pid));
     found
 }
 
@@ -68,29 +61,14 @@ fn sockets(runtime: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_one).collect()
 }
 
-fn query(socket: &Path) -> io::Result<Value> {
+fn query(socket: &Path) -> io::Result<RunningWatch> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut text = Vec::new();
     stream.take(LARGEST).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
-}
-
-fn parse(answer: Value) -> RunningWatch {
-    let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
-    let pid = answer.get("pid").and_then(Value::as_u64).unwrap_or(0);
-    let program = Program {
-        path: text("program").map(PathBuf::from),
-        stamp: text("program_stamp"),
-    };
-    let trouble = answer.get("trouble").and_then(Value::as_array);
-    let trouble = trouble.into_iter().flatten().filter_map(Value::as_str);
-    RunningWatch {
-        pid: u32::try_from(pid).unwrap_or(0),
-        version: text("version").unwrap_or_default(),
-        is_outdated: program.is_replaced(),
-        is_background: answer.get("background").and_then(Value::as_bool) == Some(true),
-        problems: trouble.map(str::to_owned).collect(),
+    let answer: WatchAnswer = serde_json::from_slice(&text)?;
+    Ok(RunningWatch {
+        is_outdated: answer.program.is_replaced(),
         answer,
-    }
+    })
 }

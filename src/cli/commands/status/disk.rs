@@ -1,0 +1,134 @@
+//! The usage of the disks that hold the roots, and the files in quarantine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use orphand::core::observation::FileSize;
+use orphand::fs::response::responds;
+use orphand::reap::quarantine::Quarantine;
+use orphand::store::json::{WirePath, field};
+use serde::Serialize;
+
+use crate::cli::exit::Failure;
+use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text;
+
+/// The usage of the file system of a root, and the files in its quarantine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DiskUsage {
+    total: u64,
+    used: u64,
+    /// The free bytes for this user, without those reserved for root.
+    free: u64,
+    quarantined: u64,
+    quarantined_size: FileSize,
+}
+
+/// The time limit for the answer of a file system. One that hangs must not block the rest of the output.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+impl DiskUsage {
+    pub(super) fn of(root: &Path) -> Option<DiskUsage> {
+        if !responds(root) {
+            return None;
+        }
+        let (send, answer) = bounded(1);
+        let root = root.to_owned();
+        let thread = std::thread::Builder::new().name("orphand-disk".into());
+        let _ = thread.spawn(move || send.send(DiskUsage::read(&root)));
+        answer.recv_timeout(ANSWER_LIMIT).ok().flatten()
+    }
+
+    fn read(root: &Path) -> Option<DiskUsage> {
+        let system = rustix::fs::statvfs(root).ok()?;
+        let quarantine = Quarantine::open_existing(root, None).ok().flatten();
+        let stored = quarantine
+            .and_then(|quarantine| quarantine.stored().ok())
+            .unwrap_or_default();
+        let sizes = stored.iter().map(|one| one.seen.size());
+        Some(DiskUsage {
+            total: system.f_blocks.saturating_mul(system.f_frsize),
+            used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
+            free: system.f_bavail.saturating_mul(system.f_frsize),
+            quarantined: stored.len() as u64,
+            quarantined_size: sizes.fold(FileSize::default(), FileSize::plus),
+        })
+    }
+
+    pub(super) fn line(&self) -> String {
+        let mut line = format!(
+            "      disk {} % full, {} free",
+            self.percent(),
+            text::size(self.free)
+        );
+        if self.quarantined > 0 {
+            line.push_str(&format!(
+                " · {} in quarantine ({}); to delete: {}",
+                text::counted(self.quarantined, "file", "files"),
+                text::size(self.quarantined_size.disk_bytes),
+                Suggestion::new("quarantine purge").configured()
+            ));
+        }
+        line
+    }
+
+    /// Returns the usage in percent like df(1): of the space for this user, and rounded up.
+    fn percent(&self) -> u64 {
+        let used = u128::from(self.used);
+        let all = used + u128::from(self.free);
+        let percent = (used * 100).div_ceil(all.max(1));
+        u64::try_from(percent).unwrap_or(100)
+    }
+}
+
+/// The fields of a root in the document. All but the path are null if its file system does not answer.
+#[derive(Serialize)]
+pub(super) struct DiskFields<'a> {
+    #[serde(flatten, with = "field::root")]
+    root: WirePath<'a>,
+    bytes: Option<u64>,
+    free: Option<u64>,
+    percent: Option<u64>,
+    quarantined: Option<u64>,
+    quarantined_bytes: Option<u64>,
+    quarantined_disk_bytes: Option<u64>,
+}
+
+impl DiskFields<'_> {
+    pub(super) fn of(root: &Path) -> DiskFields<'_> {
+        let disk = DiskUsage::of(root);
+        DiskFields {
+            root: Some(root.into()),
+            bytes: disk.map(|disk| disk.total),
+            free: disk.map(|disk| disk.free),
+            percent: disk.map(|disk| disk.percent()),
+            quarantined: disk.map(|disk| disk.quarantined),
+            quarantined_bytes: disk.map(|disk| disk.quarantined_size.bytes),
+            quarantined_disk_bytes: disk.map(|disk| disk.quarantined_size.disk_bytes),
+        }
+    }
+}
+
+pub(super) fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
+    match DiskUsage::of(root) {
+        Some(disk) => report.line(&disk.line())?,
+        None => report.line(match responds(root) {
+            true => "      the directory does not exist, or its disk does not answer",
+            false => "      its file system does not answer; to find the cause: orphand doctor",
+        })?,
+    }
+    Ok(())
+}
+
+/// Returns those of `roots` that have files in quarantine.
+pub(super) fn with_stored_files<'r>(
+    roots: impl Iterator<Item = &'r PathBuf>,
+) -> Vec<(&'r PathBuf, DiskUsage)> {
+    let roots: BTreeSet<&PathBuf> = roots.collect();
+    let disk = |root: &'r PathBuf| Some((root, DiskUsage::of(root)?));
+    let holds = |(_, disk): &(_, DiskUsage)| disk.quarantined > 0;
+    roots.into_iter().filter_map(disk).filter(holds).collect()
+}

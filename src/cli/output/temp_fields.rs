@@ -1,0 +1,79 @@
+//! The fields of a temp in the documents of `scan` and `explain`.
+
+use orphand::core::judge::{Reason, Verdict};
+use orphand::engine::pass::Examined;
+use orphand::store::json::{self, WirePath, field};
+use serde::Serialize;
+
+use crate::cli::config::RuleLocation;
+
+/// A temp, or a file that is not a temp.
+#[derive(Debug, Serialize)]
+pub(crate) struct TempFields<'a> {
+    #[serde(flatten, with = "field::path")]
+    pub(crate) path: WirePath<'a>,
+    pub(crate) bytes: u64,
+    pub(crate) disk_bytes: u64,
+    /// The time since the newest date of the file.
+    pub(crate) quiet_ms: u64,
+    #[serde(flatten)]
+    pub(crate) verdict: VerdictFields,
+    #[serde(flatten, with = "field::target")]
+    pub(crate) target: WirePath<'a>,
+    pub(crate) writer_pid: Option<u32>,
+    pub(crate) rule: Option<RuleFields<'a>>,
+}
+
+/// A verdict. Both fields are null for a file that is not a temp.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerdictFields {
+    verdict: Option<&'static str>,
+    reason: Option<&'static str>,
+}
+
+/// The place of a `[[watch]]` rule in the configuration file.
+#[derive(Debug, Serialize)]
+pub(crate) struct RuleFields<'a> {
+    #[serde(flatten, with = "field::file")]
+    file: WirePath<'a>,
+    line: usize,
+}
+
+impl<'a> TempFields<'a> {
+    /// Returns the fields of a file with this verdict. `verdict` is `None` for a file that is not a temp.
+    pub(crate) fn new(
+        examined: &'a Examined,
+        verdict: Option<Verdict>,
+        rule: Option<&'a RuleLocation>,
+    ) -> TempFields<'a> {
+        let size = examined.evidence.observation.size();
+        TempFields {
+            path: Some(examined.path.as_path().into()),
+            bytes: size.bytes,
+            disk_bytes: size.disk_bytes,
+            quiet_ms: json::ms(examined.temp_info.quiet),
+            verdict: verdict.into(),
+            target: examined.target.as_deref().map(Into::into),
+            writer_pid: examined.temp_info.parsed.pid,
+            rule: rule.map(Into::into),
+        }
+    }
+}
+
+impl From<Option<Verdict>> for VerdictFields {
+    fn from(verdict: Option<Verdict>) -> VerdictFields {
+        VerdictFields {
+            verdict: verdict.map(Verdict::as_str),
+            reason: verdict.and_then(Verdict::reason).map(Reason::as_str),
+        }
+    }
+}
+
+impl<'a> From<&'a RuleLocation> for RuleFields<'a> {
+    fn from(rule: &'a RuleLocation) -> RuleFields<'a> {
+        RuleFields {
+            file: Some(rule.file.as_path().into()),
+            line: rule.line,
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! The wire format: the JSON of events, which `--json` prints and the journal records.
+//!
+//! Each object is a struct here, and every object has all its fields. Documents of single commands are structs beside
+//! their commands.
+//!
+//! Paths are strings. If a path is not UTF-8, the string contains U+FFFD, and a second field contains the exact bytes
+//! in standard base64 with padding. The name of that field ends with `_b64`. For other paths it is absent.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::core::event::{Disposed, Event, Subject};
+use crate::core::observation::Holder;
+use crate::core::time::Wall;
+
+pub mod field;
+
+/// A path in JSON. Its field needs `#[serde(flatten, with = "field::…")]` with the module in [`field`] for its name.
+pub type WirePath<'a> = Option<Cow<'a, Path>>;
+
+/// An event that happened at a time, as it is printed and written to the journal.
+#[derive(Debug, Serialize)]
+pub struct EventLine<'a> {
+    event: &'static str,
+    time: String,
+    #[serde(flatten)]
+    fields: EventFields<'a>,
+}
+
+/// The fields of each kind of event.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum EventFields<'a> {
+    Ready {
+        roots: Vec<Cow<'a, str>>,
+        tracked: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        roots_b64: Option<Vec<String>>,
+    },
+    Tracked {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        due_ms: u64,
+    },
+    Settled {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        how: &'static str,
+    },
+    Kept {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        reason: &'static str,
+        holders: &'a [Holder],
+        retry_ms: Option<u64>,
+    },
+    Disposed {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        #[serde(flatten)]
+        disposal: DisposalFields<'a>,
+        /// `None` if the temp was removed, so that it has no id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<Option<&'a str>>,
+    },
+    Stored {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        id: &'a str,
+    },
+    Failed {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        error: &'a str,
+        errno: Option<i32>,
+    },
+    Rescan {
+        #[serde(flatten, with = "field::root")]
+        root: WirePath<'a>,
+        cause: &'static str,
+    },
+    Root {
+        #[serde(flatten, with = "field::root")]
+        root: WirePath<'a>,
+        state: &'static str,
+    },
+    Summary {
+        reaped: u64,
+        quarantined: u64,
+        kept: u64,
+        failed: u64,
+        bytes: u64,
+        disk_bytes: u64,
+    },
+}
+
+/// A line of the journal about an action that has ended, as `orphand history` reads and prints it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct HistoryLine {
+    /// The name of the event.
+    pub event: HistoryEvent,
+    /// The time of the event, by RFC 3339.
+    pub time: String,
+    /// The file.
+    #[serde(flatten)]
+    pub file: FileFields<'static>,
+    /// The details of a removal or a move to the quarantine.
+    #[serde(flatten)]
+    pub disposal: Option<DisposalFields<'static>>,
+    /// The id in the quarantine. `None` if the temp was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// The events in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryEvent {
+    /// A temp was removed.
+    Reaped,
+    /// A temp was moved to the quarantine.
+    Quarantined,
+    /// A file was restored from the quarantine.
+    Restored,
+    /// A file in the quarantine was deleted.
+    Purged,
+}
+
+/// The fields of an event about a file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct FileFields<'a> {
+    /// Its path.
+    #[serde(flatten, with = "field::path")]
+    pub path: WirePath<'a>,
+    /// The path of its root.
+    #[serde(flatten, with = "field::root")]
+    pub root: WirePath<'a>,
+    /// Its length.
+    pub bytes: Option<u64>,
+    /// Its space on the disk. Older versions did not write this field.
+    pub disk_bytes: Option<u64>,
+}
+
+/// The fields of a temp that was removed or moved to the quarantine.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct DisposalFields<'a> {
+    /// The time for which no process had used it, in milliseconds.
+    pub quiet_ms: u64,
+    /// The path of its target, if known.
+    #[serde(flatten, with = "field::target")]
+    pub target: WirePath<'a>,
+    /// The pid in its name.
+    pub writer_pid: Option<u32>,
+    /// True if nothing was changed, because this is a dry run.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A line of the journal about a temp that is about to be removed or moved to the quarantine.
+#[derive(Debug, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the temp and of its verdict"
+)]
+pub struct IntentLine<'a> {
+    pub time: String,
+    #[serde(flatten)]
+    pub file: FileFields<'a>,
+    pub verdict: &'static str,
+    pub reason: Option<&'static str>,
+    pub grammar: Option<&'a str>,
+    pub quiet_ms: u64,
+    pub grace_ms: u64,
+    #[serde(flatten, with = "field::target")]
+    pub target: WirePath<'a>,
+    pub writer_pid: Option<u32>,
+    pub dev: u64,
+    pub ino: u64,
+    pub uid: u32,
+    pub mode: u32,
+    pub links: u64,
+    pub mtime: String,
+    pub ctime: String,
+}
+
+impl<'a> From<&'a Subject> for FileFields<'a> {
+    fn from(subject: &'a Subject) -> FileFields<'a> {
+        FileFields {
+            path: Some(subject.path.as_path().into()),
+            root: Some(subject.root.as_path().into()),
+            bytes: subject.size.map(|size| size.bytes),
+            disk_bytes: subject.size.map(|size| size.disk_bytes),
+        }
+    }
+}
+
+/// Returns the line for an event that happened at `at`.
+#[must_use]
+pub fn event(event: &Event, at: Wall) -> EventLine<'_> {
+    let (event, fields) = event_fields(event);
+    EventLine {
+        event,
+        time: time(at),
+        fields,
+    }
+}
+
+fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
+    match event {
+        Event::Ready { roots, tracked } => {
+            let fields = EventFields::Ready {
+                roots: roots.iter().map(|root| root.to_string_lossy()).collect(),
+                tracked: *tracked,
+                roots_b64: paths_b64(roots),
+            };
+            ("ready", fields)
+        }
+        Event::Tracked { subject, due } => {
+            let (file, due_ms) = (subject.into(), ms(*due));
+            ("tracked", EventFields::Tracked { file, due_ms })
+        }
+        Event::Settled { subject, how } => {
+            let (file, how) = (subject.into(), how.as_str());
+            ("settled", EventFields::Settled { file, how })
+        }
+        Event::Kept {
+            subject,
+            reason,
+            holders,
+            retry,
+            reported_before: _,
+            details: _,
+        } => {
+            let fields = EventFields::Kept {
+                file: subject.into(),
+                reason: reason.as_str(),
+                holders,
+                retry_ms: retry.map(ms),
+            };
+            ("kept", fields)
+        }
+        Event::Reaped(disposed) => ("reaped", disposed_fields(disposed, None)),
+        Event::Quarantined { disposed, id, .. } => (
+            "quarantined",
+            disposed_fields(disposed, Some(id.as_deref())),
+        ),
+        Event::Restored { subject, id } => ("restored", stored_fields(subject, id)),
+        Event::Purged { subject, id } => ("purged", stored_fields(subject, id)),
+        Event::Failed {
+            subject,
+            error,
+            errno,
+        } => {
+            let (file, errno) = (subject.into(), *errno);
+            ("failed", EventFields::Failed { file, error, errno })
+        }
+        Event::Rescan { root, cause } => {
+            let (root, cause) = (Some(root.into()), cause.as_str());
+            ("rescan", EventFields::Rescan { root, cause })
+        }
+        Event::Root { root, state } => {
+            let (root, state) = (Some(root.into()), state.as_str());
+            ("root", EventFields::Root { root, state })
+        }
+        Event::Summary(summary) => {
+            let fields = EventFields::Summary {
+                reaped: summary.reaped,
+                quarantined: summary.quarantined,
+                kept: summary.kept,
+                failed: summary.failed,
+                bytes: summary.freed.bytes,
+                disk_bytes: summary.freed.disk_bytes,
+            };
+            ("summary", fields)
+        }
+    }
+}
+
+fn disposed_fields<'a>(disposed: &'a Disposed, id: Option<Option<&'a str>>) -> EventFields<'a> {
+    EventFields::Disposed {
+        file: (&disposed.subject).into(),
+        disposal: DisposalFields {
+            quiet_ms: ms(disposed.quiet),
+            target: disposed.target.as_deref().map(Into::into),
+            writer_pid: disposed.writer_pid,
+            dry_run: disposed.dry_run,
+        },
+        id,
+    }
+}
+
+fn stored_fields<'a>(subject: &'a Subject, id: &'a str) -> EventFields<'a> {
+    let file = subject.into();
+    EventFields::Stored { file, id }
+}
+
+/// Returns the exact bytes of `paths` in base64 if one of them is not UTF-8.
+#[must_use]
+pub fn paths_b64(paths: &[impl AsRef<Path>]) -> Option<Vec<String>> {
+    let is_utf8 = |path: &Path| path.to_str().is_some();
+    let bytes = |path: &Path| STANDARD.encode(path.as_os_str().as_bytes());
+    let all = || paths.iter().map(AsRef::as_ref);
+    (!all().all(is_utf8)).then(|| all().map(bytes).collect())
+}
+
+/// Returns `span` in whole milliseconds.
+#[must_use]
+pub fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Formats `at` by RFC 3339, in UTC, with milliseconds and `Z`.
+#[must_use]
+pub fn time(at: Wall) -> String {
+    let nanos = i32::try_from(at.nsec).unwrap_or(0);
+    match jiff::Timestamp::new(at.sec, nanos) {
+        Ok(at) => format!("{at:.3}"),
+        // A time after the year 9999 or before the year -9999.
+        Err(_) => "1970-01-01T00:00:00.000Z".to_owned(),
+    }
+}
+
+/// The initial capacity of an object, in bytes: enough for an event about a file with a long path.
+const CAPACITY: usize = 1024;
+
+/// A JSON object whose fields are serialized as they are added, because there can be thousands of objects a second.
+#[derive(Clone, Debug, Default)]
+pub struct Object {
+    /// The text of the object without its closing brace.
+    text: Vec<u8>,
+}
+
+impl Object {
+    /// Adds `value` under `key`. Keys are not escaped: all of them are constants of letters, digits and underscores.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Serialize) -> Object {
+        self.put(key, &value);
+        self
+    }
+
+    fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
+        debug_assert!(key.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()));
+        let start: &[u8] = match self.text.is_empty() {
+            true => {
+                self.text.reserve(CAPACITY);
+                b"{\""
+            }
+            false => b",\"",
+        };
+        self.text.extend_from_slice(start);
+        self.text.extend_from_slice(key.as_bytes());
+        self.text.extend_from_slice(b"\":");
+        let value = serde_json::to_writer(&mut self.text, value);
+        // Strings, numbers and lists of them can always be serialized, and writing to memory does not fail.
+        debug_assert!(value.is_ok());
+    }
+
+    /// Adds `path` under `key`, and its bytes as a second field if it is not UTF-8.
+    #[must_use]
+    pub fn with_path(mut self, key: &str, path: Option<&Path>) -> Object {
+        let Some(path) = path else {
+            return self.with(key, Value::Null);
+        };
+        match path.to_str() {
+            Some(path) => {
+                self.put(key, path);
+                self
+            }
+            None => {
+                let bytes = STANDARD.encode(path.as_os_str().as_bytes());
+                self.with(key, path.to_string_lossy())
+                    .with(&format!("{key}_b64"), bytes)
+            }
+        }
+    }
+
+    /// Adds the duration `span` under `key`, in whole milliseconds.
+    #[must_use]
+    pub fn with_ms(self, key: &str, span: Option<Duration>) -> Object {
+        let ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        self.with(key, ms)
+    }
+
+    /// Converts the object to a [`Value`].
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        serde_json::from_str(&self.to_string()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(&self.text) {
+            Ok("") => f.write_str("{}"),
+            Ok(text) => {
+                f.write_str(text)?;
+                f.write_char('}')
+            }
+            // serde_json writes only UTF-8.
+            Err(_) => Err(fmt::Error),
+        }
+    }
+}
