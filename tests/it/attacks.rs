@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fixture::{
     self, AtStep, Fixture, GRACE, SUBDIR, TARGET_CONTENT, TEMP, TEMP_CONTENT, TIMEOUT,
-    in_own_process, wait_until,
+    in_own_process, in_parallel, wait_until,
 };
 use crate::sandbox::{self, CommandResult, NOBODY, Sandbox, StartChild, is_root};
 
@@ -82,19 +82,19 @@ impl AttackFixture {
     }
 
     /// Runs `test` as root and as an ordinary user, in a world-writable directory and in a sticky one.
-    fn each(test: impl Fn(&AttackFixture)) {
+    fn each(test: impl Fn(&AttackFixture) + Sync) {
         if !is_root() {
             return eprintln!("skipped: changing the user needs root");
         }
-        for mode in [0o777, 0o1777] {
-            for attacker in ATTACKERS {
-                let sandbox = match attacker {
-                    NOBODY => Sandbox::new(),
-                    _ => Sandbox::ordinary(),
-                };
-                test(&AttackFixture::new(sandbox, attacker, mode));
-            }
-        }
+        let modes = [0o777, 0o1777].into_iter();
+        let cases = modes.flat_map(|mode| ATTACKERS.map(|attacker| (mode, attacker)));
+        in_parallel(cases, |(mode, attacker)| {
+            let sandbox = match attacker {
+                NOBODY => Sandbox::new(),
+                _ => Sandbox::ordinary(),
+            };
+            test(&AttackFixture::new(sandbox, attacker, mode));
+        });
     }
 
     fn attack(&self, attack_name: &str) -> AttackProcess {

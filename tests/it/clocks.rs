@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::fake_env::FakeEnv;
 use crate::fixture::report_skipped;
-use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept};
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, in_parallel, is, kept};
 
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest time between two ticks of the clock that dates files.
@@ -81,7 +81,7 @@ fn is_removed_after_its_grace(
 /// The wall clock is set while a temp waits, and keeps the new time for the next one.
 #[test]
 fn setting_the_wall_clock_by_years_keeps_the_grace() {
-    for (what, step) in changes() {
+    in_parallel(changes(), |(what, step)| {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
@@ -101,7 +101,7 @@ fn setting_the_wall_clock_by_years_keeps_the_grace() {
             step(&fake_env, watching, &sandbox);
         });
         watching.stop().exit(0);
-    }
+    });
 }
 
 /// Temps that existed at the start are ignored on request, even if all of their dates are later than the
@@ -138,7 +138,7 @@ fn ignored_temps_may_have_dates_in_the_future() {
 /// A temp whose event was lost, and whose date is ten years off when a scan finds it.
 #[test]
 fn a_temp_found_after_a_clock_change_has_its_grace() {
-    for years in [10, -10] {
+    in_parallel([10, -10], |years| {
         let sandbox = Sandbox::new();
         let fake_env = match FakeEnv::new(&sandbox) {
             Ok(fake_env) => fake_env,
@@ -163,7 +163,7 @@ fn a_temp_found_after_a_clock_change_has_its_grace() {
             },
         );
         watching.stop().exit(0);
-    }
+    });
 }
 
 /// A temp that is held while the clock jumps: its grace begins when its holder closes it.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orphand::core::judge::Reason;
 use orphand::core::policy::{Graces, Open, Policy};
@@ -229,6 +229,22 @@ fn attempt(
     })
 }
 
+/// Repeats `attempt` while the temp is kept because it is in use, which no fault causes.
+///
+/// Each new [`Root`] starts a probe. To drop the descriptors of this process, the probe's process calls close_range(2),
+/// which first copies the lowest 64 of them. If another thread closes a temp at that moment, the temp is still open in
+/// the probe.
+fn retry_while_in_use<T>(attempt: impl Fn() -> T, outcome: impl Fn(&T) -> &Outcome) -> T {
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        let result = attempt();
+        let is_in_use = matches!(outcome(&result), Outcome::Kept(Reason::InUse));
+        if !is_in_use || Instant::now() >= end {
+            return result;
+        }
+    }
+}
+
 /// One call of the protocol, and its fault.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
@@ -313,17 +329,20 @@ impl Fault {
             pattern,
         } = self;
         let what = format!("{self:?}");
-        let run = attempt(disposal, move |now, asked| match pattern {
-            _ if now == index => Some(errno),
-            FaultPattern::Lasting if now > index && asked == call => Some(errno),
-            FaultPattern::NoPutBack if now > index && asked == Call::Rename => Some(errno),
-            _ => None,
-        });
+        let attempt = || {
+            let run = attempt(disposal, move |now, asked| match pattern {
+                _ if now == index => Some(errno),
+                FaultPattern::Lasting if now > index && asked == call => Some(errno),
+                FaultPattern::NoPutBack if now > index && asked == Call::Rename => Some(errno),
+                _ => None,
+            });
+            run.expect("seccomp worked before")
+        };
         let FaultRun {
             fixture,
             outcome,
             log,
-        } = run.expect("seccomp worked before");
+        } = retry_while_in_use(attempt, |run| &run.outcome);
         assert_eq!(
             log.get(index),
             Some(&(step, call)),
@@ -387,7 +406,8 @@ impl Fault {
             [one] if one.starts_with(fixture.quarantine()) => {}
             [one] => {
                 assert_eq!(*one, fixture.temp, "{what}");
-                let outcome = fixture.reap(Hook::new(|_, _| {}));
+                let reap = || fixture.reap(Hook::new(|_, _| {}));
+                let outcome = retry_while_in_use(reap, |outcome| outcome);
                 let is_gone = match disposal {
                     Disposal::Removed | Disposal::RemovedOpen => {
                         matches!(outcome, Outcome::Reaped { .. })

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::sandbox::StartChild;
+pub(crate) use crate::sandbox::{StartChild, in_parallel};
 use orphand::core::event::Event;
 use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};
@@ -543,23 +543,22 @@ pub(crate) fn in_own_process(users: &[RunAs], body: impl FnOnce()) {
     if std::env::var_os(OWN_PROCESS).is_some() {
         return body();
     }
-    for user in users {
-        let root = rustix::process::geteuid().is_root();
+    let root = rustix::process::geteuid().is_root();
+    in_parallel(users, |user| {
         match user {
             RunAs::CurrentUser => {}
             // The user who runs the tests is an ordinary one.
-            RunAs::Nobody if !root => continue,
+            RunAs::Nobody if !root => return,
             RunAs::Nobody => {}
             #[cfg(target_os = "linux")]
             RunAs::OwnMounts | RunAs::OwnPidNamespace if !root => {
-                report_skipped(&format!("{user:?} needs root"));
-                continue;
+                return report_skipped(&format!("{user:?} needs root"));
             }
             #[cfg(target_os = "linux")]
             RunAs::OwnMounts | RunAs::OwnPidNamespace => {}
         }
         run_test(test_command(&this_test()), *user);
-    }
+    });
 }
 
 /// Runs a test of this program as `user`, and asserts that it passes.

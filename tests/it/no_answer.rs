@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::fixture::{RunAs, in_own_process, report_skipped, try_mount};
-use crate::sandbox::{Sandbox, is};
+use crate::sandbox::{Sandbox, in_parallel, is};
 
 /// A mount whose server reads every request but answers none until the test allows it.
 struct SilentMount {
@@ -303,32 +303,36 @@ fn no_command_hangs_on_a_directory_that_does_not_answer() {
             sandbox.run(verb.iter().chain(&grace).chain(dirs).copied())
         };
 
-        let ran = sandbox.run(["config", "check"]).exit(0);
-        assert_reported(&ran.stdout);
-        assert_reported(&sandbox.run(["doctor"]).exit(3).stdout);
-        let ran = sandbox.run(["status"]).exit(1);
-        assert!(ran.stdout.contains("does not answer"), "{}", ran.stdout);
-        assert_reported(&sandbox.run(["quarantine", "list"]).exit(3).stderr);
-        assert_reported(
-            &sandbox
-                .run(["quarantine", "list", silent.path()])
-                .exit(3)
-                .stderr,
-        );
+        // At the same time, because each waits for an answer. None of them changes a file.
         let file = silent.at.join("x.tmp");
-        assert_reported(
-            &sandbox
-                .run(["explain", file.to_str().unwrap()])
-                .exit(1)
-                .stderr,
-        );
+        let commands: [&(dyn Fn() + Sync); 9] = [
+            &|| assert_reported(&sandbox.run(["config", "check"]).exit(0).stdout),
+            &|| assert_reported(&sandbox.run(["doctor"]).exit(3).stdout),
+            &|| {
+                _ = sandbox
+                    .run(["status"])
+                    .exit(1)
+                    .stdout_has("does not answer")
+            },
+            &|| assert_reported(&sandbox.run(["quarantine", "list"]).exit(3).stderr),
+            &|| {
+                let list = ["quarantine", "list", silent.path()];
+                assert_reported(&sandbox.run(list).exit(3).stderr);
+            },
+            &|| {
+                let explain = ["explain", file.to_str().unwrap()];
+                assert_reported(&sandbox.run(explain).exit(1).stderr);
+            },
+            &|| assert_reported(&run(&["scan"], &[silent.path()]).exit(3).stderr),
+            &|| {
+                let ran = run(&["scan"], &[silent.path(), "root"]).exit(3);
+                assert_reported(&ran.stderr);
+                ran.stdout_has("a.4194304.tmp");
+            },
+            &|| assert_reported(&run(&["sweep", "--yes"], &[silent.path()]).exit(3).stdout),
+        ];
+        in_parallel(commands, |command| command());
 
-        assert_reported(&run(&["scan"], &[silent.path()]).exit(3).stderr);
-        let ran = run(&["scan"], &[silent.path(), "root"]).exit(3);
-        assert_reported(&ran.stderr);
-        assert!(ran.stdout.contains("a.4194304.tmp"), "{}", ran.stdout);
-        let ran = run(&["sweep", "--yes"], &[silent.path()]).exit(3);
-        assert_reported(&ran.stdout);
         let ran = run(&["sweep", "--yes", "--json"], &[silent.path(), "root"]).exit(3);
         let events = ran.events();
         assert_eq!(events.names("reaped"), ["a.4194304.tmp"], "{events:?}");

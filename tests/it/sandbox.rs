@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -110,6 +111,24 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
     fs::write(path, content).unwrap();
 }
 
+/// Runs `test` with all `items` at the same time, because most tests wait. Returns when all have ended, and panics if
+/// one of them has panicked. Each thread has the name of the test.
+pub(crate) fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    let test = &test;
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::scope(|scope| {
+        let start = |item| {
+            let thread = thread::Builder::new().name(name.clone());
+            thread.spawn_scoped(scope, move || test(item)).unwrap()
+        };
+        let threads: Vec<_> = items.into_iter().map(start).collect();
+        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        if let Some(panic) = results.into_iter().find_map(Result::err) {
+            resume_unwind(panic);
+        }
+    });
+}
+
 impl Sandbox {
     /// Creates a sandbox of the user who runs the tests.
     pub(crate) fn new() -> Sandbox {
@@ -122,15 +141,16 @@ impl Sandbox {
     }
 
     /// Runs `test` for each kind of user: the one who runs the tests and, if that is root, an ordinary one.
-    pub(crate) fn for_each_user(test: impl Fn(Sandbox)) {
-        test(Sandbox::new());
+    pub(crate) fn for_each_user(test: impl Fn(Sandbox) + Sync) {
+        let mut sandboxes = vec![Sandbox::new()];
         match is_root() {
-            true => test(Sandbox::ordinary()),
+            true => sandboxes.push(Sandbox::ordinary()),
             false => eprintln!(
                 "not root: runs only as uid {}",
                 rustix::process::geteuid().as_raw()
             ),
         }
+        in_parallel(sandboxes, test);
     }
 
     /// Creates a sandbox of an ordinary user in memory, where writing is fastest, if there is such a file

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, kept, signal};
+use crate::sandbox::{
+    CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, in_parallel, kept, signal,
+};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -541,9 +543,9 @@ const ENDING: [(i32, i32); 3] = [
 #[test]
 fn a_signal_ends_a_sweep_cleanly() {
     const ORPHANS: usize = 2_000;
-    for (number, code) in ENDING {
-        // After 0: while it starts, scans or waits; otherwise after so many removals.
-        for after in [0, 1, 300, 900] {
+    // After 0: while it starts, scans or waits; otherwise after so many removals.
+    for after in [0, 1, 300, 900] {
+        in_parallel(ENDING, |(number, code)| {
             let sandbox = many_orphans(ORPHANS);
             let args = ["sweep", "--yes", "--json", "--grace", "100ms", "root"];
             let mut sweeping = WatchProcess::start(sandbox.command(args));
@@ -569,7 +571,7 @@ fn a_signal_ends_a_sweep_cleanly() {
             assert!(reaped as usize >= after && left > 0, "{left} are left");
             sandbox.sweep(SHORT).exit(0);
             assert_eq!(sandbox.listing(), ["a"], "the next sweep removes the rest");
-        }
+        });
     }
 }
 
