@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use globset::{Candidate, GlobBuilder, GlobSet};
+use globset::{Candidate, GlobSet};
 
-use super::temp_name::glob_error_text;
+use super::glob;
 
 /// The compiled globs and the folders that a rule ignores. The default is empty.
 #[derive(Clone, Debug, Default)]
@@ -130,11 +130,7 @@ impl Exclude {
 impl fmt::Display for Exclude {
     /// Writes the globs, as they were given.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, glob) in self.globs.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", glob.text)?;
-        }
-        Ok(())
+        f.write_str(&self.globs().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -152,14 +148,9 @@ impl ExcludeGlob {
         }
         // If everything in a folder is excluded, the folder is excluded too, so it need not be scanned.
         let folder = glob.strip_suffix("/**").unwrap_or(glob);
-        // This is a set because a single matcher panics on a pattern that is too large.
-        let set = GlobBuilder::new(folder)
-            .literal_separator(true)
-            .build()
-            .and_then(|parsed| GlobSet::new([parsed]));
-        let set = set.map_err(|error| ExcludeError::Bad {
+        let set = glob::compile([folder], true).map_err(|why| ExcludeError::Bad {
             glob: glob.to_owned(),
-            why: glob_error_text(&error),
+            why,
         })?;
         let text = glob.to_owned();
         Ok(ExcludeGlob { text, set, is_path })

@@ -1,14 +1,45 @@
-//! Splits a glob into its alternatives without braces, and finds the literal text in them.
+//! Compiles globs, splits one into its alternatives without braces, and finds the literal text in them.
 //!
-//! The syntax is that of `globset`, which has already accepted the glob.
+//! The syntax is that of `globset`, which has already accepted a glob that is split.
 
 use std::iter::Peekable;
 use std::str::Chars;
+
+use globset::{Glob, GlobBuilder, GlobSet};
 
 /// The largest number of alternatives. Each of them becomes a glob of its own, so a glob with more is refused.
 const MAX_ALTERNATIVES: usize = 1_000;
 /// The largest depth of braces within braces.
 const MAX_DEPTH: usize = 16;
+
+/// Compiles globs into a set. Returns the message of the error, if there is one.
+///
+/// A set is used even for one glob: a single matcher panics on a pattern that is too large, while a set returns an
+/// error. With `literal_separator`, only `**` matches a "/".
+pub(super) fn compile<'a>(
+    globs: impl IntoIterator<Item = &'a str>,
+    literal_separator: bool,
+) -> Result<GlobSet, String> {
+    let parse = |glob| {
+        GlobBuilder::new(glob)
+            .literal_separator(literal_separator)
+            .build()
+    };
+    let parsed: Result<Vec<Glob>, _> = globs.into_iter().map(parse).collect();
+    parsed
+        .and_then(GlobSet::new)
+        .map_err(|error| error_text(&error))
+}
+
+/// Returns the message of an error in a glob. A message about a range contains its two ends unchanged, so control
+/// characters are escaped.
+fn error_text(error: &globset::Error) -> String {
+    let shown = |char: char| match char.is_control() {
+        true => char.escape_default().to_string(),
+        false => char.to_string(),
+    };
+    error.kind().to_string().chars().map(shown).collect()
+}
 
 /// One alternative of a glob with braces. A glob without braces has only one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::suffix::is_lower_hex;
+
 /// The name of a quarantine, and the prefix of all names that orphand creates. Scans and watches skip them, and no rule
 /// matches them.
 pub const OWN_PREFIX: &str = ".orphand";
@@ -43,9 +45,7 @@ pub fn parse_claim(name: &OsStr) -> Option<Claim> {
     let name = name.as_bytes();
     let rest = name.strip_prefix(CLAIM_PREFIX)?;
     let (hex, rest) = rest.split_at_checked(CLAIM_HEX)?;
-    let is_hex = hex
-        .iter()
-        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let is_hex = hex.iter().all(is_lower_hex);
     let original = rest.strip_prefix(b"-")?;
     if !is_hex || original.is_empty() || original == b"." || original == b".." {
         return None;

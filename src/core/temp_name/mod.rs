@@ -1,0 +1,28 @@
+//! Parses base names: decides whether a rule matches a name, and finds the name of its target.
+//!
+//! Any process that may write to a watched directory can choose the names in it. So names are bytes, and no code here
+//! indexes, unwraps or assumes UTF-8. This module reads no files and no clocks. Other modules find out whether a target
+//! exists and whether a process is running.
+//!
+//! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`. `<t>` is the name of the target, `<pid>` a process id,
+//! `<uuid>` 8-4-4-4-12 hex digits, and `<n>` decimal digits. `<hex:12>`, `<digits:10>` and `<alnum:6>` are lower-case
+//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. All other
+//! characters are literal.
+
+mod advice;
+mod error;
+mod grammar;
+mod name_glob;
+mod names;
+mod shape;
+mod writers;
+
+#[cfg(test)]
+mod tests;
+
+pub use advice::NarrowerGlob;
+pub use error::NameError;
+pub use grammar::{ParsedName, strip_number};
+pub use names::Names;
+pub use shape::Shape;
+pub use writers::{WriterGrammar, writers};

@@ -1,0 +1,272 @@
+//! The names that a rule matches.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use globset::{Candidate, GlobSet};
+
+use super::error::{NameError, unknown_writer};
+use super::grammar::{BUILT_IN, Grammar, ParsedName, Token};
+use super::name_glob::{DEFAULT, NameGlob};
+use super::shape::Shape;
+use super::writers::WRITERS;
+use crate::core::own_names::OWN_PREFIX;
+use crate::core::reserved::{self, IncludedBy, Reserved};
+
+/// The names that a rule matches: its compiled globs, and the grammars of the writers that it turns on.
+///
+/// Globs are compared as bytes, and the comparison is case-sensitive. `.syncthing.*.tmp`, `<digits>.tmp` and a bare
+/// `.tmp` are ignored unless the grammar of a writer matches or a specific glob does. `[0-9]*.tmp` is specific to
+/// `0.tmp`, while `*.tmp`, `*` and all other globs that match any temp are not.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The pattern `*.tmp`, which nearly every rule has. It is a comparison of four bytes instead of a glob.
+    has_default: bool,
+    pub(super) globs: Vec<NameGlob>,
+    writers: Vec<Grammar>,
+    built_in: Vec<Grammar>,
+}
+
+impl Default for Names {
+    /// `*.tmp` and no writers.
+    fn default() -> Names {
+        let built_in = BUILT_IN
+            .iter()
+            .filter_map(|p| Grammar::new(p, None))
+            .collect();
+        Names {
+            has_default: true,
+            globs: Vec::new(),
+            writers: Vec::new(),
+            built_in,
+        }
+    }
+}
+
+impl Names {
+    /// Compiles the globs of a rule (none means `*.tmp`) and the grammars of the writers that it turns on.
+    ///
+    /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it matches names of
+    /// every kind. Wildcards and classes are not literal characters, and an escaped character is one. Each alternative
+    /// in braces must have one.
+    pub fn new<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+    ) -> Result<Names, NameError> {
+        Names::compile(globs, writers, false)
+    }
+
+    /// Does the same as [`Names::new`], but accepts broad globs.
+    pub fn allowing_broad<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+    ) -> Result<Names, NameError> {
+        Names::compile(globs, writers, true)
+    }
+
+    fn compile<G: AsRef<str>, W: AsRef<str>>(
+        globs: &[G],
+        writers: &[W],
+        allow_broad: bool,
+    ) -> Result<Names, NameError> {
+        let mut names = Names {
+            has_default: globs.is_empty(),
+            ..Names::default()
+        };
+        for glob in globs.iter().map(AsRef::as_ref) {
+            if glob == DEFAULT {
+                names.has_default = true;
+            } else {
+                let compiled = NameGlob::new(glob)?;
+                if rule!("broad-names-are-refused", compiled.is_broad && !allow_broad) {
+                    let glob = glob.to_owned();
+                    return Err(NameError::BroadGlob { glob });
+                }
+                names.globs.push(compiled);
+            }
+        }
+        for name in writers.iter().map(AsRef::as_ref) {
+            let Some(writer) = WRITERS.iter().find(|w| w.name == name) else {
+                return Err(unknown_writer(name));
+            };
+            let patterns = writer.patterns.iter();
+            names
+                .writers
+                .extend(patterns.filter_map(|p| Grammar::new(p, Some(writer))));
+        }
+        Ok(names)
+    }
+
+    /// Reports whether the rule matches this base name.
+    ///
+    /// This is called for every event of a watched directory. With the default names it does not allocate, and compares
+    /// a few bytes. A glob may run a regular expression.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        if name.starts_with(OWN_PREFIX.as_bytes()) {
+            return false;
+        }
+        let is_match =
+            self.default_matches(name) || self.writer_matches(name) || self.glob_matches(name);
+        rule!("only-names-of-the-rule", is_match, without: true)
+    }
+
+    fn default_matches(&self, name: &[u8]) -> bool {
+        self.has_default && name.ends_with(b".tmp") && !is_ignored(name)
+    }
+
+    fn writer_matches(&self, name: &[u8]) -> bool {
+        let mut writers = self.writers.iter();
+        writers.any(|writer| writer.split(name).is_some())
+    }
+
+    fn glob_matches(&self, name: &[u8]) -> bool {
+        if self.globs.is_empty() {
+            return false;
+        }
+        let candidate = Candidate::from_bytes(name);
+        let is_ignored = is_ignored(name);
+        self.globs
+            .iter()
+            .any(|glob| !(is_ignored && glob.is_generic) && glob.set.is_match_candidate(&candidate))
+    }
+}
+
+#[doc(hidden)]
+impl Names {
+    /// Returns the reason for which a name that the rule matches is reserved, as far as it follows from the name and
+    /// the rule alone.
+    ///
+    /// A name of the list is reserved even if the grammar of a writer matches it.
+    #[must_use]
+    pub fn reserved(&self, name: &[u8]) -> Option<Reserved> {
+        if self.globs.iter().any(|glob| glob.is_whole(name)) {
+            return None;
+        }
+        let includes = |row: &reserved::ReservedName, glob: &NameGlob| {
+            let mut endings = glob.endings.iter();
+            row.included_by == IncludedBy::Ending
+                && endings.any(|ending| row.has_ending(ending.as_bytes()))
+                && glob.set.is_match_candidate(&Candidate::from_bytes(name))
+        };
+        let is_included =
+            |row: &reserved::ReservedName| self.globs.iter().any(|glob| includes(row, glob));
+        let is_kept =
+            |row: &&reserved::ReservedName| rule!("reserved-names-are-kept", !is_included(row));
+        if let Some(row) = reserved::rows(name).find(is_kept) {
+            return Some(Reserved::Listed(row));
+        }
+        let is_match = |set: &GlobSet| set.is_match_candidate(&Candidate::from_bytes(name));
+        let has_empty_star = |glob: &&NameGlob| is_match(&glob.without_star);
+        let glob = self.globs.iter().find(has_empty_star)?;
+        let mut others = self.globs.iter().filter(|glob| !glob.has_open_end);
+        let has_other_match = self.default_matches(name)
+            || self.writer_matches(name)
+            || others.any(|glob| is_match(&glob.set));
+        rule!("empty-star-is-the-file", !has_other_match)
+            .then(|| Reserved::EmptyStar(glob.text.clone()))
+    }
+
+    /// Returns the possible targets of `names`, each with the name of its temp. Both are names that the rule matches.
+    ///
+    /// Here every grammar that matches counts, not only the first, and every possible target.
+    pub fn targets_among<'n>(
+        &self,
+        names: impl Iterator<Item = &'n OsStr>,
+    ) -> HashMap<OsString, OsString> {
+        let mut targets = HashMap::new();
+        for name in names {
+            self.each_target(name.as_bytes(), &mut |target| {
+                targets.insert(OsStr::from_bytes(target).to_owned(), name.to_owned());
+            });
+        }
+        targets
+    }
+
+    /// Reports whether the rule matches `name` and may match its target too. With the default names this is rare,
+    /// because the target must end in `.tmp`.
+    #[must_use]
+    pub fn may_have_target(&self, name: &[u8]) -> bool {
+        let is_default = self.globs.is_empty() && self.writers.is_empty();
+        let stem = name.strip_suffix(b".tmp").unwrap_or_default();
+        let has_tmp = |at| {
+            stem.get(at..)
+                .is_some_and(|rest: &[u8]| rest.starts_with(b".tmp"))
+        };
+        (!is_default || memchr::memchr_iter(b'.', stem).any(has_tmp)) && self.matches(name)
+    }
+
+    /// Calls `each` with every possible target of `name` that the rule matches, if it matches `name` too.
+    fn each_target(&self, name: &[u8], each: &mut dyn FnMut(&[u8])) {
+        if !self.may_have_target(name) {
+            return;
+        }
+        for grammar in self.grammars() {
+            let Some(parts) = grammar.split(name) else {
+                continue;
+            };
+            let end = grammar.tokens.last();
+            let longest = match end {
+                Some(Token::Literal(end)) => name.strip_suffix(end.as_bytes()),
+                _ => None,
+            };
+            for target in [parts.target, longest].into_iter().flatten() {
+                let without_dot = target.strip_prefix(b".").unwrap_or_default();
+                for target in [target, without_dot] {
+                    if self.matches(target) {
+                        each(target);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Parses a base name, first with the grammars of the rule's writers, then with the built-in ones.
+    #[must_use]
+    pub fn parse(&self, name: &OsStr) -> ParsedName {
+        self.grammars()
+            .find_map(|grammar| grammar.parse(name.as_bytes()))
+            .unwrap_or_default()
+    }
+
+    /// Returns the shape of a base name, by the grammar that [`Names::parse`] uses.
+    ///
+    /// Digits that look like a date are kept in the form: `log.2024.<uuid>.tmp` is not a copy of `log.2025`.
+    #[must_use]
+    pub fn shape(&self, name: &OsStr) -> Shape {
+        self.grammars()
+            .find_map(|grammar| grammar.shape(name.as_bytes()))
+            .unwrap_or_else(|| Shape::without_grammar(name.as_bytes()))
+    }
+
+    /// Returns the grammars of the rule's writers, then the built-in ones.
+    fn grammars(&self) -> impl Iterator<Item = &Grammar> {
+        self.writers.iter().chain(&self.built_in)
+    }
+}
+
+impl fmt::Display for Names {
+    /// Writes the globs and the patterns of the writers, as they were given.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = self.has_default.then_some(DEFAULT).into_iter();
+        let globs = self.globs.iter().map(|glob| glob.text.as_str());
+        let writers = self.writers.iter().map(|writer| writer.pattern);
+        let all: Vec<&str> = default.chain(globs).chain(writers).collect();
+        f.write_str(&all.join(", "))
+    }
+}
+
+/// Reports whether a name matches `*.tmp` but must be ignored. etcd keeps `0.tmp` and `1.tmp` for days as its next log
+/// segments. syncthing resumes a transfer from `.syncthing.<t>.tmp`, and removes such files itself. A bare `.tmp` has
+/// no target.
+fn is_ignored(name: &[u8]) -> bool {
+    name.strip_suffix(b".tmp").is_some_and(|stem| {
+        let is_number = stem.iter().all(u8::is_ascii_digit);
+        rule!(
+            "ignored-names",
+            is_number || stem.starts_with(b".syncthing.")
+        )
+    })
+}
