@@ -1,12 +1,15 @@
 //! The values of options that have a fixed list of words, for the command line and for the configuration file.
 
 use clap::ValueEnum;
+use log::LevelFilter;
 use orphand::core::policy::{Action, Closed, Hot, Open, SoleCopy};
 use orphand::daemon::Existing;
+use serde::{Deserialize, Serialize};
 
 macro_rules! choice {
     ($name:ident for $of:ident { $($value:ident $help:literal),+ $(,)? }) => {
-        #[derive(Clone, Copy, Debug, ValueEnum)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+        #[serde(rename_all = "kebab-case")]
         pub(crate) enum $name { $(#[doc = $help] $value),+ }
         impl From<$name> for $of {
             fn from(arg: $name) -> $of {
@@ -43,4 +46,10 @@ choice!(ExistingArg for Existing {
     Take "they are removed as soon as they are proven unused",
     Wait "they are removed after a whole grace at the earliest",
     Leave "they are left alone",
+});
+choice!(LogLevel for LevelFilter {
+    Error "only errors",
+    Warn "also warnings",
+    Info "also what the watcher does",
+    Debug "also details for the search for an error",
 });

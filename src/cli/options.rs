@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use orphand::core::policy::Action;
 use orphand::core::time::typed;
 use orphand::fs::root::absolute;
 
@@ -153,8 +152,8 @@ impl PolicyOptions {
     /// Returns the options of the command line as settings. A dry run is the action `report`.
     pub(crate) fn settings(&self) -> RuleSettings {
         let action = match self.action.dry_run {
-            true => Some(Action::Report),
-            false => self.action.action.map(Into::into),
+            true => Some(ActionArg::Report),
+            false => self.action.action,
         };
         RuleSettings {
             action,
@@ -166,7 +165,7 @@ impl PolicyOptions {
     pub(crate) fn settings_without_dry_run(&self) -> RuleSettings {
         RuleSettings {
             recursive: self.recursive.recursive,
-            action: self.action.action.map(Into::into),
+            action: self.action.action,
             ..self.rule.settings()
         }
     }
@@ -220,19 +219,15 @@ impl RuleOptions {
         RuleSettings {
             names: list(&self.name),
             writers: list(&self.writer),
-            recursive: None,
             grace: self.grace,
             // A grace on the command line applies to all names.
             fixed_name_grace: self.grace,
-            closed: self.closed.map(Into::into),
-            open: self.open.map(Into::into),
-            sole_copy: self.sole_copy.map(Into::into),
-            action: None,
-            hot: None,
-            network: None,
-            exclude: None,
+            closed: self.closed,
+            open: self.open,
+            sole_copy: self.sole_copy,
             broad: self.allow_broad_root.then_some(true),
             broad_names: self.allow_broad_name.then_some(true),
+            ..RuleSettings::default()
         }
     }
 }

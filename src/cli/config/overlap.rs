@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use orphand::fs::root::Root;
 
-use super::WatchRule;
+use super::schema::WatchRule;
 use crate::cli::output::text::quoted;
 
 /// The directories of the rules so far, in the order of the file and by path. A new rule is compared only with those

@@ -10,7 +10,9 @@ use orphand::fs::dir::{Dir, RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::absolute;
 
-use super::{Config, RuleSettings, SettingsError, WatchRule, resolved};
+use super::error::SettingsError;
+use super::roots::resolved;
+use super::schema::{Config, RuleSettings, WatchRule};
 use crate::cli::output::text::escaped;
 
 /// A directory and its policy.

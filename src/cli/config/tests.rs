@@ -1,9 +1,20 @@
 //! Tests for reading the file, and for the error messages.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use orphand::core::policy::{Action, Graces, Open, Policy, SoleCopy};
+use orphand::core::retention::Limits;
+use orphand::watch::CLOSE_EVENTS;
 use proptest::prelude::*;
 
-use super::section::{LOG, QUARANTINE, WATCH};
+use super::error::SettingsError;
+use super::keys::template_lines;
+use super::schema::{JournalSettings, MetricsSettings, WatchRule};
 use super::*;
+use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LogLevel, OpenArg, SoleCopyArg};
 
 #[path = "../../../tests/fuzzed/config.rs"]
 mod fuzzed;
@@ -148,12 +159,12 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[log]\nlevel = 'warning'", "2:9: level cannot be \"warning\"; use \"error\", \"warn\", \"info\" or \"debug\""),
         ("[log]\nlevel = 'inf'", "2:9: level cannot be \"inf\"; did you mean \"info\"?"),
         ("[log]\nlevel = 3", "2:9: level cannot be an integer; use \"error\", \"warn\", \"info\" or \"debug\""),
-        ("[log]\nleaks = '999ms'", "2:9: leaks = 999ms is too short; the shortest is 1s"),
+        ("[log]\nleaks = '999ms'", "2:9: an interval of 999ms is too short; the shortest is 1s"),
         ("[log]\nfile = false", "2:8: file must be a string, not a boolean"),
         ("[log]\nfile = 'off'", "2:8: file cannot be \"off\"; did you mean \"none\", or a path that begins with / or ~/?"),
         ("[log]\nfile = 'logs/x.log'", "2:8: the path \"logs/x.log\" must be absolute or begin with ~/; did you mean \"~/logs/x.log\"?"),
         ("[log]\nfile = '/var/log/'", "2:8: \"/var/log/\" is a directory; name a file in it"),
-        ("[metrics]\nevery = '0s'", "2:9: every = 0s is too short; the shortest is 1s"),
+        ("[metrics]\nevery = '0s'", "2:9: an interval of 0s is too short; the shortest is 1s"),
         ("[metrics]\ntextfile = 'x.prom'", "2:12: the path \"x.prom\" must be absolute or begin with ~/; did you mean \"~/x.prom\"?"),
         ("[metrics]\ntextfile = '/m/orphand.txt'", "2:12: \"/m/orphand.txt\" does not end in .prom, so no collector would read it; did you mean \"/m/orphand.prom\"?"),
         ("[metrics]\ntextfile = '/m/.prom'", "2:12: \"/m/.prom\" does not end in .prom, so no collector would read it; did you mean \"/m/.prom.prom\"?"),
@@ -264,7 +275,7 @@ fn closed_and_open_are_checked_with_the_defaults() {
     assert_eq!(parse(both).expect_err("an error").position, Some(position));
     let settled = parse("[defaults]\nopen = 'reap'\n[[watch]]\npath = '/a'\nclosed = 'settled'");
     match settled {
-        Ok(config) => assert_eq!(config.watch[0].settings.closed, Some(Closed::Settled)),
+        Ok(config) => assert_eq!(config.watch[0].settings.closed, Some(ClosedArg::Settled)),
         Err(error) => assert_eq!((CLOSE_EVENTS, error.position), (false, Some((5, 10)))),
     }
 }
@@ -294,11 +305,11 @@ fn valid_files_are_read() {
         recursive: Some(true),
         grace: Some(second(30)),
         fixed_name_grace: Some(second(7200)),
-        closed: Some(Closed::Orphan),
-        open: Some(Open::Quarantine),
-        sole_copy: Some(SoleCopy::Keep),
-        action: Some(Action::Report),
-        hot: Some(Hot::Watch),
+        closed: Some(ClosedArg::Orphan),
+        open: Some(OpenArg::Quarantine),
+        sole_copy: Some(SoleCopyArg::Keep),
+        action: Some(ActionArg::Report),
+        hot: Some(HotArg::Watch),
         network: strings(&["nfs4"]),
         broad: Some(false),
         broad_names: Some(true),
@@ -309,7 +320,7 @@ fn valid_files_are_read() {
         ..none()
     };
     let delete = RuleSettings {
-        action: Some(Action::Delete),
+        action: Some(ActionArg::Delete),
         ..none()
     };
     let rules = vec![
@@ -335,7 +346,7 @@ fn valid_files_are_read() {
                 log: LogSettings {
                     file: LogFile::At("/home/ann/logs/orphand.log".into()),
                     max_size: 2_000_000,
-                    level: LevelFilter::Debug,
+                    level: LogLevel::Debug,
                     leaks: second(1),
                 },
                 metrics: MetricsSettings {
@@ -482,7 +493,7 @@ fn roots_are_checked_on_the_disk() {
     assert_eq!(result(&nested, &none), "2");
     assert!(result(&nested, &deep).starts_with("c.toml:4:8: \"{}/a/b\" is in \"{}/a\""));
     let settled = RuleSettings {
-        closed: Some(Closed::Settled),
+        closed: Some(ClosedArg::Settled),
         ..none
     };
     let typed = result(&nested, &settled);
@@ -526,8 +537,8 @@ fn a_broad_name_is_refused_at_its_position() {
 
 #[test]
 fn every_proposed_key_is_valid() {
-    for section in SECTIONS {
-        for key in section.keys {
+    for section in sections() {
+        for key in &section.keys {
             let text = format!("{}\n{key} = nan", section.title);
             let error = parse(&text).expect_err(key).to_string();
             assert!(
@@ -634,6 +645,11 @@ fn truncated_and_deeply_nested_files_do_not_panic() {
     }
 }
 
+fn all_keys() -> Vec<&'static str> {
+    let keys = sections().iter().flat_map(|section| &section.keys);
+    keys.copied().collect()
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_without_a_panic(text in "\\PC*|(?s:.*)") {
@@ -645,7 +661,7 @@ proptest! {
     fn any_lines_are_read_without_a_panic(
         lines in prop::collection::vec((
             prop::sample::select(&["[defaults]", "[[watch]]", "[quarantine]", "[journal]", "[log]", "[metrics]", "[watch]", "[defaults.names]", ""][..]),
-            prop::sample::select(WATCH.keys).prop_union(prop::sample::select(QUARANTINE.keys)).or(prop::sample::select(LOG.keys)),
+            prop::sample::select(all_keys()),
             "'[~/a-zé0-9*\\[{]*'|-?[0-9]{1,30}|0x[0-9a-f]{1,20}|\\[('[a-z*\\[{]*',? ?){0,3}\\]|[a-z0-9:.-]*|\\PC*",
         ), 0..8),
     ) {
@@ -670,4 +686,89 @@ fn the_seeds_of_the_fuzzer_pass_its_checks() {
         some = true;
     }
     assert!(some, "no seed");
+}
+
+#[test]
+fn the_template_changes_no_setting() {
+    let path = Some("c.toml".into());
+    let lines = [
+        "[defaults]",
+        "[quarantine]",
+        "[journal]",
+        "[log]",
+        "[metrics]",
+    ];
+    let lines = lines.map(|title| (title, Lines::new()));
+    let default = Config {
+        path,
+        lines: BTreeMap::from(lines),
+        ..Config::default()
+    };
+    let config = parse(TEMPLATE).map_err(|error| error.to_string());
+    assert_eq!(config, Ok(default));
+}
+
+/// With each setting turned on, the template has every key of the types and no other, each with its default.
+#[test]
+fn the_template_has_every_setting_with_its_default() {
+    let text = template_lines().collect::<Vec<_>>().join("\n");
+    let config = parse(&text).map_err(|error| error.to_string());
+    let mut config = config.expect("a valid file");
+    assert_eq!(config.watch.len(), 1);
+    let keys = |value: &serde_json::Value| {
+        let keys = value.as_object().expect("a table").keys();
+        keys.cloned().collect::<std::collections::BTreeSet<_>>()
+    };
+    let types = serde_json::to_value(Config::default()).expect("a value");
+    for section in sections()
+        .iter()
+        .filter(|section| section.name() != "watch")
+    {
+        let listed = section.keys.iter().map(|key| key.to_string()).collect();
+        assert_eq!(keys(&types[section.name()]), listed, "{}", section.title);
+    }
+    let [defaults, watch, ..] = sections() else {
+        panic!("no sections");
+    };
+    assert_eq!(watch.keys, [&["path"], &defaults.keys[..]].concat());
+
+    let values = serde_json::to_value(&config.defaults).expect("a value");
+    let unset = |(_, value): &(_, &serde_json::Value)| value.is_null();
+    assert_eq!(
+        values.as_object().expect("a table").iter().find(unset),
+        None
+    );
+    assert_eq!(config.defaults, built_in());
+    let policy = |settings: &RuleSettings| format!("{:?}", settings.policy().expect("a rule"));
+    assert_eq!(policy(&built_in()), policy(&RuleSettings::default()));
+    assert_eq!(policy(&built_in()), format!("{:?}", Policy::default()));
+
+    // These have no default, so the template has examples.
+    assert_eq!(std::mem::take(&mut config.log.file), LogFile::Off);
+    assert!(config.metrics.textfile.take().is_some());
+    config.defaults = RuleSettings::default();
+    let values = serde_json::to_value(&config).expect("a value");
+    assert_eq!(values, types);
+}
+
+/// A file that a crash cut off does not enable anything.
+#[test]
+fn a_truncated_template_lists_no_directory() {
+    for end in (0..TEMPLATE.len()).filter(|end| TEMPLATE.is_char_boundary(*end)) {
+        let config = Config::parse(&TEMPLATE[..end], Path::new("c.toml"), None);
+        assert!(config.is_err() || config.is_ok_and(|config| config.watch.is_empty()));
+    }
+}
+
+/// Every value is written as the file has it, so that it can be read again.
+#[test]
+fn written_values_are_read_as_the_same() {
+    let config = parse(FULL).expect("a valid file");
+    let values = serde_json::to_value(&config).expect("a value");
+    let text = toml::to_string(&values).expect("a file");
+    let mut again = parse(&text).expect(&text);
+    assert_eq!(serde_json::to_value(&again).expect("a value"), values);
+    again.watch.clone_from(&config.watch);
+    again.lines.clone_from(&config.lines);
+    assert_eq!(again, config);
 }

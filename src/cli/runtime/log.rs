@@ -164,7 +164,7 @@ pub(crate) fn configure(settings: &LogSettings, folders: &Folders) {
         return;
     };
     if !logger.is_level_set {
-        log::set_max_level(settings.level);
+        log::set_max_level(settings.level.into());
     }
     let path = match &settings.file {
         LogFile::Off => None,

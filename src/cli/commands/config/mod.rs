@@ -23,7 +23,6 @@ use sources::WithSources;
 mod init;
 mod show;
 mod sources;
-mod value;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -215,9 +214,9 @@ fn show(
     // Checks the same as a watcher, so that no setting is shown as in force that a watcher would refuse.
     config.roots(&typed)?;
     typed.clone().over(&config.defaults).policy()?;
-    let shown = show::sections(&config, &typed, &options.sources);
+    let shown = show::shown_sections(&config, &typed, &options.sources);
     let shown = match output.json {
-        true => show::render_json(config.path.as_deref(), &shown).to_string(),
+        true => show::render_json(config.path.as_deref(), &shown),
         false => show::render_file(config.path.as_deref(), &shown),
     };
     printer.line(&shown)?;

@@ -3,118 +3,121 @@
 use std::path::Path;
 
 use orphand::store::json::Object;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::sources::ValueSources;
-use super::value;
-use crate::cli::config::{Config, Lines, RuleSettings, SECTIONS, Section};
+use crate::cli::config::{Config, Lines, RuleSettings, Section, built_in, sections};
 use crate::cli::output::text;
 
 /// A section with all settings in force.
 pub(super) struct ShownSection {
-    title: &'static str,
-    entries: Vec<ShownEntry>,
+    section: &'static Section,
+    settings: Vec<(&'static str, Setting)>,
 }
 
-struct ShownEntry {
-    key: &'static str,
-    /// `None` if the key is not set and has no default.
-    value: Option<Value>,
+#[derive(Serialize)]
+struct Setting {
+    /// `null` if the key is not set and has no default.
+    value: Value,
     /// The source of the value: `line 3`, `--grace`, `ORPHAND_GRACE` or `default`.
     origin: String,
 }
 
-const DEFAULT: &str = "default";
+impl Serialize for ShownSection {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.settings.iter().map(|(key, setting)| (key, setting)))
+    }
+}
 
 /// Returns all sections, in the order in which they are shown.
-pub(super) fn sections(
+pub(super) fn shown_sections(
     config: &Config,
     typed: &RuleSettings,
     sources: &ValueSources,
 ) -> Vec<ShownSection> {
+    let typed = Layer {
+        values: values(typed),
+        origin: Box::new(|key| typed_source(sources, key)),
+    };
+    let built_in = Layer::of_file(values(&built_in()), None);
+    let mut values_of_sections = values(config);
+    let mut of_file = |section: &Section| {
+        let values = values_of_sections[section.name()].take();
+        Layer::of_file(values, config.lines.get(section.title))
+    };
+    let mut defaults = None;
     let mut shown = Vec::new();
-    let none = Lines::new();
-    let built_in = value::built_in();
-    for section in SECTIONS {
-        let lines = config.lines.get(section.title).unwrap_or(&none);
-        let simple = |of: &dyn Fn(&str) -> Option<Value>| ShownSection {
-            title: section.title,
-            entries: section
-                .keys
-                .iter()
-                .map(|&key| ShownEntry {
-                    key,
-                    value: of(key),
-                    origin: lines.get(key).map_or(DEFAULT.to_owned(), line_label),
-                })
-                .collect(),
-        };
-        let typed = Layer(typed, &|key| typed_source(sources, key));
-        let defaults = Layer(&config.defaults, &|key| {
-            origin_at(config.lines.get("[defaults]"), key)
-        });
-        let built_in = Layer(&built_in, &|_| DEFAULT.to_owned());
-        match section.title {
-            "[defaults]" => shown.push(rule_section(&section, &[typed, defaults, built_in])),
-            "[[watch]]" => {
-                for one in &config.watch {
-                    let own = Layer(&one.settings, &|key| origin_at(Some(&one.lines), key));
-                    let mut rule = rule_section(&section, &[typed, own, defaults, built_in]);
-                    let path = ShownEntry {
-                        key: "path",
-                        value: Some(value::path(&one.path)),
-                        origin: origin_at(Some(&one.lines), "path"),
-                    };
-                    rule.entries.insert(0, path);
-                    shown.push(rule);
-                }
+    for section in sections() {
+        let layer = of_file(section);
+        match (section.name(), &defaults) {
+            ("defaults", _) => {
+                shown.push(shown_section(section, &[&typed, &layer, &built_in]));
+                defaults = Some(layer);
             }
-            "[quarantine]" => {
-                shown.push(simple(&|key| value::quarantine(&config.quarantine, key)));
-            }
-            "[journal]" => shown.push(simple(&|key| value::journal(&config.journal, key))),
-            "[log]" => shown.push(simple(&|key| value::log(&config.log, key))),
-            "[metrics]" => shown.push(simple(&|key| value::metrics(&config.metrics, key))),
-            _ => {}
+            ("watch", Some(defaults)) => shown.extend(config.watch.iter().map(|rule| {
+                let mut values = values(&rule.settings);
+                values["path"] = rule.path.to_string_lossy().into();
+                let own = Layer::of_file(values, Some(&rule.lines));
+                shown_section(section, &[&typed, &own, defaults, &built_in])
+            })),
+            _ => shown.push(shown_section(section, &[&layer])),
         }
     }
     shown
 }
 
 /// The settings of one source, and a function that returns the origin of a key in it.
-#[derive(Clone, Copy)]
-struct Layer<'a>(&'a RuleSettings, &'a dyn Fn(&'static str) -> String);
+struct Layer<'a> {
+    values: Value,
+    origin: Box<dyn Fn(&str) -> String + 'a>,
+}
 
-/// Returns a section in which each value comes from the first of `layers` that sets it.
-fn rule_section(section: &Section, layers: &[Layer<'_>]) -> ShownSection {
-    let entry = |&key: &&'static str| {
-        // A `grace` also sets the grace of fixed names, unless the same layer has a `fixed_name_grace`.
-        let candidates: &[&'static str] = match key {
-            "fixed_name_grace" => &["fixed_name_grace", "grace"],
-            "path" => &[],
-            _ => std::slice::from_ref(section.keys.iter().find(|known| **known == key)?),
+impl Layer<'_> {
+    fn of_file(values: Value, lines: Option<&Lines>) -> Layer<'_> {
+        let line = move |key: &str| lines.and_then(|lines| lines.get(key));
+        let origin = move |key: &str| match line(key) {
+            Some(number) => format!("line {number}"),
+            None => DEFAULT.to_owned(),
         };
-        let found = layers.iter().find_map(|Layer(settings, origin)| {
-            let value = |key: &&'static str| Some((value::rule(settings, key)?, origin(key)));
-            candidates.iter().find_map(value)
-        });
-        let (value, origin) = found?;
-        let value = Some(value);
-        Some(ShownEntry { key, value, origin })
-    };
-    ShownSection {
-        title: section.title,
-        entries: section.keys.iter().filter_map(entry).collect(),
+        let origin = Box::new(origin);
+        Layer { values, origin }
+    }
+
+    fn setting(&self, key: &str) -> Option<Setting> {
+        let value = self.values.get(key).filter(|value| !value.is_null())?;
+        let (value, origin) = (value.clone(), (self.origin)(key));
+        Some(Setting { value, origin })
     }
 }
 
-fn origin_at(lines: Option<&Lines>, key: &str) -> String {
-    let number = lines.and_then(|lines| lines.get(key));
-    number.map(line_label).unwrap_or_default()
+const DEFAULT: &str = "default";
+
+/// Returns the settings as the values of the file.
+fn values(settings: &impl Serialize) -> Value {
+    serde_json::to_value(settings).unwrap_or_default()
 }
 
-fn line_label(number: &usize) -> String {
-    format!("line {number}")
+/// Returns a section in which each value comes from the first of `layers` that sets it.
+fn shown_section(section: &'static Section, layers: &[&Layer<'_>]) -> ShownSection {
+    let setting = |&key: &&'static str| {
+        // A `grace` also sets the grace of fixed names, unless the same layer has a `fixed_name_grace`.
+        let other = if key == "fixed_name_grace" {
+            "grace"
+        } else {
+            key
+        };
+        let found = layers
+            .iter()
+            .find_map(|layer| layer.setting(key).or_else(|| layer.setting(other)));
+        let unset = || Setting {
+            value: Value::Null,
+            origin: DEFAULT.to_owned(),
+        };
+        (key, found.unwrap_or_else(unset))
+    };
+    let settings = section.keys.iter().map(setting).collect();
+    ShownSection { section, settings }
 }
 
 /// Returns the option or the variable that sets `key`. Some options have other names than their keys.
@@ -139,41 +142,67 @@ pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String
         None => "# no configuration file\n".to_owned(),
     };
     for section in shown {
-        out.push_str(&format!("\n{}\n", section.title));
-        let setting = |entry: &ShownEntry| match &entry.value {
-            Some(value) => format!("{} = {}", entry.key, value::toml(value)),
-            None => format!("# {} is not set", entry.key),
+        out.push_str(&format!("\n{}\n", section.section.title));
+        let line = |(key, setting): &(&str, Setting)| match &setting.value {
+            Value::Null => format!("# {key} is not set"),
+            value => format!("{key} = {}", toml(value)),
         };
-        let settings: Vec<String> = section.entries.iter().map(setting).collect();
-        let widths = settings.iter().map(|setting| setting.chars().count());
+        let settings: Vec<String> = section.settings.iter().map(line).collect();
+        let widths = settings.iter().map(|line| line.chars().count());
         let width = widths.max().unwrap_or(0).min(48);
-        for (setting, entry) in settings.iter().zip(&section.entries) {
-            out.push_str(&format!("{setting:<width$}  # {}\n", entry.origin));
+        for (line, (_, setting)) in settings.iter().zip(&section.settings) {
+            out.push_str(&format!("{line:<width$}  # {}\n", setting.origin));
         }
     }
     out.truncate(out.trim_end().len());
     out
 }
 
-/// Renders the sections as one JSON object. The rules are a list in it.
-pub(super) fn render_json(path: Option<&Path>, shown: &[ShownSection]) -> Value {
-    let object = |section: &ShownSection| {
-        let entries = section.entries.iter();
-        let with = |object: Object, entry: &ShownEntry| {
-            let value = Object::default()
-                .with("value", entry.value.clone())
-                .with("origin", entry.origin.clone());
-            object.with(entry.key, value.into_value())
-        };
-        entries.fold(Object::default(), with).into_value()
-    };
-    let (rules, others): (Vec<_>, Vec<_>) = shown
-        .iter()
-        .partition(|section| section.title == "[[watch]]");
-    let rules: Vec<Value> = rules.into_iter().map(object).collect();
-    let mut document = Object::default().with_path("path", path);
-    for section in others {
-        document = document.with(section.title.trim_matches(['[', ']']), object(section));
+/// Renders the sections as one JSON object. The rules are a list at its end.
+pub(super) fn render_json(path: Option<&Path>, shown: &[ShownSection]) -> String {
+    let is_rule = |shown: &&ShownSection| shown.section.name() == "watch";
+    let (rules, others): (Vec<_>, Vec<_>) = shown.iter().partition(is_rule);
+    let document = Object::default().with_path("path", path);
+    let document = others.iter().fold(document, |document, shown| {
+        document.with(shown.section.name(), shown)
+    });
+    document.with("watch", rules).to_string()
+}
+
+/// Returns `value` in TOML. Characters that a terminal would interpret are escaped.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::String(text) => text::quoted(text),
+        Value::Array(list) => {
+            let list: Vec<String> = list.iter().map(toml).collect();
+            format!("[{}]", list.join(", "))
+        }
+        value => value.to_string(),
     }
-    document.with("watch", rules).into_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn strings_survive_a_round_trip() {
+        for (text, want) in [
+            ("/srv/größe", r#""/srv/größe""#),
+            (r#"it's "a\b""#, r#""it's \"a\\b\"""#),
+            ("a\nb\u{7f}", r#""a\U0000000Ab\U0000007F""#),
+            ("a\u{202e}b", r#""a\U0000202Eb""#),
+        ] {
+            let written = toml(&text.into());
+            assert_eq!(written, want);
+            let read = toml::from_str::<toml::Table>(&format!("a = {written}")).expect(want);
+            assert_eq!(read["a"].as_str(), Some(text));
+        }
+        assert_eq!(toml(&json!(["a", "b"])), r#"["a", "b"]"#);
+        assert_eq!(
+            (toml(&json!([])), toml(&json!(5))),
+            ("[]".into(), "5".into())
+        );
+    }
 }

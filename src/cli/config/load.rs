@@ -1,0 +1,294 @@
+//! Reads the file: parses its text, and checks the settings.
+
+use std::path::{Path, PathBuf};
+use std::{env, io};
+
+use orphand::core::policy::{Policy, PolicyError};
+use orphand::core::temp_name::NameError;
+use orphand::fs::root::Root;
+use orphand::store::regular_file::read_regular;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, LineIndex, SettingsError};
+use super::keys::{Section, first_unknown, sections, template_lines};
+use super::overlap::KnownRoots;
+use super::path::expand;
+use super::reader::{Entry, SpannedError, entries, read};
+use super::schema::{Config, Lines, RulePath, RuleSettings, WatchRule};
+use super::value::LogFile;
+
+/// The largest size of the file, in bytes.
+const MAX_FILE_SIZE: u64 = 1_000_000;
+
+impl Config {
+    /// Reads the file `explicit`, which must exist, or without it the default file, which need not exist.
+    pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
+        let Some(path) = explicit.map(Path::to_owned).or_else(Config::default_path) else {
+            return Ok(Config::default());
+        };
+        let bytes = match read_regular(&path, MAX_FILE_SIZE) {
+            Ok(bytes) => bytes,
+            Err(error) if explicit.is_none() && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Config::default());
+            }
+            Err(error) => {
+                let fix = match error.kind() {
+                    io::ErrorKind::InvalidInput => {
+                        "; write the configuration to a file and name that file: a pipe, <(...) or a \
+                         device is not accepted"
+                    }
+                    io::ErrorKind::FileTooLarge => {
+                        "; check that this is the configuration file, or reduce the number of its rules"
+                    }
+                    _ => "",
+                };
+                let message = match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        "the file does not exist; check the name, or create it: orphand \
+                                                config init --config FILE"
+                            .to_owned()
+                    }
+                    _ => format!("cannot read the file: {error}{fix}"),
+                };
+                return Err(ConfigError {
+                    path,
+                    position: None,
+                    message,
+                });
+            }
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Config::parse(text, &path, absolute_variable("HOME").as_deref()),
+            Err(_) => {
+                let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+                let error =
+                    SpannedError::new(text.len(), "this is not UTF-8; save the file as UTF-8");
+                Err(in_file(&error, &path, text))
+            }
+        }
+    }
+
+    /// Returns the path of the file if the command line names none. It is the same on every system.
+    pub(crate) fn default_path() -> Option<PathBuf> {
+        Config::default_paths()
+            .into_iter()
+            .find_map(|(_, path)| path)
+    }
+
+    /// Returns the candidates for the default path: each as documentation writes it, and its value if the variable that
+    /// it depends on is set. The first one with a value is used.
+    pub(crate) fn default_paths() -> [(&'static str, Option<PathBuf>); 2] {
+        let file = |variable, below: &str| Some(absolute_variable(variable)?.join(below));
+        [
+            (
+                "$XDG_CONFIG_HOME/orphand/config.toml",
+                file("XDG_CONFIG_HOME", "orphand/config.toml"),
+            ),
+            (
+                "~/.config/orphand/config.toml",
+                file("HOME", ".config/orphand/config.toml"),
+            ),
+        ]
+    }
+
+    /// Parses `text`, the content of the file `path`.
+    pub(crate) fn parse(
+        text: &str,
+        path: &Path,
+        home: Option<&Path>,
+    ) -> Result<Config, ConfigError> {
+        // Editors do not show the byte order mark, so it does not count as a column.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let config = parse(text, home).map_err(|error| in_file(&error, path, text))?;
+        Ok(Config {
+            path: Some(path.to_owned()),
+            ..config
+        })
+    }
+}
+
+/// Returns the default of every setting of a rule, as the template has them.
+pub(crate) fn built_in() -> RuleSettings {
+    let text = template_lines().collect::<Vec<_>>().join("\n");
+    let config = parse(&text, Some(Path::new("/")));
+    config.map(|config| config.defaults).unwrap_or_default()
+}
+
+fn in_file(error: &SpannedError, path: &Path, text: &str) -> ConfigError {
+    ConfigError {
+        path: path.to_owned(),
+        position: Some(LineIndex::new(text).position_at(error.at())),
+        message: error.to_string(),
+    }
+}
+
+fn parse(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
+    let document = DeTable::parse(text).map_err(|error| syntax_error(&error, text))?;
+    let document = document.get_ref();
+    let index = LineIndex::new(text);
+    match first_unknown(document) {
+        Some(error) => Err(error),
+        None => read_sections(document, home, &index),
+    }
+}
+
+fn read_sections(
+    document: &DeTable<'_>,
+    home: Option<&Path>,
+    index: &LineIndex<'_>,
+) -> Result<Config, SpannedError> {
+    let mut config: Config = read(document)?;
+    if let LogFile::At(file) = &mut config.log.file {
+        expand(file, home).map_err(error_at(document, "log", "file"))?;
+    }
+    if let Some(file) = &mut config.metrics.textfile {
+        expand(file, home).map_err(error_at(document, "metrics", "textfile"))?;
+    }
+    for section in sections() {
+        if let Some(DeValue::Table(table)) = document.get(section.name()).map(Spanned::get_ref) {
+            let lines = lines(section, table, index);
+            config.lines.insert(section.title, lines);
+        }
+    }
+    // `[defaults]` must be valid alone, because a directory on the command line may have no other rule.
+    if let Some(DeValue::Table(table)) = document.get("defaults").map(Spanned::get_ref) {
+        checked_policy(&config.defaults, table)?;
+    }
+    read_rules(&mut config, document, home, index)?;
+    Ok(config)
+}
+
+/// Returns a function that makes an error at the value of a key.
+fn error_at(
+    document: &DeTable<'_>,
+    section: &str,
+    key: &str,
+) -> impl FnOnce(String) -> SpannedError {
+    let value = document
+        .get(section)
+        .and_then(|table| table.get_ref().get(key));
+    let at = value.map_or(0, |value| value.span().start);
+    move |what| SpannedError::new(at, what)
+}
+
+/// Returns the lines of the keys of a table.
+fn lines(section: &Section, table: &DeTable<'_>, index: &LineIndex<'_>) -> Lines {
+    let line = |entry: Entry<'_>| {
+        let key = section.keys.iter().find(|key| **key == entry.key)?;
+        Some((*key, index.position_at(entry.at).0))
+    };
+    entries(table).into_iter().filter_map(line).collect()
+}
+
+/// Reads the `[[watch]]` rules, which must not overlap.
+fn read_rules(
+    config: &mut Config,
+    document: &DeTable<'_>,
+    home: Option<&Path>,
+    index: &LineIndex<'_>,
+) -> Result<(), SpannedError> {
+    let (Some(watch), Some(section)) = (
+        document
+            .get("watch")
+            .and_then(|rules| rules.get_ref().as_array()),
+        sections().iter().find(|section| section.name() == "watch"),
+    ) else {
+        return Ok(());
+    };
+    let mut known = KnownRoots::default();
+    for rule in watch {
+        let DeValue::Table(table) = rule.get_ref() else {
+            continue; // `first_unknown` has returned an error for it
+        };
+        let settings: RuleSettings = read(table)?;
+        let Some(path) = table.get("path") else {
+            let what = "this [[watch]] has no path; add path = \"DIR\"";
+            return Err(SpannedError::new(rule.span().start, what));
+        };
+        let at = path.span().start;
+        let RulePath { mut path } = read(table)?;
+        expand(&mut path, home).map_err(|what| SpannedError::new(at, what))?;
+        let policy = checked_policy(&settings.clone().over(&config.defaults), table)?.into();
+        let rule = WatchRule {
+            path: path.clone(),
+            settings,
+            position: index.position_at(at),
+            lines: lines(section, table, index),
+        };
+        let root = Root { path, policy };
+        if let Some((first, overlap)) = known.overlap(&root)
+            && let Some(first) = config.watch.get(first)
+        {
+            return Err(SpannedError::new(at, overlap.message(first, &rule)));
+        }
+        known.add(root);
+        config.watch.push(rule);
+    }
+    Ok(())
+}
+
+/// Returns the error of the TOML parser, with a better message for the most common error, a value without quotes:
+/// the parser reports it as a misspelled number or boolean, depending on its first letter.
+fn syntax_error(error: &toml::de::Error, text: &str) -> SpannedError {
+    const UNQUOTED: [&str; 3] = [
+        "string values must be quoted",
+        "invalid boolean",
+        "invalid float, expected `",
+    ];
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let message = error.message();
+    let word = text.get(span.clone()).unwrap_or("");
+    let what = match word.to_ascii_lowercase().as_str() {
+        _ if !UNQUOTED.iter().any(|start| message.starts_with(start)) => message.to_owned(),
+        "" => "the value is missing".to_owned(),
+        flag @ ("true" | "false") => {
+            format!("{word:?} must be in lower case; did you mean {flag}?")
+        }
+        _ => format!("text must be in quotes; did you mean {word:?}?"),
+    };
+    SpannedError::new(span.start, what)
+}
+
+/// Returns the policy, or an error if the settings make no sense together though each key is valid. `settings` are the
+/// settings in force, `table` is the section that overrides the others.
+fn checked_policy(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
+    let error = match settings.policy() {
+        Ok(policy) => return Ok(policy),
+        Err(error) => error,
+    };
+    let value = table.get("closed").or_else(|| table.get("open"));
+    let at = value.map_or(0, |value| value.span().start);
+    Err(match error {
+        // The policy's own message proposes options of the command line.
+        SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
+            at,
+            "closed = \"settled\" with open = \"keep\" never removes anything: closed temps are \
+             ignored, and open ones are kept; did you mean open = \"reap\"?",
+        ),
+        // A rule without `names` uses those of [defaults], and may forbid the broad ones by its own `broad_names`.
+        SettingsError::Names(NameError::BroadGlob { glob }) => {
+            let entries = entries(table);
+            let entry = |key| entries.iter().find(|entry| entry.key == key);
+            let found = entry("names").map(|names| position_of(names.value, &glob));
+            let found = found.or_else(|| entry("broad_names").map(|entry| entry.at));
+            let at = found.unwrap_or(at);
+            SpannedError::new(at, NameError::BroadGlob { glob })
+        }
+        error => SpannedError::new(at, error),
+    })
+}
+
+/// Returns the byte offset of the string `text` in a list.
+fn position_of(list: &Spanned<DeValue<'_>>, text: &str) -> usize {
+    let mut values = list.get_ref().as_array().into_iter().flatten();
+    let found = values.find(|value| value.get_ref().as_str() == Some(text));
+    found.unwrap_or(list).span().start
+}
+
+/// Returns the folder that an environment variable names, if it is absolute. A relative one would be another folder in
+/// each working directory; the XDG specification says to ignore it.
+fn absolute_variable(name: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(env::var_os(name)?);
+    folder.is_absolute().then_some(folder)
+}

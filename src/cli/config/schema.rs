@@ -1,0 +1,260 @@
+//! The settings of the configuration file. A setting is a field here and a line of `template.toml`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orphand::core::exclude::Exclude;
+use orphand::core::policy::{Graces, Policy};
+use orphand::core::retention::Limits;
+use orphand::core::temp_name::Names;
+use orphand::watch::CLOSE_EVENTS;
+use serde::{Deserialize, Serialize};
+
+use super::error::{Position, SettingsError};
+use super::value::{self, LogFile};
+use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LogLevel, OpenArg, SoleCopyArg};
+
+/// The content of the configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    pub(crate) defaults: RuleSettings,
+    #[serde(skip)]
+    pub(crate) watch: Vec<WatchRule>,
+    #[serde(with = "Quarantine")]
+    pub(crate) quarantine: Limits,
+    pub(crate) journal: JournalSettings,
+    pub(crate) log: LogSettings,
+    pub(crate) metrics: MetricsSettings,
+    /// The file that was read; `None` if there was none.
+    #[serde(skip)]
+    pub(crate) path: Option<PathBuf>,
+    /// The lines of the keys of each section, by the title of the section. The lines of a `[[watch]]` rule are in the
+    /// rule.
+    #[serde(skip)]
+    pub(crate) lines: BTreeMap<&'static str, Lines>,
+}
+
+/// The line number of each key of a section.
+pub(crate) type Lines = BTreeMap<&'static str, usize>;
+
+/// The settings of one rule from one source (a section of the file, the command line). A setting that the source does
+/// not have is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct RuleSettings {
+    #[serde(deserialize_with = "value::names")]
+    pub(crate) names: Option<Vec<String>>,
+    #[serde(deserialize_with = "value::writers")]
+    pub(crate) writers: Option<Vec<String>>,
+    /// Globs of folders that are not scanned, and of files that are not temps.
+    #[serde(deserialize_with = "value::exclude")]
+    pub(crate) exclude: Option<Vec<String>>,
+    pub(crate) recursive: Option<bool>,
+    #[serde(
+        deserialize_with = "value::grace",
+        serialize_with = "value::write_duration"
+    )]
+    pub(crate) grace: Option<Duration>,
+    #[serde(
+        deserialize_with = "value::grace",
+        serialize_with = "value::write_duration"
+    )]
+    pub(crate) fixed_name_grace: Option<Duration>,
+    pub(crate) closed: Option<ClosedArg>,
+    pub(crate) open: Option<OpenArg>,
+    pub(crate) sole_copy: Option<SoleCopyArg>,
+    pub(crate) action: Option<ActionArg>,
+    pub(crate) hot: Option<HotArg>,
+    /// More file systems on which the proof is trusted.
+    #[serde(deserialize_with = "value::file_systems")]
+    pub(crate) network: Option<Vec<String>>,
+    /// True if the root may be a broad directory.
+    pub(crate) broad: Option<bool>,
+    /// True if `names` may have globs without a literal character.
+    pub(crate) broad_names: Option<bool>,
+}
+
+/// A `[[watch]]` rule of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WatchRule {
+    /// Absolute, with `~/` expanded.
+    pub(crate) path: PathBuf,
+    /// The settings of the rule itself, without the `[defaults]`.
+    pub(crate) settings: RuleSettings,
+    /// The position of the value of `path`.
+    pub(crate) position: Position,
+    pub(crate) lines: Lines,
+}
+
+/// The key of a `[[watch]]` rule that `[defaults]` does not have.
+#[derive(Deserialize)]
+pub(super) struct RulePath {
+    #[serde(deserialize_with = "value::path")]
+    pub(super) path: PathBuf,
+}
+
+/// The settings of the quarantine, as [`Limits`].
+#[derive(Deserialize, Serialize)]
+#[serde(default, remote = "Limits")]
+struct Quarantine {
+    #[serde(rename = "keep")]
+    #[serde(
+        deserialize_with = "value::time_limit",
+        serialize_with = "value::write_duration"
+    )]
+    age: Duration,
+    #[serde(deserialize_with = "value::percent")]
+    percent: u8,
+    #[serde(
+        deserialize_with = "value::min_free",
+        serialize_with = "value::write_percent"
+    )]
+    min_free: u8,
+}
+
+impl Default for Quarantine {
+    fn default() -> Quarantine {
+        let Limits {
+            age,
+            percent,
+            min_free,
+        } = Limits::default();
+        Quarantine {
+            age,
+            percent,
+            min_free,
+        }
+    }
+}
+
+/// The settings of the journal.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct JournalSettings {
+    /// The size at which the journal is rotated, in bytes.
+    #[serde(
+        deserialize_with = "value::max_size",
+        serialize_with = "value::write_size"
+    )]
+    pub(crate) max_size: u64,
+}
+
+impl Default for JournalSettings {
+    fn default() -> JournalSettings {
+        JournalSettings {
+            max_size: 16_000_000,
+        }
+    }
+}
+
+/// The settings of the log of a background watcher.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct LogSettings {
+    pub(crate) file: LogFile,
+    /// The size at which the log file is rotated, in bytes.
+    #[serde(
+        deserialize_with = "value::max_size",
+        serialize_with = "value::write_size"
+    )]
+    pub(crate) max_size: u64,
+    pub(crate) level: LogLevel,
+    /// The interval at which the log sums up the programs that leave temps behind.
+    #[serde(
+        deserialize_with = "value::interval",
+        serialize_with = "value::write_duration"
+    )]
+    pub(crate) leaks: Duration,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings {
+            file: LogFile::default(),
+            max_size: 1_000_000,
+            level: LogLevel::Info,
+            leaks: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// The settings of the metrics for a monitoring system.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct MetricsSettings {
+    /// The `*.prom` file. Absolute, with `~/` expanded.
+    #[serde(
+        deserialize_with = "value::textfile",
+        serialize_with = "value::write_path"
+    )]
+    pub(crate) textfile: Option<PathBuf>,
+    /// The shortest interval at which the metrics are written.
+    #[serde(
+        deserialize_with = "value::interval",
+        serialize_with = "value::write_duration"
+    )]
+    pub(crate) every: Duration,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> MetricsSettings {
+        MetricsSettings {
+            textfile: None,
+            every: Duration::from_secs(15),
+        }
+    }
+}
+
+impl RuleSettings {
+    /// Returns the combination of two sources. A setting in `self` overrides the one in `lower`.
+    pub(crate) fn over(self, lower: &RuleSettings) -> RuleSettings {
+        // A `grace` applies to all names, so the `fixed_name_grace` of a lower source does not override it.
+        let fixed_below = lower.fixed_name_grace.filter(|_| self.grace.is_none());
+        RuleSettings {
+            names: self.names.or_else(|| lower.names.clone()),
+            writers: self.writers.or_else(|| lower.writers.clone()),
+            exclude: self.exclude.or_else(|| lower.exclude.clone()),
+            recursive: self.recursive.or(lower.recursive),
+            grace: self.grace.or(lower.grace),
+            fixed_name_grace: self.fixed_name_grace.or(fixed_below),
+            closed: self.closed.or(lower.closed),
+            open: self.open.or(lower.open),
+            sole_copy: self.sole_copy.or(lower.sole_copy),
+            action: self.action.or(lower.action),
+            hot: self.hot.or(lower.hot),
+            network: self.network.or_else(|| lower.network.clone()),
+            broad: self.broad.or(lower.broad),
+            broad_names: self.broad_names.or(lower.broad_names),
+        }
+    }
+
+    /// Returns the rule for these settings, checked. Settings that are `None` have their defaults.
+    pub(crate) fn policy(&self) -> Result<Policy, SettingsError> {
+        let names = self.names.as_deref().unwrap_or_default();
+        let writers = self.writers.as_deref().unwrap_or_default();
+        let exclude = self.exclude.as_deref().unwrap_or_default();
+        let given = self.grace.map(Graces::both).unwrap_or_default();
+        let policy = Policy {
+            names: match self.broad_names {
+                Some(true) => Names::allowing_broad(names, writers)?,
+                _ => Names::new(names, writers)?,
+            },
+            exclude: Exclude::new(exclude)?,
+            grace: Graces {
+                random: given.random,
+                fixed: self.fixed_name_grace.unwrap_or(given.fixed),
+            },
+            closed: self.closed.map(Into::into).unwrap_or_default(),
+            open: self.open.map(Into::into).unwrap_or_default(),
+            sole_copy: self.sole_copy.map(Into::into).unwrap_or_default(),
+            action: self.action.map(Into::into).unwrap_or_default(),
+            recursive: self.recursive.unwrap_or_default(),
+            hot: self.hot.map(Into::into).unwrap_or_default(),
+            trusted_file_systems: self.network.clone().unwrap_or_default(),
+        };
+        policy.check(CLOSE_EVENTS)?;
+        Ok(policy)
+    }
+}
