@@ -54,6 +54,11 @@ impl Failure {
             text: text.to_string(),
         }
     }
+
+    /// Returns the error of a command that failed for a reason without an exit code of its own.
+    pub(crate) fn failed(text: impl fmt::Display) -> Failure {
+        Failure::new(Exit::Failed, text)
+    }
 }
 
 impl From<io::Error> for Failure {

@@ -98,7 +98,7 @@ pub(super) fn run(command: &Doctor, output: &OutputOptions) -> Result<Exit, Fail
     let roots_report = root_report::check_all(roots);
     checks.extend(system::machine_checks(roots_report.directories));
     checks.extend(machine_checks(&folders, &dirs));
-    checks.extend(service_checks(&folders));
+    checks.extend(service_checks());
     let exit = match root_report::worst(&checks).max(root_report::worst(&roots_report.checks)) {
         CheckState::Error => Exit::Partial,
         CheckState::Ok | CheckState::Warning => Exit::Done,
@@ -163,11 +163,10 @@ fn machine_checks(folders: &Folders, dirs: &[PathBuf]) -> Vec<Check> {
 }
 
 /// Checks the service files: one may no longer start this program, or two may start it.
-fn service_checks(folders: &Folders) -> Vec<Check> {
-    let problems = super::service::problems(folders).into_iter();
+fn service_checks() -> impl Iterator<Item = Check> {
     let check =
         |problem: super::service::Problem| Check::error("service", problem.what, problem.fix);
-    problems.map(check).collect()
+    super::service::problems().into_iter().map(check)
 }
 
 fn print_report(

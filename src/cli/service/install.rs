@@ -1,18 +1,15 @@
-//! `service install` and `service uninstall`.
+//! `service install`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use orphand::fs::root::absolute;
-use orphand::reap::quarantine::Quarantine;
-use orphand::store::folders::Folders;
-use orphand::store::journal::Journal;
 use rustix::process::geteuid;
 
+use super::context::ServiceContext;
 use super::control::ServiceState;
 use super::job::Scope;
-use super::manager::control_of;
-use super::messages::Messages;
 use super::paths::{ServiceManager, ServicePaths};
 use super::{file, program, start, systemd};
 use crate::cli::config::{Config, ConfigError};
@@ -20,72 +17,52 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::shell;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::text::{counted, escaped};
-use crate::cli::runtime::quarantines::Quarantines;
 
 /// Writes the service file and starts the service. If the service is up to date, nothing is changed.
 pub(super) fn install(
-    service: &ServicePaths,
+    context: &ServiceContext<'_>,
     config: Option<&Path>,
-    folders: &Folders,
-    messages: &Messages,
 ) -> Result<Exit, Failure> {
+    let service = context.service;
     let named = config.map(absolute);
-    let config = load(service, named.as_deref())?;
-    check_user(service, messages)?;
+    let config = config_line(service, &load(service, named.as_deref())?, named.as_deref());
+    check_user(context)?;
     check_alone(service)?;
-    let job = service.job(program::current()?, named.clone());
-    check_program(service, &job.program, messages)?;
-    let text = service.render(&job).map_err(failed)?;
-    let control = control_of(service);
-    let found = control.state()?;
+    let job = service.job(program::current()?, named);
+    check_program(context, &job.program)?;
+    let text = service.render(&job).map_err(Failure::failed)?;
+    let found = context.control.state()?;
     let path = service.file();
-    let before = super::installed_service(service);
-    let there = service
-        .installed()
-        .map_err(|error| unreadable(&path, &error))?;
-    let same = there.as_deref() == Some(text.as_bytes());
-    if same && is_up_to_date(&found) {
-        let pid = found
-            .pid
-            .map(|pid| format!(" (pid {pid})"))
-            .unwrap_or_default();
-        messages.line(&format!(
-            "Already up to date{pid}: {}. Nothing was changed.",
+    let before = service.installed_service().map(|before| before.program);
+    let there = service.installed().map_err(|error| {
+        Failure::failed(format!(
+            "cannot read {path:?}: {error}; check its permissions"
+        ))
+    })?;
+    let is_same = there.as_deref() == Some(text.as_bytes());
+    if is_same && is_up_to_date(&found) {
+        let pid = found.pid.map(|pid| format!(" (pid {pid})"));
+        context.line(format!(
+            "Already up to date{}: {}. Nothing was changed.",
+            pid.unwrap_or_default(),
             escaped(&path)
         ));
-        messages.line(&config_line(service, &config, named.as_deref()));
+        context.line(config);
         return Ok(Exit::Done);
     }
-    messages.line(&config_line(service, &config, named.as_deref()));
-    if !same {
-        write_file(service, &path, &text)?;
-    }
-    let noun = capitalized(service.kind_name());
-    let done = match before.filter(|before| before.program != job.program) {
-        Some(before) => format!("written; the old file started {}", escaped(&before.program)),
-        None if same => "unchanged".to_owned(),
+    context.line(config);
+    let done = match before.filter(|before| *before != job.program) {
+        Some(before) => format!("written; the old file started {}", escaped(&before)),
+        None if is_same => "unchanged".to_owned(),
         None => "written".to_owned(),
     };
-    messages.line(&format!("{noun:<10} {}  {done}", escaped(&path)));
-    let version = env!("CARGO_PKG_VERSION");
-    messages.line(&format!(
-        "Program    {}  ({version})",
-        escaped(&job.program)
-    ));
-    if let (ServiceManager::Launchd, Some(log)) = (service.manager, service.log(folders)) {
-        messages.line(&format!("Log        {}", escaped(&log)));
+    if !is_same {
+        write_file(service, &path, &text)?;
     }
-    control.load(&found)?;
-    start::wait_until_running(service, folders, control.as_ref(), found.pid, messages)?;
-    messages.line("");
-    messages.line(post_install_hint(service));
-    for (what, verb) in [
-        ("Status", "status"),
-        ("Stop", "stop"),
-        ("Remove", "uninstall"),
-    ] {
-        messages.line(&format!("{what:<10} {}", service.command(verb)));
-    }
+    report_files(context, &job.program, &done);
+    context.control.load(&found)?;
+    start::wait_until_running(context, found.pid)?;
+    report_commands(context);
     Ok(Exit::Done)
 }
 
@@ -101,6 +78,42 @@ fn write_file(service: &ServicePaths, path: &Path, text: &str) -> Result<(), Fai
 
 fn is_up_to_date(state: &ServiceState) -> bool {
     state.loaded && !state.is_stale && state.enabled != Some(false) && state.running != Some(false)
+}
+
+/// Prints the paths of the service file, of the program and of the log.
+fn report_files(context: &ServiceContext<'_>, program: &Path, done: &str) {
+    let service = context.service;
+    let (file, program) = (escaped(&service.file()), escaped(program));
+    context.line(format!("{:<10} {file}  {done}", service.kind_name()));
+    context.line(format!(
+        "Program    {program}  ({})",
+        env!("CARGO_PKG_VERSION")
+    ));
+    if let (ServiceManager::Launchd, Some(log)) = (service.manager, service.log()) {
+        context.line(format!("Log        {}", escaped(&log)));
+    }
+}
+
+/// Prints what happens from now on, and the commands for it.
+fn report_commands(context: &ServiceContext<'_>) {
+    let service = context.service;
+    context.line("");
+    context.line(match (service.manager, service.scope) {
+        (ServiceManager::Launchd, _) => {
+            "macOS will show \"Background Items Added\" for this service."
+        }
+        (ServiceManager::Systemd, Scope::User) => {
+            "The service runs while you are logged in. To keep it running, as on a server:   loginctl enable-linger"
+        }
+        (ServiceManager::Systemd, Scope::System) => "The service starts at every boot.",
+    });
+    for (what, verb) in [
+        ("Status", "status"),
+        ("Stop", "stop"),
+        ("Remove", "uninstall"),
+    ] {
+        context.line(format!("{what:<10} {}", service.command(verb)));
+    }
 }
 
 /// Reads the configuration of the service: the named file, which must exist, or the default file of its scope.
@@ -133,28 +146,23 @@ fn config_line(service: &ServicePaths, config: &Config, named: Option<&Path>) ->
 }
 
 /// Refuses to install if the service file would belong to the wrong user.
-fn check_user(service: &ServicePaths, messages: &Messages) -> Result<(), Failure> {
+fn check_user(context: &ServiceContext<'_>) -> Result<(), Failure> {
+    let service = context.service;
     let is_root = geteuid().is_root();
     match service.scope {
-        Scope::System if !is_root => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "only root can install a system service:   sudo {}\n  \
-                 for this user only:   orphand service install",
-                service.command("install")
-            ),
-        )),
-        Scope::User if !service.is_home_ours() => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "{:?} belongs to another user, so the service would too\n  \
-                 for that user:   orphand service install   (without sudo)\n  \
-                 for the whole machine:   sudo orphand service install --system",
-                service.home()
-            ),
-        )),
+        Scope::System if !is_root => Err(Failure::failed(format!(
+            "only root can install a system service:   sudo {}\n  \
+             for this user only:   orphand service install",
+            service.command("install")
+        ))),
+        Scope::User if !service.is_home_ours() => Err(Failure::failed(format!(
+            "{:?} belongs to another user, so the service would too\n  \
+             for that user:   orphand service install   (without sudo)\n  \
+             for the whole machine:   sudo orphand service install --system",
+            service.home()
+        ))),
         Scope::User if is_root => {
-            messages.warn(
+            context.warn(
                 "this is the user service of root, which runs while root is logged in. To run from boot on, for the \
                  files of all users:   orphand service install --system",
             );
@@ -182,26 +190,20 @@ fn check_alone(service: &ServicePaths) -> Result<(), Failure> {
 }
 
 /// Refuses a program that the service manager would not start, and warns about one that is in a temporary place.
-fn check_program(
-    service: &ServicePaths,
-    program: &Path,
-    messages: &Messages,
-) -> Result<(), Failure> {
-    let refused = service.manager == ServiceManager::Systemd
+fn check_program(context: &ServiceContext<'_>, program: &Path) -> Result<(), Failure> {
+    let is_systemd = context.service.manager == ServiceManager::Systemd;
+    if is_systemd
         && program
             .to_str()
-            .is_some_and(|program| !systemd::is_startable(program));
-    if refused {
-        return Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "systemd does not start a program with a quote or a backslash in its path: {program:?}; move it, then \
-                 install again"
-            ),
-        ));
+            .is_some_and(|program| !systemd::is_startable(program))
+    {
+        return Err(Failure::failed(format!(
+            "systemd does not start a program with a quote or a backslash in its path: {program:?}; move it, then \
+             install again"
+        )));
     }
     if let Some(place) = program::temporary_place(program) {
-        messages.warn(&format!(
+        context.warn(format!(
             "{program:?} is in {place}; without the program the service cannot start. Move it to a permanent place \
              (cargo install does), and install from there"
         ));
@@ -214,153 +216,18 @@ fn check_own(service: &ServicePaths, path: &Path) -> Result<(), Failure> {
     let Ok(leads_to) = fs::read_link(path) else {
         return Ok(());
     };
-    Err(Failure::new(
-        Exit::Failed,
-        format!(
-            "{path:?} is a symlink to {leads_to:?}, which differs from the file that would be installed now\n  \
-             change it there:   {} > {}\n  \
-             or remove it:      rm {}",
-            service.command("print"),
-            shell::word(&leads_to),
-            shell::word(path)
-        ),
-    ))
+    Err(Failure::failed(format!(
+        "{path:?} is a symlink to {leads_to:?}, which differs from the file that would be installed now\n  \
+         change it there:   {} > {}\n  \
+         or remove it:      rm {}",
+        service.command("print"),
+        shell::word(&leads_to),
+        shell::word(path)
+    )))
 }
 
-fn post_install_hint(service: &ServicePaths) -> &'static str {
-    match (service.manager, service.scope) {
-        (ServiceManager::Launchd, _) => {
-            "macOS will show \"Background Items Added\" for this service."
-        }
-        (ServiceManager::Systemd, Scope::User) => {
-            "The service runs while you are logged in. To keep it running, as on a server:   loginctl enable-linger"
-        }
-        (ServiceManager::Systemd, Scope::System) => "The service starts at every boot.",
-    }
-}
-
-/// Stops the service, removes its file, and lists the remaining files.
-pub(super) fn uninstall(
-    service: &ServicePaths,
-    folders: &Folders,
-    messages: &Messages,
-) -> Result<Exit, Failure> {
-    check_user_to_remove(service)?;
-    let path = service.file();
-    let file_exists = path.symlink_metadata().is_ok();
-    let started = super::installed_service(service);
-    let control = control_of(service);
-    let found = control.state();
-    // launchd keeps a job loaded after its file has been removed.
-    let is_left_over = matches!(&found, Ok(found) if found.domain.is_some());
-    if !file_exists && !is_left_over {
-        messages.line(&format!(
-            "Not installed: {} does not exist. Nothing was changed.",
-            escaped(&path)
-        ));
-        return Ok(Exit::Done);
-    }
-    control.disable(&found?)?;
-    if file_exists {
-        fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
-        control.file_removed()?;
-    }
-    messages.line(&format!("Removed    {}", escaped(&path)));
-    let config = started.and_then(|started| started.config);
-    let left = remaining(service, config, folders);
-    if !left.is_empty() {
-        messages.line("\nThese files remain; to remove them:");
-    }
-    for (what, command) in left {
-        messages.line(&format!("{what:<10} {command}"));
-    }
-    Ok(Exit::Done)
-}
-
-fn check_user_to_remove(service: &ServicePaths) -> Result<(), Failure> {
-    match service.scope == Scope::System && !geteuid().is_root() {
-        true => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "only root can remove a system service:   sudo {}",
-                service.command("uninstall")
-            ),
-        )),
-        false => Ok(()),
-    }
-}
-
-/// Returns the files that remain after the service is removed, each with the command that removes it.
-fn remaining(
-    service: &ServicePaths,
-    config: Option<PathBuf>,
-    ours: &Folders,
-) -> Vec<(&'static str, String)> {
-    let folders = service.folders(ours);
-    let path = config.or_else(|| service.default_config());
-    let mut left = Vec::new();
-    // A wrong configuration file names no roots; the roots of the journal are searched anyway.
-    let config = path
-        .as_deref()
-        .and_then(|path| Config::load(Some(path)).ok());
-    let journal = Journal::new(folders.state.as_deref());
-    let quarantines = Quarantines::known(&config.unwrap_or_default(), &journal, None);
-    let held: usize = quarantines.roots().map(|root| stored_files(root)).sum();
-    if held > 0 {
-        let files = counted(held as u64, "file", "files");
-        left.push((
-            "Quarantine",
-            format!("orphand quarantine purge   ({files})"),
-        ));
-    }
-    if let Some(path) = path.filter(|path| path.exists()) {
-        left.push(("Config", format!("rm {}", shell::word(&path))));
-    }
-    let state = folders.state.filter(|state| state.exists());
-    if let Some(state) = &state {
-        left.push(("Journal", format!("rm -r {}", shell::word(state))));
-    }
-    let logs = [service.log(ours), Some(service.crash_log())]
-        .into_iter()
-        .flatten();
-    let mut logs: Vec<PathBuf> = logs
-        .filter_map(|log| log.parent().map(Path::to_owned))
-        .collect();
-    logs.dedup();
-    for logs in logs
-        .into_iter()
-        .filter(|logs| logs.exists() && Some(logs) != state.as_ref())
-    {
-        left.push(("Log", format!("rm -r {}", shell::word(&logs))));
-    }
-    left
-}
-
-fn stored_files(root: &Path) -> usize {
-    let Ok(Some(quarantine)) = Quarantine::open_existing(root, None) else {
-        return 0;
-    };
-    quarantine.stored().map_or(0, |stored| stored.len())
-}
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failed, error)
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    failed(format!(
-        "cannot read {path:?}: {error}; check its permissions"
-    ))
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    failed(format!(
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!(
         "cannot change {path:?}: {error}; check the permissions of its folder"
     ))
-}
-
-fn capitalized(word: &str) -> String {
-    let mut chars = word.chars();
-    let first = chars.next().map(|c| c.to_ascii_uppercase());
-    first.into_iter().chain(chars).collect()
 }

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 /// The scope of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Scope {
     /// A service of the user who installs it.
     User,

@@ -10,15 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orphand::store::regular_file::read_regular;
 use rustix::process::geteuid;
 
-use super::control::{Control, ServiceState};
+use super::control::{Control, ServiceState, call_failure, exit_error};
 use super::job::Scope;
 use super::paths::ServicePaths;
-use super::tool::{Tool, ToolError, ToolOutput};
+use super::tool::{Tool, ToolOutput};
 use super::{launchd, timeouts};
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::output::shell;
 use crate::cli::output::text::{escaped, span};
 
@@ -69,24 +68,18 @@ impl<'p> Launchctl<'p> {
     /// Returns the domains in which the job can be. A user without a login at the screen may have loaded it into the
     /// second one.
     fn domains(&self) -> Vec<String> {
-        let mut domains = vec![self.domain()];
-        if self.service.scope == Scope::User {
-            domains.push(format!("user/{}", self.uid));
-        }
-        domains
+        let second = (self.service.scope == Scope::User).then(|| format!("user/{}", self.uid));
+        [self.domain()].into_iter().chain(second).collect()
     }
 
     fn call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         self.tool.call(&args).map_err(|error| {
-            let what = match &error {
-                ToolError::Start { .. } if self.tool.is_missing() => {
-                    "only macOS has launchd; on other systems: orphand service VERB --systemd"
-                }
-                ToolError::Start { .. } => "check that this user may run it",
-                ToolError::TimedOut { .. } => "try again; if that does not help, log out and in",
-            };
-            Failure::new(Exit::Failed, format!("{error}\n  {what}"))
+            call_failure(
+                &error,
+                "only macOS has launchd; on other systems: orphand service VERB --systemd",
+                "try again; if that does not help, log out and in",
+            )
         })
     }
 
@@ -118,12 +111,11 @@ impl<'p> Launchctl<'p> {
         let end = Instant::now() + limit;
         while self.is_loaded(domain)? {
             if Instant::now() >= end {
-                let text = format!(
+                return Err(Failure::failed(format!(
                     "orphand has not ended within {}\n  kill it:   launchctl kill SIGKILL {}",
                     span(limit),
                     target(domain)
-                );
-                return Err(Failure::new(Exit::Failed, text));
+                )));
             }
             thread::sleep(POLL_INTERVAL);
         }
@@ -157,12 +149,10 @@ impl<'p> Launchctl<'p> {
     /// Starts a job that is loaded. With `again`, a running job is restarted.
     fn kickstart(&self, domain: &str, again: bool) -> Result<(), Failure> {
         let target = target(domain);
-        let mut args = vec!["kickstart"];
-        if again {
-            args.push("-k");
-        }
-        args.push(&target);
-        let answer = self.call(&args)?;
+        let answer = match again {
+            true => self.call(&["kickstart", "-k", &target])?,
+            false => self.call(&["kickstart", &target])?,
+        };
         match answer.code {
             0 | code::ALREADY => Ok(()),
             _ => Err(self.failure("kickstart", &answer)),
@@ -176,52 +166,45 @@ impl<'p> Launchctl<'p> {
     }
 
     fn failure(&self, verb: &str, answer: &ToolOutput) -> Failure {
-        let causes = match (verb, answer.code) {
-            ("bootstrap", code::IO) => self.causes(),
-            _ => Vec::new(),
-        };
         let mut text = exit_code_text(verb, answer.code, self.service, self.uid);
-        for cause in causes {
-            text.push_str(&format!("\n  {cause}"));
+        if (verb, answer.code) == ("bootstrap", code::IO) {
+            for cause in self.causes() {
+                text.push_str(&format!("\n  {cause}"));
+            }
         }
         let stderr = answer.stderr.trim();
         if !stderr.is_empty() {
-            text.push_str(&format!(
-                "\n  launchctl printed: {}",
-                escaped(stderr.as_ref())
-            ));
+            let stderr = escaped(stderr.as_ref());
+            text.push_str(&format!("\n  launchctl printed: {stderr}"));
         }
-        Failure::new(Exit::Failed, text)
+        Failure::failed(text)
     }
 
     /// Returns the possible causes of exit code 5, each with its fix.
     fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let file = self.service.file();
+        let word = shell::word(&file);
         if let Ok(meta) = fs::metadata(&file) {
-            if meta.uid() != self.uid {
+            let (owner, uid) = (meta.uid(), self.uid);
+            if owner != uid {
                 causes.push(format!(
-                    "{file:?} belongs to uid {}, but must belong to you:   sudo chown {} {}",
-                    meta.uid(),
-                    self.uid,
-                    shell::word(&file)
+                    "{file:?} belongs to uid {owner}, but must belong to you:   sudo chown {uid} {word}"
                 ));
             }
             if meta.mode() & 0o022 != 0 {
                 causes.push(format!(
-                    "other users may write {file:?}, so launchd refuses it:   chmod 644 {}",
-                    shell::word(&file)
+                    "other users may write {file:?}, so launchd refuses it:   chmod 644 {word}"
                 ));
             }
         }
-        let started = read_regular(&file, super::paths::LARGEST)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .and_then(|file| launchd::read(&file));
-        if let Some(started) = started.filter(|started| !started.program.exists()) {
+        let program = self
+            .service
+            .installed_service()
+            .map(|installed| installed.program);
+        if let Some(program) = program.filter(|program| !program.exists()) {
             causes.push(format!(
-                "{:?}, which it starts, does not exist:   {}",
-                started.program,
+                "{program:?}, which it starts, does not exist:   {}",
                 self.service.command("install")
             ));
         }
@@ -248,23 +231,24 @@ fn target(domain: &str) -> String {
 
 /// Returns the meaning of an exit code of `launchctl VERB`, and the fix.
 fn exit_code_text(verb: &str, code: i32, service: &ServicePaths, uid: u32) -> String {
-    let noun = service.kind_name();
+    let noun = service.kind_name().to_lowercase();
+    let command = |verb| service.command(verb);
     match code {
         code::IO if verb == "bootstrap" => {
             format!("launchd refuses the {noun} (5) and gives no reason")
         }
         code::IO => format!(
             "launchd cannot stop the {noun} now (5); try again:   {}",
-            service.command("stop")
+            command("stop")
         ),
-        code::IN_PROGRESS | code::ALREADY => format!(
-            "launchd is still busy with the {noun} ({code}); try again:   {}",
-            service.command("start")
-        ),
-        code::NO_PROCESS | code::NOT_LOADED => format!(
-            "the {noun} is not loaded ({code}); load and start it:   {}",
-            service.command("start")
-        ),
+        code::IN_PROGRESS | code::ALREADY => {
+            let start = command("start");
+            format!("launchd is still busy with the {noun} ({code}); try again:   {start}")
+        }
+        code::NO_PROCESS | code::NOT_LOADED => {
+            let start = command("start");
+            format!("the {noun} is not loaded ({code}); load and start it:   {start}")
+        }
         code::DISABLED => format!("the {noun} is disabled ({code})\n  {LOGIN_ITEMS_HINT}"),
         code::NO_DOMAIN => format!(
             "uid {uid} is not logged in at the screen, so launchd has no session for the {noun} ({code})\n  \
@@ -283,54 +267,42 @@ fn exit_code_text(verb: &str, code: i32, service: &ServicePaths, uid: u32) -> St
 
 /// Returns the error with which the job ended, by the exit code that launchd keeps; `None` if it ended without one.
 fn last_run_error(code: i32, service: &ServicePaths) -> Option<String> {
-    let what = match code {
+    Some(match code {
         0 => return None,
-        75 => "another orphand process watches one of its directories (75); end that one".to_owned(),
         // orphand exits with 78 and logs the error; launchd reports 78 if it cannot open a log file.
         78 => format!(
-            "the configuration is wrong, or launchd cannot write {:?} (78); check both:   orphand \
-             config check",
+            "the configuration is wrong, or launchd cannot write {:?} (78); check both:   orphand config check",
             service.crash_log()
         ),
-        126 => {
-            "macOS does not let launchd start the program (126); to find the cause:   orphand doctor".to_owned()
-        }
-        127 => format!(
-            "the program does not exist (127); fix:   {}",
-            service.command("install")
-        ),
-        code => format!(
-            "it ended with exit code {code}; to find the cause:   {}",
-            service.command("logs")
-        ),
-    };
-    Some(what)
+        126 => "macOS does not let launchd start the program (126); to find the cause:   orphand doctor".to_owned(),
+        127 => format!("the program does not exist (127); fix:   {}", service.command("install")),
+        code => exit_error(code, service),
+    })
 }
 
 /// Parses the output of `launchctl print`, which is only shown to people.
 fn parse_print(printed: &str, service: &ServicePaths) -> ServiceState {
     // The first match counts: nested sections have fields of the same names.
     let field = |name: &str| {
-        let lines = printed.lines().map(str::trim);
-        lines
-            .filter_map(|line| line.split_once(" = "))
-            .find(|(key, _)| *key == name)
+        let mut fields = printed
+            .lines()
+            .filter_map(|line| line.trim().split_once(" = "));
+        Some(fields.find(|(key, _)| *key == name)?.1)
     };
-    let running = field("state").and_then(|(_, state)| match state {
-        "running" => Some(true),
-        "not running" | "waiting" => Some(false),
+    let running = match field("state") {
+        Some("running") => Some(true),
+        Some("not running" | "waiting") => Some(false),
         // The job is starting or ending.
         _ => None,
-    });
-    let pid = field("pid").and_then(|(_, pid)| pid.parse().ok());
-    let last = field("last exit code").and_then(|(_, code)| {
+    };
+    let last = field("last exit code").and_then(|code| {
         let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
         digits.parse().ok()
     });
     ServiceState {
         loaded: true,
         running,
-        pid,
+        pid: field("pid").and_then(|pid| pid.parse().ok()),
         // Between two attempts it is neither "running" nor "not running".
         last_run_error: last
             .filter(|_| running != Some(true))
@@ -342,11 +314,11 @@ fn parse_print(printed: &str, service: &ServicePaths) -> ServiceState {
 /// Returns whether the output of `launchctl print-disabled` lists the job as disabled. Older systems print `true`.
 fn lists_as_disabled(list: &str) -> bool {
     let name = format!("\"{}\"", launchd::LABEL);
-    let line = list
+    let mut lines = list
         .lines()
-        .find(|line| line.trim_start().starts_with(&name));
-    line.and_then(|line| line.split_once("=>"))
-        .is_some_and(|(_, word)| matches!(word.trim(), "disabled" | "true"))
+        .filter(|line| line.trim_start().starts_with(&name));
+    let word = lines.next().and_then(|line| line.split_once("=>"));
+    word.is_some_and(|(_, word)| matches!(word.trim(), "disabled" | "true"))
 }
 
 impl Control for Launchctl<'_> {
@@ -375,39 +347,22 @@ impl Control for Launchctl<'_> {
     }
 
     fn load(&self, found: &ServiceState) -> Result<(), Failure> {
-        if let Some(domain) = &found.domain {
-            self.bootout(domain)?;
-        }
+        self.stop(found)?;
         self.bootstrap()
     }
 
-    fn start(&self, found: &ServiceState) -> Result<(), Failure> {
+    fn start(&self, found: &ServiceState, again: bool) -> Result<(), Failure> {
         match &found.domain {
-            Some(domain) => self.kickstart(domain, false),
-            None => self.bootstrap(),
-        }
-    }
-
-    fn restart(&self, found: &ServiceState) -> Result<(), Failure> {
-        match &found.domain {
-            Some(domain) => self.kickstart(domain, true),
+            Some(domain) => self.kickstart(domain, again),
             None => self.bootstrap(),
         }
     }
 
     fn stop(&self, found: &ServiceState) -> Result<(), Failure> {
-        match &found.domain {
-            Some(domain) => self.bootout(domain),
-            None => Ok(()),
-        }
-    }
-
-    fn disable(&self, found: &ServiceState) -> Result<(), Failure> {
-        self.stop(found)
-    }
-
-    fn file_removed(&self) -> Result<(), Failure> {
-        Ok(())
+        found
+            .domain
+            .iter()
+            .try_for_each(|domain| self.bootout(domain))
     }
 }
 

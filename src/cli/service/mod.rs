@@ -3,35 +3,32 @@
 //! `launchd` and `systemd` render the service files with pure functions, `launchctl` and `systemctl` call the service
 //! managers, and the subcommands combine both.
 
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use orphand::fs::root::absolute;
-use orphand::store::folders::Folders;
 
 use super::exit::{Exit, Failure};
 use super::options::OutputOptions;
-use crate::cli::commands::status::client;
-use crate::cli::commands::status::client::RunningWatch;
-use crate::cli::output::shell;
 use crate::cli::output::standard_streams;
-use crate::cli::output::text::escaped;
-use job::{InstalledService, Scope};
-use messages::Messages;
+use context::ServiceContext;
+use control::Control;
+use job::{Job, Scope};
+use launchctl::Launchctl;
 use paths::{ServiceManager, ServicePaths};
-use tool::Tool;
+use systemctl::Systemctl;
 
+pub(crate) use problems::{Problem, problems};
+
+mod context;
 mod control;
 mod file;
 mod install;
 mod job;
 mod launchctl;
 mod launchd;
-mod manager;
-mod messages;
+mod logs;
 mod paths;
+mod problems;
 mod program;
 mod start;
 mod status;
@@ -40,6 +37,7 @@ mod systemd;
 mod template;
 mod timeouts;
 mod tool;
+mod uninstall;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -131,35 +129,41 @@ fn parse_user(name: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(command: &Service, output: &OutputOptions) -> Result<Exit, Failure> {
-    let messages = Messages::new(output);
-    let folders = Folders::from_env();
     let (which, changes) = match &command.verb {
-        Verb::Install { which, .. } => (which, true),
-        Verb::Uninstall(which) | Verb::Start(which) | Verb::Stop(which) | Verb::Restart(which) => {
-            (which, true)
-        }
+        Verb::Install { which, .. }
+        | Verb::Uninstall(which)
+        | Verb::Start(which)
+        | Verb::Stop(which)
+        | Verb::Restart(which) => (which, true),
         Verb::Status(which) | Verb::Logs { which, .. } | Verb::Print { which, .. } => {
             (which, false)
         }
     };
-    let service = selected(*which)?;
+    let service = &selected(*which)?;
+    let control: &dyn Control = match service.manager {
+        ServiceManager::Launchd => &Launchctl::new(service),
+        ServiceManager::Systemd => &Systemctl::new(service),
+    };
+    let context = ServiceContext {
+        service,
+        control,
+        output,
+    };
     let done = match &command.verb {
-        Verb::Install { config, .. } => {
-            install::install(&service, config.config.as_deref(), &folders, &messages)
-        }
-        Verb::Uninstall(_) => install::uninstall(&service, &folders, &messages),
-        Verb::Start(_) => start::start(&service, &folders, &messages),
-        Verb::Stop(_) => start::stop(&service, &messages),
-        Verb::Restart(_) => start::restart(&service, &folders, &messages),
-        Verb::Status(_) => status::run(&service, &folders, output),
-        Verb::Logs { follow, lines, .. } => logs(&service, &folders, *follow, *lines),
+        Verb::Install { config, .. } => install::install(&context, config.config.as_deref()),
+        Verb::Uninstall(_) => uninstall::uninstall(&context),
+        Verb::Start(_) => start::start(&context),
+        Verb::Stop(_) => start::stop(&context),
+        Verb::Restart(_) => start::restart(&context),
+        Verb::Status(_) => status::run(&context),
+        Verb::Logs { follow, lines, .. } => logs::logs(service, *follow, *lines),
         Verb::Print { config, run_as, .. } => {
-            print(&service, config.config.as_deref(), run_as.clone())
+            print(service, config.config.as_deref(), run_as.clone())
         }
     };
     if changes && output.json {
         // The steps were printed to stderr; the document has the resulting state.
-        let _ = status::run(&service, &folders, output);
+        let _ = status::run(&context);
     }
     done
 }
@@ -170,14 +174,12 @@ fn selected(which: ServiceSelector) -> Result<ServicePaths, Failure> {
         (_, true) => ServiceManager::Systemd,
         _ => ServiceManager::OURS,
     };
-    let scope = if which.system {
-        Scope::System
-    } else {
-        Scope::User
+    let scope = match which.system {
+        true => Scope::System,
+        false => Scope::User,
     };
     ServicePaths::new(manager, scope).ok_or_else(|| {
-        Failure::new(
-            Exit::Failed,
+        Failure::failed(
             "HOME is not set, so the user of the service is not known; set it, or add --system",
         )
     })
@@ -194,198 +196,10 @@ fn print(
             "--run-as needs systemd; add --systemd",
         ));
     }
-    let job = job::Job {
+    let job = Job {
         run_as,
         ..service.job(program::current()?, config.map(absolute))
     };
-    let text = service.render(&job);
-    let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let text = service.render(&job).map_err(Failure::failed)?;
     Ok(standard_streams::print(text.as_bytes())?)
-}
-
-/// Replaces this process with the program that shows the log.
-fn logs(
-    service: &ServicePaths,
-    folders: &Folders,
-    follow: bool,
-    lines: u32,
-) -> Result<Exit, Failure> {
-    let lines = lines.to_string();
-    let mut args: Vec<OsString>;
-    let tool = match service.manager {
-        ServiceManager::Systemd => {
-            let unit = match service.scope {
-                Scope::User => "--user-unit",
-                Scope::System => "--unit",
-            };
-            args = [unit, systemd::UNIT, "-n", &lines]
-                .map(OsString::from)
-                .into();
-            let paths = [
-                "/usr/bin/journalctl",
-                "/bin/journalctl",
-                "/run/current-system/sw/bin/journalctl",
-            ];
-            Tool::find("journalctl", "ORPHAND_JOURNALCTL", &paths)
-        }
-        ServiceManager::Launchd => {
-            args = ["-n", &lines].map(OsString::from).into();
-            Tool::find("tail", "ORPHAND_TAIL", &["/usr/bin/tail", "/bin/tail"])
-        }
-    };
-    if follow {
-        // `tail -F` continues with the new file after the log is rotated.
-        args.push(
-            if service.manager == ServiceManager::Launchd {
-                "-F"
-            } else {
-                "-f"
-            }
-            .into(),
-        );
-    }
-    if service.manager == ServiceManager::Launchd {
-        let log = service.log(folders).unwrap_or_default();
-        if !log.exists() {
-            start::check_installed(service)?;
-            return Err(Failure::new(
-                Exit::Failed,
-                format!(
-                    "there is no log yet: {log:?} is created when the service runs\n  to see its state:   {}",
-                    service.command("status")
-                ),
-            ));
-        }
-        let crashes = service.crash_log();
-        if fs::metadata(&crashes).is_ok_and(|meta| meta.len() > 0) {
-            log::warn!(
-                "the service has crashed before; its output: {}",
-                escaped(&crashes)
-            );
-        }
-        args.push(log.into());
-    }
-    let error = tool.command(&args).exec();
-    Err(Failure::new(
-        Exit::Failed,
-        format!("cannot start {}: {error}", tool.command_line(&args)),
-    ))
-}
-
-/// A problem of the service that keeps orphand from working, now or soon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// The problem, for people.
-    pub(crate) what: String,
-    /// The command that fixes it.
-    pub(crate) fix: String,
-}
-
-/// Returns the problems of the services that are installed on this system. It reads their files and asks the watchers,
-/// but calls no service manager, so it never waits for one.
-pub(crate) fn problems(folders: &Folders) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for scope in [Scope::User, Scope::System] {
-        let Some(service) = ServicePaths::new(ServiceManager::OURS, scope) else {
-            continue;
-        };
-        problems.extend(file_problems(&service));
-        if service.file().exists() {
-            let running = client::running(&service.folders(folders));
-            let background = running.iter().find(|running| running.answer.is_background);
-            problems.extend(background.and_then(|running| outdated_problem(running, &service)));
-        }
-    }
-    problems
-}
-
-/// Returns the problems of the file of one service.
-fn file_problems(service: &ServicePaths) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let path = service.file();
-    let mut add = |what: String, fix: String| problems.push(Problem { what, fix });
-    let file = match service.installed() {
-        Ok(None) => return problems,
-        Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) => {
-            add(
-                format!("cannot read {path:?}: {error}"),
-                format!("ls -l {}", shell::word(&path)),
-            );
-            return problems;
-        }
-    };
-    if let Some(homebrew) = service.homebrew_file() {
-        let fix = "brew services stop orphand".to_owned();
-        add(format!("Homebrew runs orphand too: {homebrew:?}"), fix);
-    }
-    let Some(started) = service.read(&file) else {
-        let what = format!("{path:?} was not written by orphand");
-        add(what, service.command("install"));
-        return problems;
-    };
-    let install = match &started.config {
-        Some(config) => format!(
-            "{} --config {}",
-            service.command("install"),
-            shell::word(config)
-        ),
-        None => service.command("install"),
-    };
-    if !started.program.exists() {
-        add(
-            format!(
-                "{path:?} starts {:?}, which does not exist",
-                started.program
-            ),
-            install,
-        );
-        return problems;
-    }
-    let Ok(ours) = program::current() else {
-        return problems;
-    };
-    if !is_same_file(&started.program, &ours) {
-        let what = format!(
-            "{path:?} starts {:?}, but this is {ours:?}",
-            started.program
-        );
-        add(what, install);
-        return problems;
-    }
-    let now = service.render(&service.job(started.program, started.config));
-    if now.is_ok_and(|now| now != file) {
-        add(
-            format!("{path:?} differs from the file that would be installed now"),
-            install,
-        );
-    }
-    problems
-}
-
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    one == other
-        || matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Returns the problem that the running watcher is older than the installed program, as after an upgrade.
-fn outdated_problem(running: &RunningWatch, service: &ServicePaths) -> Option<Problem> {
-    let ours = env!("CARGO_PKG_VERSION");
-    let what = match (running.answer.version == ours, running.is_outdated) {
-        (true, false) => return None,
-        (true, true) => "the program on disk is newer than the running one".to_owned(),
-        (false, _) => format!(
-            "version {} is running, but this is {ours}",
-            running.answer.version
-        ),
-    };
-    Some(Problem {
-        what,
-        fix: service.command("restart"),
-    })
-}
-
-/// Returns the command in the installed service file, if the file can be read.
-fn installed_service(service: &ServicePaths) -> Option<InstalledService> {
-    service.read(&String::from_utf8(service.installed().ok()??).ok()?)
 }

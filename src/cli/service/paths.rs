@@ -15,7 +15,7 @@ use super::{launchd, systemd};
 use crate::cli::config::Config;
 
 /// The most bytes that are read of a service file.
-pub(super) const LARGEST: u64 = 1_000_000;
+const LARGEST: u64 = 1_000_000;
 
 /// The system program that starts the service, and restarts it when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(super) struct ServicePaths {
     home: PathBuf,
     /// The prefix of all system paths: `/`, or the root of an image that is being built, or of a test.
     machine_root: PathBuf,
+    /// The folders of this process.
+    own_folders: Folders,
 }
 
 impl ServicePaths {
@@ -59,21 +61,21 @@ impl ServicePaths {
                 ServiceManager::Systemd => PathBuf::from("/root"),
             })
         })?;
-        let machine = absolute_variable("ORPHAND_SERVICE_ROOT").unwrap_or_else(|| "/".into());
         Some(ServicePaths {
             manager,
             scope,
             home,
-            machine_root: machine,
+            machine_root: absolute_variable("ORPHAND_SERVICE_ROOT").unwrap_or_else(|| "/".into()),
+            own_folders: Folders::from_env(),
         })
     }
 
-    /// Returns the name for the kind of service file, for people.
+    /// Returns the name for the kind of service file, for people, with a capital letter.
     pub(super) fn kind_name(&self) -> &'static str {
         match (self.manager, self.scope) {
-            (ServiceManager::Launchd, Scope::User) => "agent",
-            (ServiceManager::Launchd, Scope::System) => "daemon",
-            (ServiceManager::Systemd, _) => "unit",
+            (ServiceManager::Launchd, Scope::User) => "Agent",
+            (ServiceManager::Launchd, Scope::System) => "Daemon",
+            (ServiceManager::Systemd, _) => "Unit",
         }
     }
 
@@ -99,22 +101,30 @@ impl ServicePaths {
 
     /// Returns the path of the service file.
     pub(super) fn file(&self) -> PathBuf {
+        let [user, system] = self.file_folders();
+        let folder = match self.scope {
+            Scope::User => user,
+            Scope::System => system,
+        };
         match self.manager {
-            ServiceManager::Launchd => self.folder().join(format!("{}.plist", launchd::LABEL)),
-            ServiceManager::Systemd => self.folder().join(systemd::UNIT),
+            ServiceManager::Launchd => folder.join(format!("{}.plist", launchd::LABEL)),
+            ServiceManager::Systemd => folder.join(systemd::UNIT),
         }
     }
 
-    fn folder(&self) -> PathBuf {
-        match (self.manager, self.scope) {
-            (ServiceManager::Launchd, Scope::User) => self.home.join("Library/LaunchAgents"),
-            (ServiceManager::Launchd, Scope::System) => {
-                self.below_machine_root("Library/LaunchDaemons")
-            }
-            (ServiceManager::Systemd, Scope::User) => self.config_home().join("systemd/user"),
-            (ServiceManager::Systemd, Scope::System) => {
-                self.below_machine_root("etc/systemd/system")
-            }
+    /// Returns the folders of the service files of this user and of the machine.
+    fn file_folders(&self) -> [PathBuf; 2] {
+        match self.manager {
+            ServiceManager::Launchd => [
+                self.home.join("Library/LaunchAgents"),
+                self.below_machine_root("Library/LaunchDaemons"),
+            ],
+            ServiceManager::Systemd => [
+                absolute_variable("XDG_CONFIG_HOME")
+                    .unwrap_or_else(|| self.home.join(".config"))
+                    .join("systemd/user"),
+                self.below_machine_root("etc/systemd/system"),
+            ],
         }
     }
 
@@ -122,37 +132,23 @@ impl ServicePaths {
         self.machine_root.join(below)
     }
 
-    fn config_home(&self) -> PathBuf {
-        absolute_variable("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"))
-    }
-
     /// Returns the service file that Homebrew has installed for orphand, if there is one.
     pub(super) fn homebrew_file(&self) -> Option<PathBuf> {
-        let places = match self.manager {
-            ServiceManager::Launchd => {
-                let file = "homebrew.mxcl.orphand.plist";
-                [
-                    self.home.join("Library/LaunchAgents").join(file),
-                    self.below_machine_root("Library/LaunchDaemons").join(file),
-                ]
-            }
-            ServiceManager::Systemd => {
-                let file = "homebrew.orphand.service";
-                [
-                    self.config_home().join("systemd/user").join(file),
-                    self.below_machine_root("etc/systemd/system").join(file),
-                ]
-            }
+        let name = match self.manager {
+            ServiceManager::Launchd => "homebrew.mxcl.orphand.plist",
+            ServiceManager::Systemd => "homebrew.orphand.service",
         };
-        places
+        let mut files = self
+            .file_folders()
             .into_iter()
-            .find(|file| file.symlink_metadata().is_ok())
+            .map(|folder| folder.join(name));
+        files.find(|file| file.symlink_metadata().is_ok())
     }
 
-    /// Returns the folders of the service's watcher. `ours` are the folders of this process.
-    pub(super) fn folders(&self, ours: &Folders) -> Folders {
+    /// Returns the folders of the service's watcher.
+    pub(super) fn folders(&self) -> Folders {
         let (state, runtime) = match (self.scope, self.manager) {
-            (Scope::User, _) => return ours.clone(),
+            (Scope::User, _) => return self.own_folders.clone(),
             (Scope::System, ServiceManager::Launchd) => {
                 let state = self.below_machine_root("Library/Application Support/orphand");
                 (state.clone(), state)
@@ -177,11 +173,12 @@ impl ServicePaths {
     }
 
     /// Returns the log file that its watcher writes. Under systemd its journal has the log instead.
-    pub(super) fn log(&self, ours: &Folders) -> Option<PathBuf> {
-        if cfg!(target_os = "macos") {
-            return Some(self.logs().join("orphand.log"));
-        }
-        Some(self.folders(ours).state?.join("orphand.log"))
+    pub(super) fn log(&self) -> Option<PathBuf> {
+        let folder = match cfg!(target_os = "macos") {
+            true => self.logs(),
+            false => self.folders().state?,
+        };
+        Some(folder.join("orphand.log"))
     }
 
     /// Returns the file to which launchd redirects stderr, which only a crash writes to.
@@ -212,28 +209,26 @@ impl ServicePaths {
                 ("XDG_RUNTIME_DIR", "/run"),
             ],
         };
-        fixed
-            .iter()
-            .map(|(name, value)| (*name, PathBuf::from(value)))
-            .collect()
+        let path = |(name, value): &(&'static str, &str)| (*name, PathBuf::from(value));
+        fixed.iter().map(path).collect()
     }
 
     /// Returns the variables that are set to folders other than the default ones. Without them, the watcher and the
     /// commands in the shell would use different folders.
     fn shell_folders(&self) -> Vec<(&'static str, PathBuf)> {
-        let default_state = match cfg!(target_os = "macos") {
-            true => None,
-            false => Some(self.home.join(".local/state")),
-        };
-        let mut known = vec![
+        let known = [
             ("XDG_CONFIG_HOME", Some(self.home.join(".config"))),
-            ("XDG_STATE_HOME", default_state),
+            (
+                "XDG_STATE_HOME",
+                (!cfg!(target_os = "macos")).then(|| self.home.join(".local/state")),
+            ),
+            ("XDG_RUNTIME_DIR", None),
         ];
-        if self.manager == ServiceManager::Launchd {
-            // systemd sets this variable itself at each login.
-            known.push(("XDG_RUNTIME_DIR", None));
-        }
         let set = |(name, default): (&'static str, Option<PathBuf>)| {
+            // systemd sets this variable itself at each login.
+            if name == "XDG_RUNTIME_DIR" && self.manager == ServiceManager::Systemd {
+                return None;
+            }
             let value = absolute_variable(name)?;
             (Some(&value) != default.as_ref()).then_some((name, value))
         };
@@ -283,6 +278,11 @@ impl ServicePaths {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns the command in the installed service file, or `None` if the file cannot be read or is not ours.
+    pub(super) fn installed_service(&self) -> Option<InstalledService> {
+        self.read(&String::from_utf8(self.installed().ok()??).ok()?)
     }
 
     /// Returns whether the home directory belongs to this user. After `sudo` it may be another user's. A service file of

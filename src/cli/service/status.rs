@@ -1,18 +1,19 @@
 //! `service status`: shows whether the service is installed, enabled, loaded and running, and its problems.
 
+use std::io;
 use std::path::PathBuf;
 
-use orphand::store::folders::Folders;
-use orphand::store::json::Object;
-use serde_json::{Value, json};
+use orphand::store::json::{WirePath, field};
+use serde::Serialize;
 
+use super::context::ServiceContext;
 use super::control::ServiceState;
-use super::manager::control_of;
+use super::job::Scope;
 use super::paths::ServicePaths;
-use super::{Problem, file_problems, job::Scope, outdated_problem, start};
+use super::problems::{Problem, file_problems, outdated_problem};
+use super::start;
 use crate::cli::commands::status::client::RunningWatch;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::options::OutputOptions;
 use crate::cli::output::standard_streams::print;
 use crate::cli::output::text::escaped;
 
@@ -28,35 +29,56 @@ struct ServiceReport {
     error: Option<String>,
 }
 
-pub(super) fn run(
-    service: &ServicePaths,
-    folders: &Folders,
-    output: &OutputOptions,
-) -> Result<Exit, Failure> {
-    let report = ServiceReport::of(service, folders);
-    let text = match output.json {
-        true => format!("{}\n", report.json(service)),
-        false if output.quiet => String::new(),
-        false => report.text(service),
+/// The document of `service status --json`.
+#[derive(Debug, Serialize)]
+struct ServiceDocument<'a> {
+    service: &'static str,
+    name: &'static str,
+    scope: Scope,
+    #[serde(flatten, with = "field::file")]
+    file: WirePath<'a>,
+    #[serde(flatten, with = "field::program")]
+    program: WirePath<'a>,
+    installed: bool,
+    enabled: Option<bool>,
+    loaded: Option<bool>,
+    running: Option<bool>,
+    pid: Option<u32>,
+    version: Option<&'a str>,
+    trouble: &'a [String],
+    end: Option<&'a str>,
+    problems: &'a [Problem],
+    error: Option<&'a str>,
+}
+
+pub(super) fn run(context: &ServiceContext<'_>) -> Result<Exit, Failure> {
+    let report = ServiceReport::of(context);
+    let text = match (context.output.json, context.output.quiet) {
+        (true, _) => {
+            let document = serde_json::to_string(&report.document(context.service));
+            document.map_err(io::Error::from)? + "\n"
+        }
+        (false, true) => String::new(),
+        (false, false) => report.text(context.service),
     };
     print(text.as_bytes())?;
     match &report.error {
-        // Without an installed service, an error of the service manager does not matter.
-        Some(error) if report.installed => Err(Failure::new(Exit::Failed, error)),
-        _ => Ok(report.exit()),
+        Some(error) => Err(Failure::failed(error)),
+        None => Ok(report.exit()),
     }
 }
 
 impl ServiceReport {
-    fn of(service: &ServicePaths, folders: &Folders) -> ServiceReport {
-        let watcher = start::find_watcher(service, folders);
+    fn of(context: &ServiceContext<'_>) -> ServiceReport {
+        let service = context.service;
+        let watcher = start::find_watcher(service);
         let mut problems = file_problems(service);
         problems.extend(
             watcher
                 .as_ref()
                 .and_then(|watcher| outdated_problem(watcher, service)),
         );
-        let (state, error) = match control_of(service).full_state() {
+        let (state, error) = match context.control.full_state() {
             Ok(state) => (state, None),
             Err(failure) => (ServiceState::default(), Some(failure.text)),
         };
@@ -71,20 +93,20 @@ impl ServiceReport {
             });
         }
         if installed && state.loaded && state.enabled == Some(false) {
+            let at = match service.scope {
+                Scope::User => "login",
+                Scope::System => "boot",
+            };
             problems.push(Problem {
-                what: format!(
-                    "the service is disabled and does not start at {}",
-                    match service.scope {
-                        Scope::User => "login",
-                        Scope::System => "boot",
-                    }
-                ),
+                what: format!("the service is disabled and does not start at {at}"),
                 fix: service.command("install"),
             });
         }
         ServiceReport {
             installed,
-            program: super::installed_service(service).map(|started| started.program),
+            program: service
+                .installed_service()
+                .map(|installed| installed.program),
             // Without an installed service, the watcher belongs to something else.
             watcher: watcher.filter(|_| installed),
             state,
@@ -99,15 +121,15 @@ impl ServiceReport {
     }
 
     fn exit(&self) -> Exit {
-        let is_degraded = self
+        let is_healthy = self
             .watcher
             .as_ref()
-            .is_some_and(|watcher| !watcher.answer.problems.is_empty());
-        match (self.installed, self.runs()) {
-            (false, _) => Exit::NotInstalled,
-            (true, false) => Exit::STOPPED,
-            (true, true) if is_degraded => Exit::Degraded,
-            (true, true) => Exit::Done,
+            .is_none_or(|watcher| watcher.answer.problems.is_empty());
+        match (self.installed, self.runs(), is_healthy) {
+            (false, _, _) => Exit::NotInstalled,
+            (true, false, _) => Exit::STOPPED,
+            (true, true, false) => Exit::Degraded,
+            (true, true, true) => Exit::Done,
         }
     }
 
@@ -117,121 +139,107 @@ impl ServiceReport {
     }
 
     fn text(&self, service: &ServicePaths) -> String {
-        let mut out = String::new();
         if !self.installed {
-            out.push_str("orphand is not installed as a service\n");
-            out.push_str(&format!(
-                "  install and start:   {}\n",
-                service.command("install")
-            ));
-            out.push_str("  run without one:     orphand watch DIR\n");
-            if let Some(homebrew) = service.homebrew_file() {
-                let homebrew = escaped(&homebrew);
-                out.push_str(&format!(
-                    "  Homebrew manages the service ({homebrew}):   brew services info orphand\n"
-                ));
-            }
-            return out;
+            return not_installed_text(service);
         }
+        let mut lines = vec![self.headline(), self.state_line(service)];
+        lines.extend(
+            self.program
+                .iter()
+                .map(|program| format!("  program   {}", escaped(program))),
+        );
+        match &self.watcher {
+            Some(watcher) if watcher.answer.problems.is_empty() => {
+                lines.push("  health    ok".to_owned())
+            }
+            Some(watcher) => {
+                let problems = watcher.answer.problems.iter();
+                lines.extend(problems.map(|problem| format!("  health    {problem}")));
+            }
+            None if self.runs() => lines.push("  health    no answer yet".to_owned()),
+            None if self.error.is_none() => {
+                let start = || format!("to start it:   {}", service.command("start"));
+                let end = self.state.last_run_error.clone();
+                lines.push(format!("  {}", end.unwrap_or_else(start)));
+            }
+            None => {}
+        }
+        let problem = |one: &Problem| format!("  !! {}   fix:   {}", one.what, one.fix);
+        lines.extend(self.problems.iter().map(problem));
+        lines.join("\n") + "\n"
+    }
+
+    fn headline(&self) -> String {
         let version = self
             .watcher
             .as_ref()
             .map(|watcher| format!(" {}", watcher.answer.version));
+        let pid = self.pid().map(|pid| format!(", pid {pid}"));
         let runs = match (self.runs(), &self.error) {
             (true, _) => "is running",
             (false, None) => "is not running",
             (false, Some(_)) => "may be running",
         };
-        let pid = self
-            .pid()
-            .map(|pid| format!(", pid {pid}"))
-            .unwrap_or_default();
-        out.push_str(&format!(
-            "orphand{} {runs}{pid}\n",
-            version.unwrap_or_default()
-        ));
-        let mut states = vec!["installed"];
-        let word = |is: Option<bool>, yes, no| is.map(|is| if is { yes } else { no });
-        states.extend(word(self.state.enabled, "enabled", "disabled"));
-        if self.error.is_none() {
-            states.push(if self.state.loaded {
-                "loaded"
-            } else {
-                "not loaded"
-            });
-        }
-        let file = escaped(&service.file());
-        out.push_str(&format!(
-            "  {:<9} {}   {file}\n",
-            service.kind_name(),
-            states.join(", ")
-        ));
-        if let Some(program) = &self.program {
-            out.push_str(&format!("  program   {}\n", escaped(program)));
-        }
-        match &self.watcher {
-            Some(watcher) if watcher.answer.problems.is_empty() => out.push_str("  health    ok\n"),
-            Some(watcher) => {
-                for problem in &watcher.answer.problems {
-                    out.push_str(&format!("  health    {problem}\n"));
-                }
-            }
-            None if self.runs() => out.push_str("  health    no answer yet\n"),
-            None => {}
-        }
-        if !self.runs() && self.error.is_none() {
-            let end = self.state.last_run_error.clone();
-            let start = || format!("to start it:   {}", service.command("start"));
-            out.push_str(&format!("  {}\n", end.unwrap_or_else(start)));
-        }
-        for problem in &self.problems {
-            out.push_str(&format!("  !! {}   fix:   {}\n", problem.what, problem.fix));
-        }
-        out
+        format!(
+            "orphand{} {runs}{}",
+            version.unwrap_or_default(),
+            pid.unwrap_or_default()
+        )
     }
 
-    fn json(&self, service: &ServicePaths) -> Value {
-        let problem = |problem: &Problem| json!({"what": problem.what, "cure": problem.fix});
-        let watcher = self.watcher.as_ref();
-        Object::default()
-            .with("service", service.manager.name())
-            .with("name", service.name())
-            .with(
-                "scope",
-                if service.scope == Scope::User {
-                    "user"
-                } else {
-                    "system"
-                },
-            )
-            .with_path("file", Some(&service.file()))
-            .with_path("program", self.program.as_deref())
-            .with("installed", self.installed)
-            .with("enabled", self.state.enabled)
-            .with("loaded", self.error.is_none().then_some(self.state.loaded))
-            .with(
-                "running",
-                (self.runs() || self.error.is_none()).then_some(self.runs()),
-            )
-            .with("pid", self.pid())
-            .with(
-                "version",
-                watcher.map(|watcher| watcher.answer.version.as_str()),
-            )
-            .with(
-                "trouble",
-                watcher
-                    .map(|watcher| watcher.answer.problems.clone())
-                    .unwrap_or_default(),
-            )
-            .with("end", self.state.last_run_error.as_deref())
-            .with(
-                "problems",
-                self.problems.iter().map(problem).collect::<Vec<_>>(),
-            )
-            .with("error", self.error.as_deref())
-            .into_value()
+    fn state_line(&self, service: &ServicePaths) -> String {
+        let loaded = self.error.is_none().then_some(self.state.loaded);
+        let word = |is: Option<bool>, yes, no| is.map(|is| if is { yes } else { no });
+        let words = [
+            Some("installed"),
+            word(self.state.enabled, "enabled", "disabled"),
+            word(loaded, "loaded", "not loaded"),
+        ];
+        let words: Vec<&str> = words.into_iter().flatten().collect();
+        let kind = service.kind_name().to_lowercase();
+        format!(
+            "  {kind:<9} {}   {}",
+            words.join(", "),
+            escaped(&service.file())
+        )
     }
+
+    fn document(&self, service: &ServicePaths) -> ServiceDocument<'_> {
+        let answer = self.watcher.as_ref().map(|watcher| &watcher.answer);
+        let is_known = self.error.is_none();
+        ServiceDocument {
+            service: service.manager.name(),
+            name: service.name(),
+            scope: service.scope,
+            file: Some(service.file().into()),
+            program: self.program.as_deref().map(Into::into),
+            installed: self.installed,
+            enabled: self.state.enabled,
+            loaded: is_known.then_some(self.state.loaded),
+            running: (self.runs() || is_known).then_some(self.runs()),
+            pid: self.pid(),
+            version: answer.map(|answer| answer.version.as_str()),
+            trouble: answer.map_or(&[], |answer| &answer.problems),
+            end: self.state.last_run_error.as_deref(),
+            problems: &self.problems,
+            error: self.error.as_deref(),
+        }
+    }
+}
+
+fn not_installed_text(service: &ServicePaths) -> String {
+    let mut text = format!(
+        "orphand is not installed as a service\n  \
+         install and start:   {}\n  \
+         run without one:     orphand watch DIR\n",
+        service.command("install")
+    );
+    if let Some(homebrew) = service.homebrew_file() {
+        let homebrew = escaped(&homebrew);
+        text +=
+            &format!("  Homebrew manages the service ({homebrew}):   brew services info orphand\n");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -305,9 +313,12 @@ mod tests {
             text.contains("  health    /srv/app cannot be read\n"),
             "{text}"
         );
-        let document = report.json(&service());
+        let document = serde_json::to_value(report.document(&service())).unwrap();
         assert_eq!(document["version"], "0.0.9");
-        assert_eq!(document["trouble"], json!(["/srv/app cannot be read"]));
+        assert_eq!(
+            document["trouble"],
+            serde_json::json!(["/srv/app cannot be read"])
+        );
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 
-use super::control::{Control, ServiceState};
+use super::control::{Control, ServiceState, call_failure, exit_error};
 use super::job::Scope;
 use super::paths::ServicePaths;
 use super::systemd::UNIT;
 use super::tool::{Tool, ToolError, ToolOutput};
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::output::text::escaped;
 use crate::cli::variables;
 
@@ -37,40 +37,37 @@ impl<'p> Systemctl<'p> {
         user.iter().chain(args).map(OsString::from).collect()
     }
 
-    fn call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
-        self.try_call(args).map_err(|error| {
-            let what = match &error {
-                ToolError::Start { .. } if self.tool.is_missing() => {
-                    "this system does not seem to run systemd. Let its own service manager start:   orphand watch"
-                }
-                ToolError::Start { .. } => "check that this user may run it",
-                ToolError::TimedOut { .. } => "see which job it waits for:   systemctl list-jobs",
-            };
-            Failure::new(Exit::Failed, format!("{error}\n  {what}"))
-        })
-    }
-
-    fn try_call(&self, args: &[&str]) -> Result<ToolOutput, ToolError> {
+    fn call(&self, args: &[&str]) -> Result<ToolOutput, ToolError> {
         self.tool.call(&self.args(args))
     }
 
     /// Calls systemctl, and fails unless it exits with 0.
     fn checked_call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
-        let answer = self.call(args)?;
-        match answer.code {
-            0 => Ok(answer),
-            _ => Err(self.failure(args, &answer)),
+        self.checked(args, self.call(args))
+    }
+
+    fn checked(
+        &self,
+        args: &[&str],
+        answer: Result<ToolOutput, ToolError>,
+    ) -> Result<ToolOutput, Failure> {
+        match answer {
+            Ok(answer) if answer.code == 0 => Ok(answer),
+            Ok(answer) => Err(self.failure(args, &answer)),
+            Err(error) => Err(call_failure(
+                &error,
+                "this system does not seem to run systemd. Let its own service manager start:   orphand watch",
+                "see which job it waits for:   systemctl list-jobs",
+            )),
         }
     }
 
     /// Starts or restarts the service, and waits until it is ready. A first scan that takes longer than the time limit
     /// of the call is not a failure.
     fn start_and_wait(&self, verb: &str) -> Result<(), Failure> {
-        match self.try_call(&[verb, UNIT]) {
-            Ok(answer) if answer.code == 0 => Ok(()),
-            Ok(answer) => Err(self.failure(&[verb, UNIT], &answer)),
+        match self.call(&[verb, UNIT]) {
             Err(ToolError::TimedOut { .. }) => Ok(()),
-            Err(ToolError::Start { .. }) => self.checked_call(&[verb, UNIT]).map(drop),
+            answer => self.checked(&[verb, UNIT], answer).map(drop),
         }
     }
 
@@ -82,97 +79,82 @@ impl<'p> Systemctl<'p> {
             .copied()
             .filter(|arg| *arg != PROPERTIES)
             .collect();
-        let call = self.tool.command_line(&self.args(&args));
-        let text = format!(
-            "{call} failed ({}): {}\n  {}",
+        Failure::failed(format!(
+            "{} failed ({}): {}\n  {}",
+            self.tool.command_line(&self.args(&args)),
             answer.code,
             escaped(stderr.as_ref()).replace("\\n", " "),
             advice(stderr, self.service)
-        );
-        Failure::new(Exit::Failed, text)
+        ))
     }
 }
 
-const NO_SYSTEMD: &str = "systemd does not run here, as in most containers. If this system has another service \
-                          manager, configure it to run:   orphand watch";
-
 /// Returns the fix for an error message of systemctl.
 fn advice(stderr: &str, service: &ServicePaths) -> String {
-    let has = |words: &str| stderr.contains(words);
-    if has("Failed to connect to bus") || has("No medium found") {
-        return match service.scope {
-            Scope::User => {
-                "no systemd runs for this user; su and sudo start none. Log in as that user, or keep one running:   \
-                 sudo loginctl enable-linger USER"
-            }
-            Scope::System => NO_SYSTEMD,
-        }
-        .to_owned();
-    }
-    if has("not been booted with systemd") {
-        return NO_SYSTEMD.to_owned();
-    }
-    if has("does not exist") || has("not found") {
-        let elsewhere =
-            variables::value_of("XDG_CONFIG_HOME").is_some() && service.scope == Scope::User;
-        return match elsewhere {
+    let has = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
+    let is_user = service.scope == Scope::User;
+    if has(&["Failed to connect to bus", "No medium found"]) && is_user {
+        "no systemd runs for this user; su and sudo start none. Log in as that user, or keep one running:   \
+         sudo loginctl enable-linger USER"
+            .to_owned()
+    } else if has(&[
+        "Failed to connect to bus",
+        "No medium found",
+        "not been booted with systemd",
+    ]) {
+        "systemd does not run here, as in most containers. If this system has another service manager, configure it \
+         to run:   orphand watch"
+            .to_owned()
+    } else if has(&["does not exist", "not found"]) {
+        match is_user && variables::value_of("XDG_CONFIG_HOME").is_some() {
             true => "systemd reads another folder, because it does not know this shell's XDG_CONFIG_HOME. Import the \
                      variable, then install again:   systemctl --user import-environment XDG_CONFIG_HOME"
                 .to_owned(),
             false => format!("install it again:   {}", service.command("install")),
-        };
+        }
+    } else if has(&["is masked"]) {
+        let user = if is_user { "--user " } else { "" };
+        format!("the unit is masked; to unmask it:   systemctl {user}unmask {UNIT}")
+    } else if has(&[
+        "ccess denied",
+        "authentication required",
+        "ermission denied",
+    ]) {
+        "only root may do this; use sudo".to_owned()
+    } else {
+        format!("to find the cause:   {}", service.command("logs"))
     }
-    if has("is masked") {
-        let user = if service.scope == Scope::User {
-            "--user "
-        } else {
-            ""
-        };
-        return format!("the unit is masked; to unmask it:   systemctl {user}unmask {UNIT}");
-    }
-    if has("ccess denied") || has("authentication required") || has("ermission denied") {
-        return "only root may do this; use sudo".to_owned();
-    }
-    format!("to find the cause:   {}", service.command("logs"))
 }
 
 /// Returns the error with which the last run ended, for people; `None` if it ended without one.
 fn last_run_error(result: &str, status: &str, service: &ServicePaths) -> Option<String> {
-    let logs = service.command("logs");
-    let what = match (result, status) {
+    let logs = format!("to find the cause:   {}", service.command("logs"));
+    Some(match (result, status) {
         ("success" | "", _) => return None,
         ("exit-code", "78") => {
             "the configuration is wrong (78); to see the error:   orphand config check".to_owned()
         }
-        ("exit-code", "75") => {
-            "another orphand process watches one of its directories (75); end that one".to_owned()
+        // systemd's own number for a program that it cannot start.
+        ("exit-code", "203") => {
+            let install = service.command("install");
+            format!("systemd cannot start the program (203); fix:   {install}")
         }
-        // systemd's own numbers for a program that it cannot start.
-        ("exit-code", "203") => format!(
-            "systemd cannot start the program (203); fix:   {}",
-            service.command("install")
-        ),
-        ("exit-code", status) => {
-            format!("it ended with exit code {status}; to find the cause:   {logs}")
-        }
-        ("watchdog", _) => {
-            format!("it did not answer for 120 s and was killed; to find the cause:   {logs}")
-        }
-        ("timeout", _) => format!("it was not ready in time; to find the cause:   {logs}"),
+        ("exit-code", status) => exit_error(status, service),
+        ("watchdog", _) => format!("it did not answer for 120 s and was killed; {logs}"),
+        ("timeout", _) => format!("it was not ready in time; {logs}"),
         ("oom-kill", _) => {
+            let logs = service.command("logs");
             format!("the kernel killed it because memory ran out; when:   {logs}")
         }
-        (result, _) => format!("systemd reports {result:?}; to find the cause:   {logs}"),
-    };
-    Some(what)
+        (result, _) => format!("systemd reports {result:?}; {logs}"),
+    })
 }
 
 /// Parses the output of `systemctl show`.
 fn parse_show(shown: &str, service: &ServicePaths) -> ServiceState {
     let field = |name: &str| {
-        let pairs = shown.lines().filter_map(|line| line.split_once('='));
-        pairs
-            .clone()
+        let mut fields = shown.lines().filter_map(|line| line.split_once('='));
+        fields
             .find(|(key, _)| *key == name)
             .map_or("", |(_, value)| value)
     };
@@ -196,10 +178,8 @@ fn parse_show(shown: &str, service: &ServicePaths) -> ServiceState {
         enabled,
         running,
         pid,
-        last_run_error: match running {
-            Some(true) => None,
-            _ => last_run_error(field("Result"), field("ExecMainStatus"), service),
-        },
+        last_run_error: last_run_error(field("Result"), field("ExecMainStatus"), service)
+            .filter(|_| running != Some(true)),
         is_stale: field("NeedDaemonReload") == "yes",
         domain: None,
     }
@@ -211,28 +191,17 @@ impl Control for Systemctl<'_> {
         Ok(parse_show(&answer.stdout, self.service))
     }
 
-    fn full_state(&self) -> Result<ServiceState, Failure> {
-        self.state()
-    }
-
     fn load(&self, _found: &ServiceState) -> Result<(), Failure> {
         self.checked_call(&["daemon-reload"])?;
         self.checked_call(&["enable", UNIT])?;
         self.start_and_wait("restart")
     }
 
-    fn start(&self, found: &ServiceState) -> Result<(), Failure> {
+    fn start(&self, found: &ServiceState, again: bool) -> Result<(), Failure> {
         if found.is_stale || !found.loaded {
             self.checked_call(&["daemon-reload"])?;
         }
-        self.start_and_wait("start")
-    }
-
-    fn restart(&self, found: &ServiceState) -> Result<(), Failure> {
-        if found.is_stale || !found.loaded {
-            self.checked_call(&["daemon-reload"])?;
-        }
-        self.start_and_wait("restart")
+        self.start_and_wait(if again { "restart" } else { "start" })
     }
 
     fn stop(&self, found: &ServiceState) -> Result<(), Failure> {

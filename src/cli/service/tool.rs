@@ -63,11 +63,6 @@ impl Tool {
         command
     }
 
-    /// Returns whether the program does not exist.
-    pub(super) fn is_missing(&self) -> bool {
-        !self.path.exists()
-    }
-
     /// Runs the program, with a time limit. Its messages are in English (`LC_ALL=C`).
     pub(super) fn call(&self, args: &[OsString]) -> Result<ToolOutput, ToolError> {
         let limit = timeouts::call_limit();
