@@ -50,7 +50,8 @@ impl Source {
             Regex::new(r#"((?:#\[cfg_attr\([^\n]*\)\]\s+)+)(?:pub(?:\(\w+\))? )?mod (\w+)$"#);
         let siblings = siblings.unwrap();
         let sibling = Regex::new(r#"path = "([^"]+)""#).unwrap();
-        let used = Regex::new(r"(?m)^\s*(?:pub(?:\([^)]*\))? )?use ([^;]+)$").unwrap();
+        // A quote cannot be part of a declaration: the word is in a text.
+        let used = Regex::new(r#"(?m)^\s*(?:pub(?:\([^)]*\))? )?use ([^;"]+)$"#).unwrap();
         let in_code = Regex::new(r"\b(?:crate|super)(?:::\w+)+").unwrap();
         let mut paths = Vec::new();
         // These regular expressions are slow, so each is tried only where it may match.
