@@ -131,10 +131,9 @@ pub mod settings {
     pub use crate::core::rate::Threshold;
     pub use crate::core::retention::Limits;
     pub use crate::core::temp_name::{NameError, WriterGrammar, writers};
-    pub use crate::daemon::Rules;
     pub use crate::fs::root::{Refused, Root};
     pub use crate::store::folders::Folders;
-    pub use crate::store::lock::LockHolder;
+    pub use crate::store::lock::{LockHolder, RootBusy};
 }
 
 /// The status of a running [`Watcher`].

@@ -1,6 +1,9 @@
 //! The messages to the supervisor.
 
-use super::ActiveRoots;
+use crossbeam_channel::Receiver;
+
+use super::active_roots::ActiveRoots;
+use crate::watch::Notification;
 
 /// A message to the supervisor from another thread.
 #[derive(Debug)]
@@ -13,4 +16,11 @@ pub(super) enum Command {
     Heartbeat,
     /// Stops the watcher.
     Stop,
+}
+
+/// The channels that the supervisor receives from.
+pub(super) struct Mailbox {
+    /// Rare events, from the callback.
+    pub(super) notifications: Receiver<Notification>,
+    pub(super) commands: Receiver<Command>,
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Sender;
 
 use super::command::Command;
-use super::{Shared, guard};
+use super::shared::Shared;
+use crate::sys::mutex::guard;
 
 /// Shuts the whole watcher down and reports it if its thread panics. A watcher that seems to run and removes nothing
 /// would be worse.

@@ -17,8 +17,8 @@ use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 
 use super::command::Command;
 use super::panic_guard::PanicGuard;
+use super::shared::{CriticalThread, Shared};
 use super::worker::{self, Task};
-use super::{CriticalThread, Shared};
 use crate::core::time::{ClockJumpDetector, Mono};
 use crate::engine::pass;
 use crate::index::{DirPath, Key};

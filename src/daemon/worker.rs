@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::Shared;
 use super::command::Command;
 use super::panic_guard::PanicGuard;
+use super::shared::Shared;
 use crate::core::event::Event;
 use crate::core::time::{ClockJumpDetector, Mono};
 use crate::engine::pass::{DirContext, Pass, PassItem};
@@ -118,8 +118,9 @@ fn process(
     }
     // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
     let active_roots = shared.active_roots();
-    let dir_context = active_roots.root_of(dir).and_then(|(index, root, below)| {
-        let id = Some(active_roots.id(index)?);
+    let dir_context = active_roots.root_of(dir).and_then(|(active, below)| {
+        let id = Some(active.id()?);
+        let root = &active.root;
         Some(DirContext { root, id, below })
     });
     match dir_context {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -16,6 +16,7 @@ use dashmap::mapref::entry::Entry;
 use crate::core::time::Mono;
 use crate::core::tracker::{Origin, Tracked};
 use crate::sys::free_memory;
+use crate::sys::mutex::guard;
 use key::{DirSet, KeyParts};
 
 pub(crate) use key::SplitPath;
@@ -161,7 +162,7 @@ impl Temps {
     }
 
     fn dirs(&self) -> MutexGuard<'_, DirSet> {
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+        guard(&self.dirs)
     }
 
     /// Returns whether there is an entry under this name.
@@ -431,26 +432,24 @@ impl Temps {
     /// Returns the numbers of waiting and of kept temps, the reasons, and the next deadline, for messages.
     #[must_use]
     pub fn pending_counts(&self) -> PendingCounts {
-        self.pending_counts_by(1, |_| Some(0))
-            .pop()
-            .unwrap_or_default()
+        let all = self.pending_counts_by(|_| Some(()));
+        all.into_values().next().unwrap_or_default()
     }
 
-    /// Returns these counts for each of `parts` parts. `part_of` returns the part that a directory belongs to, and must
-    /// not call the map.
+    /// Returns these counts by the part that a directory belongs to. `part_of` returns that part, and must not call the
+    /// map.
     #[must_use]
-    pub fn pending_counts_by(
+    pub fn pending_counts_by<Part: Ord>(
         &self,
-        parts: usize,
-        part_of: impl Fn(&Path) -> Option<usize>,
-    ) -> Vec<PendingCounts> {
-        let mut all = vec![PendingCounts::default(); parts];
+        part_of: impl Fn(&Path) -> Option<Part>,
+    ) -> BTreeMap<Part, PendingCounts> {
+        let mut counts = BTreeMap::<Part, PendingCounts>::new();
         for temp in &self.map {
-            if let Some(counts) = part_of(temp.key().dir()).and_then(|part| all.get_mut(part)) {
-                counts.count(&temp);
+            if let Some(part) = part_of(temp.key().dir()) {
+                counts.entry(part).or_default().count(&temp);
             }
         }
-        all
+        counts
     }
 }
 

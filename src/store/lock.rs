@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -16,8 +16,10 @@ use rustix::io::Errno;
 use crate::core::exclude::Exclude;
 use crate::core::policy::Policy;
 use crate::fs::dir::{Dir, RootId};
+use crate::fs::response;
 use crate::fs::root::Root;
 use crate::store::regular_file::open_own;
+use crate::sys::mutex::guard;
 
 /// The lock on one root. The kernel releases it when the process ends for any reason.
 ///
@@ -39,14 +41,24 @@ pub struct LockHolder {
     pub root: Option<Root>,
 }
 
+/// Another orphand process uses a root, or a directory that overlaps with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", busy_message(.root, .other))]
+pub struct RootBusy {
+    /// The root.
+    pub root: PathBuf,
+    /// The process that holds the other lock.
+    pub other: LockHolder,
+}
+
 /// The reason for which a root cannot be locked.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+enum LockError {
     /// Another orphand process works on it, or on a root that overlaps with it.
     #[error("another orphand process works on it")]
     Busy(LockHolder),
-    /// The lock cannot be created. The lock only prevents two orphand processes from doing the same work; safety does not depend
-    /// on it.
+    /// The lock cannot be created. The lock only prevents two orphand processes from doing the same work; safety does
+    /// not depend on it.
     #[error("cannot create its lock {path:?}: {error}")]
     Unavailable {
         /// The path of the lock file.
@@ -59,9 +71,18 @@ pub enum LockError {
 /// The paths of the lock files that this process holds.
 static OWN_LOCKS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Locks roots in one folder. While it exists, no other process locks a root there.
+/// Locks roots in one folder. From its first lock on, and while it exists, no other process locks a root there.
 #[derive(Debug)]
 pub struct Locker {
+    /// `None`: roots are not locked.
+    runtime: Option<PathBuf>,
+    /// Read once for all roots, and only if a lock is needed.
+    folder: Option<LockFolder>,
+}
+
+/// The folder of the locks.
+#[derive(Debug)]
+struct LockFolder {
     runtime: PathBuf,
     /// The folder, which has a lock of its own. `None` if it could not be locked.
     _folder_lock: Option<File>,
@@ -76,14 +97,66 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_LOCK_SIZE: u64 = 1 << 20;
 
 impl Locker {
-    /// Creates and locks the folder `runtime`.
+    /// Locks roots in the folder `runtime`. Without a folder, it locks none.
     #[must_use]
-    pub fn new(runtime: &Path) -> Locker {
+    pub fn new(runtime: Option<&Path>) -> Locker {
+        Locker {
+            runtime: runtime.map(Path::to_owned),
+            folder: None,
+        }
+    }
+
+    /// Locks `root` if it exists and can be locked. A root whose rule only reports needs no lock. Returns an error if
+    /// another process uses the root, or a directory that overlaps with it.
+    pub fn lock(&mut self, root: &Root) -> Result<Option<RootLock>, RootBusy> {
+        // A root that does not respond is locked once it responds.
+        if root.policy.is_dry_run() || !response::responds(&root.path) {
+            return Ok(None);
+        }
+        let (Some(runtime), Ok(id)) = (&self.runtime, RootId::of(&root.path)) else {
+            return Ok(None);
+        };
+        let folder = self.folder.get_or_insert_with(|| LockFolder::new(runtime));
+        let path = &root.path;
+        match folder.lock(root, id) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Busy(other)) => Err(RootBusy {
+                root: path.clone(),
+                other,
+            }),
+            Err(error) => {
+                log::warn!("cannot lock {path:?}: {error}; continuing without a lock");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn busy_message(root: &Path, other: &LockHolder) -> String {
+    let pid = other.pid.map(|pid| format!(" (pid {pid})"));
+    let pid = pid.unwrap_or_default();
+    let path = other.root.as_ref().map(|root| &root.path);
+    match path.filter(|path| !is_same(path, root)) {
+        None => format!("another orphand process{pid} works on {root:?}"),
+        Some(path) => {
+            format!("another orphand process{pid} works on {path:?}, which overlaps with {root:?}")
+        }
+    }
+}
+
+fn is_same(path: &Path, root: &Path) -> bool {
+    path == root
+        || (response::responds(root) && fs::canonicalize(root).is_ok_and(|root| root == path))
+}
+
+impl LockFolder {
+    /// Creates and locks the folder `runtime`.
+    fn new(runtime: &Path) -> LockFolder {
         let created = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(runtime);
-        Locker {
+        LockFolder {
             _folder_lock: created.ok().and_then(|()| lock_folder(runtime)),
             runtime: runtime.to_owned(),
             others: None,
@@ -91,7 +164,7 @@ impl Locker {
     }
 
     /// Locks `root`, whose directory has the id `id`.
-    pub fn lock(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
+    fn lock(&mut self, root: &Root, id: RootId) -> Result<RootLock, LockError> {
         let path = self
             .runtime
             .join(format!("{PREFIX}{:x}-{:x}{SUFFIX}", id.dev, id.ino));
@@ -202,7 +275,7 @@ pub fn is_lock_name(name: &str) -> bool {
 }
 
 fn own_locks() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    OWN_LOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+    guard(&OWN_LOCKS)
 }
 
 /// Reports whether any directory is covered by both rules. Their paths must not contain symlinks.
@@ -297,8 +370,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path(), true, &["a/**", "b"]);
         let id = RootId::of(&root.path).unwrap();
-        let first = Locker::new(runtime.path()).lock(&root, id).unwrap();
-        match Locker::new(runtime.path()).lock(&root, id) {
+        let first = LockFolder::new(runtime.path()).lock(&root, id).unwrap();
+        match LockFolder::new(runtime.path()).lock(&root, id) {
             Err(LockError::Busy(held)) => {
                 assert_eq!(held.pid, Some(std::process::id()));
                 let seen = held.root.unwrap();
@@ -309,7 +382,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(first);
-        let again = Locker::new(runtime.path()).lock(&root, id);
+        let again = LockFolder::new(runtime.path()).lock(&root, id);
         assert!(again.is_ok(), "{again:?}");
         drop(again);
         assert_eq!(

@@ -6,6 +6,7 @@ pub(crate) mod free_memory;
 pub(crate) mod idle_io;
 pub(crate) mod kernel_events;
 pub mod mountinfo;
+pub(crate) mod mutex;
 pub mod passwd;
 pub mod random;
 pub mod stop;

@@ -807,8 +807,7 @@ fn a_dropped_watcher_leaves_nothing_open() {
         for round in 0..200 {
             fs::write(&fixture.temp, TEMP_CONTENT).unwrap();
             let watcher = Watcher::builder()
-                .root(&fixture.root.path, Fixture::policy())
-                .allow_broad_roots(true)
+                .roots(vec![fixture.root.clone()])
                 .start()
                 .unwrap();
             // Stopped at once, when ready, and after a removal.

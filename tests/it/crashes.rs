@@ -161,8 +161,8 @@ fn a_kill_at_any_step_loses_nothing() {
 
 /// Runs a watcher until it has disposed of the temp, and returns its events.
 fn watched(fixture: &Fixture) -> Vec<Event> {
-    let watcher = Watcher::builder().root(&fixture.root.path, Fixture::policy());
-    let watcher = watcher.allow_broad_roots(true).start().unwrap();
+    let watcher = Watcher::builder().roots(vec![fixture.root.clone()]);
+    let watcher = watcher.start().unwrap();
     let mut events = Vec::new();
     let end = Instant::now() + TIMEOUT;
     // A temp that was moved before the crash is in the quarantine already, and causes no further event.

@@ -1030,9 +1030,7 @@ mod linux {
                 );
             });
             let watcher = Watcher::builder();
-            let watcher = watcher
-                .root(&fixture.root.path, Fixture::policy())
-                .allow_broad_roots(true);
+            let watcher = watcher.roots(vec![fixture.root.clone()]);
             let watcher = watcher.hook(Some(at_step.hook)).start().unwrap();
             let end = std::time::Instant::now() + TIMEOUT;
             while !matches!(watcher.events().recv_deadline(end), Ok(Event::Reaped(_))) {

@@ -1048,8 +1048,7 @@ fn a_watcher_puts_a_held_temp_back() {
             held.lock().unwrap().push(file);
         });
         let watcher = Watcher::builder()
-            .root(&fixture.root.path, Fixture::policy())
-            .allow_broad_roots(true)
+            .roots(vec![fixture.root.clone()])
             .hook(Some(at_step.hook))
             .start()
             .unwrap();

@@ -7,13 +7,13 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use orphand::core::event::{Event, Subject, Summary};
 use orphand::core::policy::{Action, Open, SoleCopy};
 use orphand::core::retention::{ClockTrust, NeededSpace};
-use orphand::daemon;
 use orphand::engine::limits::{self, LimitContext};
 use orphand::evidence::UseChecker;
 use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::store::folders::Folders;
+use orphand::store::lock::{Locker, RootBusy, RootLock};
 use orphand::sys::stop::Stop;
 
 use super::scan::cannot_scan;
@@ -260,8 +260,10 @@ fn lock_all(
     command: &Sweep,
     roots: &[Root],
     folders: &Folders,
-) -> Result<Vec<Option<orphand::store::lock::RootLock>>, Failure> {
-    daemon::lock_roots(roots, folders.runtime.as_deref()).map_err(|busy| {
+) -> Result<Vec<Option<RootLock>>, Failure> {
+    let mut locker = Locker::new(folders.runtime.as_deref());
+    let locks: Result<_, _> = roots.iter().map(|root| locker.lock(root)).collect();
+    locks.map_err(|busy: RootBusy| {
         let message = format!(
             "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
              to preview:  {}",

@@ -2,179 +2,166 @@
 //! there is detached.
 
 use std::io;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::root_watch::{limit_advice, poll_interval};
-use super::{RootWatch, Supervisor};
+use super::poll::poll_interval;
+use super::root_watch::RootWatch;
+use super::services::Services;
 use crate::core::event::{Event, RescanCause, RootState};
 use crate::core::time::span;
 use crate::fs::broad::leads_to_broad;
 use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::response;
-use crate::fs::root::Root;
 use crate::reap::quarantine::Quarantine;
 use crate::watch::{Coverage, WatchError};
 
-/// The interval at which a root that does not respond is probed again.
-const NO_ANSWER_RETRY: Duration = Duration::from_secs(1);
-
-impl Supervisor {
+impl RootWatch {
     /// Checks whether the directory at the root's path is still the attached one. If not, attaches the new one.
-    pub(super) fn check(&mut self, index: usize) {
-        let root = self.root(index);
-        if !self.is_responding(index, &root) {
+    pub(super) fn check(&mut self, services: &mut Services) {
+        if !self.is_responding(services) {
             return;
         }
-        let known = self.active_roots.id(index);
+        let known = self.active.id();
         // The path to the root may have changed.
-        self.watch_ancestors(index, &root);
-        match (RootId::of(&root.path), known) {
-            (Ok(now), Some(known)) if now == known && self.is_watched(index, &root) => {}
-            (Err(RootError::Missing), None) if self.state(index) == Some(RootState::Gone) => {}
-            _ => self.attach(index, RescanCause::RootReturned),
+        self.watch_ancestors(services);
+        let path = &self.active.root.path;
+        match (RootId::of(path), known) {
+            (Ok(now), Some(known)) if now == known && self.dirs.includes(path) => {}
+            (Err(RootError::Missing), None) if self.state == RootState::Gone => {}
+            _ => self.attach(services, RescanCause::RootReturned),
         }
-        self.poll_later(index, &root);
+        self.poll_later(services);
     }
 
-    fn watch_ancestors(&mut self, index: usize, root: &Root) {
-        let coverage = self.watcher.watch_ancestors(&root.path);
-        if let Some(root_watch) = self.root_watches.get_mut(index) {
-            if let Coverage::LimitReached(limit) = coverage
-                && !matches!(root_watch.coverage, Coverage::LimitReached(_))
-            {
-                log::warn!(
-                    "cannot watch the directories above {:?}. {} Until they can be watched, orphand checks every \
-                     {} whether the root still exists",
-                    root.path,
-                    limit_advice(limit),
-                    span(poll_interval(root))
-                );
-            }
-            root_watch.coverage = coverage;
+    fn watch_ancestors(&mut self, services: &mut Services) {
+        let root = &self.active.root;
+        let coverage = services.watcher.watch_ancestors(&root.path);
+        if let Coverage::LimitReached(limit) = coverage
+            && !matches!(self.coverage, Coverage::LimitReached(_))
+        {
+            log::warn!(
+                "cannot watch the directories above {:?}. {} Until they can be watched, orphand checks every {} \
+                 whether the root still exists",
+                root.path,
+                limit.advice(),
+                span(poll_interval(root))
+            );
         }
-    }
-
-    fn is_watched(&self, index: usize, root: &Root) -> bool {
-        let path = &root.path;
-        let watched = |root_watch: &RootWatch| {
-            root_watch.watched.contains_key(path) || root_watch.unwatched.contains(path)
-        };
-        self.root_watches.get(index).is_some_and(watched)
+        self.coverage = coverage;
     }
 
     /// Watches a root and scans it. Forgets the temps of a different directory that was at its path before.
-    pub(super) fn attach(&mut self, index: usize, cause: RescanCause) {
-        let root = self.root(index);
-        if self.is_responding(index, &root) {
-            self.attach_root(index, &root, cause);
-            self.poll_later(index, &root);
+    pub(super) fn attach(&mut self, services: &mut Services, cause: RescanCause) {
+        if self.is_responding(services) {
+            self.attach_responding(services, cause);
+            self.poll_later(services);
         }
     }
 
     /// Returns whether the file system of a root responds. If it does not, the root is detached until it does: a call
     /// to it may never return, and this thread serves all roots.
-    pub(super) fn is_responding(&mut self, index: usize, root: &Root) -> bool {
-        if response::responds(&root.path) {
+    pub(super) fn is_responding(&mut self, services: &mut Services) -> bool {
+        if response::responds(&self.active.root.path) {
             return true;
         }
-        if self.state(index) != Some(RootState::NoAnswer) {
-            self.detach(index, root);
-            self.set_state(index, RootState::NoAnswer);
+        if self.state != RootState::NoAnswer {
+            self.detach(services);
+            self.set_state(services, RootState::NoAnswer);
             log::warn!(
                 "the file system of {:?} does not answer; orphand leaves the directory alone until it does",
-                root.path
+                self.active.root.path
             );
         }
-        self.poll_later(index, root);
+        self.poll_later(services);
         false
     }
 
-    fn attach_root(&mut self, index: usize, root: &Root, cause: RescanCause) {
-        self.watch_ancestors(index, root);
+    fn attach_responding(&mut self, services: &mut Services, cause: RescanCause) {
+        let active = Arc::clone(&self.active);
+        let root = &active.root;
+        self.watch_ancestors(services);
         let id = match RootId::of(&root.path) {
             Ok(id) => id,
-            Err(error) => return self.mark_unavailable(index, root, &error),
+            Err(error) => return self.mark_unavailable(services, &error),
         };
-        // The root did not respond when the rules were loaded, so this check could not be made then.
-        if response::was_unresponsive(&root.path)
-            && let Some(what) = leads_to_broad(&root.path)
-        {
-            self.detach(index, root);
-            if self.set_state(index, RootState::Denied) {
-                log::error!(
-                    "{:?} is not watched: it did not answer when the watch began, and it leads to {what}; give the \
-                     directory in which the program leaves its temps",
-                    root.path
-                );
-            }
+        if self.is_refused_late(services) {
             return;
         }
-        let replaced = self.active_roots.id(index).is_some_and(|known| known != id);
+        let replaced = active.id().is_some_and(|known| known != id);
         if replaced {
-            self.detach(index, root);
+            self.detach(services);
         }
-        let runtime = self.shared.folders.runtime.as_deref();
-        let root_watch = self.root_watches.get_mut(index);
-        if !root_watch.is_some_and(|root_watch| root_watch.try_lock(root, runtime)) {
+        if !self.try_lock(services) {
             // The root may have been used without a lock, because none could be created. Its tracked temps must not be
             // removed any more.
-            if rule!(
-                "locked-root-is-detached",
-                self.state(index) != Some(RootState::Denied)
-            ) {
-                self.detach(index, root);
+            if rule!("locked-root-is-detached", self.state != RootState::Denied) {
+                self.detach(services);
             }
-            self.set_state(index, RootState::Denied);
+            self.set_state(services, RootState::Denied);
             return;
         }
-        self.active_roots.set_id(index, Some(id));
-        if let Ok(dir) = Dir::open_root(&root.path, Some(id)) {
-            root.report_coarse_dates(dir.properties().dates);
-        }
-        let was_unavailable = matches!(
-            self.state(index),
-            Some(RootState::Gone | RootState::Denied | RootState::NoAnswer)
-        );
-        let cause = match cause {
-            RescanCause::Periodic | RescanCause::Overflow if replaced || was_unavailable => {
+        active.set_id(Some(id));
+        self.report_file_system(id);
+        let cause = match (cause, self.state) {
+            (
+                RescanCause::Periodic | RescanCause::Overflow,
+                RootState::Gone | RootState::Denied | RootState::NoAnswer,
+            ) => RescanCause::RootReturned,
+            (RescanCause::Periodic | RescanCause::Overflow, _) if replaced => {
                 RescanCause::RootReturned
             }
-            cause => cause,
+            (cause, _) => cause,
         };
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
-        root_watch.is_broken = false;
-        root_watch.unwatched.clear();
-        let watched = root_watch.watch(&mut self.watcher, root, &root.path, id);
+        self.is_broken = false;
+        self.dirs.unwatched.clear();
+        let watched = self.dirs.watch(&mut services.watcher, root, &root.path, id);
         if let Err(WatchError::Missing) = watched {
-            return self.mark_unavailable(index, root, &RootError::Missing);
+            return self.mark_unavailable(services, &RootError::Missing);
         }
         let path = root.path.clone();
-        self.shared.emit(Event::Rescan { root: path, cause });
+        services.shared.emit(Event::Rescan { root: path, cause });
         if cause == RescanCause::Startup && !root.policy.is_dry_run() {
             // No temps are tracked here yet, so none is on its way to the quarantine.
             if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, Some(id)) {
                 quarantine.remove_stale_slots();
             }
         }
-        self.report_no_proof(index, root, id);
-        self.scan(index, root, Path::new(""), cause);
-        self.update_state(index, root);
+        self.scan(services, Path::new(""), cause);
+        self.update_state(services);
     }
 
-    /// Reports once if a root is on a file system that cannot prove that a file is unused.
-    fn report_no_proof(&mut self, index: usize, root: &Root, id: RootId) {
+    /// Refuses a root that leads to a broad directory, if it did not respond when the rules were loaded: this check could
+    /// not be made then. Returns whether the root is refused.
+    fn is_refused_late(&mut self, services: &mut Services) -> bool {
+        let active = Arc::clone(&self.active);
+        let path = &active.root.path;
+        if !response::was_unresponsive(path) {
+            return false;
+        }
+        let Some(what) = leads_to_broad(path) else {
+            return false;
+        };
+        self.detach(services);
+        if self.set_state(services, RootState::Denied) {
+            log::error!(
+                "{path:?} is not watched: it did not answer when the watch began, and it leads to {what}; give the \
+                 directory in which the program leaves its temps"
+            );
+        }
+        true
+    }
+
+    /// Reports if dates on the root's file system are coarse, and once if it cannot prove that a file is unused.
+    fn report_file_system(&mut self, id: RootId) {
+        let root = &self.active.root;
         let Ok(dir) = Dir::open_root(&root.path, Some(id)) else {
             return;
         };
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
         let properties = dir.properties();
+        root.report_coarse_dates(properties.dates);
         if !properties.has_proof(&root.policy)
-            && !std::mem::replace(&mut root_watch.reported_no_proof, true)
+            && !std::mem::replace(&mut self.reported_no_proof, true)
         {
             let name = &properties.file_system;
             log::warn!(
@@ -187,31 +174,24 @@ impl Supervisor {
     }
 
     /// Sets an available root to `Watching` or `Polling`, and reports a change.
-    pub(super) fn update_state(&mut self, index: usize, root: &Root) {
+    pub(super) fn update_state(&mut self, services: &mut Services) {
         // The root may have become unavailable in the meantime.
-        if self.active_roots.id(index).is_none() {
+        if self.active.id().is_none() {
             return;
         }
-        let Some(root_watch) = self.root_watches.get(index) else {
-            return;
-        };
-        let state = match root_watch.is_partly_unwatched() {
+        let state = match self.is_partly_unwatched() {
             true => RootState::Polling,
             false => RootState::Watching,
         };
-        let before = root_watch.state;
-        if self.set_state(index, state) && before == RootState::Polling {
-            log::info!("all of {:?} is watched again", root.path);
+        let before = self.state;
+        if self.set_state(services, state) && before == RootState::Polling {
+            log::info!("all of {:?} is watched again", self.active.root.path);
         }
-        if state == RootState::Watching
-            && let Some(root_watch) = self.root_watches.get_mut(index)
-        {
-            root_watch.reported_unwatched = false;
-        }
+        self.reported_unwatched &= state != RootState::Watching;
     }
 
-    fn mark_unavailable(&mut self, index: usize, root: &Root, error: &RootError) {
-        self.detach(index, root);
+    fn mark_unavailable(&mut self, services: &mut Services, error: &RootError) {
+        self.detach(services);
         let state = match error {
             RootError::Missing | RootError::Replaced => RootState::Gone,
             RootError::NotADirectory
@@ -219,144 +199,71 @@ impl Supervisor {
             | RootError::ForeignLink { .. }
             | RootError::Io(_) => RootState::Denied,
         };
-        if let Some(root_watch) = self.root_watches.get_mut(index) {
-            // No event reports the end of a failure of the file system, or of a lack of file descriptors.
-            root_watch.is_broken = match error {
-                RootError::Io(error) => error.kind() != io::ErrorKind::PermissionDenied,
-                _ => false,
-            };
-        }
-        if self.set_state(index, state) && state == RootState::Denied {
-            log::warn!("{:?} is not watched: {error}", root.path);
+        // No event reports the end of a failure of the file system, or of a lack of file descriptors.
+        self.is_broken = match error {
+            RootError::Io(error) => error.kind() != io::ErrorKind::PermissionDenied,
+            _ => false,
+        };
+        if self.set_state(services, state) && state == RootState::Denied {
+            log::warn!("{:?} is not watched: {error}", self.active.root.path);
         }
     }
 
-    fn detach(&mut self, index: usize, root: &Root) {
-        self.active_roots.set_id(index, None);
-        let active_roots = &self.active_roots;
+    fn detach(&mut self, services: &mut Services) {
+        self.active.set_id(None);
         let is_own = |dir: &Path| {
-            let covering = active_roots.root_of(dir);
-            covering.is_none_or(|(covering, ..)| {
-                rule!("inner-root-keeps-its-temps", covering == index, without: true)
+            let covering = services.active_roots.root_of(dir);
+            covering.is_none_or(|(covering, _)| {
+                rule!(
+                    "inner-root-keeps-its-temps",
+                    Arc::ptr_eq(covering, &self.active),
+                    without: true
+                )
             })
         };
         // A root inside this one is checked separately: it does not have to be missing too.
-        self.shared.temps.forget_below(&root.path, is_own);
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
-        for (dir, _) in root_watch.watched.drain() {
-            self.watcher.unwatch(&dir);
-        }
-        root_watch.unwatched.clear();
-        root_watch.missed_scans = 0;
-        root_watch.missed = None;
+        let path = &self.active.root.path;
+        services.shared.temps.forget_below(path, is_own);
+        self.dirs.drop_all(&mut services.watcher);
+        self.missed_scans = 0;
+        self.missed = None;
         // The lock was on a directory that is no longer there.
-        root_watch.lock = None;
+        self.lock = None;
     }
 
-    /// Processes a mount or an unmount at `path`, which hides or reveals a directory below a root. The roots themselves
-    /// have already been checked.
-    pub(super) fn remounted(&mut self, path: &Path) {
-        for index in 0..self.root_watches.len() {
-            let root = self.root(index);
-            if !root.policy.recursive || !self.is_responding(index, &root) {
-                continue;
-            }
-            // The kernel's table of mounts has no symlinks in its paths.
-            let Ok(real) = std::fs::canonicalize(&root.path) else {
-                continue;
-            };
-            match path.strip_prefix(real) {
-                Ok(below) if !below.as_os_str().is_empty() => {
-                    self.update_directory(&root.path.join(below));
-                }
-                _ => {}
-            }
+    /// Returns the path of a mount or an unmount at `path`, if it is below the root and not the root itself. `path` has
+    /// no symlinks, as in the kernel's table of mounts.
+    pub(super) fn path_of_mount(
+        &mut self,
+        services: &mut Services,
+        path: &Path,
+    ) -> Option<PathBuf> {
+        if !self.active.root.policy.recursive || !self.is_responding(services) {
+            return None;
         }
+        let root = &self.active.root.path;
+        let below = path.strip_prefix(std::fs::canonicalize(root).ok()?).ok()?;
+        (!below.as_os_str().is_empty()).then(|| root.join(below))
     }
 
-    /// Schedules a poll of a root if no event would report a change.
-    pub(super) fn poll_later(&mut self, index: usize, root: &Root) {
-        let Some(root_watch) = self.root_watches.get(index) else {
-            return;
-        };
-        if root_watch.needs_polling() {
-            let interval = match root_watch.state {
-                RootState::NoAnswer => poll_interval(root).min(NO_ANSWER_RETRY),
-                _ => poll_interval(root),
-            };
-            self.schedule.schedule_poll(Instant::now(), interval);
+    /// Processes an event about the directory `below` the root, which may be new or may have been removed.
+    pub(super) fn update_directory(&mut self, services: &mut Services, below: &Path) {
+        if below.as_os_str().is_empty() {
+            return self.check(services);
         }
-    }
-
-    /// Polls a root: scans the parts of it that are not watched, and watches them if that is possible now.
-    pub(super) fn poll(&mut self, index: usize) {
-        let root = self.root(index);
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
-        if !root_watch.needs_polling() || !self.is_responding(index, &root) {
-            return;
-        }
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
-        if root_watch.has_unreliable_events() {
-            return self.attach(index, RescanCause::Periodic);
-        }
-        self.check(index);
-        let dirs = match self.root_watches.get_mut(index) {
-            Some(root_watch) => root_watch.take_unwatched(),
-            None => return,
-        };
-        if !dirs.is_empty() {
-            let path = root.path.clone();
-            let cause = RescanCause::Periodic;
-            self.shared.emit(Event::Rescan { root: path, cause });
-        }
-        for dir in dirs {
-            if let Ok(below) = dir.strip_prefix(&root.path) {
-                self.scan(index, &root, below, RescanCause::Periodic);
+        let root = &self.active.root;
+        let path = root.path.join(below);
+        let now = Dir::open_below(&root.path, self.active.id(), below).map(|dir| dir.id());
+        let known = self.dirs.watched.get(&path).map(|watched| watched.id);
+        if known.is_none() || known != now.as_ref().ok().copied() {
+            for dir in self.dirs.drop_below(&mut services.watcher, &path) {
+                services.shared.temps.forget_below(&dir, |_| true);
             }
         }
-        self.update_state(index, &root);
-        self.poll_later(index, &root);
-    }
-
-    /// Re-establishes all watches if the last periodic scan found a temp whose event did not arrive: the watches may
-    /// not work although the kernel accepted them. If that was already tried, polls the root instead.
-    pub(super) fn check_missed_events(&mut self) {
-        let mut to_reestablish = Vec::new();
-        for (index, root_watch) in self.root_watches.iter_mut().enumerate() {
-            let missed = root_watch.missed.clone();
-            if root_watch.end_periodic_scan() {
-                to_reestablish.push(index);
-            }
-            if let Some(temp) = missed {
-                log::error!(
-                    "missed the create event of {temp:?} in a watched directory; {}",
-                    match root_watch.has_unreliable_events() {
-                        true => "polling its root from now on",
-                        false => "re-establishing all watches",
-                    }
-                );
-            }
+        if now.is_ok() {
+            self.scan(services, below, RescanCause::RootReturned);
         }
-        for index in to_reestablish.iter().copied() {
-            self.set_state(index, RootState::Polling);
-        }
-        if !to_reestablish.is_empty() {
-            self.watcher.clear();
-            self.root_watches
-                .iter_mut()
-                .for_each(RootWatch::forget_watches);
-            self.rescan_all(RescanCause::Overflow);
-        }
-        for index in 0..self.root_watches.len() {
-            let root = self.root(index);
-            self.update_state(index, &root);
-            self.poll_later(index, &root);
-        }
+        self.update_state(services);
+        self.poll_later(services);
     }
 }

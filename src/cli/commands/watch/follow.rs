@@ -11,7 +11,7 @@ use orphand::store::folders::Folders;
 use orphand::sys::clock;
 use orphand::watch::file::FileWatcher;
 
-use super::{Source, rules};
+use super::Source;
 use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::event_printer::EventPrinter;
@@ -253,10 +253,9 @@ impl<'a> WatchLoop<'a> {
             Ok(plan) => {
                 if plan.config != self.config {
                     self.report.set_roots(&plan.roots);
-                    match self.watcher.reload(&rules(&plan)) {
-                        Ok(()) => ::log::info!("{}", in_force(&plan.config, plan.roots.len())),
-                        Err(refused) => ::log::error!("{refused}; the old rules are in force"),
-                    }
+                    let roots = plan.roots.len();
+                    self.watcher.reload(plan.roots, plan.config.quarantine);
+                    ::log::info!("{}", in_force(&plan.config, roots));
                     if source.is_background() {
                         log::configure(&plan.config.log, folders);
                     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use orphand::core::policy::{Action, Policy};
-use orphand::daemon::{Existing, Rules, Watcher};
+use orphand::daemon::{Existing, Watcher};
 use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
@@ -90,7 +90,8 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     // The temps are counted before the start, which may remove some of them.
     let before = (prints && report.is_interactive()).then(|| existing_line(&plan.roots, existing));
     let watcher = Watcher::builder()
-        .rules(rules(&plan))
+        .roots(plan.roots.clone())
+        .quarantine(plan.config.quarantine)
         .existing(existing)
         .folders(folders.clone())
         .journal_cap(plan.config.journal.max_size)
@@ -170,17 +171,6 @@ impl Source<'_> {
         let matters = self.is_background() || config.path.is_some();
         let path = self.path.as_deref().filter(|_| matters)?;
         Some(FileWatcher::new(path))
-    }
-}
-
-/// Returns the rules of `plan`.
-fn rules(plan: &Plan) -> Rules {
-    let rule = |root: &Root| (root.path.clone(), Arc::clone(&root.policy));
-    Rules {
-        roots: plan.roots.iter().map(rule).collect(),
-        // Each root was checked already, by its own rule.
-        allow_broad_roots: true,
-        quarantine: plan.config.quarantine,
     }
 }
 

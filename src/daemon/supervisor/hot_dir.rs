@@ -1,29 +1,13 @@
-//! Hot directories: temps are created in them so fast that one event for each costs more than scans
-//! ([`crate::core::rate`]). Their watch is removed, and they are scanned twice in each grace. After pauses
-//! that grow, they are probed for a moment. Once they are calm, they are watched again.
-//!
-//! No orphan is missed, and none is removed late unless a scan is late. The first scan follows the end of the watch, so
-//! it finds temps whose events were not read. A later orphan is found before half its grace has passed, and its
-//! deadline is then set by its own dates. The dates give credit for at most half a grace
-//! (`Origin::FoundWithHalfCredit`), so every writer has at least the other half. The price: after a late scan, orphans
-//! are removed late. A temp that was tracked before and renamed since turns out to be missing when it is looked at. At
-//! the end, the watch is established first and a last scan follows.
-//!
-//! A directory that is created below a hot one is found by a scan. The removal of the hot directory itself is reported
-//! by the watch on its parent or, if the parent is hot too, found by the scan of the parent.
+//! The rate state of one directory: whether it is hot, and the times of its scans and probes. Times are arguments.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{RootWatch, Supervisor};
-use crate::core::event::RescanCause;
 use crate::core::policy::{Closed, Hot};
 use crate::core::rate::PROBE_TIME;
-use crate::core::time::span;
 use crate::fs::root::Root;
-use crate::watch::{RateProbe, WatchError};
+use crate::watch::RateProbe;
 
-/// The rate state of a watched directory. Times are arguments.
+/// The rate state of a watched directory.
 #[derive(Default)]
 pub(super) struct HotDir {
     scans: Option<HotScans>,
@@ -76,7 +60,7 @@ impl HotDir {
 
     /// Makes the directory hot: from now on it is scanned once in each `interval`. Returns false if it is refused or
     /// already hot.
-    fn begin(&mut self, interval: Duration, now: Instant) -> bool {
+    pub(super) fn begin(&mut self, interval: Duration, now: Instant) -> bool {
         if self.is_hot() || self.refused_until.is_some_and(|until| now < until) {
             return false;
         }
@@ -100,32 +84,32 @@ impl HotDir {
     }
 
     /// Ends the hot state, because the directory is watched again.
-    fn end(&mut self, now: Instant) {
+    pub(super) fn end(&mut self, now: Instant) {
         if let Some(scans) = self.scans.take() {
             self.last_hot = Some((scans.pause, now));
         }
     }
 
-    fn refuse(&mut self, now: Instant) {
+    pub(super) fn refuse(&mut self, now: Instant) {
         self.end(now);
         self.refused_until = Some(now + REFUSAL);
     }
 
-    fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         let scans = self.scans.as_ref()?;
         let probe_end = scans.probe.as_ref().map(|(_, until)| *until);
         Some(probe_end.map_or(scans.next_scan, |until| until.min(scans.next_scan)))
     }
 
     /// Returns whether a scan is due. If so, schedules the next one after the interval.
-    fn take_due(&mut self, now: Instant) -> bool {
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
         let due = self.scans.as_mut().filter(|scans| scans.next_scan <= now);
         due.map(|scans| scans.next_scan = now + scans.interval)
             .is_some()
     }
 
     /// Records the duration of a scan.
-    fn note_scan_time(&mut self, took: Duration) {
+    pub(super) fn note_scan_time(&mut self, took: Duration) {
         if let Some(scans) = &mut self.scans {
             scans.scan_time = took;
         }
@@ -140,12 +124,12 @@ impl HotDir {
     }
 
     /// Returns whether a probe should begin after this scan.
-    fn wants_probe(&self, now: Instant) -> bool {
+    pub(super) fn wants_probe(&self, now: Instant) -> bool {
         let scans = self.scans.as_ref();
         scans.is_some_and(|scans| scans.probe.is_none() && scans.next_probe <= now)
     }
 
-    fn begin_probe(&mut self, probe: Option<RateProbe>, now: Instant) {
+    pub(super) fn begin_probe(&mut self, probe: Option<RateProbe>, now: Instant) {
         if let Some(scans) = &mut self.scans {
             scans.next_probe = now + scans.pause;
             scans.probe = probe.map(|probe| (probe, now + PROBE_TIME));
@@ -153,14 +137,14 @@ impl HotDir {
     }
 
     /// Returns the number of temps that were created during the probe, if it has ended.
-    fn probe_result(&mut self, now: Instant) -> Option<u32> {
+    pub(super) fn probe_result(&mut self, now: Instant) -> Option<u32> {
         let scans = self.scans.as_mut()?;
         let (probe, _) = scans.probe.take_if(|(_, until)| *until <= now)?;
         Some(probe.created())
     }
 
     /// Makes the next pause longer, because a probe was not calm.
-    fn extend_pause(&mut self, now: Instant) {
+    pub(super) fn extend_pause(&mut self, now: Instant) {
         if let Some(scans) = &mut self.scans {
             scans.pause = (scans.pause * 2).min(MAX_PAUSE);
             scans.next_probe = now + scans.pause;
@@ -168,181 +152,28 @@ impl HotDir {
     }
 }
 
-/// Returns whether the scans of all hot directories take more than their share of the time.
-fn exceed_scan_share<'a>(hot_dirs: impl Iterator<Item = &'a HotDir>) -> bool {
-    hot_dirs.map(HotDir::share).sum::<f64>() > MAX_SHARE
+/// Returns the share of the time that the scans of `hot_dirs` take.
+pub(super) fn scan_share<'a>(hot_dirs: impl Iterator<Item = &'a HotDir>) -> f64 {
+    hot_dirs.map(HotDir::share).sum()
+}
+
+/// Returns whether the scans of all hot directories take more than their share of the time. `others` is the share of
+/// those that are not in `hot_dirs`.
+pub(super) fn exceed_scan_share<'a>(
+    others: f64,
+    hot_dirs: impl Iterator<Item = &'a HotDir>,
+) -> bool {
+    others + scan_share(hot_dirs) > MAX_SHARE
 }
 
 /// Returns the interval of the scans of a hot directory, which is short enough to find each temp before half its grace
 /// has passed. `None`: directories of this rule are always watched.
-fn scan_interval(root: &Root) -> Option<Duration> {
+pub(super) fn scan_interval(root: &Root) -> Option<Duration> {
     let policy = &root.policy;
     let shortest = policy.grace.shortest();
     // Scans do not report closes. If closes matter, the directory must be watched.
     (policy.hot == Hot::Scan && policy.closed == Closed::Orphan && shortest >= MIN_GRACE)
         .then_some(shortest / 2)
-}
-
-impl RootWatch {
-    /// Returns the directories that are hot, with their scans.
-    fn hot_dirs(&self) -> impl Iterator<Item = (&PathBuf, &HotDir)> {
-        let hot_dir = |dir| Some((dir, &self.watched.get(dir)?.hot));
-        self.hot.iter().filter_map(hot_dir)
-    }
-
-    /// Returns the next time at which one of them needs a scan or the end of a probe.
-    pub(super) fn next_hot(&self) -> Option<Instant> {
-        self.hot_dirs()
-            .filter_map(|(_, hot_dir)| hot_dir.next())
-            .min()
-    }
-}
-
-impl Supervisor {
-    /// Removes the watch of a directory that has become hot, and scans it at once.
-    pub(super) fn enter_hot(&mut self, dir: &Path) {
-        let mut watching =
-            self.root_watches
-                .iter_mut()
-                .enumerate()
-                .filter_map(|(index, root_watch)| {
-                    let watched = root_watch.watched.get_mut(dir)?;
-                    Some((index, watched, &mut root_watch.hot))
-                });
-        // If one watch serves two roots, it stays.
-        let (Some((index, watched, hot)), None) = (watching.next(), watching.next()) else {
-            return;
-        };
-        let root = self.active_roots.roots.get(index);
-        let Some(interval) = root.and_then(scan_interval) else {
-            return;
-        };
-        if !watched.hot.begin(interval, Instant::now()) {
-            return;
-        }
-        hot.insert(dir.to_owned());
-        // RACE: pending events are lost with the watch. The scan finds temps whose creation was not read. A temp that
-        // was renamed since stays in the map until its next look. Worst case: no event reports it as settled. Nothing
-        // is removed because of it, because each removal follows a look at the file.
-        let has_watcher = self.watcher.unwatch(dir);
-        log::info!(
-            "{dir:?} is hot: it is scanned every {} instead of being watched, until it is calm",
-            span(interval)
-        );
-        // Otherwise all watched directories are scanned in a moment, and this one with them.
-        if has_watcher {
-            self.run_hot(index);
-        }
-    }
-
-    /// Scans and probes the hot directories of a root that are due.
-    pub(super) fn run_hot(&mut self, index: usize) {
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
-        if root_watch.hot.is_empty() {
-            return;
-        }
-        let watched = &root_watch.watched;
-        let is_hot = |dir: &PathBuf| watched.get(dir).is_some_and(|known| known.hot.is_hot());
-        root_watch.hot.retain(is_hot);
-        let now = Instant::now();
-        let due = root_watch
-            .hot_dirs()
-            .filter(|(_, hot_dir)| hot_dir.next().is_some_and(|at| at <= now));
-        let due: Vec<PathBuf> = due.map(|(dir, _)| dir.clone()).collect();
-        let root = self.root(index);
-        for dir in due {
-            self.run_one_hot(index, &root, &dir);
-        }
-    }
-
-    fn run_one_hot(&mut self, index: usize, root: &Root, dir: &Path) {
-        let Some(probed) = self
-            .hot_dir(index, dir)
-            .map(|hot_dir| hot_dir.probe_result(Instant::now()))
-        else {
-            return;
-        };
-        if let Some(created) = probed {
-            if self.watcher.hot_threshold().is_calm(created) {
-                log::info!(
-                    "{dir:?} is calm ({created} temps in {PROBE_TIME:?}): it is watched again"
-                );
-                return self.leave_hot(index, root, dir, HotDir::end);
-            }
-            if let Some(hot_dir) = self.hot_dir(index, dir) {
-                hot_dir.extend_pause(Instant::now());
-            }
-        }
-        let began = Instant::now();
-        if !self
-            .hot_dir(index, dir)
-            .is_some_and(|hot_dir| hot_dir.take_due(began))
-        {
-            return;
-        }
-        let was_read = self.scan_hot(index, root, dir);
-        let now = Instant::now();
-        let took = now.saturating_duration_since(began);
-        let Some(hot_dir) = self.hot_dir(index, dir) else {
-            return;
-        };
-        if !was_read {
-            // It is treated like any other directory that cannot be read.
-            return self.leave_hot(index, root, dir, HotDir::refuse);
-        }
-        hot_dir.note_scan_time(took);
-        let all = self.root_watches.iter().flat_map(RootWatch::hot_dirs);
-        if exceed_scan_share(all.map(|(_, hot_dir)| hot_dir)) {
-            log::warn!(
-                "{dir:?} is hot, but scans of hot directories take too long (this one {}): it is watched again, which \
-                 slows down its writers",
-                span(took)
-            );
-            return self.leave_hot(index, root, dir, HotDir::refuse);
-        }
-        if self
-            .hot_dir(index, dir)
-            .is_some_and(|hot_dir| hot_dir.wants_probe(now))
-        {
-            // If the probe cannot begin now, it is tried again after the next pause.
-            let probe = self.watcher.probe_rate(dir).ok();
-            if let Some(hot_dir) = self.hot_dir(index, dir) {
-                hot_dir.begin_probe(probe, now);
-            }
-        }
-    }
-
-    fn hot_dir(&mut self, index: usize, dir: &Path) -> Option<&mut HotDir> {
-        let watched = self.root_watches.get_mut(index)?.watched.get_mut(dir)?;
-        watched.hot.is_hot().then_some(&mut watched.hot)
-    }
-
-    /// Scans a hot directory. Returns whether it could be read.
-    fn scan_hot(&mut self, index: usize, root: &Root, dir: &Path) -> bool {
-        let below = dir.strip_prefix(&root.path);
-        below.is_ok_and(|below| self.scan(index, root, below, RescanCause::Periodic))
-    }
-
-    /// Watches a directory again, then scans it to find temps that were created before the watch.
-    fn leave_hot(&mut self, index: usize, root: &Root, dir: &Path, stop: fn(&mut HotDir, Instant)) {
-        if let Some(hot_dir) = self.hot_dir(index, dir) {
-            stop(hot_dir, Instant::now());
-        }
-        let Some(root_watch) = self.root_watches.get_mut(index) else {
-            return;
-        };
-        // If the watch cannot be established, the directory is polled like any other that is not watched.
-        if let Err(WatchError::Missing) = root_watch.rewatch(&mut self.watcher, root, dir) {
-            return self.update_directory(dir);
-        }
-        if rule!("scan-once-watched-again", true) {
-            self.scan_hot(index, root, dir);
-        }
-        self.update_state(index, root);
-        self.poll_later(index, root);
-    }
 }
 
 #[cfg(test)]
@@ -377,14 +208,17 @@ mod tests {
         let check = |took: &[Duration], want: bool| {
             let mut hot_dirs: Vec<HotDir> = took.iter().map(|took| hot(*took)).collect();
             assert_eq!(
-                exceed_scan_share(hot_dirs.iter()),
+                exceed_scan_share(0.0, hot_dirs.iter()),
                 want,
                 "scans of {took:?} every 4 s"
             );
             for hot_dir in &mut hot_dirs {
                 hot_dir.end(start);
             }
-            assert!(!exceed_scan_share(hot_dirs.iter()), "all are watched again");
+            assert!(
+                !exceed_scan_share(0.0, hot_dirs.iter()),
+                "all are watched again"
+            );
         };
         check(&[], false);
         check(&[S], false);
