@@ -42,7 +42,7 @@ mod linux {
     use orphand::core::policy::{Graces, Policy};
     use orphand::core::rate::{RateMeter, Threshold};
     use orphand::core::time::Mono;
-    use orphand::engine::pass::Engine;
+    use orphand::engine::Engine;
     use orphand::engine::sweep::sweep;
     use orphand::evidence::container_pids::ContainerPids;
     use orphand::evidence::locks::Locks;

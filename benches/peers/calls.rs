@@ -30,7 +30,7 @@ struct CallTime {
 /// Makes the calls for all temps in `dir`, with as many threads as a sweep.
 pub(crate) fn make(dir: &Path) {
     let names = temps(dir);
-    let workers = orphand::engine::pass::max_workers();
+    let workers = orphand::engine::max_workers();
     for look in [
         CallThread::look_first as fn(&mut CallThread, &[OsString]),
         CallThread::reap,

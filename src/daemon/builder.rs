@@ -18,7 +18,7 @@ use super::{scheduler, supervisor};
 use crate::core::policy::Policy;
 use crate::core::rate::Threshold;
 use crate::core::retention::Limits;
-use crate::engine::pass::Engine;
+use crate::engine::Engine;
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;

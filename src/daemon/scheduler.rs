@@ -20,7 +20,7 @@ use super::panic_guard::PanicGuard;
 use super::shared::{CriticalThread, Shared};
 use super::worker::{self, Task};
 use crate::core::time::{ClockJumpDetector, Mono};
-use crate::engine::pass;
+use crate::engine;
 use crate::index::{DirPath, Key};
 use crate::sys::clock;
 
@@ -65,7 +65,7 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
     let mut queue = DeadlineQueue::default();
     let mut work = WorkQueue::default();
     let (done_tx, done_rx) = unbounded();
-    let (mut max_workers, mut busy_workers) = (pass::max_workers(), 0);
+    let (mut max_workers, mut busy_workers) = (engine::max_workers(), 0);
     while !shared.is_stopping() {
         // The heartbeat continues while a worker hangs: restarting the program would not repair a disk that does not
         // respond.
@@ -140,7 +140,7 @@ pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sende
             recv(timer) -> _ => {}
         }
         if busy_workers == 0 {
-            max_workers = pass::max_workers();
+            max_workers = engine::max_workers();
         }
     }
     // The running workers end after their current chunk. The channel closes when the last one has ended.

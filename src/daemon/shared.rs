@@ -10,7 +10,7 @@ use super::active_roots::ActiveRoots;
 use super::existing::Existing;
 use super::stats::Stats;
 use crate::core::event::Event;
-use crate::engine::pass::Engine;
+use crate::engine::Engine;
 use crate::index::Temps;
 use crate::store::folders::Folders;
 use crate::sys::clock;

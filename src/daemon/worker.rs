@@ -10,7 +10,7 @@ use super::panic_guard::PanicGuard;
 use super::shared::Shared;
 use crate::core::event::Event;
 use crate::core::time::{ClockJumpDetector, Mono};
-use crate::engine::pass::{DirContext, Pass, PassItem};
+use crate::engine::{DirContext, Pass, PassItem};
 use crate::evidence::UseChecker;
 use crate::index::{DirPath, Key};
 use crate::sys::clock;

@@ -1,6 +1,14 @@
 //! From a due temp to its removal: one pass over a directory, and the sweep of a whole root.
 
+mod context;
+mod examine;
 pub mod limits;
-pub mod pass;
+mod pass;
+mod recover;
 mod stored_targets;
 pub mod sweep;
+
+pub use context::{DirContext, Engine, max_workers};
+pub use examine::{Examined, judge_now};
+pub use pass::{Pass, PassItem};
+pub use recover::{RecoveryOutcome, kept_claim, recover};

@@ -2,69 +2,31 @@
 //!
 //! The workers and `sweep` use this same code, dry runs included.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::event::{Details, Disposed, Event, Settlement, Subject};
-use crate::core::judge::{Evidence, LeaseCoverage, Reason, Target, Verdict, judge};
-use crate::core::observation::{FileSize, Kind, Observation, UseState};
+use super::context::{DirContext, Engine};
+use super::examine::{LookResult, SeenFile, details, look_at};
+use super::limits::{self, LimitContext};
+use super::recover::{RecoveryOutcome, recover};
+use crate::core::event::{Disposed, Event, Settlement, Subject};
+use crate::core::judge::{Evidence, LeaseCoverage, Reason, Verdict, judge};
+use crate::core::observation::{FileSize, Observation};
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::time::{ClockJumpDetector, Mono, Now};
-use crate::core::tracker::{Look, Next, Tracked};
-use crate::engine::limits::{self, LimitContext};
-use crate::evidence::container_pids::ContainerPids;
-use crate::evidence::locks::Locks;
-use crate::evidence::restore_marks::RestoreMarks;
-use crate::evidence::siblings::{Listings, Siblings};
-use crate::evidence::writer_names::WriterNames;
-use crate::evidence::{
-    self, CheckedFile, EvidenceContext, FileId, FileUse, ProcessScan, TempInfo, UseChecker,
-};
-use crate::fs::dir;
-use crate::fs::dir::{Dir, RootError, RootId};
-use crate::fs::root::Root;
-use crate::reap::{self, BatchContext, Candidate, Outcome, Reaper, Recovered, quarantine};
-use crate::store::journal::{Journal, LineKind};
+use crate::core::tracker::{Kept, Look, Next, Tracked};
+use crate::evidence::siblings::Siblings;
+use crate::evidence::{self, EvidenceContext, FileId, ProcessScan, TempInfo, UseChecker};
+use crate::fs::dir::{Dir, RootError};
+use crate::reap::{BatchContext, Candidate, Outcome, quarantine};
+use crate::store::journal::LineKind;
 use crate::store::json::{self, FileFields, IntentLine};
 use crate::sys::clock;
-
-/// The services that every pass needs.
-#[derive(Debug)]
-pub struct Engine {
-    /// Removes files.
-    pub reaper: Reaper,
-    /// Records intents and outcomes.
-    pub journal: Journal,
-    /// Records the files that were restored.
-    pub marks: RestoreMarks,
-    /// Remembers the names of writers.
-    pub writers: WriterNames,
-    /// Resolves pids of containers.
-    pub container_pids: ContainerPids,
-    /// Finds files that are locked.
-    pub locks: Locks,
-    /// Lists the siblings of temps.
-    pub listings: Listings,
-    /// Reports settled temps too.
-    pub verbose: bool,
-}
-
-/// The directory that a pass processes.
-#[derive(Clone, Copy, Debug)]
-pub struct DirContext<'a> {
-    /// Its root.
-    pub root: &'a Root,
-    /// The identity that the directory at the root's path must have; `None` if any is accepted.
-    pub id: Option<RootId>,
-    /// The path from the root to the directory.
-    pub below: &'a Path,
-}
 
 /// A due temp.
 #[derive(Debug)]
@@ -81,50 +43,60 @@ pub struct Pass<'a> {
     dir_context: DirContext<'a>,
     use_checker: &'a UseChecker,
     emit: &'a mut dyn FnMut(Event),
-    /// The directory's path, for messages.
-    folder: PathBuf,
     /// The number of due temps.
     due: usize,
     /// Siblings of the temps; read when the first of them is to be judged.
     siblings: Option<Arc<Siblings>>,
 }
 
-/// A temp that is ready to be judged.
-struct ReadyTemp {
-    /// Its index in the due temps.
-    index: usize,
-    temp_info: TempInfo,
+/// A temp whose grace is over.
+struct ReadyTemp<'i> {
+    item: &'i mut PassItem,
+    judged: JudgedTemp,
+}
+
+/// A temp with its verdict.
+struct JudgedTemp {
+    /// The temp for the protocol. Its file may still be open, with no lease held on it, so that the protocol does not
+    /// open it again.
+    candidate: Candidate,
+    /// The evidence for the verdict.
     evidence: Evidence,
     /// The index of its target among the possible target names.
     target: Option<usize>,
-    /// The open file, with no lease held on it, so that the protocol does not open it again.
-    opened: Option<CheckedFile>,
 }
 
-/// A temp to be removed: its index in the due temps, its observation, and its report.
-struct Removal {
-    index: usize,
-    observation: Observation,
+/// A temp to be removed, with its report.
+struct Removal<'i> {
+    temp: ReadyTemp<'i>,
     disposed: Disposed,
 }
 
-/// Returns the number of threads that may run passes at the same time: two for each core, because every batch waits for
-/// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
-#[must_use]
-pub fn max_workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    });
-    (2 * cores)
-        .min(MAX_WORKERS)
-        .min(limit / (4 * reap::BATCH))
-        .max(1)
+impl AsMut<Candidate> for Removal<'_> {
+    fn as_mut(&mut self) -> &mut Candidate {
+        &mut self.temp.judged.candidate
+    }
 }
 
-/// The largest number of workers: more would only wait for the same disk.
-const MAX_WORKERS: usize = 8;
+impl JudgedTemp {
+    fn observation(&self) -> &Observation {
+        &self.evidence.observation
+    }
+
+    fn file(&self) -> FileId {
+        FileId::from(&self.observation().fingerprint)
+    }
+
+    fn grace(&self) -> Duration {
+        self.candidate.temp_info.grace
+    }
+}
+
+/// A temp that is kept, with the reason.
+struct KeptTemp<'i> {
+    temp: ReadyTemp<'i>,
+    reason: Reason,
+}
 
 /// A reading of the clocks.
 #[derive(Clone, Copy)]
@@ -132,20 +104,6 @@ struct ClockReading {
     now: Now,
     /// The last jump of the wall clock, if there was one.
     last_jump: Option<Mono>,
-}
-
-/// The result of [`look_at`].
-enum LookResult {
-    /// No file has this name.
-    Missing,
-    /// The name refers to something that is never a temp.
-    NotATemp,
-    /// A regular file, its use state, and its handle if it was opened.
-    File {
-        observation: Observation,
-        use_state: UseState,
-        checked: Option<CheckedFile>,
-    },
 }
 
 impl<'a> Pass<'a> {
@@ -161,7 +119,6 @@ impl<'a> Pass<'a> {
             dir_context,
             use_checker,
             emit,
-            folder: dir_context.root.path.join(dir_context.below),
             due: 0,
             siblings: None,
         }
@@ -177,137 +134,54 @@ impl<'a> Pass<'a> {
         let marks = self.engine.marks.with_list_read();
         let no_siblings = Siblings::default();
         let context = EvidenceContext {
-            policy: &self.dir_context.root.policy,
-            our_uid: effective_uid(),
             marks: &marks,
-            container_pids: &self.engine.container_pids,
-            locks: &self.engine.locks,
-            siblings: &no_siblings,
-            since: clock::mono(),
             quarantine,
-            process_scan: None,
+            ..self.engine.evidence_context(self.policy(), &no_siblings)
         };
         let mut ready = Vec::new();
-        for (index, item) in due.iter_mut().enumerate() {
-            match (self.put_back_pending(&dir, &item.name), &mut item.temp) {
-                (None, _) => {}
-                (Some(RecoveryOutcome::Kept(reason)), Some(temp)) => {
-                    let grace = self.dir_context.root.policy.grace.shortest();
-                    _ = temp.keep(reason, grace, clock::mono());
-                    continue;
-                }
-                _ => {
-                    self.retry_later(item);
-                    continue;
-                }
-            }
-            if let Some(temp) = &mut item.temp {
-                temp.clear_claim_pending();
+        for item in due {
+            if !self.put_back_pending(&dir, item) {
+                continue;
             }
             let now = clock::now();
             let clock_reading = ClockReading {
                 now,
                 last_jump: clocks.read(now),
             };
-            match self.process_item(&dir, index, item, clock_reading, context) {
-                Ok(None) => {}
-                Ok(Some(mut ready_temp)) => {
-                    // No more files are kept open than the protocol has open anyway.
-                    ready_temp.opened = ready_temp
-                        .opened
-                        .filter(|_| ready.len() < self.engine.reaper.batch());
-                    ready.push(ready_temp);
+            if let Some(mut temp) = self.examine(&dir, item, clock_reading, context) {
+                // No more files are kept open than the protocol has open anyway.
+                if ready.len() >= self.engine.reaper.batch() {
+                    temp.judged.candidate.opened = None;
                 }
-                Err(error) => {
-                    let subject = self.subject(&item.name, None);
-                    self.report_failure(subject, "examine it", &error);
-                    self.retry_later(item);
-                }
+                ready.push(temp);
             }
         }
-        find_mappings(&dir, &mut ready);
-        let mut candidates = Vec::new();
-        let mut kept = Vec::new();
-        for ready_temp in ready {
-            let observation = ready_temp.evidence.observation;
-            match judge(&ready_temp.evidence, &self.dir_context.root.policy) {
-                Verdict::Keep(reason) => kept.push((ready_temp.index, observation, reason)),
-                verdict => {
-                    let removal = Removal {
-                        index: ready_temp.index,
-                        observation,
-                        disposed: self.disposed(&ready_temp),
-                    };
-                    let (temp_info, opened) = (ready_temp.temp_info, ready_temp.opened);
-                    let candidate = Candidate {
-                        temp_info,
-                        verdict,
-                        opened,
-                    };
-                    candidates.push((removal, candidate));
-                }
+        find_mappings(&dir, self.policy(), &mut ready);
+        let (mut removals, mut kept) = (Vec::new(), Vec::new());
+        for mut temp in ready {
+            if let Verdict::Keep(reason) = temp.judged.candidate.verdict {
+                temp.judged.candidate.opened = None;
+                kept.push(KeptTemp { temp, reason });
+            } else {
+                let disposed = self.disposed(&temp.judged);
+                removals.push(Removal { temp, disposed });
             }
         }
-        if rule!(
-            "dry-run-disposes-of-nothing",
-            self.dir_context.root.policy.is_dry_run()
-        ) {
-            self.report_dry_run(due, candidates);
+        if rule!("dry-run-disposes-of-nothing", self.policy().is_dry_run()) {
+            self.report_dry_run(removals);
         } else {
             let siblings = self.siblings.clone().unwrap_or_default();
             let context = EvidenceContext {
                 siblings: &siblings,
                 ..context
             };
-            self.dispose(&dir, due, candidates, &mut kept, context);
+            kept.extend(self.dispose(&dir, removals, context));
         }
-        self.report_kept(&dir, due, kept);
+        self.report_kept(&dir, kept);
     }
 
-    /// Puts back the pending claims of `name`, which could not be put back before. This happens before the look at the
-    /// temp. Returns `None` if no claim is left.
-    ///
-    /// It is called only when the temp of that name is due, so a claim that cannot be put back for a long time is tried
-    /// again as rarely as a temp is looked at.
-    fn put_back_pending(&mut self, dir: &Dir, name: &OsStr) -> Option<RecoveryOutcome> {
-        let claims = self.engine.reaper.claims();
-        let mut outcome = None;
-        for claim in claims.take_pending(dir.id(), name) {
-            let recovered = recover(
-                self.engine,
-                self.dir_context,
-                self.use_checker,
-                &claim,
-                self.emit,
-            );
-            if !matches!(dir.observe(&claim), Ok(None)) {
-                claims.add_pending(dir.id(), name, &claim);
-                outcome = Some(recovered);
-            }
-        }
-        outcome
-    }
-
-    /// Schedules a later look at all due temps, or forgets them, because the directory itself cannot be opened.
-    fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
-        let is_missing = error.is_missing();
-        for item in due.iter_mut() {
-            if is_missing {
-                self.settle(item);
-            } else {
-                self.retry_later(item);
-            }
-        }
-        if let (false, RootError::Io(error)) = (is_missing, error) {
-            let path = self.dir_context.root.path.join(self.dir_context.below);
-            let root = self.dir_context.root.path.clone();
-            let subject = Subject {
-                path,
-                root,
-                size: None,
-            };
-            self.report_failure(subject, "open this directory", error);
-        }
+    fn policy(&self) -> &'a Arc<Policy> {
+        &self.dir_context.root.policy
     }
 
     /// Opens the directory. Also returns whether its root has a quarantine, or could have one.
@@ -321,73 +195,132 @@ impl<'a> Pass<'a> {
         Ok((dir, quarantine))
     }
 
-    /// Looks at one temp, and updates its tracking state. Returns the temp with its evidence if it is ready to be
-    /// judged.
-    fn process_item(
+    /// Schedules a later look at all due temps, or forgets them, because the directory itself cannot be opened.
+    fn cannot_open(&mut self, error: &RootError, due: &mut [PassItem]) {
+        let is_missing = error.is_missing();
+        for item in due {
+            match is_missing {
+                true => self.settle(item),
+                false => self.retry_later(item),
+            }
+        }
+        if let (false, RootError::Io(error)) = (is_missing, error) {
+            let root = self.dir_context.root.path.clone();
+            let path = root.join(self.dir_context.below);
+            let size = None;
+            self.report_failure(Subject { path, root, size }, "open this directory", error);
+        }
+    }
+
+    /// Puts back the pending claims of the temp, which could not be put back before. This happens before the look at the
+    /// temp. Returns `false` if a claim is left; the temp is looked at later then.
+    ///
+    /// It is called only when the temp is due, so a claim that cannot be put back for a long time is tried again as
+    /// rarely as a temp is looked at.
+    fn put_back_pending(&mut self, dir: &Dir, item: &mut PassItem) -> bool {
+        let claims = self.engine.reaper.claims();
+        let mut left = None;
+        for claim in claims.take_pending(dir.id(), &item.name) {
+            let (dir_context, use_checker) = (self.dir_context, self.use_checker);
+            let outcome = recover(self.engine, dir_context, use_checker, &claim, self.emit);
+            if !matches!(dir.observe(&claim), Ok(None)) {
+                claims.add_pending(dir.id(), &item.name, &claim);
+                left = Some(outcome);
+            }
+        }
+        match (left, &mut item.temp) {
+            (None, temp) => {
+                if let Some(temp) = temp {
+                    temp.clear_claim_pending();
+                }
+                return true;
+            }
+            (Some(RecoveryOutcome::Kept(reason)), Some(temp)) => {
+                _ = temp.keep(reason, self.policy().grace.shortest(), clock::mono());
+            }
+            _ => self.retry_later(item),
+        }
+        false
+    }
+
+    /// Looks at one temp, and updates its tracking state. Returns the temp with its verdict if its grace is over.
+    fn examine<'i>(
         &mut self,
         dir: &Dir,
-        index: usize,
-        item: &mut PassItem,
+        item: &'i mut PassItem,
         clock_reading: ClockReading,
         context: EvidenceContext<'_>,
-    ) -> io::Result<Option<ReadyTemp>> {
-        let policy = &self.dir_context.root.policy;
+    ) -> Option<ReadyTemp<'i>> {
+        let judged = match self.track(dir, item, clock_reading, context.our_uid) {
+            Ok(Some((seen, temp_info))) => self.judge(dir, item, seen, temp_info, context),
+            Ok(None) => return None,
+            Err(error) => Err(error),
+        };
+        match judged {
+            Ok(judged) => Some(ReadyTemp { item, judged }),
+            Err(error) => {
+                let subject = self.dir_context.subject(&item.name, None);
+                self.report_failure(subject, "examine it", &error);
+                self.retry_later(item);
+                None
+            }
+        }
+    }
+
+    /// Looks at one temp, and updates its tracking state. Returns the file and its times if its grace is over.
+    fn track(
+        &mut self,
+        dir: &Dir,
+        item: &mut PassItem,
+        clock_reading: ClockReading,
+        our_uid: u32,
+    ) -> io::Result<Option<(SeenFile, TempInfo)>> {
+        let policy = self.policy();
         // The callback accepts names that match any rule. A name that does not match this rule is not a temp of this
         // root.
         if !policy.is_temp(self.dir_context.below, &item.name) {
             item.temp = None;
-            return Ok(None);
         }
-        let parsed = policy.names.parse(&item.name);
         let Some(temp) = item.temp.as_mut() else {
             return Ok(None);
         };
+        let parsed = policy.names.parse(&item.name);
         // Only a look shows whether the file is empty. Until then the shorter grace applies.
         let grace = |is_empty| policy.grace_of(&parsed, is_empty, Duration::ZERO);
-        if temp.postpone_first_look(grace(true).min(grace(false)), clock_reading.now.mono) {
+        let now = clock_reading.now;
+        if temp.postpone_first_look(grace(true).min(grace(false)), now.mono) {
             return Ok(None);
         }
-        let (observation, use_state, mut checked) =
-            match look_at(dir, &item.name, policy, self.use_checker, context.our_uid)? {
-                LookResult::File {
-                    observation,
-                    use_state,
-                    checked,
-                } => (observation, use_state, checked),
-                LookResult::Missing => {
-                    self.settle(item);
-                    return Ok(None);
-                }
-                LookResult::NotATemp => {
-                    item.temp = None;
-                    return Ok(None);
-                }
-            };
-        let file = &observation.fingerprint;
-        let lag = dir.properties().dates.lag(file);
-        let grace = policy.grace_of(&parsed, file.size == 0, lag);
-        if temp.postpone_first_look(grace, clock_reading.now.mono) {
+        let seen = match look_at(dir, &item.name, policy, self.use_checker, our_uid)? {
+            LookResult::File(seen) => seen,
+            LookResult::Missing => {
+                self.settle(item);
+                return Ok(None);
+            }
+            LookResult::NotATemp => {
+                item.temp = None;
+                return Ok(None);
+            }
+        };
+        let fingerprint = seen.observation.fingerprint;
+        let lag = dir.properties().dates.lag(&fingerprint);
+        let grace = policy.grace_of(&parsed, fingerprint.size == 0, lag);
+        if temp.postpone_first_look(grace, now.mono) {
             return Ok(None);
         }
         if let Some(pid) = parsed.pid {
             // For messages: this process may have ended by the time the temp is judged.
-            self.engine.writers.learn(pid, observation.fingerprint.uid);
+            self.engine.writers.learn(pid, fingerprint.uid);
         }
         let look = Look {
-            now: clock_reading.now,
+            now,
             last_jump: clock_reading.last_jump,
-            fingerprint: observation.fingerprint,
+            fingerprint,
             lag,
-            use_state,
+            use_state: seen.use_state,
         };
-        let quiet = match temp.look(&look, grace, policy.open) {
-            Next::LookAt(_) => return Ok(None),
-            Next::Judge(quiet) => quiet,
-        };
-        let siblings = self.siblings(dir)?;
-        let context = EvidenceContext {
-            siblings: &siblings,
-            ..context
+        let Next::Judge(quiet) = temp.look(&look, grace, policy.open) else {
+            return Ok(None);
         };
         let temp_info = TempInfo {
             name: item.name.clone(),
@@ -395,7 +328,7 @@ impl<'a> Pass<'a> {
                 true => Some(Reserved::WasTarget),
                 false => policy.names.reserved(item.name.as_bytes()),
             },
-            parsed: siblings.apply_numbered(parsed),
+            parsed,
             expected: Some(quiet.fingerprint),
             quiet: quiet.quiet,
             unused: quiet.unused,
@@ -403,28 +336,47 @@ impl<'a> Pass<'a> {
             written: temp.written_by(&look),
             closed: temp.is_closed(),
         };
-        let file_use = FileUse {
-            state: use_state,
-            file: checked.as_ref(),
+        Ok(Some((seen, temp_info)))
+    }
+
+    /// Gathers the evidence about a temp, and judges it.
+    fn judge(
+        &mut self,
+        dir: &Dir,
+        item: &mut PassItem,
+        mut seen: SeenFile,
+        mut temp_info: TempInfo,
+        context: EvidenceContext<'_>,
+    ) -> io::Result<JudgedTemp> {
+        let siblings = self.siblings(dir)?;
+        let context = EvidenceContext {
+            siblings: &siblings,
+            ..context
         };
-        let (evidence, found) = evidence::gather(dir, &temp_info, observation, file_use, context)?;
+        temp_info.parsed = siblings.apply_numbered(temp_info.parsed);
+        let observation = seen.observation;
+        let (evidence, found) =
+            evidence::gather(dir, &temp_info, observation, seen.file_use(), context)?;
         // The other temp may be removed before the next look.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
-        if rule!("target-until-watch-ends", is_target) {
+        if rule!("target-until-watch-ends", is_target)
+            && let Some(temp) = &mut item.temp
+        {
             temp.mark_target();
         }
-        if let Some(checked) = &mut checked {
+        if let Some(checked) = &mut seen.checked {
             checked.release();
         }
-        // Another name of the file may be due as well, and the file would be found in use: by this process.
-        let opened = checked.filter(|_| observation.fingerprint.links == 1);
-        Ok(Some(ReadyTemp {
-            index,
-            temp_info,
+        Ok(JudgedTemp {
+            candidate: Candidate {
+                temp_info,
+                verdict: judge(&evidence, context.policy),
+                // Another name of the file may be due as well, and the file would be found in use: by this process.
+                opened: seen.checked.filter(|_| observation.fingerprint.links == 1),
+            },
             evidence,
             target: found.index,
-            opened,
-        }))
+        })
     }
 
     /// Returns the siblings of the temps of this pass.
@@ -432,32 +384,30 @@ impl<'a> Pass<'a> {
         let siblings = match &self.siblings {
             Some(siblings) => Arc::clone(siblings),
             None => {
-                let policy = &self.dir_context.root.policy;
-                self.engine.listings.siblings_of(dir, policy, self.due)?
+                let listings = &self.engine.listings;
+                listings.siblings_of(dir, self.policy(), self.due)?
             }
         };
         Ok(Arc::clone(self.siblings.insert(siblings)))
     }
 
     /// Reports what a pass would do if it were not a dry run.
-    fn report_dry_run(&mut self, due: &mut [PassItem], candidates: Vec<(Removal, Candidate)>) {
-        for (removal, candidate) in candidates {
-            let Some(item) = due.get_mut(removal.index) else {
+    fn report_dry_run(&mut self, removals: Vec<Removal<'_>>) {
+        for Removal { temp, disposed } in removals {
+            let Some(tracked) = &mut temp.item.temp else {
                 continue;
             };
-            let grace = candidate.temp_info.grace;
-            let is_new = item
-                .temp
-                .as_mut()
-                .map(|temp| temp.retry_later(grace, clock::mono()).is_new);
-            if is_new != Some(true) {
+            if !tracked
+                .retry_later(temp.judged.grace(), clock::mono())
+                .is_new
+            {
                 continue;
             }
             let disposed = Disposed {
                 dry_run: true,
-                ..removal.disposed
+                ..disposed
             };
-            (self.emit)(match candidate.verdict {
+            (self.emit)(match temp.judged.candidate.verdict {
                 Verdict::Quarantine(reason) => Event::Quarantined {
                     disposed,
                     id: None,
@@ -468,99 +418,73 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Journals the intents, removes the temps, and reports the outcomes.
-    fn dispose(
+    /// Journals the intents, removes the temps, and reports the outcomes. Returns the temps that were kept.
+    fn dispose<'i>(
         &mut self,
         dir: &Dir,
-        due: &mut [PassItem],
-        candidates: Vec<(Removal, Candidate)>,
-        kept: &mut Vec<(usize, Observation, Reason)>,
+        removals: Vec<Removal<'i>>,
         context: EvidenceContext<'_>,
-    ) {
-        self.make_quarantine_space(&candidates);
-        let intents: Vec<IntentLine<'_>> = candidates.iter().map(intent).collect();
+    ) -> Vec<KeptTemp<'i>> {
+        self.make_quarantine_space(&removals);
+        let intents: Vec<IntentLine<'_>> = removals.iter().map(intent).collect();
         rule!(
             "intents-are-written-first",
             self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
-        let (removal, mut batch): (Vec<Removal>, Vec<Candidate>) = candidates.into_iter().unzip();
+        drop(intents);
         let batch_context = BatchContext {
             root: &self.dir_context.root.path,
             id: self.dir_context.id,
             dir,
+            use_checker: self.use_checker,
             context,
         };
-        let outcomes = self
-            .engine
-            .reaper
-            .reap(batch_context, self.use_checker, &mut batch);
-        let mut events = Vec::new();
-        for ((removal, candidate), outcome) in removal.into_iter().zip(batch).zip(outcomes) {
-            let Removal {
-                index,
-                observation,
-                disposed,
-            } = removal;
-            let Some(item) = due.get_mut(index) else {
-                continue;
-            };
-            let grace = candidate.temp_info.grace;
+        let (mut events, mut kept) = (Vec::new(), Vec::new());
+        for (removal, outcome) in self.engine.reaper.reap(batch_context, removals) {
+            let Removal { temp, disposed } = removal;
             let event = match outcome {
                 Outcome::Reaped { freed } => Event::Reaped(Disposed { freed, ..disposed }),
                 Outcome::Quarantined { id } => Event::Quarantined {
                     disposed,
                     id: Some(id),
-                    reason: candidate.verdict.reason(),
+                    reason: temp.judged.candidate.verdict.reason(),
                 },
                 Outcome::Settled => {
-                    self.settle(item);
-                    continue;
-                }
-                Outcome::Kept(Reason::Changed) => {
-                    // The file was used by another process in the meantime, so its grace starts again.
-                    if let Some(temp) = item.temp.as_mut() {
-                        temp.reset(clock::mono(), grace);
-                    }
-                    kept.push((index, observation, Reason::Changed));
+                    self.settle(temp.item);
                     continue;
                 }
                 Outcome::Kept(reason) => {
-                    let is_held = matches!(reason, Reason::InUse | Reason::Locked);
-                    if rule!("late-holder-is-noted", is_held)
-                        && let Some(temp) = &mut item.temp
-                    {
-                        temp.mark_held();
-                    }
-                    kept.push((index, observation, reason));
+                    kept.push(put_back(temp, reason));
                     continue;
                 }
                 Outcome::Failed { step, error } => {
-                    let subject = disposed.subject;
-                    self.report_failure(subject, step.action(), &error);
-                    self.retry_later(item);
+                    self.report_failure(disposed.subject, step.action(), &error);
+                    self.retry_later(temp.item);
                     // The event of its claim may not have been received yet.
-                    if let Some(temp) = &mut item.temp {
-                        temp.set_claim_pending();
+                    if let Some(tracked) = &mut temp.item.temp {
+                        tracked.set_claim_pending();
                     }
                     continue;
                 }
             };
-            item.temp = None;
+            temp.item.temp = None;
             events.push(event);
         }
         let now = clock::wall();
         let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
         self.engine.journal.write(LineKind::Outcome, &lines);
         events.into_iter().for_each(&mut *self.emit);
+        kept
     }
 
     /// Frees space in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
-    fn make_quarantine_space(&mut self, candidates: &[(Removal, Candidate)]) {
-        let moves = candidates
+    fn make_quarantine_space(&mut self, removals: &[Removal<'_>]) {
+        let moves = removals
             .iter()
-            .filter(|(_, candidate)| matches!(candidate.verdict, Verdict::Quarantine(_)));
-        let bytes = moves.map(|(removal, _)| removal.observation.allocated);
+            .map(|removal| &removal.temp.judged)
+            .filter(|temp| matches!(temp.candidate.verdict, Verdict::Quarantine(_)));
+        let bytes = moves.map(|temp| temp.observation().allocated);
         let wanted = NeededSpace {
             total: bytes.clone().fold(0, u64::saturating_add),
             smallest: bytes.min().unwrap_or(0),
@@ -589,49 +513,36 @@ impl<'a> Pass<'a> {
     }
 
     /// Reports the kept temps with their reasons, once for each temp and reason.
-    fn report_kept(
-        &mut self,
-        dir: &Dir,
-        due: &mut [PassItem],
-        kept: Vec<(usize, Observation, Reason)>,
-    ) {
-        let policy = &self.dir_context.root.policy;
-        let mut reports = Vec::new();
-        for (index, observation, reason) in kept {
-            let Some(item) = due.get_mut(index) else {
-                continue;
-            };
-            let Some(temp) = item.temp.as_mut() else {
-                continue;
-            };
-            let file = &observation.fingerprint;
-            let lag = dir.properties().dates.lag(file);
-            let parsed = policy.names.parse(&item.name);
-            let grace = policy.grace_of(&parsed, file.size == 0, lag);
-            let kept = temp.keep(reason, grace, clock::mono());
-            if kept.is_new {
-                reports.push((item.name.clone(), observation, reason, kept));
-            }
-        }
-        // One process scan finds the holders of all these files.
-        let is_held = |reason| matches!(reason, Reason::InUse | Reason::Locked);
-        let wanted: Vec<FileId> = reports
-            .iter()
-            .filter(|(_, _, reason, _)| is_held(*reason))
-            .map(|(_, observation, _, _)| FileId::from(&observation.fingerprint))
+    fn report_kept(&mut self, dir: &Dir, kept: Vec<KeptTemp<'_>>) {
+        let reports: Vec<(KeptTemp<'_>, Kept)> = kept
+            .into_iter()
+            .filter_map(|one| {
+                let tracked = one.temp.item.temp.as_mut()?;
+                let kept = tracked.keep(one.reason, one.temp.judged.grace(), clock::mono());
+                kept.is_new.then_some((one, kept))
+            })
             .collect();
-        let process_scan = match wanted.is_empty() {
+        // One process scan finds the holders of all these files.
+        let held: Vec<FileId> = reports
+            .iter()
+            .filter(|(one, _)| is_held(one.reason))
+            .map(|(one, _)| one.temp.judged.file())
+            .collect();
+        let process_scan = match held.is_empty() {
             true => ProcessScan::default(),
-            false => evidence::scan_processes(&wanted, dir.lease_coverage()),
+            false => evidence::scan_processes(&held, dir.lease_coverage()),
         };
-        for (name, observation, reason, kept) in reports {
-            let file = FileId::from(&observation.fingerprint);
+        for (KeptTemp { temp, reason }, kept) in reports {
+            let (name, seen, file) = (
+                &temp.item.name,
+                temp.judged.observation(),
+                temp.judged.file(),
+            );
             let holders = process_scan.holders_of(file);
             self.engine.writers.learn_holders(file, &holders);
-            let subject = self.subject(&name, Some(&observation));
-            let details = details(self.engine, policy, dir, &name, &observation, reason);
+            let details = details(self.engine, self.policy(), dir, name, seen, reason);
             (self.emit)(Event::Kept {
-                subject,
+                subject: self.dir_context.subject(name, Some(seen.size())),
                 reason,
                 holders,
                 retry: Some(kept.retry),
@@ -644,7 +555,7 @@ impl<'a> Pass<'a> {
     fn settle(&mut self, item: &mut PassItem) {
         item.temp = None;
         if self.engine.verbose {
-            let subject = self.subject(&item.name, None);
+            let subject = self.dir_context.subject(&item.name, None);
             let how = Settlement::Removed;
             (self.emit)(Event::Settled { subject, how });
         }
@@ -652,9 +563,8 @@ impl<'a> Pass<'a> {
 
     /// Schedules a later look at the temp.
     fn retry_later(&self, item: &mut PassItem) {
-        let grace = self.dir_context.root.policy.grace.shortest();
         if let Some(temp) = item.temp.as_mut() {
-            temp.retry_later(grace, clock::mono());
+            temp.retry_later(self.policy().grace.shortest(), clock::mono());
         }
     }
 
@@ -666,352 +576,58 @@ impl<'a> Pass<'a> {
         });
     }
 
-    fn subject(&self, name: &OsStr, seen: Option<&Observation>) -> Subject {
-        Subject {
-            path: self.path(name),
-            root: self.dir_context.root.path.clone(),
-            size: seen.map(Observation::size),
-        }
-    }
-
-    fn path(&self, name: &OsStr) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    fn disposed(&self, ready_temp: &ReadyTemp) -> Disposed {
-        let (temp_info, seen) = (&ready_temp.temp_info, &ready_temp.evidence.observation);
-        let name = evidence::target_name(&temp_info.parsed, ready_temp.target);
-        let file = FileId::from(&seen.fingerprint);
+    fn disposed(&self, temp: &JudgedTemp) -> Disposed {
+        let temp_info = &temp.candidate.temp_info;
+        let (size, pid) = (temp.observation().size(), temp_info.parsed.pid);
+        let target = evidence::target_name(&temp_info.parsed, temp.target);
         Disposed {
-            subject: self.subject(&temp_info.name, Some(seen)),
+            subject: self.dir_context.subject(&temp_info.name, Some(size)),
             quiet: temp_info.quiet,
-            target: name.map(|name| self.path(name)),
-            target_state: ready_temp.evidence.target,
-            writer_pid: temp_info.parsed.pid,
-            writer: self.engine.writers.name_of(file, temp_info.parsed.pid),
+            target: target.map(|name| self.dir_context.path(name)),
+            target_state: temp.evidence.target,
+            writer_pid: pid,
+            writer: self.engine.writers.name_of(temp.file(), pid),
             freed: FileSize::default(),
             dry_run: false,
         }
     }
 }
 
-/// The outcome of the recovery of a claim.
-#[derive(Debug)]
-pub enum RecoveryOutcome {
-    /// The claim has this name again.
-    PutBack(OsString),
-    /// The claim is kept for now, for this reason. The recovery must be tried again.
-    Kept(Reason),
-    /// The recovery failed, and the failure was reported. It must be tried again.
-    Failed,
-    /// Nothing is left to do.
-    Done,
-}
-
-/// Recovers a claim that is not in use by any thread: a crash left it, or it could not be put back.
-pub fn recover(
-    engine: &Engine,
-    dir_context: DirContext<'_>,
-    use_checker: &UseChecker,
-    claim: &OsStr,
-    emit: &mut dyn FnMut(Event),
-) -> RecoveryOutcome {
-    if engine.reaper.claims().is_in_progress(claim) {
-        return RecoveryOutcome::Done;
-    }
-    let (root, below) = (&dir_context.root.path, dir_context.below);
-    let Ok(dir) = Dir::open_below(root, dir_context.id, below) else {
-        return RecoveryOutcome::Done;
-    };
-    let batch_context = BatchContext {
-        root,
-        id: dir_context.id,
-        dir: &dir,
-        context: EvidenceContext {
-            policy: &dir_context.root.policy,
-            our_uid: effective_uid(),
-            marks: &engine.marks,
-            container_pids: &engine.container_pids,
-            locks: &engine.locks,
-            siblings: &Siblings::default(),
-            since: clock::mono(),
-            quarantine: true,
-            process_scan: None,
-        },
-    };
-    let subject = |name: &OsStr, size| Subject {
-        path: root.join(below).join(name),
-        root: root.clone(),
-        size,
-    };
-    match reap::recover(batch_context, use_checker, claim) {
-        Ok(Some(Recovered::PutBack(name))) => {
-            log::info!(
-                "an unfinished removal of {name:?} was undone; the file has its original name again"
-            );
-            RecoveryOutcome::PutBack(name)
-        }
-        Ok(Some(Recovered::Kept(reason))) => RecoveryOutcome::Kept(reason),
-        Ok(Some(Recovered::Quarantined { id, name, size })) => {
-            let event = Event::Quarantined {
-                disposed: Disposed {
-                    subject: subject(&name, Some(size)),
-                    quiet: Duration::ZERO,
-                    target: None,
-                    target_state: Target::Unknown,
-                    writer_pid: None,
-                    writer: None,
-                    freed: FileSize::default(),
-                    dry_run: false,
-                },
-                id: Some(id),
-                reason: None,
-            };
-            engine
-                .journal
-                .write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
-            emit(event);
-            RecoveryOutcome::Done
-        }
-        Ok(None) => RecoveryOutcome::Done,
-        Err(error) => {
-            emit(Event::Failed {
-                subject: subject(claim, None),
-                error: format!("cannot rename this claim back to its original name: {error}"),
-                errno: error.raw_os_error(),
-            });
-            RecoveryOutcome::Failed
+/// Updates the tracking state of a temp that the protocol kept or put back for `reason`.
+fn put_back(temp: ReadyTemp<'_>, reason: Reason) -> KeptTemp<'_> {
+    if let Some(tracked) = &mut temp.item.temp {
+        if reason == Reason::Changed {
+            // The file was used by another process in the meantime, so its grace starts again.
+            tracked.reset(clock::mono(), temp.judged.grace());
+        } else if rule!("late-holder-is-noted", is_held(reason)) {
+            tracked.mark_held();
         }
     }
+    KeptTemp { temp, reason }
 }
 
-/// Returns the event that reports a kept claim. `retry` is the time until the next attempt, if there is one.
-#[must_use]
-pub fn kept_claim(
-    dir_context: DirContext<'_>,
-    claim: &OsStr,
-    reason: Reason,
-    retry: Option<Duration>,
-) -> Event {
-    Event::Kept {
-        subject: Subject {
-            path: dir_context.root.path.join(dir_context.below).join(claim),
-            root: dir_context.root.path.clone(),
-            size: None,
-        },
-        reason,
-        holders: Vec::new(),
-        retry,
-        reported_before: false,
-        details: Details::default(),
-    }
-}
-
-/// Returns the details, for messages, of a temp that is kept for `reason`.
-pub(crate) fn details(
-    engine: &Engine,
-    policy: &Policy,
-    dir: &Dir,
-    name: &OsStr,
-    seen: &Observation,
-    reason: Reason,
-) -> Details {
-    let parsed = policy.names.parse(name);
-    let pid = parsed.pid.filter(|_| reason == Reason::WriterAlive);
-    let writer = pid.and_then(|pid| {
-        engine.writers.learn(pid, seen.fingerprint.uid);
-        engine
-            .writers
-            .name_of(FileId::from(&seen.fingerprint), Some(pid))
-    });
-    Details {
-        file_system: dir.properties().file_system.to_string(),
-        writer_pid: pid,
-        writer,
-        is_dataless: seen.dataless,
-        quiet: clock::wall().since(seen.fingerprint.newest()),
-        grace: {
-            let file = &seen.fingerprint;
-            policy.grace_of(&parsed, file.size == 0, dir.properties().dates.lag(file))
-        },
-    }
+fn is_held(reason: Reason) -> bool {
+    matches!(reason, Reason::InUse | Reason::Locked)
 }
 
 /// On file systems where a lease does not prove that a file is unmapped, makes one process scan for all of `ready`, and
-/// stores the result in their evidence.
-fn find_mappings(dir: &Dir, ready: &mut [ReadyTemp]) {
+/// judges them by its result.
+fn find_mappings(dir: &Dir, policy: &Policy, ready: &mut [ReadyTemp<'_>]) {
     if dir.lease_coverage() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
     }
-    let file = |evidence: &Evidence| FileId::from(&evidence.observation.fingerprint);
-    let wanted: Vec<FileId> = ready
-        .iter()
-        .map(|ready_temp| file(&ready_temp.evidence))
-        .collect();
+    let wanted: Vec<FileId> = ready.iter().map(|temp| temp.judged.file()).collect();
     let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
-    for ReadyTemp { evidence, .. } in ready {
-        evidence.mappings_examined = process_scan.proves_unmapped(file(evidence));
+    for ReadyTemp { judged, .. } in ready {
+        judged.evidence.mappings_examined = process_scan.proves_unmapped(judged.file());
+        judged.candidate.verdict = judge(&judged.evidence, policy);
     }
 }
 
-/// Returns the user id with which files are accessed. It is read once for each pass; the kernel checks it anyway in
-/// each call.
-fn effective_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-/// Observes the file `name`, and checks whether a process uses it if it can be a temp of this user. Changes no state
-/// and gathers no other evidence.
-fn look_at(
-    dir: &Dir,
-    name: &OsStr,
-    policy: &Policy,
-    use_checker: &UseChecker,
-    our_uid: u32,
-) -> io::Result<LookResult> {
-    let Some(first) = dir.observe(name)? else {
-        return Ok(LookResult::Missing);
-    };
-    let file = &first.fingerprint;
-    if rule!("only-files-are-temps", file.kind != Kind::File) {
-        return Ok(LookResult::NotATemp);
-    }
-    let unopened = |use_state| LookResult::File {
-        observation: first,
-        use_state,
-        checked: None,
-    };
-    let is_ours = our_uid == 0 || file.uid == our_uid;
-    // A file of another user gives no lease. A file whose data is stored elsewhere would be fetched if it were opened.
-    // On a file system whose proof does not count, the check would have no meaning.
-    if !is_ours || first.dataless || !dir.properties().has_proof(policy) {
-        return Ok(unopened(UseState::Unknown));
-    }
-    let opened = match evidence::open_for_check(dir, name) {
-        Ok(opened) => opened,
-        Err(error) => {
-            return match error.kind() {
-                io::ErrorKind::NotFound => Ok(LookResult::Missing),
-                // A lease of another process prevents the open: that process is a holder.
-                io::ErrorKind::WouldBlock => Ok(unopened(UseState::InUse)),
-                io::ErrorKind::PermissionDenied => Ok(unopened(UseState::Unknown)),
-                _ => Err(error),
-            };
-        }
-    };
-    let (use_state, checked) = use_checker.check(opened);
-    let observation = dir::observe_fd(checked.file())?;
-    Ok(LookResult::File {
-        observation,
-        use_state,
-        checked: Some(checked),
-    })
-}
-
-/// Looks at a temp once, gathers its evidence, and returns the verdict that it would get now, for `scan` and `explain`.
-/// No tracking state is used.
-pub fn judge_now(
-    engine: &Engine,
-    dir_context: DirContext<'_>,
-    dir: &Dir,
-    use_checker: &UseChecker,
-    name: &OsStr,
-    quarantine: bool,
-) -> io::Result<Option<Examined>> {
-    let policy = &dir_context.root.policy;
-    let parsed = policy.names.parse(name);
-    let our_uid = effective_uid();
-    let LookResult::File {
-        observation,
-        use_state,
-        checked,
-    } = look_at(dir, name, policy, use_checker, our_uid)?
-    else {
-        return Ok(None);
-    };
-    let now = clock::now();
-    let file = &observation.fingerprint;
-    let lag = dir.properties().dates.lag(file);
-    let grace = policy.grace_of(&parsed, file.size == 0, lag);
-    let quiet = now.wall.since(file.newest()).saturating_sub(lag);
-    let siblings = engine.listings.siblings_of(dir, policy, 1)?;
-    let temp_info = TempInfo {
-        name: name.to_owned(),
-        reserved: policy.names.reserved(name.as_bytes()),
-        parsed: siblings.apply_numbered(parsed),
-        expected: None,
-        quiet,
-        unused: quiet.min(now.mono.since_boot()),
-        grace,
-        written: None,
-        closed: false,
-    };
-    let process_scan = (dir.lease_coverage() == LeaseCoverage::OpensOnly
-        && use_state == UseState::Unused)
-        .then(|| {
-            evidence::scan_processes(
-                &[FileId::from(&observation.fingerprint)],
-                dir.lease_coverage(),
-            )
-        });
-    let context = EvidenceContext {
-        policy,
-        our_uid,
-        marks: &engine.marks,
-        container_pids: &engine.container_pids,
-        locks: &engine.locks,
-        siblings: &siblings,
-        since: now.mono,
-        quarantine,
-        process_scan: process_scan.as_ref(),
-    };
-    let file_use = FileUse {
-        state: use_state,
-        file: checked.as_ref(),
-    };
-    let (evidence, found) = evidence::gather(dir, &temp_info, observation, file_use, context)?;
-    let verdict = judge(&evidence, policy);
-    let folder = dir_context.root.path.join(dir_context.below);
-    Ok(Some(Examined {
-        details: match verdict {
-            Verdict::Keep(reason) => {
-                details(engine, policy, dir, name, &evidence.observation, reason)
-            }
-            _ => Details::default(),
-        },
-        target: evidence::target_name(&temp_info.parsed, found.index).map(|name| folder.join(name)),
-        path: folder.join(name),
-        temp_info,
-        evidence,
-        verdict,
-    }))
-}
-
-/// The result of [`judge_now`].
-#[derive(Debug)]
-pub struct Examined {
-    /// The path of the temp.
-    pub path: PathBuf,
-    /// The path of its target.
-    pub target: Option<PathBuf>,
-    /// Its name and ages.
-    pub temp_info: TempInfo,
-    /// The evidence for the verdict.
-    pub evidence: Evidence,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Details for messages.
-    pub details: Details,
-}
-
-fn intent((removal, candidate): &(Removal, Candidate)) -> IntentLine<'_> {
-    let Removal {
-        observation: seen,
-        disposed,
-        ..
-    } = removal;
-    let file = &seen.fingerprint;
-    let temp_info = &candidate.temp_info;
+fn intent<'r>(removal: &'r Removal<'_>) -> IntentLine<'r> {
+    let (disposed, temp) = (&removal.disposed, &removal.temp.judged);
+    let (seen, candidate) = (temp.observation(), &temp.candidate);
+    let (file, temp_info) = (&seen.fingerprint, &candidate.temp_info);
     IntentLine {
         time: json::time(clock::wall()),
         file: FileFields {

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
+use super::context::{DirContext, Engine, max_workers};
+use super::examine::details;
+use super::pass::{Pass, PassItem};
+use super::recover::{RecoveryOutcome, kept_claim, recover};
 use crate::core::event::{Details, Event, Subject};
 use crate::core::judge::Reason;
 use crate::core::observation::Observation;
 use crate::core::policy::min_observation_gap;
 use crate::core::time::ClockJumpDetector;
 use crate::core::tracker::{Origin, Tracked};
-use crate::engine::pass;
-use crate::engine::pass::{DirContext, Engine, Pass, PassItem, RecoveryOutcome};
 use crate::evidence::UseChecker;
 use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::root::Root;
@@ -43,7 +45,53 @@ pub fn sweep(
     let id = Some(RootId::of(&root.path)?);
     let dates = Dir::open_root(&root.path, id)?.properties().dates;
     root.report_coarse_dates(dates);
-    let lag = dates.usual_lag();
+    let found = find(root, stop, emit, progress)?;
+    let mut context = SweepContext {
+        root,
+        id,
+        engine,
+        stop,
+        clocks,
+    };
+    let mut dirs = context.track(found, emit);
+    for round in [LookRound::First, LookRound::Second] {
+        if round == LookRound::Second {
+            wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
+        }
+        let chunks = dirs.iter_mut().flat_map(|(below, due)| {
+            let below = &*below;
+            let chunk = move |due| Chunk { below, due };
+            due.chunks_mut(reap::BATCH).map(chunk)
+        });
+        process_chunks(
+            context,
+            chunks.collect(),
+            &mut |event| emit(without_retry(event)),
+            progress,
+        );
+        context.clocks.read(clock::now());
+        for (_, due) in &mut dirs {
+            due.retain(|item| item.temp.is_some());
+        }
+        if stop.is_stopped() {
+            let due = dirs.iter().flat_map(|(_, due)| due);
+            return Ok(due.filter(|item| is_unreported(item)).count());
+        }
+    }
+    for (below, due) in &dirs {
+        let dir_context = DirContext { root, id, below };
+        report_young(engine, dir_context, due, emit);
+    }
+    Ok(0)
+}
+
+/// Finds the temps and the claims in `root`.
+fn find(
+    root: &Root,
+    stop: &Stop,
+    emit: &mut dyn FnMut(Event),
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Found, RootError> {
     let mut denied = |path: &Path, error: &std::io::Error| {
         emit(Event::Failed {
             subject: Subject {
@@ -56,102 +104,45 @@ pub fn sweep(
         });
     };
     let is_stopped = || stop.is_stopped();
-    let mut found = walk::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
+    let found = walk::find(root, &mut denied, &|count| progress(0, count), &is_stopped)?;
     if let Some(message) = walk::not_entered_message(root, &found.not_entered) {
         log::warn!("{message}");
     }
-    let context = SweepContext {
-        root,
-        id,
-        engine,
-        stop,
-        clocks,
-    };
-    if !root.policy.is_dry_run() {
-        recover_claims(context, &mut found, emit);
+    Ok(found)
+}
+
+/// Returns the event without the time of the next look, because a sweep does not look at the temp again.
+fn without_retry(mut event: Event) -> Event {
+    if let Event::Kept { retry, .. } = &mut event {
+        *retry = None;
     }
-    let mut dirs: Vec<(PathBuf, Vec<PassItem>)> = Vec::with_capacity(found.temps.len());
-    for (below, names) in found.temps {
-        let now = clock::mono();
-        // The sweep may remove a temp that shows that another one is its target.
-        let targets = root
-            .policy
-            .names
-            .targets_among(names.iter().map(AsRef::as_ref));
-        let due = |name| {
-            let mut temp = Tracked::found(now, Origin::Found);
-            if rule!("target-until-sweep-ends", targets.contains_key(&name)) {
-                temp.mark_target();
-            }
-            let temp = Some(temp);
-            PassItem { name, temp }
+    event
+}
+
+/// Reports the temps of a directory that were not reported yet, because they are younger than their grace.
+fn report_young(
+    engine: &Engine,
+    dir_context: DirContext<'_>,
+    due: &[PassItem],
+    emit: &mut dyn FnMut(Event),
+) {
+    let (root, reason) = (dir_context.root, Reason::Young);
+    let dir = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
+    for item in due.iter().filter(|item| is_unreported(item)) {
+        let seen = dir.as_ref().and_then(|dir| dir.observe(&item.name).ok()?);
+        let details = match (&dir, &seen) {
+            (Some(dir), Some(seen)) => details(engine, &root.policy, dir, &item.name, seen, reason),
+            _ => Details::default(),
         };
-        dirs.push((below, names.into_iter().map(due).collect()));
-    }
-    let mut emit = |event| match event {
-        // A sweep does not look at the temp again.
-        Event::Kept {
-            subject,
+        emit(Event::Kept {
+            subject: dir_context.subject(&item.name, seen.as_ref().map(Observation::size)),
             reason,
-            holders,
-            reported_before,
-            details,
-            ..
-        } => emit(Event::Kept {
-            subject,
-            reason,
-            holders,
+            holders: Vec::new(),
             retry: None,
-            reported_before,
+            reported_before: false,
             details,
-        }),
-        event => emit(event),
-    };
-    for round in [LookRound::First, LookRound::Second] {
-        if round == LookRound::Second {
-            wait_for_second_look(&dirs, root, lag, stop);
-        }
-        let chunks = dirs.iter_mut().flat_map(|(below, due)| {
-            let below = &*below;
-            let chunk = move |due| Chunk { below, due };
-            due.chunks_mut(reap::BATCH).map(chunk)
         });
-        let context = SweepContext { clocks, ..context };
-        process_chunks(context, chunks.collect(), &mut emit, progress);
-        clocks.read(clock::now());
-        for (_, due) in &mut dirs {
-            due.retain(|item| item.temp.is_some());
-        }
-        if stop.is_stopped() {
-            let due = dirs.iter().flat_map(|(_, due)| due);
-            return Ok(due.filter(|item| is_unreported(item)).count());
-        }
     }
-    for (below, due) in &dirs {
-        let dir = Dir::open_below(&root.path, id, below).ok();
-        for item in due.iter().filter(|item| is_unreported(item)) {
-            let path = root.path.join(below).join(&item.name);
-            let seen = dir.as_ref().and_then(|dir| dir.observe(&item.name).ok()?);
-            let size = seen.as_ref().map(Observation::size);
-            let details = match (&dir, &seen) {
-                (Some(dir), Some(seen)) => {
-                    let young = Reason::Young;
-                    pass::details(engine, &root.policy, dir, &item.name, seen, young)
-                }
-                _ => Details::default(),
-            };
-            let root = root.path.clone();
-            emit(Event::Kept {
-                subject: Subject { path, root, size },
-                reason: Reason::Young,
-                holders: Vec::new(),
-                retry: None,
-                reported_before: false,
-                details,
-            });
-        }
-    }
-    Ok(0)
 }
 
 /// Returns whether no event was sent for the temp, which still exists as far as is known.
@@ -204,6 +195,56 @@ struct SweepContext<'a> {
 }
 
 impl SweepContext<'_> {
+    /// Puts back the claims among `found`, and begins to track the temps. Returns the temps by directory.
+    fn track(self, mut found: Found, emit: &mut dyn FnMut(Event)) -> Vec<(PathBuf, Vec<PassItem>)> {
+        if !self.root.policy.is_dry_run() && !self.stop.is_stopped() {
+            self.recover_claims(&mut found, emit);
+        }
+        let names = &self.root.policy.names;
+        let mut dirs = Vec::with_capacity(found.temps.len());
+        for (below, temps) in found.temps {
+            let now = clock::mono();
+            // The sweep may remove a temp that shows that another one is its target.
+            let targets = names.targets_among(temps.iter().map(AsRef::as_ref));
+            let due = |name| {
+                let mut temp = Tracked::found(now, Origin::Found);
+                if rule!("target-until-sweep-ends", targets.contains_key(&name)) {
+                    temp.mark_target();
+                }
+                let temp = Some(temp);
+                PassItem { name, temp }
+            };
+            dirs.push((below, temps.into_iter().map(due).collect()));
+        }
+        dirs
+    }
+
+    /// Puts back the claims that a crash left behind.
+    fn recover_claims(self, found: &mut Found, emit: &mut dyn FnMut(Event)) {
+        let (root, id) = (self.root, self.id);
+        if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, id) {
+            quarantine.remove_stale_slots();
+        }
+        let use_checker = UseChecker::new();
+        for (below, claim) in std::mem::take(&mut found.claims) {
+            let Some(_batch) = self.stop.begin_batch() else {
+                return;
+            };
+            let dir_context = DirContext {
+                root,
+                id,
+                below: &below,
+            };
+            match recover(self.engine, dir_context, &use_checker, &claim, emit) {
+                RecoveryOutcome::PutBack(name) => found.add(below, name),
+                RecoveryOutcome::Kept(reason) => {
+                    emit(kept_claim(dir_context, &claim, reason, None))
+                }
+                RecoveryOutcome::Failed | RecoveryOutcome::Done => {}
+            }
+        }
+    }
+
     /// Processes one chunk after the other, until no chunk is left, a stop is requested, or `done` returns false.
     /// `done` receives the index of the chunk, its events, and the number of its temps.
     fn work<'a>(
@@ -243,7 +284,7 @@ fn process_chunks(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) {
     let total = chunks.iter().map(|chunk| chunk.due.len()).sum();
-    let max_threads = pass::max_workers().min(chunks.len());
+    let max_threads = max_workers().min(chunks.len());
     let todo = Mutex::new(chunks.into_iter().enumerate());
     let (result_tx, result_rx) = bounded(max_threads);
     let mut done = 0;
@@ -286,39 +327,4 @@ fn process_chunks(
             }
         }
     });
-}
-
-/// Puts back the claims that a crash left behind.
-fn recover_claims(context: SweepContext<'_>, found: &mut Found, emit: &mut dyn FnMut(Event)) {
-    let SweepContext {
-        root,
-        id,
-        engine,
-        stop,
-        ..
-    } = context;
-    if stop.is_stopped() {
-        return;
-    }
-    if let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, id) {
-        quarantine.remove_stale_slots();
-    }
-    let use_checker = UseChecker::new();
-    for (below, claim) in std::mem::take(&mut found.claims) {
-        let Some(_batch) = stop.begin_batch() else {
-            return;
-        };
-        let dir_context = DirContext {
-            root,
-            id,
-            below: &below,
-        };
-        match pass::recover(engine, dir_context, &use_checker, &claim, emit) {
-            RecoveryOutcome::PutBack(name) => found.add(below, name),
-            RecoveryOutcome::Kept(reason) => {
-                emit(pass::kept_claim(dir_context, &claim, reason, None))
-            }
-            RecoveryOutcome::Failed | RecoveryOutcome::Done => {}
-        }
-    }
 }

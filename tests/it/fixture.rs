@@ -21,7 +21,7 @@ use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};
 use orphand::core::time::ClockJumpDetector;
 use orphand::core::tracker::{Origin, Tracked};
-use orphand::engine::pass::{DirContext, Engine, Pass, PassItem};
+use orphand::engine::{DirContext, Engine, Pass, PassItem};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
@@ -277,27 +277,32 @@ impl Fixture {
         reaper: &Reaper,
         candidate: Candidate,
     ) -> Outcome {
-        let mut outcomes = self.with_batch_context(|batch_context| {
-            reaper.reap(batch_context, use_checker, &mut [candidate])
+        let mut outcomes = self.with_batch_context(use_checker, |batch_context| {
+            reaper.reap(batch_context, vec![candidate])
         });
         assert_eq!(outcomes.len(), 1);
-        outcomes.remove(0)
+        outcomes.remove(0).1
     }
 
-    pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: &mut [Candidate]) -> Vec<Outcome> {
-        self.with_batch_context(|batch_context| {
-            reaper.reap(batch_context, &UseChecker::new(), batch)
-        })
+    pub(crate) fn reap_batch(&self, reaper: &Reaper, batch: Vec<Candidate>) -> Vec<Outcome> {
+        let outcomes = self.with_batch_context(&UseChecker::new(), |batch_context| {
+            reaper.reap(batch_context, batch)
+        });
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
     /// Recovers a claim that a crash left.
     pub(crate) fn recover(&self, claim: &str) -> io::Result<Option<Recovered>> {
-        self.with_batch_context(|batch_context| {
-            orphand::reap::recover(batch_context, &UseChecker::new(), OsStr::new(claim))
+        self.with_batch_context(&UseChecker::new(), |batch_context| {
+            orphand::reap::recover(batch_context, OsStr::new(claim))
         })
     }
 
-    pub(crate) fn with_batch_context<T>(&self, act: impl FnOnce(BatchContext<'_>) -> T) -> T {
+    pub(crate) fn with_batch_context<T>(
+        &self,
+        use_checker: &UseChecker,
+        act: impl FnOnce(BatchContext<'_>) -> T,
+    ) -> T {
         let root_dir = Dir::open_root(&self.root.path, None).unwrap();
         let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
         let marks = RestoreMarks::new(None);
@@ -305,6 +310,7 @@ impl Fixture {
             root: &self.root.path,
             id: Some(root_dir.id()),
             dir: &dir,
+            use_checker,
             context: EvidenceContext {
                 policy: &self.root.policy,
                 our_uid: rustix::process::geteuid().as_raw(),

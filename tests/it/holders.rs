@@ -714,7 +714,7 @@ mod linux {
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
             let writer = |most| {
-                fixture.with_batch_context(|batch_context| {
+                fixture.with_batch_context(&orphand::evidence::UseChecker::new(), |batch_context| {
                     let seen = batch_context
                         .dir
                         .observe(OsStr::new(&name))

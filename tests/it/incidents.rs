@@ -26,7 +26,7 @@ use orphand::core::observation::{Fingerprint, Kind, UseState as Held};
 use orphand::core::policy::Open;
 use orphand::core::time::{ClockJumpDetector, Mono, Now, Wall};
 use orphand::core::tracker::{Look, Next, Origin, Tracked};
-use orphand::engine::pass::{DirContext, Pass};
+use orphand::engine::{DirContext, Pass};
 use orphand::evidence::{self, UseChecker};
 use orphand::reap::{Outcome, Reaper, Step};
 use orphand::sys::clock;

@@ -884,11 +884,11 @@ fn removals_come_before_moves() {
                 names.lock().unwrap().push(name.to_owned());
             }
         });
-        let mut batch = [
+        let batch = vec![
             fixture.candidate_named(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy))),
             fixture.candidate(Verdict::Reap),
         ];
-        let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), &mut batch);
+        let outcomes = fixture.reap_batch(&Reaper::new().with_hook(Some(hook)), batch);
         let is_expected = matches!(
             outcomes.as_slice(),
             [Outcome::Quarantined { .. }, Outcome::Reaped { .. }]
@@ -904,7 +904,7 @@ fn a_batch_leaves_file_descriptors_free() {
     in_own_process(&[RunAs::CurrentUser], || {
         let fixture = Fixture::new();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
-        let mut batch: Vec<_> = (0..100)
+        let batch: Vec<_> = (0..100)
             .map(|n| {
                 fs::write(fixture.dir.join(name(n)), TEMP_CONTENT).unwrap();
                 fixture.candidate_named(&name(n), Verdict::Reap)
@@ -916,7 +916,7 @@ fn a_batch_leaves_file_descriptors_free() {
             ..getrlimit(Resource::Nofile)
         };
         setrlimit(Resource::Nofile, few).unwrap();
-        let outcomes = fixture.reap_batch(&Reaper::new(), &mut batch);
+        let outcomes = fixture.reap_batch(&Reaper::new(), batch);
         let reaped = |outcome: &Outcome| matches!(outcome, Outcome::Reaped { .. });
         assert!(outcomes.iter().all(reaped), "{outcomes:?}");
     });
@@ -990,9 +990,8 @@ fn a_late_holder_restarts_the_grace() {
             let mut clocks = orphand::core::time::ClockJumpDetector::default();
             let mut due = fixture.pass_items(TEMP);
             let mut pass = |due: &mut Vec<_>| {
-                let next = |due: &[orphand::engine::pass::PassItem]| {
-                    due[0].temp.as_ref().map(|temp| temp.due())
-                };
+                let next =
+                    |due: &[orphand::engine::PassItem]| due[0].temp.as_ref().map(|temp| temp.due());
                 let at = next(due).expect("a tracked temp");
                 std::thread::sleep(at.since(clock::mono()));
                 let before = clock::mono();

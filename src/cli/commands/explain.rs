@@ -11,7 +11,7 @@ use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
-use orphand::engine::pass::{self, DirContext, Examined};
+use orphand::engine::{self, DirContext, Examined};
 use orphand::evidence::{self, FileId, UseChecker};
 use orphand::fs::dir::{Dir, RootError};
 use orphand::fs::response;
@@ -310,7 +310,7 @@ fn examine(
         None => quarantine::is_possible(&dir),
     };
     let use_checker = UseChecker::new();
-    let examined = pass::judge_now(
+    let examined = engine::judge_now(
         &engine,
         dir_context,
         &dir,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::temp_name::Names;
-use orphand::engine::pass;
-use orphand::engine::pass::{DirContext, Examined};
+use orphand::engine;
+use orphand::engine::{DirContext, Examined};
 use orphand::evidence::UseChecker;
 use orphand::evidence::siblings::Listings;
 use orphand::fs::dir::{Dir, RootError};
@@ -167,7 +167,7 @@ fn scan_root(
         };
         for name in names {
             bar.inc(1);
-            match pass::judge_now(
+            match engine::judge_now(
                 &engine,
                 dir_context,
                 &dir,

@@ -1,7 +1,7 @@
 //! The fields of a temp in the documents of `scan` and `explain`.
 
 use orphand::core::judge::{Reason, Verdict};
-use orphand::engine::pass::Examined;
+use orphand::engine::Examined;
 use orphand::store::json::{self, WirePath, field};
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! The engine of a command that runs without a watcher.
 
-use orphand::engine::pass::Engine;
+use orphand::engine::Engine;
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;

@@ -56,9 +56,11 @@ const MAX_REPEATS: u32 = 8;
 const WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// The modules whose messages concern single temps.
-const TEMP_MODULES: [&str; 4] = [
+const TEMP_MODULES: [&str; 6] = [
     "orphand::reap",
     "orphand::engine::pass",
+    "orphand::engine::recover",
+    "orphand::engine::limits",
     "orphand::store::journal",
     "orphand::evidence",
 ];

@@ -10,8 +10,7 @@ use super::services::Services;
 use crate::core::own_names;
 use crate::core::policy;
 use crate::daemon::existing::Existing;
-use crate::engine::pass;
-use crate::engine::pass::{DirContext, RecoveryOutcome};
+use crate::engine::{self, DirContext, RecoveryOutcome};
 use crate::fs::dir::Dir;
 use crate::sys::clock;
 
@@ -34,7 +33,7 @@ impl RootWatch {
             .map(|name| dir.join(name))
             .filter(|path| temps.expect_put_back(path, clock::mono()));
         let mut emit = |event| shared.emit(event);
-        let outcome = pass::recover(
+        let outcome = engine::recover(
             &shared.engine,
             dir_context,
             &services.use_checker,
@@ -50,14 +49,14 @@ impl RootWatch {
             (outcome, Some(path)) => {
                 temps.cancel_put_back(&path);
                 if let RecoveryOutcome::Kept(reason) = outcome {
-                    shared.emit(pass::kept_claim(dir_context, claim, reason, None));
+                    shared.emit(engine::kept_claim(dir_context, claim, reason, None));
                 }
             }
             (RecoveryOutcome::Kept(reason), None) => {
                 if services.retry_claim(dir_context, claim) {
                     let retry =
                         policy::retry(root.policy.grace.shortest(), reason.ends_without_event(), 0);
-                    let event = pass::kept_claim(dir_context, claim, reason, Some(retry));
+                    let event = engine::kept_claim(dir_context, claim, reason, Some(retry));
                     shared.emit(event);
                 }
             }

@@ -1,0 +1,112 @@
+//! The services that every pass needs, and the directory that a pass processes.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::core::event::Subject;
+use crate::core::observation::FileSize;
+use crate::core::policy::Policy;
+use crate::evidence::EvidenceContext;
+use crate::evidence::container_pids::ContainerPids;
+use crate::evidence::locks::Locks;
+use crate::evidence::restore_marks::RestoreMarks;
+use crate::evidence::siblings::{Listings, Siblings};
+use crate::evidence::writer_names::WriterNames;
+use crate::fs::dir::RootId;
+use crate::fs::root::Root;
+use crate::reap::{self, Reaper};
+use crate::store::journal::Journal;
+use crate::sys::clock;
+
+/// The services that every pass needs.
+#[derive(Debug)]
+pub struct Engine {
+    /// Removes files.
+    pub reaper: Reaper,
+    /// Records intents and outcomes.
+    pub journal: Journal,
+    /// Records the files that were restored.
+    pub marks: RestoreMarks,
+    /// Remembers the names of writers.
+    pub writers: WriterNames,
+    /// Resolves pids of containers.
+    pub container_pids: ContainerPids,
+    /// Finds files that are locked.
+    pub locks: Locks,
+    /// Lists the siblings of temps.
+    pub listings: Listings,
+    /// Reports settled temps too.
+    pub verbose: bool,
+}
+
+/// The directory that a pass processes.
+#[derive(Clone, Copy, Debug)]
+pub struct DirContext<'a> {
+    /// Its root.
+    pub root: &'a Root,
+    /// The identity that the directory at the root's path must have; `None` if any is accepted.
+    pub id: Option<RootId>,
+    /// The path from the root to the directory.
+    pub below: &'a Path,
+}
+
+impl Engine {
+    /// Returns the context for evidence under `policy`, as of now, for a root that can have a quarantine.
+    pub(super) fn evidence_context<'a>(
+        &'a self,
+        policy: &'a Policy,
+        siblings: &'a Siblings,
+    ) -> EvidenceContext<'a> {
+        EvidenceContext {
+            policy,
+            // It is read once for each pass; the kernel checks it anyway in each call.
+            our_uid: rustix::process::geteuid().as_raw(),
+            marks: &self.marks,
+            container_pids: &self.container_pids,
+            locks: &self.locks,
+            siblings,
+            since: clock::mono(),
+            quarantine: true,
+            process_scan: None,
+        }
+    }
+}
+
+impl DirContext<'_> {
+    /// Returns the path of the file `name` in the directory.
+    #[must_use]
+    pub fn path(&self, name: &OsStr) -> PathBuf {
+        let parts = [self.root.path.as_os_str(), self.below.as_os_str(), name];
+        let length = parts.map(|part| part.len() + 1).iter().sum();
+        let mut path = PathBuf::with_capacity(length);
+        path.extend(parts);
+        path
+    }
+
+    /// Returns the subject of an event about the file `name` in the directory.
+    pub(super) fn subject(&self, name: &OsStr, size: Option<FileSize>) -> Subject {
+        Subject {
+            path: self.path(name),
+            root: self.root.path.clone(),
+            size,
+        }
+    }
+}
+
+/// The largest number of workers: more would only wait for the same disk.
+const MAX_WORKERS: usize = 8;
+
+/// Returns the number of threads that may run passes at the same time: two for each core, because every batch waits for
+/// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
+#[must_use]
+pub fn max_workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    (2 * cores)
+        .min(MAX_WORKERS)
+        .min(limit / (4 * reap::BATCH))
+        .max(1)
+}

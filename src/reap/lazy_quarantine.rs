@@ -1,0 +1,79 @@
+//! The quarantine of a batch, opened for the first temp that needs it.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::quarantine::{Quarantine, QuarantineDir, Slot};
+use super::types::{BatchContext, Outcome, Step, failed};
+use crate::core::judge::Reason;
+use crate::fs::dir::RootError;
+
+/// The quarantine of a batch, opened for the first temp that needs it.
+pub(super) struct LazyQuarantine<'a> {
+    batch_context: BatchContext<'a>,
+    quarantine: RefCell<Option<Arc<Quarantine>>>,
+    /// The directory in the quarantine for the batch's directory, once a temp has a slot in it.
+    dir: RefCell<Option<Arc<QuarantineDir>>>,
+}
+
+impl<'a> LazyQuarantine<'a> {
+    pub(super) fn new(batch_context: BatchContext<'a>) -> LazyQuarantine<'a> {
+        LazyQuarantine {
+            batch_context,
+            quarantine: RefCell::default(),
+            dir: RefCell::default(),
+        }
+    }
+
+    /// Returns a slot for the temp `name`, or the outcome if there is none.
+    pub(super) fn slot(&self, name: &OsStr) -> Result<Slot, Outcome> {
+        let below = self.batch_context.dir.below().join(name);
+        let known = self.dir.borrow().as_ref().map(Arc::clone);
+        if let Some(dir) = known
+            && let Some(slot) = dir.slot(&below).map_err(no_quarantine)?
+        {
+            return Ok(slot);
+        }
+        let mut tries = 3;
+        let slot = loop {
+            match self.open()?.new_slot(&below) {
+                // Another thread or process has removed the empty quarantine.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
+                    tries -= 1;
+                    self.quarantine.take();
+                }
+                slot => break slot.map_err(no_quarantine)?,
+            }
+        };
+        self.dir.replace(Some(Arc::clone(slot.dir())));
+        Ok(slot)
+    }
+
+    fn open(&self) -> Result<Arc<Quarantine>, Outcome> {
+        if let Some(quarantine) = &*self.quarantine.borrow() {
+            return Ok(Arc::clone(quarantine));
+        }
+        let quarantine = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
+        let quarantine = Arc::new(quarantine.map_err(|error| match &error {
+            RootError::Io(error) => no_quarantine(crate::sys::error::copy(error)),
+            _ => Outcome::Kept(Reason::NoQuarantine),
+        })?);
+        self.quarantine.replace(Some(Arc::clone(&quarantine)));
+        Ok(quarantine)
+    }
+}
+
+/// Returns the outcome for a temp without a slot. If no quarantine is possible here, the temp is kept for that reason.
+/// If the system fails or has run out of a resource, the error is reported instead.
+fn no_quarantine(error: io::Error) -> Outcome {
+    match Errno::from_io_error(&error) {
+        Some(
+            Errno::IO | Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN,
+        ) => failed(Step::Claim)(error),
+        _ => Outcome::Kept(Reason::NoQuarantine),
+    }
+}

@@ -1,0 +1,106 @@
+//! Takes temps through the protocol, in batches.
+
+use super::batch::Batch;
+use super::reaper::Reaper;
+use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step};
+use crate::core::judge::{LeaseCoverage, Reason, Verdict};
+use crate::evidence::siblings::FreshSiblings;
+use crate::evidence::{self, EvidenceContext, FileId, ProcessScan};
+
+impl Reaper {
+    /// Takes `candidates` through the protocol, and returns them with their outcomes, in the same order.
+    ///
+    /// Temps to be deleted come before temps to be moved: on a full disk that frees the space that the quarantine may
+    /// need.
+    pub fn reap<T: AsMut<Candidate>>(
+        &self,
+        batch_context: BatchContext<'_>,
+        candidates: Vec<T>,
+    ) -> Vec<(T, Outcome)> {
+        let unprocessed = || Outcome::Kept(Reason::Changed);
+        let mut all: Vec<(T, Outcome)> = candidates
+            .into_iter()
+            .map(|candidate| (candidate, unprocessed()))
+            .collect();
+        let mut order: Vec<(&mut Candidate, &mut Outcome)> = all
+            .iter_mut()
+            .map(|(candidate, outcome)| (candidate.as_mut(), outcome))
+            .collect();
+        order.sort_by_key(|(candidate, _)| candidate.verdict != Verdict::Reap);
+        for temps in order.chunks_mut(self.batch()) {
+            self.reap_batch(batch_context, temps);
+        }
+        all
+    }
+
+    /// Takes one batch through the protocol, and sets the outcome of each temp.
+    fn reap_batch(
+        &self,
+        batch_context: BatchContext<'_>,
+        temps: &mut [(&mut Candidate, &mut Outcome)],
+    ) {
+        if let Some((first, _)) = temps.first() {
+            self.before_step(Step::Resolve, &first.temp_info.name);
+        }
+        let unmoved =
+            rule!("directory-not-moved", batch_context.check_not_moved(), without: Ok(()));
+        if let Err(error) = unmoved {
+            for (_, outcome) in temps {
+                **outcome = EarlyEnd::from(&error).outcome(Step::Resolve);
+            }
+            return;
+        }
+        // If a lease does not show mappings, all processes are examined before the claim and again after it.
+        let expected = temps
+            .iter()
+            .filter_map(|(candidate, _)| candidate.temp_info.expected);
+        let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
+        let coverage = batch_context.dir.lease_coverage();
+        let scan = || {
+            (coverage == LeaseCoverage::OpensOnly)
+                .then(|| evidence::scan_processes(&files, coverage))
+        };
+        let before = scan();
+        let context = EvidenceContext {
+            process_scan: before.as_ref(),
+            ..batch_context.context
+        };
+        let batch_context = BatchContext {
+            context,
+            ..batch_context
+        };
+        let batch = Batch::new(self, batch_context);
+        let mut claimed = Vec::with_capacity(temps.len());
+        for (candidate, outcome) in temps {
+            let opened = candidate.opened.take();
+            match batch.claim(candidate, opened) {
+                Ok(temp) => claimed.push((temp, outcome)),
+                Err(end) => **outcome = end,
+            }
+        }
+        let Some((first, _)) = claimed.first() else {
+            return;
+        };
+        self.before_step(Step::Wait, &first.candidate.temp_info.name);
+        std::thread::sleep(self.release_wait);
+        // RACE: the directory may be moved out of the root at any time. This is the last check. Worst case: a temp in
+        // it is removed although the directory has just been moved.
+        let unmoved =
+            rule!("directory-not-moved-later", batch_context.check_not_moved(), without: Ok(()));
+        // The names no longer exist, so no further process can open and map these files.
+        let after = scan();
+        let mut fresh = FreshSiblings::new(batch_context.dir, claimed.len());
+        for (temp, outcome) in claimed {
+            let file = FileId::from(&temp.after.fingerprint);
+            // A file whose mappings were not examined before the claim does not need that now.
+            let is_unmapped = |process_scan: &ProcessScan| {
+                !temp.judged.evidence.mappings_examined || process_scan.proves_unmapped(file)
+            };
+            **outcome = match &unmoved {
+                Ok(()) if after.as_ref().is_none_or(is_unmapped) => batch.finish(temp, &mut fresh),
+                Ok(()) => batch.put_back(temp, Reason::CannotTell),
+                Err(error) => batch.end_early(temp, Step::Wait, EarlyEnd::from(error)),
+            };
+        }
+    }
+}

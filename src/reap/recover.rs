@@ -1,0 +1,113 @@
+//! Recovers claims that a crash left.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+
+use super::calls;
+use super::lazy_quarantine::LazyQuarantine;
+use super::types::{BatchContext, Outcome, held_reason};
+use crate::core::judge::Reason;
+use crate::core::observation::{FileSize, Kind, Observation};
+use crate::core::own_names;
+use crate::evidence;
+use crate::fs::dir;
+
+/// The result of the recovery of a claim.
+#[derive(Debug)]
+pub enum Recovered {
+    /// The claim was kept: a process holds it, or that is unknown.
+    Kept(Reason),
+    /// The file has this name again.
+    PutBack(OsString),
+    /// The file was moved to the quarantine, because its name is in use or not known.
+    Quarantined {
+        /// Its id in the quarantine.
+        id: String,
+        /// Its name in the quarantine: the original name if that is known.
+        name: OsString,
+        /// Its size.
+        size: FileSize,
+    },
+}
+
+/// Recovers a claim that a crash left: gives it its original name back, so that it is a temp like any other. If another
+/// file has the name, or the name is not known, the claim is moved to the quarantine.
+///
+/// A held claim is kept: another orphand may be processing it. Returns `None` if the file is not a claim of ours.
+pub fn recover(batch_context: BatchContext<'_>, claim: &OsStr) -> io::Result<Option<Recovered>> {
+    let Some(parsed) = own_names::parse_claim(claim) else {
+        return Ok(None);
+    };
+    let dir = batch_context.dir;
+    match dir.observe(claim)? {
+        Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
+        _ => return Ok(None),
+    }
+    let opened = match evidence::open_for_check(dir, claim) {
+        // Another orphand has finished with it in between.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Ok(Some(Recovered::Kept(Reason::InUse)));
+        }
+        opened => opened?,
+    };
+    let (use_state, checked) = batch_context.use_checker.check(opened);
+    let now = dir::observe_fd(checked.file())?;
+    // A file that a user restored is kept, even under such a name.
+    let marks = batch_context.context.marks;
+    let is_restored = marks.has(checked.file(), &now.fingerprint)?;
+    if rule!("restored-claim-stays", is_restored) {
+        return Ok(None);
+    }
+    // Any user can create such a name, so a file that is not a temp by this rule is kept. A shortened name matches
+    // other rules than the whole name did: the file is moved, because no rule would find it again.
+    let is_temp = |name| batch_context.context.policy.is_temp(dir.below(), name);
+    let is_of_others = parsed
+        .original
+        .as_deref()
+        .is_some_and(|name| !is_temp(name));
+    if rule!("claim-of-other-rules-stays", is_of_others) {
+        return Ok(None);
+    }
+    if let Some(reason) = held_reason(
+        rule!("held-claim-stays", use_state, without: crate::core::observation::UseState::Unused),
+    ) {
+        return Ok(Some(Recovered::Kept(reason)));
+    }
+    undo(batch_context, claim, parsed.original, now.size())
+}
+
+/// Gives the claim its `original` name back, or moves it to the quarantine.
+fn undo(
+    batch_context: BatchContext<'_>,
+    claim: &OsStr,
+    original: Option<OsString>,
+    size: FileSize,
+) -> io::Result<Option<Recovered>> {
+    let dir = batch_context.dir;
+    if let Some(name) = &original {
+        match calls::rename(dir.fd(), claim, dir.fd(), name) {
+            Ok(()) => return Ok(original.map(Recovered::PutBack)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let name = original.unwrap_or_else(|| claim.to_owned());
+    let slot = LazyQuarantine::new(batch_context).slot(&name);
+    let slot = slot.map_err(|outcome| match outcome {
+        Outcome::Failed { error, .. } => error,
+        _ => io::Error::other("another file has its name, and no quarantine is possible here"),
+    })?;
+    calls::rename(dir.fd(), claim, slot.inner_dir(), &name)?;
+    Ok(Some(Recovered::Quarantined {
+        id: slot.keep(),
+        name,
+        size,
+    }))
+}
+
+fn is_ours(seen: &Observation) -> bool {
+    let us = rustix::process::geteuid();
+    us.is_root() || seen.fingerprint.uid == us.as_raw()
+}
