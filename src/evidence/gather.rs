@@ -1,0 +1,186 @@
+//! Gathers the evidence about one temp.
+
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use super::container_pids::ContainerPids;
+use super::holders::{FileId, ProcessScan};
+use super::locks::Locks;
+use super::restore_marks::RestoreMarks;
+use super::siblings::Siblings;
+use super::system::{self, CheckedFile};
+use super::target::{ComparedTemp, FoundTarget, find_target};
+use crate::core::judge::{DirProperties, Evidence, Writer};
+use crate::core::observation::{Fingerprint, Observation, UseState};
+use crate::core::policy;
+use crate::core::policy::Policy;
+use crate::core::reserved::Reserved;
+use crate::core::temp_name::ParsedName;
+use crate::core::time::Mono;
+use crate::fs::dir::Dir;
+use crate::sys::clock;
+
+/// Facts about one temp that do not come from the file itself.
+#[derive(Clone, Debug)]
+pub struct TempInfo {
+    /// The base name.
+    pub name: OsString,
+    /// The parts of the name.
+    pub parsed: ParsedName,
+    /// The reason for which the name is reserved, if the rule or an earlier observation gives one.
+    pub reserved: Option<Reserved>,
+    /// The fingerprint of the earlier look. `None` if there was no earlier look.
+    pub expected: Option<Fingerprint>,
+    /// The time for which it has been quiet.
+    pub quiet: Duration,
+    /// The time for which no process has used the temp.
+    pub unused: Duration,
+    /// The time for which it must be quiet before it is judged.
+    pub grace: Duration,
+    /// The latest time at which the temp can have been changed last, if that is known.
+    pub written: Option<Mono>,
+    /// A close by a writer was reported.
+    pub closed: bool,
+}
+
+/// Facts that apply to all temps of one directory.
+#[derive(Clone, Copy, Debug)]
+pub struct EvidenceContext<'a> {
+    /// The rule.
+    pub policy: &'a Policy,
+    /// The effective uid of this process.
+    pub our_uid: u32,
+    /// The marks of restored files.
+    pub marks: &'a RestoreMarks,
+    /// The processes in child pid namespaces, by the pids that they have there.
+    pub container_pids: &'a ContainerPids,
+    /// The table of locked files.
+    pub locks: &'a Locks,
+    /// The other names in the directory.
+    pub siblings: &'a Siblings,
+    /// The start of this pass. Each temp that is judged in it was seen unchanged at an earlier look.
+    pub since: Mono,
+    /// A quarantine exists or can be created.
+    pub quarantine: bool,
+    /// A scan of all processes, on file systems where a lease does not cover mappings.
+    pub process_scan: Option<&'a ProcessScan>,
+}
+
+/// Returns the state of the process with the pid `pid`, in this pid namespace or in a child namespace, as a possible
+/// writer of the temp.
+fn writer_of(pid: u32, temp_info: &TempInfo, context: EvidenceContext<'_>) -> Writer {
+    let can_have = |pid| matches!(system::writer(pid, temp_info.written), Writer::Alive(_));
+    if can_have(pid) {
+        return Writer::Alive(pid);
+    }
+    // At least this time has passed between the two looks.
+    let between = policy::min_observation_gap(temp_info.grace, Duration::ZERO);
+    let since = context.since.min(clock::mono().before(between));
+    match context.container_pids.resolve(pid, since) {
+        Ok(pids)
+            if rule!(
+                "writer-in-a-container-lives",
+                pids.iter().copied().any(can_have)
+            ) =>
+        {
+            Writer::InContainer(pid)
+        }
+        Ok(_) => Writer::Gone(pid),
+        Err(_) => rule!("failed-scan-keeps", Writer::Unknown(pid), without: Writer::Gone(pid)),
+    }
+}
+
+/// The result of the check whether a process uses a temp.
+#[derive(Clone, Copy, Debug)]
+pub struct FileUse<'a> {
+    /// The use state that the kernel reported.
+    pub state: UseState,
+    /// The open temp. `None` if it was not opened.
+    pub file: Option<&'a CheckedFile>,
+}
+
+/// Gathers the evidence for a verdict. `seen` is the newest observation of the temp.
+///
+/// Also returns the target of the temp.
+pub fn gather(
+    dir: &Dir,
+    temp_info: &TempInfo,
+    seen: Observation,
+    file_use: FileUse<'_>,
+    context: EvidenceContext<'_>,
+) -> io::Result<(Evidence, FoundTarget)> {
+    let checked = file_use.file;
+    let fingerprint = seen.fingerprint;
+    let temp = ComparedTemp {
+        seen: &seen,
+        file: checked.map(CheckedFile::file),
+    };
+    let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
+    let writer = match temp_info.parsed.pid {
+        None => Writer::NoPid,
+        Some(pid) => writer_of(pid, temp_info, context),
+    };
+    let use_state = use_state(file_use, &fingerprint, context);
+    let restored = match checked {
+        Some(checked) => context.marks.has(checked.file(), &fingerprint)?,
+        None => false,
+    };
+    let by_name = temp_info.reserved.clone();
+    let reserved = by_name.or_else(|| context.siblings.protect(&temp_info.name));
+    let file = FileId::from(&fingerprint);
+    let evidence = Evidence {
+        observation: seen,
+        expected: temp_info.expected,
+        quiet: temp_info.quiet,
+        grace: temp_info.grace,
+        unused: temp_info.unused,
+        dir: DirProperties {
+            quarantine: context.quarantine,
+            ..dir.properties().clone()
+        },
+        our_uid: context.our_uid,
+        writer,
+        closed: temp_info.closed,
+        use_state,
+        opened: rule!("unopened-is-not-asked", checked.is_some(), without: true),
+        mappings_examined: context
+            .process_scan
+            .is_some_and(|process_scan| process_scan.proves_unmapped(file)),
+        target: found.target,
+        random_name: has_random_name(temp_info, &fingerprint, context.policy),
+        restored,
+        reserved,
+    };
+    Ok((evidence, found))
+}
+
+/// Returns the use state of the temp. A file in use may be locked too.
+fn use_state(
+    file_use: FileUse<'_>,
+    fingerprint: &Fingerprint,
+    context: EvidenceContext<'_>,
+) -> UseState {
+    let is_locked = || {
+        let by_file = system::is_locked(file_use.file);
+        by_file.unwrap_or_else(|| context.locks.is_locked(fingerprint))
+    };
+    match file_use.state {
+        UseState::InUse | UseState::Unknown if is_locked() => UseState::Locked,
+        // A process that locks the file has it open, so an unused file is not locked.
+        state => state,
+    }
+}
+
+/// Reports whether the name of the temp has a random part.
+///
+/// Digits that look like a date may be part of the name of a file whose existence is the message. Only an empty file can
+/// be such a flag.
+fn has_random_name(temp_info: &TempInfo, fingerprint: &Fingerprint, policy: &Policy) -> bool {
+    temp_info.parsed.is_random
+        && rule!(
+            "empty-file-may-be-flag",
+            fingerprint.size > 0 || policy.names.shape(&temp_info.name).form != temp_info.name,
+            without: true,
+        )
+}

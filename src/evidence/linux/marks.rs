@@ -1,0 +1,29 @@
+//! Extended attributes that mark files.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+/// The extended attribute that marks a restored file.
+pub(in crate::evidence) const RESTORED: &str = "user.orphand.restored";
+
+/// The extended attribute of a directory in a quarantine that names the original directory of its files.
+pub const ORIGIN: &str = "user.orphand.origin";
+
+/// Sets the extended attribute `name` of `file`.
+pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    Ok(rustix::fs::fsetxattr(file, name, mark, flags)?)
+}
+
+/// Returns the extended attribute `name` of `file`. Returns `None` if the file has none, or if the file system has no
+/// extended attributes.
+pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut found = [0; 128];
+    match rustix::fs::fgetxattr(file, name, &mut found[..]) {
+        Ok(length) => Ok(found.get(..length).map(<[u8]>::to_vec)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+        Err(error) => rule!("unreadable-mark-keeps", Err(error.into()), without: Ok(None)),
+    }
+}

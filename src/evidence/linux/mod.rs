@@ -1,0 +1,20 @@
+//! Evidence on Linux. A lease proves that a file is unused. `/proc` shows whether a writer runs, proves the absence of
+//! mappings where a lease does not cover them, and names holders.
+
+mod lease;
+mod locks;
+mod marks;
+mod proc;
+mod process_scan;
+mod writer;
+
+pub use lease::{CheckedFile, UseChecker, open_for_check};
+pub use marks::{ORIGIN, read_mark, set_mark};
+pub use proc::shows_our_processes;
+pub use process_scan::scan_processes;
+pub use writer::writer;
+
+pub(super) use lease::is_locked;
+pub(super) use locks::{locked_files, may_be_device};
+pub(super) use marks::RESTORED;
+pub(super) use writer::{container_pids, writer_name};
