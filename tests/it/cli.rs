@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::contract;
-use crate::sandbox::{MAX_MEMORY, Sandbox, WatchProcess, fifo, terminal};
+use crate::sandbox::{MAX_MEMORY, Sandbox, WatchProcess, fifo, in_parallel, terminal};
 
 /// The expected content of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +71,9 @@ fn sandbox() -> Sandbox {
     sandbox.aged(Duration::from_millis(200))
 }
 
-fn check(case: &Case) {
-    check_in(&sandbox(), case);
+/// Checks each case in a sandbox of its own.
+fn check_all(cases: impl IntoIterator<Item = Case>) {
+    in_parallel(cases, |case| check_in(&sandbox(), &case));
 }
 
 #[track_caller]
@@ -107,7 +108,7 @@ fn check_in(sandbox: &Sandbox, case: &Case) {
 
 #[test]
 fn invalid_durations_are_refused() {
-    for case in [
+    check_all([
         refused(&["watch", "--grace", "30", "root"], &["30s"]),
         refused(&["scan", "--grace", "30", "root"], &["30s"]),
         refused(&["sweep", "--yes", "--grace", "30", "root"], &["30s"]),
@@ -152,14 +153,12 @@ fn invalid_durations_are_refused() {
             Anything,
             Nothing,
         ),
-    ] {
-        check(&case);
-    }
+    ]);
 }
 
 #[test]
 fn unknown_arguments_are_refused() {
-    for case in [
+    check_all([
         refused(&[], &["Usage"]),
         refused(&["swoop"], &["swoop"]),
         refused(&["sweep", "--garce", "1s", "root"], &["--garce", "--grace"]),
@@ -235,9 +234,7 @@ fn unknown_arguments_are_refused() {
             All(&["watch", "scan", "sweep", "explain", "restore"]),
             Nothing,
         ),
-    ] {
-        check(&case);
-    }
+    ]);
 }
 
 /// If the check failed, this test would still remove nothing: no file has such a name.
@@ -305,7 +302,7 @@ fn broad_roots_are_refused() {
 
 #[test]
 fn invalid_roots_are_refused() {
-    for case in [
+    let cases = [
         refused(&["sweep", "--yes", "link"], &["symlink", "{base}/root"]),
         refused(&["sweep", "--yes", "link/"], &["symlink", "{base}/root"]),
         refused(&["sweep", "-n", "link"], &["{base}/root"]),
@@ -338,7 +335,8 @@ fn invalid_roots_are_refused() {
             Nothing,
             All(&["{base}/root/a/b"]),
         ),
-    ] {
+    ];
+    in_parallel(cases, |case| {
         let sandbox = sandbox();
         check_in(&sandbox, &case);
         assert!(
@@ -346,7 +344,7 @@ fn invalid_roots_are_refused() {
             "{:?}",
             case.args
         );
-    }
+    });
 }
 
 #[test]
@@ -437,7 +435,7 @@ fn a_supervised_watch_waits_for_its_configuration() {
 #[test]
 fn settings_that_remove_nothing_are_refused() {
     let why: &[&str] = &["--open reap"];
-    for case in [
+    check_all([
         refused(&["watch", "--closed", "settled", "root"], why),
         refused(
             &["watch", "--closed", "settled", "--open", "keep", "root"],
@@ -449,9 +447,7 @@ fn settings_that_remove_nothing_are_refused() {
             ],
             why,
         ),
-    ] {
-        check(&case);
-    }
+    ]);
 }
 
 #[test]
@@ -481,7 +477,7 @@ fn scan_exit_code_reports_orphans() {
 
 #[test]
 fn explain_handles_every_kind_of_file() {
-    for case in [
+    check_all([
         case(&["explain", "root/a.tmp"], 0, All(&["young"]), Nothing),
         case(
             &["explain", "--grace", "100ms", "root/a.tmp"],
@@ -523,9 +519,7 @@ fn explain_handles_every_kind_of_file() {
             Nothing,
             All(&["{base}/-r"]),
         ),
-    ] {
-        check(&case);
-    }
+    ]);
 }
 
 #[test]
@@ -557,7 +551,7 @@ fn explain_json_has_every_field_whatever_the_file_is() {
 
 #[test]
 fn unknown_quarantine_ids_are_errors() {
-    for case in [
+    check_all([
         case(
             &["restore", "7f3a"],
             1,
@@ -589,9 +583,7 @@ fn unknown_quarantine_ids_are_errors() {
         case(&["history"], 0, Anything, Nothing),
         case(&["history", "--json"], 0, Nothing, Nothing),
         case(&["history", "--json", "--since", "7d"], 0, Nothing, Nothing),
-    ] {
-        check(&case);
-    }
+    ]);
 }
 
 #[test]
@@ -826,7 +818,7 @@ fn a_closed_pipe_ends_only_the_output() {
         (&["completions", "bash"], 0),
         (&["--help"], 0),
     ];
-    for (args, exit) in commands {
+    in_parallel(commands, |(args, exit)| {
         for both in [false, true] {
             let sandbox = sandbox().file("../config/orphand/config.toml", config);
             // Closed before the program starts: it might write everything before a later close.
@@ -841,5 +833,5 @@ fn a_closed_pipe_ends_only_the_output() {
             let asked = args.starts_with(&["config", "path"]);
             assert!(ran.stderr.is_empty() || asked, "{args:?}: {}", ran.stderr);
         }
-    }
+    });
 }

@@ -195,7 +195,8 @@ fn a_clock_that_is_set_forward_empties_no_quarantine() {
         Ok(fake_env) => fake_env,
         Err(why) => return report_skipped(&why),
     };
-    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(WATCH))).ready();
+    let watch = ["watch", "--json", "root", "--grace", "200ms"];
+    let mut watching = WatchProcess::start(fake_env.apply_to(sandbox.command(watch))).ready();
     for (n, years) in [0, 10, -10, 20].into_iter().enumerate() {
         fake_env.set_clock(years);
         sandbox.write(format!("t{n}.4194304.tmp"), "the only copy");

@@ -25,7 +25,7 @@ use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
 use orphand::reap::Step;
 
-use crate::fixture::{RunAs, in_own_process};
+use crate::fixture::{RunAs, in_own_process, in_parallel};
 
 /// The number of an inode.
 type Ino = u8;
@@ -1435,7 +1435,7 @@ fn covered_by_others(check: Check) -> Option<(&'static str, &'static [Check])> {
 #[test]
 fn each_check_is_needed() {
     in_own_process(&[RunAs::CurrentUser], || {
-        for check in &Check::ALL {
+        in_parallel(&Check::ALL, |check| {
             let kills = match check {
                 Check::Recovery
                 | Check::RecoveryOverwritesNothing
@@ -1466,7 +1466,7 @@ fn each_check_is_needed() {
                     )
                 }
             }
-        }
+        });
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use crate::sandbox::is_root;
-use crate::sandbox::{CommandResult, Sandbox, StartChild, dead_pid, fifo, name};
+use crate::sandbox::{CommandResult, Sandbox, StartChild, dead_pid, fifo, in_parallel, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -361,7 +361,7 @@ fn only_regular_files_are_touched() {
 fn names_give_pids_and_targets() {
     const UUID: &str = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
     let (live, dead) = (std::process::id(), dead_pid());
-    for (temp, content, result, target, pid) in [
+    let cases = [
         // The pid is where the grammar expects it, and that process is running.
         (
             format!("a.{live}.{UUID}.tmp"),
@@ -482,7 +482,8 @@ fn names_give_pids_and_targets() {
             Some("a.b".to_owned()),
             None,
         ),
-    ] {
+    ];
+    in_parallel(cases, |(temp, content, result, target, pid)| {
         let sandbox = Sandbox::new()
             .file("a", "whole, to the last byte of it")
             .file("report", "whole, to the last byte of it")
@@ -506,7 +507,7 @@ fn names_give_pids_and_targets() {
         for whole in ["a", "report", ".hidden", "hidden"] {
             assert_eq!(sandbox.content(whole), "whole, to the last byte of it");
         }
-    }
+    });
 }
 
 /// `report.2024.tmp` beside `report` may be the new `report.2024`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{CommandResult, Sandbox, dead_pid, name};
+use crate::sandbox::{CommandResult, Sandbox, dead_pid, in_parallel, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -381,7 +381,7 @@ fn the_suggested_command_does_what_was_listed() {
             "--action delete",
         ),
     ];
-    for (args, variables, count, words) in cases {
+    in_parallel(cases, |(args, variables, count, words)| {
         let sandbox = odd_sandbox();
         let held = fs::File::open(sandbox.base().join(ODD_DIR).join("held.4194304.tmp")).unwrap();
         let (listed, last) = orphans_and_command(&sandbox, &args, variables);
@@ -398,7 +398,7 @@ fn the_suggested_command_does_what_was_listed() {
         all.sort();
         assert_eq!(all, listed, "{args:?} {variables:?}: {last}");
         drop(held);
-    }
+    });
 }
 
 /// The suggested command has no option that the user did not give.

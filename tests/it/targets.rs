@@ -48,8 +48,8 @@ type Make = fn(&Path);
 /// result for the temp; the evidence of `explain`.
 #[track_caller]
 fn check(rows: &[(&str, Make, &str, &str)]) {
-    Sandbox::for_each_user(|sandbox| {
-        for (what, make, want, words) in rows {
+    in_parallel(rows, |(what, make, want, words)| {
+        Sandbox::for_each_user(|sandbox| {
             let (name, target) = (temp(), sandbox.path("t"));
             make(&target);
             if target.symlink_metadata().is_ok() {
@@ -62,11 +62,7 @@ fn check(rows: &[(&str, Make, &str, &str)]) {
             assert!(evidence.contains(words), "{what}: {evidence}");
             assert_eq!(sweep_result(&sandbox, &name), *want, "{what}");
             assert!(!sandbox.has(&name), "{what}");
-            for left in [target, sandbox.path(".orphand")] {
-                let _ = fs::remove_file(&left);
-                let _ = fs::remove_dir_all(&left);
-            }
-        }
+        });
     });
 }
 
@@ -156,7 +152,7 @@ fn a_target_that_is_nearly_all_hole_does_not_count() {
 #[test]
 fn a_target_that_came_later_and_is_shorter_does_not_count() {
     let whole = vec![b'x'; 20_000];
-    for (what, later, want) in [
+    let cases = [
         ("an empty state", &b"{}"[..], "quarantined"),
         (
             "a copy that was cut off at 60 %",
@@ -165,27 +161,30 @@ fn a_target_that_came_later_and_is_shorter_does_not_count() {
         ),
         ("a copy that lacks a byte", &whole[..19_999], "quarantined"),
         ("a whole copy", &whole[..], "reaped"),
-    ] {
+    ];
+    in_parallel(cases, |(what, later, want)| {
         Sandbox::for_each_user(|sandbox| {
             sandbox.write(temp(), &whole);
             sandbox.age(AGE);
             sandbox.write("t", later);
             assert_eq!(sweep_result(&sandbox, &temp()), want, "{what}");
         });
-    }
+    });
 }
 
 /// The empty file may be a flag or a lock. Only a random name or a target shows that it is not.
 #[test]
 fn an_empty_temp_with_a_fixed_name_is_moved() {
-    for (name, target, want) in [
+    let fresh = temp();
+    let cases = [
         ("maintenance.tmp", None, "quarantined"),
         ("maintenance.tmp", Some("on"), "reaped"),
         ("maintenance.tmp", Some(""), "quarantined"),
         ("maintenance.202411.tmp", None, "quarantined"),
         ("maintenance.4194304.tmp", None, "reaped"),
-        (&*temp(), None, "reaped"),
-    ] {
+        (fresh.as_str(), None, "reaped"),
+    ];
+    in_parallel(cases, |(name, target, want)| {
         Sandbox::for_each_user(|sandbox| {
             sandbox.write(name, "");
             if let Some(content) = target {
@@ -193,7 +192,7 @@ fn an_empty_temp_with_a_fixed_name_is_moved() {
             }
             assert_eq!(sweep_result(&sandbox, name), want, "{name} {target:?}");
         });
-    }
+    });
 }
 
 /// The grace of fixed names applies only to files with content.

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Sandbox, StartChild, WatchProcess, is, kept, name};
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, in_parallel, is, kept, name};
 
 /// Short, but long enough for a test on a loaded machine to do something within it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -171,11 +171,12 @@ fn live_writers_lose_nothing_with_open_quarantine() {
 #[test]
 fn existing_temps_are_removed() {
     // Removed as soon as there is proof, or after a whole grace.
-    for (existing, soon) in [
+    let cases = [
         (&[][..], true),
         (&["--existing", "take"], true),
         (&["--existing", "wait"], false),
-    ] {
+    ];
+    in_parallel(cases, |(existing, soon)| {
         let sandbox = Sandbox::new()
             .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x")
@@ -205,7 +206,7 @@ fn existing_temps_are_removed() {
         );
         assert_eq!(stopped.events.one("ready")["tracked"], 1, "{existing:?}");
         assert_eq!(stopped.events.one("rescan")["cause"], "startup");
-    }
+    });
 }
 
 #[test]
@@ -714,13 +715,14 @@ fn the_sole_copy_option_decides_about_only_copies() {
 
 #[test]
 fn the_action_option_decides_about_orphans() {
-    for (options, event, is_kept) in [
+    let cases = [
         (&["--action", "delete"][..], "reaped", false),
         (&["--action", "quarantine"], "quarantined", false),
         (&["--action", "report"], "reaped", true),
         (&["-n"], "reaped", true),
         (&["--dry-run"], "reaped", true),
-    ] {
+    ];
+    in_parallel(cases, |(options, event, is_kept)| {
         let sandbox = Sandbox::new()
             .file("a", "whole, to the last byte of it")
             .file("a.tmp", "x");
@@ -736,7 +738,7 @@ fn the_action_option_decides_about_orphans() {
         assert_eq!(watching.events().about("a.tmp").len(), 1, "{options:?}");
         assert_eq!(sandbox.has("a.tmp"), is_kept, "{options:?}");
         watching.stop().exit(0);
-    }
+    });
 }
 
 /// A dry run reports the same as a real run.
