@@ -73,28 +73,23 @@ pub(crate) fn template_lines() -> impl Iterator<Item = &'static str> {
         .map(move |line| line.strip_prefix('#').filter(setting).unwrap_or(line))
 }
 
-/// Returns the error for the first section or key of the file that does not exist.
-pub(super) fn first_unknown(document: &DeTable<'_>) -> Option<SpannedError> {
+/// Returns an error if the file has a section or a key that does not exist.
+pub(super) fn check_keys(document: &DeTable<'_>) -> Result<(), SpannedError> {
     for entry in entries(document) {
-        let section = sections()
-            .iter()
-            .find(|section| section.name() == entry.key);
-        let tables = section.ok_or(entry.at).map(|section| {
-            let tables = section.tables(&entry)?;
-            Ok((section, tables))
-        });
-        let (section, tables) = match tables.and_then(|tables| tables) {
-            Ok(found) => found,
-            Err(at) => return Some(unknown(entry.key, at, None)),
-        };
-        let is_known = |entry: &Entry<'_>| section.keys.contains(&entry.key);
-        let mut keys = tables.into_iter().flat_map(entries);
-        let wrong = keys.find(|key| rule!("unknown-key-is-an-error", !is_known(key)));
-        if let Some(key) = wrong {
-            return Some(unknown(key.key, key.at, Some(section)));
+        let no_section = |at| unknown(entry.key, at, None);
+        let mut all = sections().iter();
+        let section = all.find(|section| section.name() == entry.key);
+        let section = section.ok_or_else(|| no_section(entry.at))?;
+        for table in section.tables(&entry).map_err(no_section)? {
+            let is_known = |key: &str| section.keys.contains(&key);
+            let mut keys = entries(table).into_iter();
+            let wrong = keys.find(|one| rule!("unknown-key-is-an-error", !is_known(one.key)));
+            if let Some(wrong) = wrong {
+                return Err(unknown(wrong.key, wrong.at, Some(section)));
+            }
         }
     }
-    None
+    Ok(())
 }
 
 /// Returns the error for a key in `section`, or for one outside of every section.

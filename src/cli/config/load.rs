@@ -3,15 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-use orphand::core::policy::{Policy, PolicyError};
-use orphand::core::temp_name::NameError;
 use orphand::fs::root::Root;
 use orphand::store::regular_file::read_regular;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, LineIndex, SettingsError};
-use super::keys::{Section, first_unknown, sections, template_lines};
+use super::check::checked_policy;
+use super::error::{ConfigError, LineIndex};
+use super::keys::{Section, check_keys, sections, template_lines};
 use super::overlap::KnownRoots;
 use super::path::expand;
 use super::reader::{Entry, SpannedError, entries, read};
@@ -127,10 +126,8 @@ fn parse(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
     let document = DeTable::parse(text).map_err(|error| syntax_error(&error, text))?;
     let document = document.get_ref();
     let index = LineIndex::new(text);
-    match first_unknown(document) {
-        Some(error) => Err(error),
-        None => read_sections(document, home, &index),
-    }
+    check_keys(document)?;
+    read_sections(document, home, &index)
 }
 
 fn read_sections(
@@ -199,7 +196,7 @@ fn read_rules(
     let mut known = KnownRoots::default();
     for rule in watch {
         let DeValue::Table(table) = rule.get_ref() else {
-            continue; // `first_unknown` has returned an error for it
+            continue; // `check_keys` has returned an error for it
         };
         let settings: RuleSettings = read(table)?;
         let Some(path) = table.get("path") else {
@@ -248,42 +245,6 @@ fn syntax_error(error: &toml::de::Error, text: &str) -> SpannedError {
         _ => format!("text must be in quotes; did you mean {word:?}?"),
     };
     SpannedError::new(span.start, what)
-}
-
-/// Returns the policy, or an error if the settings make no sense together though each key is valid. `settings` are the
-/// settings in force, `table` is the section that overrides the others.
-fn checked_policy(settings: &RuleSettings, table: &DeTable<'_>) -> Result<Policy, SpannedError> {
-    let error = match settings.policy() {
-        Ok(policy) => return Ok(policy),
-        Err(error) => error,
-    };
-    let value = table.get("closed").or_else(|| table.get("open"));
-    let at = value.map_or(0, |value| value.span().start);
-    Err(match error {
-        // The policy's own message proposes options of the command line.
-        SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
-            at,
-            "closed = \"settled\" with open = \"keep\" never removes anything: closed temps are \
-             ignored, and open ones are kept; did you mean open = \"reap\"?",
-        ),
-        // A rule without `names` uses those of [defaults], and may forbid the broad ones by its own `broad_names`.
-        SettingsError::Names(NameError::BroadGlob { glob }) => {
-            let entries = entries(table);
-            let entry = |key| entries.iter().find(|entry| entry.key == key);
-            let found = entry("names").map(|names| position_of(names.value, &glob));
-            let found = found.or_else(|| entry("broad_names").map(|entry| entry.at));
-            let at = found.unwrap_or(at);
-            SpannedError::new(at, NameError::BroadGlob { glob })
-        }
-        error => SpannedError::new(at, error),
-    })
-}
-
-/// Returns the byte offset of the string `text` in a list.
-fn position_of(list: &Spanned<DeValue<'_>>, text: &str) -> usize {
-    let mut values = list.get_ref().as_array().into_iter().flatten();
-    let found = values.find(|value| value.get_ref().as_str() == Some(text));
-    found.unwrap_or(list).span().start
 }
 
 /// Returns the folder that an environment variable names, if it is absolute. A relative one would be another folder in

@@ -15,6 +15,7 @@ pub(crate) use rule_set::{CoveredDir, RuleLocation};
 pub(crate) use schema::{Config, Lines, LogSettings, RuleSettings};
 pub(crate) use value::LogFile;
 
+mod check;
 mod error;
 mod keys;
 mod load;

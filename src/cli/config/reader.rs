@@ -17,9 +17,7 @@ use super::suggestion::choice_hint;
 
 /// Reads a table of the file. Keys that `T` does not have are ignored.
 pub(super) fn read<'t, T: Deserialize<'t>>(table: &'t DeTable<'t>) -> Result<T, SpannedError> {
-    let entries = entries(table).into_iter();
-    let value = None;
-    T::deserialize(MapAccessDeserializer::new(Entries { entries, value }))
+    T::deserialize(MapAccessDeserializer::new(Entries::of(table)))
 }
 
 /// A key and its value.
@@ -52,28 +50,18 @@ pub(super) struct SpannedError {
 
 #[derive(Debug)]
 enum What {
-    /// The whole message.
     Message(String),
-    /// The message without the name of the key at its beginning.
-    OfKey(String),
     /// The type that the value should have.
     Type(String),
+    /// The values that the key may have.
+    Value(String),
 }
 
 impl SpannedError {
     pub(super) fn new(at: usize, message: impl fmt::Display) -> SpannedError {
-        SpannedError::custom(message).or_at(at)
-    }
-
-    fn of_key(message: String) -> SpannedError {
-        let what = What::OfKey(message);
-        SpannedError { at: None, what }
-    }
-
-    /// Returns the error with this position, unless it has one.
-    pub(super) fn or_at(self, at: usize) -> SpannedError {
-        let at = self.at.or(Some(at));
-        SpannedError { at, ..self }
+        let at = Some(at);
+        let what = What::Message(message.to_string());
+        SpannedError { at, what }
     }
 
     /// Returns the byte offset of the error.
@@ -81,33 +69,24 @@ impl SpannedError {
         self.at.unwrap_or(0)
     }
 
-    /// Returns the error with the position of `value`, unless it has one.
-    fn located(self, value: &Spanned<DeValue<'_>>) -> SpannedError {
-        let error = self.or_at(value.span().start);
-        let what = match error.what {
+    /// Returns the error with the key and the position of the wrong value.
+    fn about(self, key: &str, value: &Spanned<DeValue<'_>>) -> SpannedError {
+        let message = match self.what {
+            What::Message(message) => message,
             What::Type(wanted) => {
                 let found = with_article(value.get_ref().type_str());
-                What::OfKey(format!("must be {wanted}, not {found}"))
+                format!("{key} must be {wanted}, not {found}")
             }
-            what => what,
+            What::Value(wanted) => format!("{key} must be {wanted}"),
         };
-        SpannedError { what, ..error }
-    }
-
-    /// Returns the error with the name of the key in its message.
-    fn named(self, key: &str) -> SpannedError {
-        let what = match self.what {
-            What::OfKey(message) => What::Message(format!("{key} {message}")),
-            what => what,
-        };
-        SpannedError { what, ..self }
+        SpannedError::new(self.at.unwrap_or(value.span().start), message)
     }
 }
 
 impl fmt::Display for SpannedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Message(text) | What::OfKey(text) | What::Type(text) => f.write_str(text),
+            What::Message(text) | What::Type(text) | What::Value(text) => f.write_str(text),
         }
     }
 }
@@ -126,7 +105,8 @@ impl Error for SpannedError {
     }
 
     fn invalid_value(_: Unexpected<'_>, wanted: &dyn Expected) -> SpannedError {
-        SpannedError::of_key(format!("must be {wanted}"))
+        let what = What::Value(wanted.to_string());
+        SpannedError { at: None, what }
     }
 }
 
@@ -134,69 +114,87 @@ impl Error for SpannedError {
 struct Entries<'de> {
     entries: vec::IntoIter<Entry<'de>>,
     /// The entry whose key was read last.
-    value: Option<Entry<'de>>,
+    last: Option<Entry<'de>>,
+}
+
+impl<'de> Entries<'de> {
+    fn of(table: &'de DeTable<'de>) -> Entries<'de> {
+        let entries = entries(table).into_iter();
+        let last = None;
+        Entries { entries, last }
+    }
 }
 
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = SpannedError;
 
-    fn next_key_seed<K>(&mut self, seed: K) -> Result<Option<K::Value>, SpannedError>
-    where
-        K: DeserializeSeed<'de>,
-    {
-        self.value = self.entries.next();
-        let key = self
-            .value
-            .map(|entry| seed.deserialize(entry.key.into_deserializer()));
-        key.transpose()
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, SpannedError> {
+        self.last = self.entries.next();
+        let key = self.last.map(|entry| entry.key.into_deserializer());
+        key.map(|key| seed.deserialize(key)).transpose()
     }
 
-    fn next_value_seed<V>(&mut self, seed: V) -> Result<V::Value, SpannedError>
-    where
-        V: DeserializeSeed<'de>,
-    {
-        let Entry { key, value, .. } = self
-            .value
-            .ok_or_else(|| SpannedError::custom("no key was read before this value"))?;
-        let read = seed.deserialize(Reader(value));
-        read.map_err(|error| error.located(value).named(key))
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, SpannedError> {
+        let no_key = || SpannedError::custom("no key was read before this value");
+        let Entry { key, value, .. } = self.last.ok_or_else(no_key)?;
+        let text = "a string";
+        let reader = Reader { key, value, text };
+        seed.deserialize(reader)
+            .map_err(|error| error.about(key, value))
     }
 }
 
 /// The values of a list.
-struct List<'de>(slice::Iter<'de, Spanned<DeValue<'de>>>);
+struct List<'de> {
+    key: &'de str,
+    values: slice::Iter<'de, Spanned<DeValue<'de>>>,
+}
 
 impl<'de> SeqAccess<'de> for List<'de> {
     type Error = SpannedError;
 
-    fn next_element_seed<T>(&mut self, seed: T) -> Result<Option<T::Value>, SpannedError>
-    where
-        T: DeserializeSeed<'de>,
-    {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, SpannedError> {
         let read = |value| {
-            let read = seed.deserialize(Reader(value));
-            read.map_err(|error| error.located(value))
+            let (key, text) = (self.key, LIST);
+            let read = seed.deserialize(Reader { key, value, text });
+            read.map_err(|error| error.about(key, value))
         };
-        self.0.next().map(read).transpose()
+        self.values.next().map(read).transpose()
     }
 }
 
+/// The type of all lists in the file.
+const LIST: &str = "a list of strings";
+
 /// A value.
-struct Reader<'de>(&'de Spanned<DeValue<'de>>);
+struct Reader<'de> {
+    key: &'de str,
+    value: &'de Spanned<DeValue<'de>>,
+    /// The words of an error for a value that is not a string.
+    text: &'static str,
+}
 
 impl<'de> Deserializer<'de> for Reader<'de> {
     type Error = SpannedError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
-        match self.0.get_ref() {
+        match self.value.get_ref() {
             DeValue::String(text) => visitor.visit_str(text),
             DeValue::Boolean(flag) => visitor.visit_bool(*flag),
-            DeValue::Array(list) => visitor.visit_seq(List(list.iter())),
-            DeValue::Table(table) => {
-                let entries = entries(table).into_iter();
-                let value = None;
-                visitor.visit_map(Entries { entries, value })
-            }
+            DeValue::Table(table) => visitor.visit_map(Entries::of(table)),
+            DeValue::Array(list) => visitor.visit_seq(List {
+                key: self.key,
+                values: list.iter(),
+            }),
             DeValue::Integer(number) => {
                 match i64::from_str_radix(number.as_str(), number.radix()) {
                     Ok(number) => visitor.visit_i64(number),
@@ -213,9 +211,27 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
-        match self.0.get_ref() {
+        match self.value.get_ref() {
             DeValue::Boolean(flag) => visitor.visit_bool(*flag),
             _ => Err(Error::invalid_type(Unexpected::Unit, &"true or false")),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
+        match self.value.get_ref() {
+            DeValue::String(text) => visitor.visit_str(text),
+            _ => Err(Error::invalid_type(Unexpected::Unit, &self.text)),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
+        match self.value.get_ref() {
+            DeValue::Array(_) => self.deserialize_any(visitor),
+            DeValue::String(one) => Err(SpannedError::custom(format!(
+                "{} must be a list; did you mean [{one:?}]?",
+                self.key
+            ))),
+            _ => Err(Error::invalid_type(Unexpected::Unit, &LIST)),
         }
     }
 
@@ -225,22 +241,23 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         words: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, SpannedError> {
-        let value = self.0.get_ref();
-        match value.as_str() {
-            Some(word) if words.contains(&word) => visitor.visit_enum(word.into_deserializer()),
-            given => {
-                let choices = words.iter().map(|word| format!("{word:?}")).collect();
-                let meant = choice_hint(given.unwrap_or_default(), choices);
-                let given = given.map(|word| format!("{word:?}"));
-                let given = given.unwrap_or_else(|| with_article(value.type_str()));
-                Err(SpannedError::of_key(format!("cannot be {given}; {meant}")))
-            }
+        let (key, value) = (self.key, self.value.get_ref());
+        let given = value.as_str();
+        if let Some(word) = given.filter(|word| words.contains(word)) {
+            return visitor.visit_enum(word.into_deserializer());
         }
+        let choices = words.iter().map(|word| format!("{word:?}")).collect();
+        let meant = choice_hint(given.unwrap_or_default(), choices);
+        let given = given.map(|word| format!("{word:?}"));
+        let given = given.unwrap_or_else(|| with_article(value.type_str()));
+        Err(SpannedError::custom(format!(
+            "{key} cannot be {given}; {meant}"
+        )))
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct newtype_struct
+        tuple tuple_struct map struct identifier ignored_any
     }
 }
 

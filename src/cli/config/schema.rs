@@ -44,12 +44,9 @@ pub(crate) type Lines = BTreeMap<&'static str, usize>;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct RuleSettings {
-    #[serde(deserialize_with = "value::names")]
     pub(crate) names: Option<Vec<String>>,
-    #[serde(deserialize_with = "value::writers")]
     pub(crate) writers: Option<Vec<String>>,
     /// Globs of folders that are not scanned, and of files that are not temps.
-    #[serde(deserialize_with = "value::exclude")]
     pub(crate) exclude: Option<Vec<String>>,
     pub(crate) recursive: Option<bool>,
     #[serde(
@@ -68,7 +65,6 @@ pub(crate) struct RuleSettings {
     pub(crate) action: Option<ActionArg>,
     pub(crate) hot: Option<HotArg>,
     /// More file systems on which the proof is trusted.
-    #[serde(deserialize_with = "value::file_systems")]
     pub(crate) network: Option<Vec<String>>,
     /// True if the root may be a broad directory.
     pub(crate) broad: Option<bool>,

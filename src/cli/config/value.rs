@@ -1,14 +1,10 @@
 //! The values of the file that serde does not know: reads them, and writes them as the file has them.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orphand::core::exclude::Exclude;
-use orphand::core::policy::{PolicyError, SHORTEST_GRACE};
-use orphand::core::temp_name::Names;
 use orphand::core::time::typed;
-use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
@@ -18,57 +14,66 @@ use crate::cli::output::{duration, size};
 /// The shortest interval of a periodic action.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads a value with a unit, like `example`. `unit` is proposed for a number without one.
+/// A kind of values with a unit.
+struct Quantity {
+    wanted: &'static str,
+    /// The unit that is proposed for a number without one.
+    unit: &'static str,
+}
+
+const DURATION: Quantity = Quantity {
+    wanted: "a duration, like \"30s\"",
+    unit: "s",
+};
+const SIZE: Quantity = Quantity {
+    wanted: "a size, like \"16MB\"",
+    unit: "MB",
+};
+
+/// Reads a value with a unit by `parse`.
 fn with_unit<T, E: Error>(
     value: Value,
     parse: fn(&str) -> Result<T, String>,
-    unit: &str,
-    expected: &str,
+    quantity: &Quantity,
 ) -> Result<T, E> {
+    let Quantity { wanted, unit } = quantity;
     match value {
         Value::String(text) => parse(&text).map_err(E::custom),
         Value::Integer(number @ 0..) => Err(E::custom(format!(
             "{number} has no unit; did you mean \"{number}{unit}\"?"
         ))),
-        _ => Err(E::invalid_type(Unexpected::Unit, &expected)),
+        _ => Err(E::invalid_type(Unexpected::Unit, wanted)),
     }
-}
-
-fn duration<E: Error>(value: Value) -> Result<Duration, E> {
-    with_unit(value, duration::parse, "s", "a duration, like \"30s\"")
 }
 
 pub(super) fn grace<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    match duration(Value::deserialize(from)?)? {
-        grace if grace < SHORTEST_GRACE => Err(Error::custom(PolicyError::GraceTooShort(grace))),
-        grace => Ok(Some(grace)),
-    }
+    with_unit(Value::deserialize(from)?, duration::grace, &DURATION).map(Some)
 }
 
 /// Reads the interval of a periodic action.
 pub(super) fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    match duration(Value::deserialize(from)?)? {
-        every if every < SHORTEST_INTERVAL => Err(Error::custom(format!(
+    let parse = |text: &str| match duration::parse(text)? {
+        every if every < SHORTEST_INTERVAL => Err(format!(
             "an interval of {} is too short; the shortest is {}",
             typed(every),
             typed(SHORTEST_INTERVAL)
-        ))),
+        )),
         every => Ok(every),
-    }
+    };
+    with_unit(Value::deserialize(from)?, parse, &DURATION)
 }
 
 /// Reads a duration for which 0 needs no unit, because it means no limit.
 pub(super) fn time_limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     match Value::deserialize(from)? {
         Value::Integer(0) => Ok(Duration::ZERO),
-        value => duration(value),
+        value => with_unit(value, duration::parse, &DURATION),
     }
 }
 
 /// Reads a size in bytes, which is not 0.
 pub(super) fn max_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let value = Value::deserialize(from)?;
-    match with_unit(value, size::parse, "MB", "a size, like \"16MB\"")? {
+    match with_unit(Value::deserialize(from)?, size::parse, &SIZE)? {
         0 => Err(Error::custom("max_size cannot be 0; the smallest is 1kB")),
         size => Ok(size),
     }
@@ -151,95 +156,6 @@ pub(super) fn textfile<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Path
     Err(Error::custom(format!(
         "{text:?} does not end in .prom, so no collector would read it; did you mean \"{stem}.prom\"?"
     )))
-}
-
-type Strings = Option<Vec<String>>;
-
-pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Strings, D::Error> {
-    // Broad patterns are checked later, because another section may allow them.
-    let names = strings(from, |glob| error(Names::allowing_broad(&[glob], &NONE)))?;
-    // An empty list looks like "no names", but it would have the effect of the default.
-    if names.as_ref().is_some_and(Vec::is_empty) {
-        return Err(Error::custom(
-            "names is empty; did you mean [\"*.tmp\"], which is the default without this line?",
-        ));
-    }
-    Ok(names)
-}
-
-pub(super) fn writers<'de, D: Deserializer<'de>>(from: D) -> Result<Strings, D::Error> {
-    strings(from, |name| error(Names::new(&NONE, &[name])))
-}
-
-pub(super) fn exclude<'de, D: Deserializer<'de>>(from: D) -> Result<Strings, D::Error> {
-    strings(from, |glob| error(Exclude::new(&[glob])))
-}
-
-pub(super) fn file_systems<'de, D: Deserializer<'de>>(from: D) -> Result<Strings, D::Error> {
-    strings(from, |_| None)
-}
-
-/// An empty list for [`Names`], to check the other list alone.
-const NONE: [&str; 0] = [];
-
-fn error<T, E: fmt::Display>(result: Result<T, E>) -> Option<String> {
-    result.err().map(|error| error.to_string())
-}
-
-/// Reads a list of strings for which `check` returns no error.
-fn strings<'de, D: Deserializer<'de>>(from: D, check: Check) -> Result<Strings, D::Error> {
-    from.deserialize_seq(ListOf(check)).map(Some)
-}
-
-type Check = fn(&str) -> Option<String>;
-
-struct ListOf(Check);
-
-impl<'de> Visitor<'de> for ListOf {
-    type Value = Vec<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of strings")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
-        let mut strings = Vec::new();
-        while let Some(string) = list.next_element_seed(Element(self.0))? {
-            strings.push(string);
-        }
-        Ok(strings)
-    }
-
-    fn visit_str<E: Error>(self, one: &str) -> Result<Vec<String>, E> {
-        let wanted = format!("a list; did you mean [{one:?}]?");
-        Err(E::invalid_value(Unexpected::Str(one), &wanted.as_str()))
-    }
-}
-
-/// One string of such a list.
-struct Element(Check);
-
-impl<'de> DeserializeSeed<'de> for Element {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
-        from.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Element {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of strings")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
-        match (self.0)(text) {
-            Some(error) => Err(E::custom(error)),
-            None => Ok(text.to_owned()),
-        }
-    }
 }
 
 /// Writes a duration, or an optional one.
