@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::SettingsError;
-use super::reader::{SpannedError, entries};
+use super::reader::{SpannedError, entries, error_at, offset_of};
 use super::schema::RuleSettings;
 
 /// Returns the policy for the settings in force. `table` is the section that overrides the others: it has the position
@@ -18,10 +18,9 @@ pub(super) fn checked_policy(
 ) -> Result<Policy, SpannedError> {
     // An empty list looks like "no names", but it would have the effect of the default.
     if settings.names.as_ref().is_some_and(Vec::is_empty) {
-        let at = table.get("names").map_or(0, |names| names.span().start);
         let what =
             "names is empty; did you mean [\"*.tmp\"], which is the default without this line?";
-        return Err(SpannedError::new(at, what));
+        return Err(error_at(table, "names", what));
     }
     settings.policy().map_err(|error| {
         let at = position_of(&error, table);
@@ -51,14 +50,12 @@ fn position_of(error: &SettingsError, table: &DeTable<'_>) -> usize {
     }
     // A rule without `names` uses those of [defaults], and may forbid the broad ones by its own `broad_names`.
     let is_broad = matches!(error, SettingsError::Names(NameError::BroadGlob { .. }));
-    let broad_names = entries(table)
-        .into_iter()
-        .find(|entry| entry.key == "broad_names");
-    let at_key = broad_names.filter(|_| is_broad).map(|entry| entry.at);
-    let value = table.get("closed").or_else(|| table.get("open"));
-    at_key
-        .or(value.map(|value| value.span().start))
-        .unwrap_or(0)
+    let mut keys = entries(table).into_iter();
+    match keys.find(|entry| is_broad && entry.key == "broad_names") {
+        Some(entry) => entry.at,
+        None if table.contains_key("closed") => offset_of(table, "closed"),
+        None => offset_of(table, "open"),
+    }
 }
 
 /// Returns the error for one string in the list of `key`.

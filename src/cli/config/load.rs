@@ -13,8 +13,8 @@ use super::error::{ConfigError, LineIndex};
 use super::keys::{Section, check_keys, sections, template_lines};
 use super::overlap::KnownRoots;
 use super::path::expand;
-use super::reader::{Entry, SpannedError, entries, read};
-use super::schema::{Config, Lines, RulePath, RuleSettings, WatchRule};
+use super::reader::{Entry, SpannedError, entries, error_at, offset_of, read};
+use super::schema::{Config, Lines, QuarantineSection, RulePath, RuleSettings, WatchRule};
 use super::value::LogFile;
 
 /// The largest size of the file, in bytes.
@@ -32,28 +32,10 @@ impl Config {
                 return Ok(Config::default());
             }
             Err(error) => {
-                let fix = match error.kind() {
-                    io::ErrorKind::InvalidInput => {
-                        "; write the configuration to a file and name that file: a pipe, <(...) or a \
-                         device is not accepted"
-                    }
-                    io::ErrorKind::FileTooLarge => {
-                        "; check that this is the configuration file, or reduce the number of its rules"
-                    }
-                    _ => "",
-                };
-                let message = match error.kind() {
-                    io::ErrorKind::NotFound => {
-                        "the file does not exist; check the name, or create it: orphand \
-                                                config init --config FILE"
-                            .to_owned()
-                    }
-                    _ => format!("cannot read the file: {error}{fix}"),
-                };
                 return Err(ConfigError {
                     path,
                     position: None,
-                    message,
+                    message: unreadable(&error),
                 });
             }
         };
@@ -114,6 +96,26 @@ pub(crate) fn built_in() -> RuleSettings {
     config.map(|config| config.defaults).unwrap_or_default()
 }
 
+/// Returns the message for a file that cannot be read.
+fn unreadable(error: &io::Error) -> String {
+    let fix = match error.kind() {
+        io::ErrorKind::NotFound => {
+            return "the file does not exist; check the name, or create it: orphand config init \
+                    --config FILE"
+                .to_owned();
+        }
+        io::ErrorKind::InvalidInput => {
+            "; write the configuration to a file and name that file: a pipe, <(...) or a device is \
+             not accepted"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "; check that this is the configuration file, or reduce the number of its rules"
+        }
+        _ => "",
+    };
+    format!("cannot read the file: {error}{fix}")
+}
+
 fn in_file(error: &SpannedError, path: &Path, text: &str) -> ConfigError {
     ConfigError {
         path: path.to_owned(),
@@ -127,46 +129,53 @@ fn parse(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
     let document = document.get_ref();
     let index = LineIndex::new(text);
     check_keys(document)?;
-    read_sections(document, home, &index)
-}
-
-fn read_sections(
-    document: &DeTable<'_>,
-    home: Option<&Path>,
-    index: &LineIndex<'_>,
-) -> Result<Config, SpannedError> {
-    let mut config: Config = read(document)?;
-    if let LogFile::At(file) = &mut config.log.file {
-        expand(file, home).map_err(error_at(document, "log", "file"))?;
-    }
-    if let Some(file) = &mut config.metrics.textfile {
-        expand(file, home).map_err(error_at(document, "metrics", "textfile"))?;
-    }
+    let mut config = Config::default();
     for section in sections() {
         if let Some(DeValue::Table(table)) = document.get(section.name()).map(Spanned::get_ref) {
-            let lines = lines(section, table, index);
+            let lines = lines(section, table, &index);
             config.lines.insert(section.title, lines);
         }
     }
-    // `[defaults]` must be valid alone, because a directory on the command line may have no other rule.
-    if let Some(DeValue::Table(table)) = document.get("defaults").map(Spanned::get_ref) {
-        checked_policy(&config.defaults, table)?;
+    for entry in entries(document) {
+        if let DeValue::Table(table) = entry.value.get_ref() {
+            read_section(&mut config, entry.key, table, home)?;
+        }
     }
-    read_rules(&mut config, document, home, index)?;
+    // The rules are read last, because `[defaults]` may follow them in the file.
+    read_rules(&mut config, document, home, &index)?;
     Ok(config)
 }
 
-/// Returns a function that makes an error at the value of a key.
-fn error_at(
-    document: &DeTable<'_>,
-    section: &str,
-    key: &str,
-) -> impl FnOnce(String) -> SpannedError {
-    let value = document
-        .get(section)
-        .and_then(|table| table.get_ref().get(key));
-    let at = value.map_or(0, |value| value.span().start);
-    move |what| SpannedError::new(at, what)
+/// Reads a section other than `[[watch]]`.
+fn read_section(
+    config: &mut Config,
+    name: &str,
+    table: &DeTable<'_>,
+    home: Option<&Path>,
+) -> Result<(), SpannedError> {
+    match name {
+        "defaults" => {
+            config.defaults = read(table)?;
+            // It must be valid alone, because a directory on the command line may have no other rule.
+            checked_policy(&config.defaults, table)?;
+        }
+        "quarantine" => config.quarantine = read::<QuarantineSection>(table)?.0,
+        "journal" => config.journal = read(table)?,
+        "log" => {
+            config.log = read(table)?;
+            if let LogFile::At(path) = &mut config.log.file {
+                expand(path, home).map_err(|what| error_at(table, "file", what))?;
+            }
+        }
+        "metrics" => {
+            config.metrics = read(table)?;
+            if let Some(path) = &mut config.metrics.textfile {
+                expand(path, home).map_err(|what| error_at(table, "textfile", what))?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Returns the lines of the keys of a table.
@@ -185,39 +194,37 @@ fn read_rules(
     home: Option<&Path>,
     index: &LineIndex<'_>,
 ) -> Result<(), SpannedError> {
-    let (Some(watch), Some(section)) = (
-        document
-            .get("watch")
-            .and_then(|rules| rules.get_ref().as_array()),
-        sections().iter().find(|section| section.name() == "watch"),
-    ) else {
+    let Some(section) = sections().iter().find(|section| section.name() == "watch") else {
         return Ok(());
     };
+    let rules = document.get(section.name());
+    let rules = rules.and_then(|rules| rules.get_ref().as_array());
     let mut known = KnownRoots::default();
-    for rule in watch {
-        let DeValue::Table(table) = rule.get_ref() else {
+    for value in rules.into_iter().flatten() {
+        let DeValue::Table(table) = value.get_ref() else {
             continue; // `check_keys` has returned an error for it
         };
         let settings: RuleSettings = read(table)?;
-        let Some(path) = table.get("path") else {
+        let RulePath {
+            path: Some(mut path),
+        } = read(table)?
+        else {
             let what = "this [[watch]] has no path; add path = \"DIR\"";
-            return Err(SpannedError::new(rule.span().start, what));
+            return Err(SpannedError::new(value.span().start, what));
         };
-        let at = path.span().start;
-        let RulePath { mut path } = read(table)?;
-        expand(&mut path, home).map_err(|what| SpannedError::new(at, what))?;
+        expand(&mut path, home).map_err(|what| error_at(table, "path", what))?;
         let policy = checked_policy(&settings.clone().over(&config.defaults), table)?.into();
         let rule = WatchRule {
             path: path.clone(),
             settings,
-            position: index.position_at(at),
+            position: index.position_at(offset_of(table, "path")),
             lines: lines(section, table, index),
         };
         let root = Root { path, policy };
         if let Some((first, overlap)) = known.overlap(&root)
             && let Some(first) = config.watch.get(first)
         {
-            return Err(SpannedError::new(at, overlap.message(first, &rule)));
+            return Err(error_at(table, "path", overlap.message(first, &rule)));
         }
         known.add(root);
         config.watch.push(rule);

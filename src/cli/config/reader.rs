@@ -2,13 +2,10 @@
 //! which the errors of the `toml` crate do not.
 
 use std::borrow::Cow;
-use std::{fmt, slice, vec};
+use std::fmt;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error, Expected, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, Visitor,
-};
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -17,7 +14,16 @@ use super::suggestion::choice_hint;
 
 /// Reads a table of the file. Keys that `T` does not have are ignored.
 pub(super) fn read<'t, T: Deserialize<'t>>(table: &'t DeTable<'t>) -> Result<T, SpannedError> {
-    T::deserialize(MapAccessDeserializer::new(Entries::of(table)))
+    let of_entries = |entries: &[Entry<'t>]| {
+        let entries = entries.iter().map(|entry| (entry.key, *entry));
+        T::deserialize(MapDeserializer::new(entries))
+    };
+    let entries = entries(table);
+    // Each entry is first read alone, so that an error can be attributed to it.
+    for entry in &entries {
+        of_entries(&[*entry]).map_err(|error| error.about(entry))?;
+    }
+    of_entries(&entries)
 }
 
 /// A key and its value.
@@ -39,6 +45,16 @@ pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     let mut entries: Vec<_> = table.iter().map(entry).collect();
     entries.sort_by_key(|entry| entry.at);
     entries
+}
+
+/// Returns the byte offset of the value of `key`.
+pub(super) fn offset_of(table: &DeTable<'_>, key: &str) -> usize {
+    table.get(key).map_or(0, |value| value.span().start)
+}
+
+/// Returns an error at the value of `key`.
+pub(super) fn error_at(table: &DeTable<'_>, key: &str, what: impl fmt::Display) -> SpannedError {
+    SpannedError::new(offset_of(table, key), what)
 }
 
 /// An error and its byte offset in the text.
@@ -70,7 +86,8 @@ impl SpannedError {
     }
 
     /// Returns the error with the key and the position of the wrong value.
-    fn about(self, key: &str, value: &Spanned<DeValue<'_>>) -> SpannedError {
+    fn about(self, entry: &Entry<'_>) -> SpannedError {
+        let Entry { key, value, .. } = entry;
         let message = match self.what {
             What::Message(message) => message,
             What::Type(wanted) => {
@@ -110,99 +127,27 @@ impl Error for SpannedError {
     }
 }
 
-/// The entries of a table.
-struct Entries<'de> {
-    entries: vec::IntoIter<Entry<'de>>,
-    /// The entry whose key was read last.
-    last: Option<Entry<'de>>,
-}
+impl<'de> IntoDeserializer<'de, SpannedError> for Entry<'de> {
+    type Deserializer = Entry<'de>;
 
-impl<'de> Entries<'de> {
-    fn of(table: &'de DeTable<'de>) -> Entries<'de> {
-        let entries = entries(table).into_iter();
-        let last = None;
-        Entries { entries, last }
+    fn into_deserializer(self) -> Entry<'de> {
+        self
     }
 }
 
-impl<'de> MapAccess<'de> for Entries<'de> {
-    type Error = SpannedError;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, SpannedError> {
-        self.last = self.entries.next();
-        let key = self.last.map(|entry| entry.key.into_deserializer());
-        key.map(|key| seed.deserialize(key)).transpose()
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(
-        &mut self,
-        seed: V,
-    ) -> Result<V::Value, SpannedError> {
-        let no_key = || SpannedError::custom("no key was read before this value");
-        let Entry { key, value, .. } = self.last.ok_or_else(no_key)?;
-        let text = "a string";
-        let reader = Reader { key, value, text };
-        seed.deserialize(reader)
-            .map_err(|error| error.about(key, value))
-    }
-}
-
-/// The values of a list.
-struct List<'de> {
-    key: &'de str,
-    values: slice::Iter<'de, Spanned<DeValue<'de>>>,
-}
-
-impl<'de> SeqAccess<'de> for List<'de> {
-    type Error = SpannedError;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, SpannedError> {
-        let read = |value| {
-            let (key, text) = (self.key, LIST);
-            let read = seed.deserialize(Reader { key, value, text });
-            read.map_err(|error| error.about(key, value))
-        };
-        self.values.next().map(read).transpose()
-    }
-}
-
-/// The type of all lists in the file.
-const LIST: &str = "a list of strings";
-
-/// A value.
-struct Reader<'de> {
-    key: &'de str,
-    value: &'de Spanned<DeValue<'de>>,
-    /// The words of an error for a value that is not a string.
-    text: &'static str,
-}
-
-impl<'de> Deserializer<'de> for Reader<'de> {
+/// Reads the value of the entry.
+impl<'de> Deserializer<'de> for Entry<'de> {
     type Error = SpannedError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
         match self.value.get_ref() {
             DeValue::String(text) => visitor.visit_str(text),
             DeValue::Boolean(flag) => visitor.visit_bool(*flag),
-            DeValue::Table(table) => visitor.visit_map(Entries::of(table)),
-            DeValue::Array(list) => visitor.visit_seq(List {
-                key: self.key,
-                values: list.iter(),
-            }),
-            DeValue::Integer(number) => {
-                match i64::from_str_radix(number.as_str(), number.radix()) {
-                    Ok(number) => visitor.visit_i64(number),
-                    Err(_) => visitor.visit_f64(f64::INFINITY),
-                }
-            }
-            // No setting has such a value, so it only has to be different from the others.
-            DeValue::Float(_) | DeValue::Datetime(_) => visitor.visit_f64(f64::NAN),
+            value => match integer(value) {
+                Some(number) => visitor.visit_i64(number),
+                // No setting has any other value here, so it only has to be different from the values above.
+                None => visitor.visit_f64(f64::NAN),
+            },
         }
     }
 
@@ -211,27 +156,28 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
-        match self.value.get_ref() {
-            DeValue::Boolean(flag) => visitor.visit_bool(*flag),
-            _ => Err(Error::invalid_type(Unexpected::Unit, &"true or false")),
-        }
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
-        match self.value.get_ref() {
-            DeValue::String(text) => visitor.visit_str(text),
-            _ => Err(Error::invalid_type(Unexpected::Unit, &self.text)),
-        }
+        let flag = self.value.get_ref().as_bool();
+        let wrong = || Error::invalid_type(Unexpected::Unit, &"true or false");
+        visitor.visit_bool(flag.ok_or_else(wrong)?)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SpannedError> {
+        let of_strings = "a list of strings";
+        let string = |value: &'de Spanned<DeValue<'de>>| {
+            let wrong = || SpannedError::invalid_type(Unexpected::Unit, &of_strings);
+            let text = value.get_ref().as_str();
+            text.ok_or_else(|| wrong().about(&Entry { value, ..self }))
+        };
         match self.value.get_ref() {
-            DeValue::Array(_) => self.deserialize_any(visitor),
-            DeValue::String(one) => Err(SpannedError::custom(format!(
-                "{} must be a list; did you mean [{one:?}]?",
-                self.key
-            ))),
-            _ => Err(Error::invalid_type(Unexpected::Unit, &LIST)),
+            DeValue::Array(list) => {
+                let strings: Vec<&str> = list.iter().map(string).collect::<Result<_, _>>()?;
+                visitor.visit_seq(SeqDeserializer::new(strings.into_iter()))
+            }
+            DeValue::String(one) => {
+                let wanted = format!("a list; did you mean [{one:?}]?");
+                Err(Error::invalid_value(Unexpected::Unit, &wanted.as_str()))
+            }
+            _ => Err(Error::invalid_type(Unexpected::Unit, &of_strings)),
         }
     }
 
@@ -250,15 +196,18 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         let meant = choice_hint(given.unwrap_or_default(), choices);
         let given = given.map(|word| format!("{word:?}"));
         let given = given.unwrap_or_else(|| with_article(value.type_str()));
-        Err(SpannedError::custom(format!(
-            "{key} cannot be {given}; {meant}"
-        )))
+        Err(Error::custom(format!("{key} cannot be {given}; {meant}")))
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct newtype_struct
-        tuple tuple_struct map struct identifier ignored_any
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct tuple tuple_struct map struct identifier ignored_any
     }
+}
+
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
 /// Returns the name of a type with its article.

@@ -16,8 +16,7 @@ use super::value::{self, LogFile};
 use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LogLevel, OpenArg, SoleCopyArg};
 
 /// The content of the configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Config {
     pub(crate) defaults: RuleSettings,
     #[serde(skip)]
@@ -85,11 +84,17 @@ pub(crate) struct WatchRule {
 }
 
 /// The key of a `[[watch]]` rule that `[defaults]` does not have.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 pub(super) struct RulePath {
     #[serde(deserialize_with = "value::path")]
-    pub(super) path: PathBuf,
+    pub(super) path: Option<PathBuf>,
 }
+
+/// The section `[quarantine]`.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct QuarantineSection(#[serde(with = "Quarantine")] pub(super) Limits);
 
 /// The settings of the quarantine, as [`Limits`].
 #[derive(Deserialize, Serialize)]

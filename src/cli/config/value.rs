@@ -104,8 +104,9 @@ pub(super) fn min_free<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Erro
 }
 
 /// Reads an absolute path, or one below `~/`.
-pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-    path::parse(&String::deserialize(from)?).map_err(Error::custom)
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = path::parse(&String::deserialize(from)?);
+    path.map(Some).map_err(Error::custom)
 }
 
 /// The log file.
