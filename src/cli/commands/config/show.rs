@@ -1,17 +1,35 @@
-//! Shows the settings in force, with the source of each value.
+//! `config show`: shows the settings in force, with the source of each value.
 
 use std::path::Path;
 
-use orphand::store::json::Object;
+use orphand::store::json::{WirePath, field};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::sources::ValueSources;
+use super::sources::{ValueSources, WithSources};
 use crate::cli::config::{Config, Lines, RuleSettings, Section, built_in, sections};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::options::{OutputOptions, PolicyOptions};
+use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::text;
+use crate::cli::output::writer_list::list_writers;
+
+/// The JSON of the command.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten, with = "field::path")]
+    path: WirePath<'a>,
+    #[serde(flatten, serialize_with = "by_name")]
+    sections: Vec<&'a ShownSection>,
+    watch: Vec<&'a ShownSection>,
+}
+
+fn by_name<S: Serializer>(sections: &[&ShownSection], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(sections.iter().map(|shown| (shown.section.name(), shown)))
+}
 
 /// A section with all settings in force.
-pub(super) struct ShownSection {
+struct ShownSection {
     section: &'static Section,
     settings: Vec<(&'static str, Setting)>,
 }
@@ -30,8 +48,37 @@ impl Serialize for ShownSection {
     }
 }
 
+pub(super) fn run(
+    options: &WithSources<PolicyOptions>,
+    output: &OutputOptions,
+    printer: &mut EventPrinter,
+) -> Result<Exit, Failure> {
+    if list_writers(&options.options.rule)? {
+        return Ok(Exit::Done);
+    }
+    let config = Config::load(options.options.rule.config.as_deref())?;
+    let typed = options.options.settings();
+    // Checks the same as a watcher, so that no setting is shown as in force that a watcher would refuse.
+    config.roots(&typed)?;
+    typed.clone().over(&config.defaults).policy()?;
+    let shown = shown_sections(&config, &typed, &options.sources);
+    if output.json {
+        let is_rule = |shown: &&ShownSection| shown.section.name() == "watch";
+        let (watch, sections) = shown.iter().partition(is_rule);
+        let path = config.path.as_deref().map(Into::into);
+        printer.json(&Document {
+            path,
+            sections,
+            watch,
+        })?;
+    } else {
+        printer.line(&render_file(config.path.as_deref(), &shown))?;
+    }
+    Ok(Exit::Done)
+}
+
 /// Returns all sections, in the order in which they are shown.
-pub(super) fn shown_sections(
+fn shown_sections(
     config: &Config,
     typed: &RuleSettings,
     sources: &ValueSources,
@@ -136,7 +183,7 @@ fn typed_source(sources: &ValueSources, key: &str) -> String {
 }
 
 /// Renders the sections as a valid configuration file, with the origin of each value in a comment.
-pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String {
+fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String {
     let mut out = match path {
         Some(path) => format!("# {}\n", text::escaped(path)),
         None => "# no configuration file\n".to_owned(),
@@ -156,17 +203,6 @@ pub(super) fn render_file(path: Option<&Path>, shown: &[ShownSection]) -> String
     }
     out.truncate(out.trim_end().len());
     out
-}
-
-/// Renders the sections as one JSON object. The rules are a list at its end.
-pub(super) fn render_json(path: Option<&Path>, shown: &[ShownSection]) -> String {
-    let is_rule = |shown: &&ShownSection| shown.section.name() == "watch";
-    let (rules, others): (Vec<_>, Vec<_>) = shown.iter().partition(is_rule);
-    let document = Object::default().with_path("path", path);
-    let document = others.iter().fold(document, |document, shown| {
-        document.with(shown.section.name(), shown)
-    });
-    document.with("watch", rules).to_string()
 }
 
 /// Returns `value` in TOML. Characters that a terminal would interpret are escaped.
