@@ -26,7 +26,7 @@ use crate::cli::config::RuleLocation;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, RuleOptions};
 use crate::cli::output::event_printer::EventPrinter;
-use crate::cli::output::messages;
+use crate::cli::output::reasons::verdict_reason;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::temp_fields::TempFields;
 use crate::cli::output::text;
@@ -273,7 +273,7 @@ fn newest_date(seen: &Metadata) -> Wall {
 }
 
 fn verdict_line(examined: &Examined) -> String {
-    let because = |reason| messages::kept_line(&examined.path, reason, "", None, &examined.details);
+    let because = |reason| verdict_reason(examined, reason);
     match examined.verdict {
         Verdict::Reap => "reap: every gate passes".to_owned(),
         Verdict::Keep(reason) => format!("keep: {reason} ({})", because(reason)),

@@ -23,8 +23,8 @@ use super::disk::DiskSpace;
 use super::proof_check::FileSystemCheck;
 use super::tree::TreeSize;
 use super::{access, clock, disk, lease_probe, names, proof_check, sharing, system, tree};
-use crate::cli::commands::scan::{FoundClaims, put_back_command};
 use crate::cli::output::{shell, text};
+use crate::cli::runtime::claims::{FoundClaims, put_back_command};
 
 /// A directory to check.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ pub(super) mod duration;
 pub(super) mod event_printer;
 pub(super) mod messages;
 pub(super) mod moment;
+pub(super) mod reasons;
 pub(super) mod shell;
 pub(super) mod size;
 pub(super) mod standard_streams;

@@ -32,6 +32,11 @@ impl Plan {
         self.rules.get(&root.path)
     }
 
+    /// Returns the paths of the roots.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.roots.iter().map(|root| root.path.clone()).collect()
+    }
+
     /// Returns the reason why nothing may be removed in a root, if there is one.
     pub(crate) fn refusal_to_change(&self, root: &Root) -> Option<Refused> {
         match self.broad.contains(&root.path) {
@@ -75,6 +80,20 @@ pub(crate) enum Intent {
     Act,
     /// The directory is only read.
     Look,
+}
+
+/// Returns the settings and roots for `dirs`, or for the directories of the configuration file if there are none.
+pub(crate) fn given_or_listed(
+    rule: &RuleOptions,
+    typed: RuleSettings,
+    dirs: &[PathBuf],
+    intent: Intent,
+) -> Result<Plan, Failure> {
+    match (dirs.is_empty(), intent) {
+        (true, Intent::Look) => listed(rule, &typed, "scan"),
+        (true, _) => listed(rule, &typed, "sweep"),
+        (false, _) => plan(rule, typed, dirs, intent),
+    }
 }
 
 /// Returns the settings and roots for the directories `dirs` of the command line.
@@ -130,11 +149,7 @@ pub(crate) fn plan(
 
 /// Returns the settings and roots for the directories that the configuration file lists. `verb` is the name of the
 /// command, for the error message.
-pub(crate) fn listed(
-    rule: &RuleOptions,
-    typed: &RuleSettings,
-    verb: &str,
-) -> Result<Plan, Failure> {
+fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, Failure> {
     let config = Config::load(rule.config.as_deref())?;
     let mut roots = config.roots(typed)?;
     if roots.is_empty() {
@@ -146,14 +161,9 @@ pub(crate) fn listed(
     // `Config::roots` has already checked each root by the `broad` of its own rule.
     let broad = roots.iter().map(|root| root.path.clone()).collect();
     // A watch waits for missing directories; these commands do not wait.
-    roots.retain(|root| {
-        let exists = !response::responds(&root.path)
-            || !matches!(RootId::of(&root.path), Err(RootError::Missing));
-        if !exists {
-            ::log::warn!("{:?} does not exist; skipping it", root.path);
-        }
-        exists
-    });
+    for root in roots.extract_if(.., |root| is_missing(root)) {
+        ::log::warn!("{:?} does not exist; skipping it", root.path);
+    }
     Ok(Plan {
         config,
         roots,
@@ -197,6 +207,12 @@ pub(crate) fn config_missing(path: &Path) -> Failure {
     )
 }
 
+/// Reports whether a root is known not to exist. A root whose file system does not answer may exist.
+pub(crate) fn is_missing(root: &Root) -> bool {
+    let path = &root.path;
+    response::responds(path) && matches!(RootId::of(path), Err(RootError::Missing))
+}
+
 /// Returns the error for a missing directory, for commands that do not wait.
 pub(crate) fn missing(path: &Path) -> Failure {
     Failure::new(
@@ -212,4 +228,16 @@ pub(crate) fn no_answer(path: &Path) -> String {
          orphand doctor {path:?}",
         response::RESPONSE_TIMEOUT.as_secs()
     )
+}
+
+/// Returns the error for a root that cannot be scanned.
+pub(crate) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
+    let path = &root.path;
+    match error {
+        RootError::Missing => missing(path),
+        error => Failure::new(
+            Exit::Failed,
+            format!("cannot read {path:?}: {error}; check its permissions"),
+        ),
+    }
 }

@@ -1,0 +1,142 @@
+//! Finds the temps in the roots of a scan, and judges them.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use orphand::core::judge::{Reason, Verdict};
+use orphand::engine::{self, DirContext, Examined};
+use orphand::evidence::UseChecker;
+use orphand::evidence::siblings::Listings;
+use orphand::fs::dir::{Dir, RootError};
+use orphand::fs::response;
+use orphand::fs::root::Root;
+use orphand::fs::walk::{self, Found};
+use orphand::reap::quarantine;
+use orphand::store::folders::Folders;
+
+use crate::cli::exit::Failure;
+use crate::cli::options::OutputOptions;
+use crate::cli::output::standard_streams::progress_bar;
+use crate::cli::runtime::claims::FoundClaims;
+use crate::cli::runtime::engine::engine;
+use crate::cli::runtime::plan::{cannot_scan, no_answer};
+
+/// A temp, and the root in which it was found.
+pub(super) struct Row<'a> {
+    pub(super) root: &'a Root,
+    pub(super) examined: Examined,
+}
+
+/// The result of a scan of all roots.
+#[derive(Default)]
+pub(super) struct ScanResult<'a> {
+    pub(super) rows: Vec<Row<'a>>,
+    /// The directories that were not entered because they are other mounts or subvolumes.
+    pub(super) skipped: Vec<PathBuf>,
+    /// The claims in each root.
+    pub(super) claims: Vec<(&'a Root, FoundClaims)>,
+    /// The number of directories that could not be read.
+    pub(super) unread: u64,
+    /// A temp could not be examined.
+    failed: bool,
+}
+
+pub(super) fn is_orphan(examined: &Examined) -> bool {
+    !matches!(examined.verdict, Verdict::Keep(_))
+}
+
+impl<'a> ScanResult<'a> {
+    /// Examines every temp of `root`, and counts the claims that a killed orphand left there.
+    pub(super) fn scan(&mut self, root: &'a Root, output: &OutputOptions) -> Result<(), Failure> {
+        if !response::responds(&root.path) {
+            log::error!("{}", no_answer(&root.path));
+            self.unread += 1;
+            return Ok(());
+        }
+        let bar = progress_bar(output, "temps examined");
+        if let Some(found) = self.find(root, &bar)? {
+            if let Some(what) = walk::not_entered_message(root, &found.not_entered) {
+                log::warn!("{what}");
+            }
+            self.skipped.extend(found.not_entered);
+            self.judge(root, &found.temps, &bar)?;
+            bar.finish_and_clear();
+            let claims = FoundClaims::still_present(root, &found.claims);
+            self.claims.push((root, claims));
+        }
+        Ok(())
+    }
+
+    /// Returns the temps in `root`, or `None` if it cannot be read: this does not end the scan of the other roots.
+    fn find(&mut self, root: &Root, bar: &ProgressBar) -> Result<Option<Found>, Failure> {
+        let mut denied = |path: &Path, error: &io::Error| {
+            self.unread += 1;
+            log::error!("cannot read {path:?}: {error}");
+        };
+        let progress = |count| bar.set_length(count as u64);
+        match walk::find(root, &mut denied, &progress, &|| false) {
+            Ok(found) => Ok(Some(found)),
+            Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
+                denied(&root.path, &error);
+                Ok(None)
+            }
+            Err(error) => Err(cannot_scan(root, &error)),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        root: &'a Root,
+        temps: &[(PathBuf, Vec<OsString>)],
+        bar: &ProgressBar,
+    ) -> Result<(), Failure> {
+        let mut engine = engine(&Folders::from_env(), false)?;
+        engine.listings = Listings::for_one_command();
+        let use_checker = UseChecker::new();
+        let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
+            root.report_coarse_dates(dir.properties().dates);
+            quarantine::is_possible(&dir)
+        });
+        for (below, names) in temps {
+            let dir = match Dir::open_below(&root.path, None, below) {
+                Ok(dir) => dir,
+                Err(error) => {
+                    log::error!("cannot open {:?}: {error}", root.path.join(below));
+                    self.unread += 1;
+                    continue;
+                }
+            };
+            for name in names {
+                bar.inc(1);
+                let context = DirContext {
+                    root,
+                    id: None,
+                    below,
+                };
+                match engine::judge_now(&engine, context, &dir, &use_checker, name, has_quarantine)
+                {
+                    Ok(Some(examined)) => self.rows.push(Row { root, examined }),
+                    Ok(None) => {}
+                    Err(error) => {
+                        log::error!("cannot examine {:?}: {error}", dir.path().join(name));
+                        self.failed = true;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports whether a directory could not be read, or the verdict of a temp is not known.
+    pub(super) fn is_partial(&self) -> bool {
+        let cannot_tell = |row: &Row<'_>| row.examined.verdict == Verdict::Keep(Reason::CannotTell);
+        self.failed || self.unread > 0 || self.rows.iter().any(cannot_tell)
+    }
+
+    pub(super) fn total_claims(&self) -> FoundClaims {
+        let claims = self.claims.iter().map(|(_, claims)| *claims);
+        claims.fold(FoundClaims::default(), FoundClaims::plus)
+    }
+}

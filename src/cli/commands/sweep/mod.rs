@@ -1,0 +1,218 @@
+//! `orphand sweep`: removes the orphans in some directories in one pass, and ends.
+
+use std::io;
+use std::path::PathBuf;
+
+use orphand::core::event::{Event, Subject, Summary};
+use orphand::core::retention::{ClockTrust, NeededSpace};
+use orphand::engine::Engine;
+use orphand::engine::limits::{self, LimitContext};
+use orphand::engine::sweep::sweep;
+use orphand::evidence::UseChecker;
+use orphand::fs::dir::RootError;
+use orphand::fs::response;
+use orphand::fs::root::Root;
+use orphand::store::folders::Folders;
+use orphand::store::lock::{Locker, RootBusy, RootLock};
+use orphand::sys::stop::Stop;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::options::{OutputOptions, PolicyOptions};
+use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::standard_streams::progress_bar;
+use crate::cli::output::text;
+use crate::cli::output::writer_list::list_writers;
+use crate::cli::runtime::engine::engine;
+use crate::cli::runtime::plan::{
+    Intent, cannot_scan, given_or_listed, is_missing, missing, no_answer,
+};
+use crate::cli::runtime::signals;
+use confirmation::{is_confirmed, same_command};
+
+mod confirmation;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sweep {
+    #[command(flatten)]
+    pub(crate) options: PolicyOptions,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// The directories; without any, those of the configuration file
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failure> {
+    if list_writers(&command.options.rule)? {
+        return Ok(Exit::Done);
+    }
+    let stop = Stop::default();
+    // The first step, so that no signal ends the sweep half-way.
+    signals::end_sweep(stop.clone());
+    let typed = command.options.settings();
+    let plan = given_or_listed(&command.options.rule, typed, &command.dirs, Intent::Act)?;
+    plan.report_rules(output);
+    if let Some(root) = plan.roots.iter().find(|root| is_missing(root)) {
+        return Err(missing(&root.path));
+    }
+    let dry_run = !plan.roots.is_empty() && plan.roots.iter().all(|root| root.policy.is_dry_run());
+    let may_go_on = dry_run || command.yes || is_confirmed(command, &plan.roots, output, &stop)?;
+    let to_sweep: &[Root] = match may_go_on {
+        true => &plan.roots,
+        false if stop.is_stopped() => &[],
+        false => return Ok(Exit::Done),
+    };
+    let folders = Folders::from_env();
+    let _locks = lock_all(command, to_sweep, &folders)?;
+    let engine = engine(&folders, output.verbose > 0)?;
+    engine.journal.set_cap(plan.config.journal.max_size);
+    engine.reaper.usage().set_limits(plan.config.quarantine);
+    let mut sweep = SweepRun {
+        output,
+        report: EventPrinter::new(output, plan.paths()).for_one_pass(),
+        engine,
+        use_checker: UseChecker::new(),
+        stop,
+        summary: Summary::default(),
+        left: 0,
+        printed: Ok(()),
+    };
+    for root in to_sweep {
+        if sweep.stop.is_stopped() {
+            break;
+        }
+        sweep.sweep(root)?;
+    }
+    sweep.end(dry_run)
+}
+
+/// A sweep over several roots.
+struct SweepRun<'a> {
+    output: &'a OutputOptions,
+    report: EventPrinter,
+    engine: Engine,
+    use_checker: UseChecker,
+    stop: Stop,
+    summary: Summary,
+    /// The number of temps that were not examined because of a signal.
+    left: usize,
+    /// The first error of the output, which does not end the sweep.
+    printed: io::Result<()>,
+}
+
+impl SweepRun<'_> {
+    fn sweep(&mut self, root: &Root) -> Result<(), Failure> {
+        let bar = progress_bar(self.output, "temps examined");
+        let mut emit = |event: Event| {
+            self.summary.count(&event);
+            let now = bar.suspend(|| self.report.event(&event));
+            self.printed = std::mem::replace(&mut self.printed, Ok(())).and(now);
+        };
+        let progress = |done: usize, total: usize| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        };
+        if !response::responds(&root.path) {
+            emit(unreadable_event(root, no_answer(&root.path), None));
+            return Ok(());
+        }
+        let swept = sweep(root, &self.engine, &self.stop, &mut emit, &progress);
+        bar.finish_and_clear();
+        match swept {
+            // A directory that cannot be read does not end the sweep of the others.
+            Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
+                let what = format!("cannot read this directory: {error}");
+                emit(unreadable_event(root, what, error.raw_os_error()));
+                return Ok(());
+            }
+            swept => self.left += swept.map_err(|error| cannot_scan(root, &error))?,
+        }
+        if !root.policy.is_dry_run() {
+            self.enforce_limits(root);
+        }
+        Ok(())
+    }
+
+    /// Applies the limits of the quarantine of `root`.
+    fn enforce_limits(&mut self, root: &Root) {
+        while !self.stop.is_stopped() {
+            let context = LimitContext {
+                usage: self.engine.reaper.usage(),
+                journal: &self.engine.journal,
+                use_checker: &self.use_checker,
+                // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
+                trust: ClockTrust::default(),
+                wanted: NeededSpace::default(),
+            };
+            let result = limits::enforce_limits(root, None, context);
+            for event in result.events {
+                let now = self.report.event(&event);
+                self.printed = std::mem::replace(&mut self.printed, Ok(())).and(now);
+            }
+            if !result.has_more {
+                break;
+            }
+        }
+    }
+
+    /// Prints the summary, and returns the exit code.
+    fn end(mut self, dry_run: bool) -> Result<Exit, Failure> {
+        let summary = self.report.event(&Event::Summary(self.summary));
+        if self.stop.is_stopped()
+            && let Some((exit, signal)) = signals::first()
+        {
+            log::warn!("{}", stopped_by(signal, self.left));
+            return Ok(exit);
+        }
+        self.printed.and(summary)?;
+        if dry_run && !self.output.json && !self.output.quiet {
+            self.report.line("Nothing was changed (dry run).")?;
+        }
+        Ok(match self.summary.failed > 0 || self.summary.cannot_tell {
+            true => Exit::Partial,
+            false => Exit::Done,
+        })
+    }
+}
+
+/// Returns the message about a sweep that a signal ended.
+fn stopped_by(signal: &str, left: usize) -> String {
+    match left {
+        0 => format!("stopped by {signal} before all temps were examined"),
+        left => format!(
+            "stopped by {signal}; {} not examined and left unchanged",
+            text::counted(left as u64, "temp", "temps")
+        ),
+    }
+}
+
+/// Returns the event for a root that exists but cannot be read.
+fn unreadable_event(root: &Root, error: String, errno: Option<i32>) -> Event {
+    Event::Failed {
+        subject: Subject {
+            path: root.path.clone(),
+            root: root.path.clone(),
+            size: None,
+        },
+        error,
+        errno,
+    }
+}
+
+fn lock_all(
+    command: &Sweep,
+    roots: &[Root],
+    folders: &Folders,
+) -> Result<Vec<Option<RootLock>>, Failure> {
+    let mut locker = Locker::new(folders.runtime.as_deref());
+    let locks: Result<_, _> = roots.iter().map(|root| locker.lock(root)).collect();
+    locks.map_err(|busy: RootBusy| {
+        let message = format!(
+            "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
+             to preview:  {}",
+            same_command(command, "-n")
+        );
+        Failure::new(Exit::Busy, message)
+    })
+}

@@ -1,0 +1,222 @@
+//! The reasons why temps are removed, moved or kept, for people.
+
+use std::path::Path;
+use std::time::Duration;
+
+use orphand::core::event::{Details, Disposed};
+use orphand::core::judge::Reason;
+use orphand::core::observation::Holder;
+use orphand::core::own_names;
+use orphand::engine::Examined;
+
+use super::shell::Suggestion;
+use super::text;
+
+/// The largest number of holders that a line names.
+const MAX_HOLDERS: usize = 3;
+
+/// Returns the reason for a verdict, in words. It is not known whether the temp will be looked at again.
+pub(crate) fn verdict_reason(examined: &Examined, reason: Reason) -> String {
+    kept_line(&examined.path, reason, "", None, &examined.details)
+}
+
+/// Returns the reason why the temp at `path` is kept, with its holders and the time of the next look.
+pub(super) fn kept_text(
+    path: &Path,
+    reason: Reason,
+    holders: &[Holder],
+    retry: Option<Duration>,
+    details: &Details,
+) -> String {
+    let holders = holders.iter().take(MAX_HOLDERS);
+    let names = holders.map(|one| format!("{}[{}]", text::escaped(Path::new(&one.name)), one.pid));
+    let by = names.collect::<Vec<_>>().join(", ");
+    match own_names::is_claim(path) {
+        // Another orphand process may be working on this claim, and no option applies to it, so there is no hint.
+        true => keep_reason(reason, &by, details) + &next_look(reason, retry),
+        false => kept_line(path, reason, &by, retry, details),
+    }
+}
+
+/// Returns the reason why a temp was removed.
+pub(super) fn removal_reason(disposed: &Disposed) -> String {
+    let quiet = text::span(disposed.quiet);
+    match disposed.subject.size.map(|size| size.bytes) {
+        Some(0) => format!("empty, unused for {quiet}"),
+        _ => format!("unused for {quiet}"),
+    }
+}
+
+/// Returns the reason why a temp was moved to the quarantine, and the commands that restore or delete it.
+pub(super) fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
+    let is_empty = disposed.subject.size.is_some_and(|size| size.bytes == 0);
+    let mut line = match (reason, &disposed.target) {
+        (Some(Reason::SoleCopy), Some(target)) => {
+            let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
+            let what = match disposed.target_state.fault() {
+                None | Some("is missing") => format!("there is no \"{target}\""),
+                Some(fault) => format!("\"{target}\" {fault}"),
+            };
+            format!("{}.", sole_copy_reason(&what, is_empty))
+        }
+        (Some(Reason::SoleCopy), None) => {
+            format!("{}.", sole_copy_reason("its target is unknown", is_empty))
+        }
+        (Some(Reason::InUse), _) => "a process has it open.".to_owned(),
+        (Some(_), _) => "it could not be proven that no process uses it.".to_owned(),
+        (None, _) => format!("unused for {}.", text::span(disposed.quiet)),
+    };
+    if let Some(id) = id {
+        line.push_str(&format!(
+            "  back: {}   for good: {}",
+            Suggestion::new("restore").configured().arg(id),
+            Suggestion::new("quarantine purge").configured().arg(id)
+        ));
+    }
+    line
+}
+
+/// Returns the reason why a temp is not removed, from `fault`, the fault of its target.
+fn sole_copy_reason(fault: &str, is_empty: bool) -> String {
+    match is_empty {
+        true => format!("it is empty and may be a flag: {fault}"),
+        false => format!("{fault}: it may be the only copy"),
+    }
+}
+
+/// Returns when a kept temp is looked at again. The interval stays the same only while no event can report the end of
+/// the reason; otherwise it doubles.
+fn next_look(reason: Reason, retry: Option<Duration>) -> String {
+    let again = retry.map(|retry| match reason.ends_without_event() {
+        true => format!("; looked at every {}", text::span(retry)),
+        false => format!("; next look in {}", text::span(retry)),
+    });
+    again.unwrap_or_default()
+}
+
+/// Returns the reason why a temp is kept.
+fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
+    match reason {
+        Reason::Restored => "it was restored and has not changed since".to_owned(),
+        Reason::Young => format!(
+            "used {} ago; its grace is {}",
+            text::span(details.quiet),
+            text::span(details.grace)
+        ),
+        Reason::Changed => "it has just changed".to_owned(),
+        Reason::NotRegular => "not a regular file".to_owned(),
+        Reason::OtherMount => "on another mount than its directory".to_owned(),
+        Reason::Protected if details.is_dataless => {
+            "its data is in the cloud, not on this disk".to_owned()
+        }
+        Reason::Protected => "protected: immutable or append-only".to_owned(),
+        Reason::HardLinked => "it has another name (a hard link)".to_owned(),
+        Reason::NetworkFs => format!(
+            "on this file system ({}) nothing can prove that it is unused",
+            text::escaped(Path::new(&details.file_system))
+        ),
+        Reason::ForeignOwner => "it belongs to another user".to_owned(),
+        Reason::WriterAlive => match (details.writer_pid, &details.writer) {
+            (Some(pid), Some(program)) => {
+                let program = text::escaped(Path::new(program));
+                format!("pid {pid} from its name is running ({program})")
+            }
+            (Some(pid), None) => format!("pid {pid} from its name is or may be running"),
+            (None, _) => "the process whose pid is in its name may be running".to_owned(),
+        },
+        Reason::Closed => "closed, and --closed settled leaves such temps alone".to_owned(),
+        Reason::Locked if by.is_empty() => "locked".to_owned(),
+        Reason::Locked => format!("locked by {by}"),
+        Reason::InUse if by.is_empty() => "open".to_owned(),
+        Reason::InUse => format!("open in {by}"),
+        Reason::CannotTell => "cannot prove that no process uses it".to_owned(),
+        Reason::SoleCopy => "it may be the only copy".to_owned(),
+        Reason::NoQuarantine => {
+            "it is to be moved to the quarantine, but none can be created here".to_owned()
+        }
+        Reason::QuarantineFull => {
+            format!(
+                "it is to be moved to the quarantine, which is full; to empty it: {}",
+                Suggestion::new("quarantine purge").configured()
+            )
+        }
+        Reason::Reserved => {
+            "its name is reserved (a lock, a database, a transfer, a backup, the target of another \
+             temp), or it has a companion file"
+                .to_owned()
+        }
+    }
+}
+
+/// Returns the reason why a temp is kept, the interval at which it is checked, and the option that would change this.
+fn kept_line(
+    path: &Path,
+    reason: Reason,
+    by: &str,
+    retry: Option<Duration>,
+    details: &Details,
+) -> String {
+    let hint = match reason {
+        Reason::NetworkFs => format!(
+            ".  to trust it: {} in the configuration file",
+            trust_key(&details.file_system)
+        ),
+        Reason::SoleCopy => ".  to move such temps: --sole-copy quarantine".to_owned(),
+        Reason::Reserved => format!(
+            ".  to see the reason: {}",
+            Suggestion::new("explain").configured().arg(path)
+        ),
+        _ => String::new(),
+    };
+    keep_reason(reason, by, details) + &next_look(reason, retry) + &hint
+}
+
+/// Returns the line of the configuration file that trusts a file system.
+fn trust_key(file_system: &str) -> String {
+    format!("network = [{}]", text::quoted(file_system))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_text() {
+        for reason in Reason::ALL {
+            assert!(
+                !kept_line(Path::new("/r/a.tmp"), reason, "", None, &Details::default()).is_empty(),
+                "{reason}"
+            );
+        }
+        let details = Details {
+            file_system: "nfs".to_owned(),
+            writer_pid: Some(24_917),
+            writer: Some("bash".to_owned()),
+            is_dataless: false,
+            quiet: Duration::from_secs(3),
+            grace: Duration::from_secs(300),
+        };
+        let dataless = Details {
+            is_dataless: true,
+            ..details.clone()
+        };
+        let soon = Some(Duration::from_secs(10));
+        #[rustfmt::skip]
+        let rows = [
+            (Reason::InUse, soon, &details, "open in bash[4711]; looked at every 10 s"),
+            (Reason::Young, None, &details, "used 3 s ago; its grace is 5 min"),
+            (Reason::WriterAlive, None, &details, "pid 24917 from its name is running (bash)"),
+            (Reason::Protected, None, &details, "protected: immutable or append-only"),
+            (Reason::Protected, None, &dataless, "its data is in the cloud, not on this disk"),
+            (Reason::NetworkFs, None, &details,
+                "on this file system (nfs) nothing can prove that it is unused.  to trust it: network = [\"nfs\"] in \
+                 the configuration file"),
+        ];
+        for (reason, retry, details, want) in rows {
+            assert_eq!(
+                kept_line(Path::new("/r/a.tmp"), reason, "bash[4711]", retry, details),
+                want
+            );
+        }
+    }
+}
