@@ -1,11 +1,14 @@
 //! Tests of the tracker. Time is an argument, so the tests need no sleep and no file.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::judge::Dates;
-use crate::core::observation::Kind;
-use crate::core::time::{ClockJumpDetector, Wall};
+use crate::core::judge::{Dates, Reason};
+use crate::core::observation::{Fingerprint, Kind, UseState};
+use crate::core::policy::{Open, min_observation_gap};
+use crate::core::time::{ClockJumpDetector, Mono, Now, Wall};
 
 const MS: u64 = 1_000_000;
 const GRACE: Duration = Duration::from_secs(10);
