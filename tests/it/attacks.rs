@@ -90,8 +90,8 @@ impl AttackFixture {
         let cases = modes.flat_map(|mode| ATTACKERS.map(|attacker| (mode, attacker)));
         in_parallel(cases, |(mode, attacker)| {
             let sandbox = match attacker {
-                NOBODY => Sandbox::new(),
-                _ => Sandbox::ordinary(),
+                NOBODY => Sandbox::in_memory_for(None),
+                _ => Sandbox::in_memory(),
             };
             test(&AttackFixture::new(sandbox, attacker, mode));
         });

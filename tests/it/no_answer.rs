@@ -90,16 +90,17 @@ fn serve(mut device: File, [answers, is_deaf, ends]: [&AtomicBool; 3]) {
     let mut waiting = Vec::new();
     let mut request = vec![0; 1 << 20];
     while !ends.load(Ordering::SeqCst) {
+        if is_deaf.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: 5_000_000,
         };
         let mut fds = [PollFd::new(&device, PollFlags::IN)];
         let ready = poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0);
-        if ready
-            && !is_deaf.load(Ordering::SeqCst)
-            && let Ok(40..) = device.read(&mut request)
-        {
+        if ready && let Ok(40..) = device.read(&mut request) {
             let number = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
             waiting.push((number(4), request[8..16].to_vec()));
         }
@@ -262,10 +263,13 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
         let mut watching = sandbox.watch_dirs(args);
         let hangs = format!("/proc/{}/wchan", watching.pid());
         let end = Instant::now() + Duration::from_secs(60);
-        while !fs::read_to_string(&hangs)
-            .unwrap_or_default()
-            .contains("fuse")
-        {
+        // The functions of the kernel in which it waits: for an answer, or, if the server has not opened the connection,
+        // for permission to send the request.
+        let blocks = || {
+            let place = fs::read_to_string(&hangs).unwrap_or_default();
+            place.contains("request_wait_answer") || place.contains("fuse")
+        };
+        while !blocks() {
             if !watching.is_running() {
                 // orphand may refuse a configuration that does not answer.
                 return;

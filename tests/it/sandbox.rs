@@ -156,13 +156,18 @@ impl Sandbox {
     /// Creates a sandbox of an ordinary user in memory, where writing is fastest, if there is such a file
     /// system.
     pub(crate) fn in_memory() -> Sandbox {
+        Sandbox::in_memory_for(is_root().then_some(NOBODY))
+    }
+
+    /// Creates a sandbox in memory for this user, or for the user who runs the tests.
+    pub(crate) fn in_memory_for(user: Option<u32>) -> Sandbox {
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() {
             memory
         } else {
             default_parent()
         };
-        Sandbox::for_user_in(is_root().then_some(NOBODY), &place)
+        Sandbox::for_user_in(user, &place)
     }
 
     /// Creates a sandbox of a user who owns nothing else, and whose processes may have at most `most` threads
