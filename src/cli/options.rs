@@ -54,7 +54,7 @@ pub(crate) struct PolicyOptions {
     action: ActionOptions,
 }
 
-/// The options that make up the rule for the directories.
+/// The options that make up the rule for the directories. A field has the name of its key in the configuration file.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuleOptions {
     /// The time for which a temp must be unused before it is removed: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
@@ -62,11 +62,11 @@ pub(crate) struct RuleOptions {
     #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
     grace: Option<Duration>,
     /// The names of temps, instead of *.tmp; may be repeated
-    #[arg(long, value_name = "GLOB")]
-    name: Vec<String>,
+    #[arg(long = "name", value_name = "GLOB")]
+    names: Vec<String>,
     /// Remove the temps of this program too; --writer list prints all programs; may be repeated
-    #[arg(long, value_name = "WRITER")]
-    pub(crate) writer: Vec<String>,
+    #[arg(long = "writer", value_name = "WRITER")]
+    pub(crate) writers: Vec<String>,
     /// Treat a closed temp as an orphan or as finished (the kernel also closes the files of a killed writer)
     #[arg(long, value_enum, env = "ORPHAND_CLOSED")]
     closed: Option<ClosedArg>,
@@ -80,11 +80,11 @@ pub(crate) struct RuleOptions {
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Allow broad directories, such as /, home directories and system directories
-    #[arg(long)]
-    pub(crate) allow_broad_root: bool,
+    #[arg(long = "allow-broad-root")]
+    broad: bool,
     /// Allow name patterns without a literal character other than ".", "-", "_" and "~", such as "*"
-    #[arg(long)]
-    allow_broad_name: bool,
+    #[arg(long = "allow-broad-name")]
+    broad_names: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -189,44 +189,44 @@ impl RuleOptions {
         // A new option does not compile until it is handled here.
         let RuleOptions {
             grace,
-            name,
-            writer,
+            names,
+            writers,
             closed,
             open,
             sole_copy,
             config: _,
-            allow_broad_root,
-            allow_broad_name,
+            broad,
+            broad_names,
         } = self;
         let each = |command: Suggestion, option, values: &[String]| {
             let one = |command: Suggestion, value| command.option(option, Some(value));
             values.iter().fold(command, one)
         };
         let command = command.option("--grace", grace.map(typed));
-        let command = each(command, "--name", name);
-        each(command, "--writer", writer)
+        let command = each(command, "--name", names);
+        each(command, "--writer", writers)
             .option("--closed", closed.map(word))
             .option("--open", open.map(word))
             .option("--sole-copy", sole_copy.map(word))
             .configured()
-            .flag("--allow-broad-root", *allow_broad_root)
-            .flag("--allow-broad-name", *allow_broad_name)
+            .flag("--allow-broad-root", *broad)
+            .flag("--allow-broad-name", *broad_names)
     }
 
     /// Returns the options of the command line as settings.
     pub(crate) fn settings(&self) -> RuleSettings {
         let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
         RuleSettings {
-            names: list(&self.name),
-            writers: list(&self.writer),
+            names: list(&self.names),
+            writers: list(&self.writers),
             grace: self.grace,
             // A grace on the command line applies to all names.
             fixed_name_grace: self.grace,
             closed: self.closed,
             open: self.open,
             sole_copy: self.sole_copy,
-            broad: self.allow_broad_root.then_some(true),
-            broad_names: self.allow_broad_name.then_some(true),
+            broad: self.broad.then_some(true),
+            broad_names: self.broad_names.then_some(true),
             ..RuleSettings::default()
         }
     }

@@ -42,7 +42,7 @@ pub(crate) struct Explain {
     #[arg(short = 'n', long, hide = true)]
     pub(crate) dry_run: bool,
     /// The files
-    #[arg(value_name = "FILE", required_unless_present = "writer")]
+    #[arg(value_name = "FILE", required_unless_present = "writers")]
     pub(crate) files: Vec<PathBuf>,
 }
 

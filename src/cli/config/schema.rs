@@ -98,7 +98,7 @@ pub(super) struct QuarantineSection(#[serde(with = "Quarantine")] pub(super) Lim
 
 /// The settings of the quarantine, as [`Limits`].
 #[derive(Deserialize, Serialize)]
-#[serde(default, remote = "Limits")]
+#[serde(default = "Limits::default", remote = "Limits")]
 struct Quarantine {
     #[serde(rename = "keep")]
     #[serde(
@@ -113,21 +113,6 @@ struct Quarantine {
         serialize_with = "value::write_percent"
     )]
     min_free: u8,
-}
-
-impl Default for Quarantine {
-    fn default() -> Quarantine {
-        let Limits {
-            age,
-            percent,
-            min_free,
-        } = Limits::default();
-        Quarantine {
-            age,
-            percent,
-            min_free,
-        }
-    }
 }
 
 /// The settings of the journal.

@@ -8,7 +8,7 @@ use crate::cli::options::RuleOptions;
 
 /// Prints the known writers, with their patterns and programs, if `--writer list` was given. Returns whether it was.
 pub(crate) fn list_writers(rule: &RuleOptions) -> Result<bool, Failure> {
-    let is_requested = rule.writer.iter().any(|writer| writer == "list");
+    let is_requested = rule.writers.iter().any(|writer| writer == "list");
     if is_requested {
         let rows = temp_name::writers().map(|writer| {
             let (name, patterns) = (writer.name, writer.patterns.join("  "));

@@ -167,19 +167,14 @@ fn shown_section(section: &'static Section, layers: &[&Layer<'_>]) -> ShownSecti
     ShownSection { section, settings }
 }
 
-/// Returns the option or the variable that sets `key`. Some options have other names than their keys.
+/// Returns the option or the variable that sets `key`.
 fn typed_source(sources: &ValueSources, key: &str) -> String {
-    let options: &[&str] = match key {
-        "names" => &["name"],
-        "writers" => &["writer"],
-        "action" => &["dry_run", "action"],
-        "broad" => &["allow_broad_root"],
-        "broad_names" => &["allow_broad_name"],
-        "fixed_name_grace" => &["grace"],
-        key => &[key],
+    let option = match key {
+        "action" if sources.contains_key("dry_run") => "dry_run",
+        "fixed_name_grace" => "grace",
+        key => key,
     };
-    let source = options.iter().find_map(|option| sources.get(*option));
-    source.cloned().unwrap_or_default()
+    sources.get(option).cloned().unwrap_or_default()
 }
 
 /// Renders the sections as a valid configuration file, with the origin of each value in a comment.
