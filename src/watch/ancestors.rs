@@ -15,8 +15,10 @@ use std::time::SystemTime;
 use notify::event::{EventKind, EventKindMask, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 
-use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, NAME_EVENTS, Notification, WatchError, WatchLimit, WatcherContext};
+use super::callback::{CallbackContext, WatcherContext};
+use super::error::{WatchError, WatchLimit};
+use super::notification::Notification;
+use super::watcher_handle::{NAME_EVENTS, WatcherHandle};
 use crate::fs::root::Root;
 
 /// The part of a root's ancestors that is watched.

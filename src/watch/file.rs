@@ -6,8 +6,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::event::EventKindMask;
 use notify::{RecursiveMode, Watcher as _};
 
-use super::watcher_handle::{ExitGuard, WatcherHandle};
-use super::{CLOSE_EVENTS, NAME_EVENTS};
+use super::watcher_handle::{ExitGuard, NAME_EVENTS, WatcherHandle};
+use crate::sys::kernel_events::CLOSE_EVENTS;
 
 /// Sends a message when a file may have changed.
 pub struct FileWatcher {

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use notify::event::{EventKind, EventKindMask};
 use notify::{RecursiveMode, WatchPathConfig, Watcher as _};
 
+use super::callback::{CallbackContext, WatcherContext, is_temp};
+use super::error::WatchError;
 use super::watcher_handle::WatcherHandle;
-use super::{CallbackContext, WatchError, WatcherContext, is_temp};
 
 /// Counts until it is dropped. It has a separate watcher, so that its events do not change the map of temps.
 pub struct RateProbe {

@@ -8,9 +8,16 @@ use std::time::Duration;
 use notify::event::EventKindMask;
 use notify::{Config, RecommendedWatcher, Watcher as _};
 
-use super::{Notification, WatcherContext};
+use super::callback::WatcherContext;
+use super::notification::Notification;
 use crate::core::time::Mono;
 use crate::sys::clock;
+
+/// The events about names: half of the events that a watch reports by default. Opening, listing and reading do not wake
+/// this process.
+pub(super) const NAME_EVENTS: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME);
 
 /// A watcher that can be dropped even if its thread has ended. notify's own watcher panics in that case (9.0.0-rc.7,
 /// its `inotify.rs:1395`).
