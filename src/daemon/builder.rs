@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
@@ -224,8 +225,9 @@ impl Builder {
         });
         let scheduler = {
             let (shared, commands) = (Arc::clone(&shared), stopper.commands.clone());
-            let scheduler = std::thread::Builder::new().name("orphand-scheduler".into());
-            scheduler.spawn(move || scheduler::run(&shared, &wake_rx, &commands))?
+            spawn("orphand-scheduler", move || {
+                scheduler::run(&shared, &wake_rx, &commands);
+            })?
         };
         let supervisor = {
             let (shared, mailbox) = (
@@ -235,9 +237,8 @@ impl Builder {
                     commands: command_rx,
                 },
             );
-            let supervisor = std::thread::Builder::new().name("orphand-supervisor".into());
-            supervisor.spawn(move || {
-                supervisor::run(shared, callback_context, root_watches, scheduler, &mailbox)
+            spawn("orphand-supervisor", move || {
+                supervisor::run(shared, callback_context, root_watches, scheduler, &mailbox);
             })
         };
         // Otherwise the scheduler would wait forever.
@@ -282,4 +283,9 @@ impl Builder {
             verbose: self.verbose,
         }
     }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(run)
 }

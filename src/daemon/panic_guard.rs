@@ -36,7 +36,7 @@ impl Drop for PanicGuard {
         );
         self.shared.stopping.store(true, Ordering::SeqCst);
         guard(&self.shared.stats).total.failed += 1;
-        self.shared.temps.wake();
+        self.shared.temps.waker().wake();
         match &self.supervisor {
             Some(supervisor) => _ = supervisor.send(Command::Stop),
             // No other thread would end the channel of events.

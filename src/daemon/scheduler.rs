@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 use super::command::Command;
 use super::panic_guard::PanicGuard;
 use super::shared::{CriticalThread, Shared};
-use super::worker::{self, Task};
+use super::worker::{self, Task, TaskDone};
 use crate::core::time::{ClockJumpDetector, Mono};
 use crate::engine;
 use crate::index::{DirPath, Key};
@@ -58,94 +58,128 @@ const MAX_READ: usize = 32_768;
 /// The largest number of temps in one directory that a worker gets before other directories have their turn.
 const MAX_PER_TASK: usize = 4_096;
 
-pub(super) fn run(shared: &Arc<Shared>, waker: &Receiver<()>, supervisor: &Sender<Command>) {
+/// The scheduler's state.
+struct Scheduler<'a> {
+    shared: &'a Arc<Shared>,
+    supervisor: &'a Sender<Command>,
+    clocks: ClockJumpDetector,
+    queue: DeadlineQueue,
+    work: WorkQueue,
+    max_workers: usize,
+    busy_workers: usize,
+    done_tx: Sender<TaskDone>,
+}
+
+pub(super) fn run(shared: &Arc<Shared>, wake_rx: &Receiver<()>, supervisor: &Sender<Command>) {
     let _guard = PanicGuard::new(Arc::clone(shared), Some(supervisor.clone()));
-    let mut clocks = ClockJumpDetector::default();
-    clocks.read(clock::now());
-    let mut queue = DeadlineQueue::default();
-    let mut work = WorkQueue::default();
     let (done_tx, done_rx) = unbounded();
-    let (mut max_workers, mut busy_workers) = (engine::max_workers(), 0);
+    let mut scheduler = Scheduler {
+        shared,
+        supervisor,
+        clocks: ClockJumpDetector::default(),
+        queue: DeadlineQueue::default(),
+        work: WorkQueue::default(),
+        max_workers: engine::max_workers(),
+        busy_workers: 0,
+        done_tx,
+    };
+    scheduler.clocks.read(clock::now());
     while !shared.is_stopping() {
         // The heartbeat continues while a worker hangs: restarting the program would not repair a disk that does not
         // respond.
         shared.beat(CriticalThread::Scheduler);
-        queue.refill(shared, &mut work, clock::mono());
-        queue.take_due(clock::mono(), &mut work);
-        while busy_workers < max_workers
-            && let Some((dir, due)) = work.next()
+        let now = clock::mono();
+        scheduler.queue.refill(shared, &mut scheduler.work, now);
+        scheduler.queue.take_due(clock::mono(), &mut scheduler.work);
+        scheduler.start_workers();
+        scheduler.sleep(wake_rx, &done_rx);
+    }
+    // The running workers end after their current chunk. The channel closes when the last one has ended.
+    drop(scheduler);
+    while done_rx.recv().is_ok() {}
+}
+
+impl Scheduler<'_> {
+    /// Starts workers for the directories that wait.
+    fn start_workers(&mut self) {
+        while self.busy_workers < self.max_workers
+            && let Some((dir, due)) = self.work.next()
         {
-            clocks.read(clock::now());
+            self.clocks.read(clock::now());
             let task = Task {
                 dir,
                 due,
-                clocks,
-                done: done_tx.clone(),
+                clocks: self.clocks,
+                done: self.done_tx.clone(),
             };
-            match worker::start(shared, supervisor, task) {
+            match worker::start(self.shared, self.supervisor, task) {
                 Ok(()) => {}
                 // No more threads can be started now: the existing workers have to suffice.
-                Err(task) if busy_workers > 0 => {
-                    work.requeue(task);
-                    max_workers = busy_workers;
-                    break;
+                Err(task) if self.busy_workers > 0 => {
+                    self.work.requeue(task);
+                    self.max_workers = self.busy_workers;
+                    return;
                 }
-                Err(task) => task.run(shared),
+                Err(task) => task.run(self.shared),
             }
-            busy_workers += 1;
+            self.busy_workers += 1;
         }
+    }
+
+    /// Sleeps until the next deadline, or until the scheduler is woken or a task is done.
+    fn sleep(&mut self, wake_rx: &Receiver<()>, done_rx: &Receiver<TaskDone>) {
+        let temps = &self.shared.temps;
         // While directories wait for a worker, there is nothing to do until a worker is free.
-        let has_backlog = !work.queue.is_empty();
-        let wake_at = if has_backlog {
-            Mono(u64::MAX)
-        } else {
-            queue.next_deadline()
+        let has_backlog = !self.work.queue.is_empty();
+        let wake_at = match has_backlog {
+            true => Mono(u64::MAX),
+            false => self.queue.next_deadline(),
         };
-        let half = shared.temps.shortest_grace() / 2;
-        let is_long_sleep = !has_backlog && wake_at > clock::mono().after(half);
-        if is_long_sleep && !shared.temps.fall_asleep() {
-            queue.note_creation();
-            continue;
+        let half = temps.shortest_grace() / 2;
+        let is_long = !has_backlog && wake_at > clock::mono().after(half);
+        if is_long && !temps.waker().fall_asleep() {
+            return self.queue.note_creation();
         }
-        let was_empty = is_long_sleep && shared.temps.is_empty();
+        let was_empty = is_long && temps.is_empty();
         let timer = match wake_at {
             Mono(u64::MAX) => never(),
             moment => at(clock::instant(moment)),
         };
         select! {
-            recv(waker) -> _ => {
-                if shared.temps.take_stale() {
-                    queue.forget();
+            recv(wake_rx) -> _ => {
+                if temps.waker().take_stale() {
+                    self.queue.forget();
                 } else {
-                    queue.note_creation();
+                    self.queue.note_creation();
                 }
                 if was_empty {
-                    let _ = shared.activity_tx.try_send(());
+                    let _ = self.shared.activity_tx.try_send(());
                 }
             }
             recv(done_rx) -> done => {
                 if let Ok(done) = done {
-                    busy_workers -= 1;
-                    if done.quarantined {
-                        let _ = supervisor.send(Command::Quarantined);
-                    }
-                    for (at, key) in done.next {
-                        queue.insert(at, key);
-                    }
-                    if work.finish(&done.dir) {
-                        queue.forget();
-                    }
+                    self.finish(done);
                 }
             }
             recv(timer) -> _ => {}
         }
-        if busy_workers == 0 {
-            max_workers = engine::max_workers();
+        if self.busy_workers == 0 {
+            self.max_workers = engine::max_workers();
         }
     }
-    // The running workers end after their current chunk. The channel closes when the last one has ended.
-    drop(done_tx);
-    while done_rx.recv().is_ok() {}
+
+    fn finish(&mut self, done: TaskDone) {
+        self.busy_workers -= 1;
+        if done.quarantined {
+            let _ = self.supervisor.send(Command::Quarantined);
+        }
+        for (at, key) in done.next {
+            self.queue.insert(at, key);
+        }
+        if self.work.finish(&done.dir) {
+            self.queue.forget();
+        }
+    }
 }
 
 impl DeadlineQueue {
@@ -160,6 +194,7 @@ impl DeadlineQueue {
         // The first temp that was created since the map was read is due after this time, and all later ones are due
         // even later.
         let first_new = temps
+            .waker()
             .first_created()
             .map_or(Mono(u64::MAX), |created| created.after(half));
         self.horizon = self.next_after.min(first_new);

@@ -67,7 +67,7 @@ impl StatusHandle {
     /// Returns the time since the last reported creation of a temp, if there was one.
     #[must_use]
     pub fn last_created(&self) -> Option<Duration> {
-        let created = self.shared.temps.last_created()?;
+        let created = self.shared.temps.waker().last_created()?;
         Some(clock::mono().since(created))
     }
 }

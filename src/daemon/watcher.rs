@@ -92,7 +92,7 @@ impl Watcher {
     /// grown at a later call, neither thread hangs.
     #[must_use]
     pub fn heartbeats(&self) -> [u64; 2] {
-        self.shared.temps.wake();
+        self.shared.temps.waker().wake();
         let _ = self.stopper.commands.send(Command::Heartbeat);
         self.shared
             .heartbeats

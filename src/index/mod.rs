@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
@@ -21,8 +21,12 @@ use key::{DirSet, KeyParts};
 
 pub(crate) use key::SplitPath;
 pub use key::{DirPath, Key};
+pub use pending::PendingCounts;
+pub use waker::Waker;
 
 mod key;
+mod pending;
+mod waker;
 
 /// The map, and the waker of the scheduler thread.
 #[derive(Debug)]
@@ -30,17 +34,9 @@ pub struct Temps {
     /// An entry has two words, because a table that has just grown is half empty.
     map: DashMap<Key, Box<Tracked>>,
     dirs: Mutex<DirSet>,
-    /// The scheduler sleeps so long that the next creation must wake it.
-    asleep: AtomicBool,
-    /// The scheduler was woken to read the whole map again.
-    stale: AtomicBool,
-    waker: Sender<()>,
+    waker: Waker,
     /// The shortest grace of all rules, in nanoseconds.
     shortest_grace: AtomicU64,
-    /// The time of the last creation of a temp, in nanoseconds of the monotonic clock; 0 if there was none.
-    last_created: AtomicU64,
-    /// The time of the first creation of a temp since the last [`Temps::due_before`]; 0 if there was none.
-    first_created: AtomicU64,
     /// The approximate limit of tracked temps.
     max_tracked: usize,
     /// The number of insertions so far.
@@ -59,16 +55,12 @@ impl Temps {
     /// scheduler.
     #[must_use]
     pub fn new(shortest_grace: Duration, max_tracked: usize) -> (Temps, Receiver<()>) {
-        let (waker, wake_rx) = bounded(1);
+        let (waker, wake_rx) = Waker::new();
         let temps = Temps {
             map: DashMap::new(),
             dirs: Mutex::default(),
-            asleep: AtomicBool::new(false),
-            stale: AtomicBool::new(false),
             waker,
             shortest_grace: AtomicU64::new(0),
-            last_created: AtomicU64::new(0),
-            first_created: AtomicU64::new(0),
             max_tracked,
             insertions: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
@@ -96,15 +88,7 @@ impl Temps {
         {
             temp.set_claim_pending();
         }
-        self.last_created.store(now.0, Ordering::Relaxed);
-        // This comes after the insertion. `due_before` first clears this time and then reads the map, so it either
-        // finds the temp or finds this time set afterwards.
-        if self.first_created.load(Ordering::Relaxed) == 0 {
-            self.first_created.store(now.0.max(1), Ordering::SeqCst);
-        }
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.notify();
-        }
+        self.waker.note_created(now);
         true
     }
 
@@ -278,18 +262,13 @@ impl Temps {
             temp.mark_rules_changed(now);
             covers(&key.path())
         });
-        self.wake();
+        self.waker.wake();
     }
 
-    /// Makes the scheduler read the whole map again.
-    pub fn wake(&self) {
-        self.stale.store(true, Ordering::SeqCst);
-        self.notify();
-    }
-
-    fn notify(&self) {
-        // If the channel is full, the scheduler already has a wake-up.
-        let _ = self.waker.try_send(());
+    /// Returns the waker of the scheduler.
+    #[must_use]
+    pub fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// Returns the number of tracked temps.
@@ -316,38 +295,6 @@ impl Temps {
         self.shortest_grace.store(nanos, Ordering::Relaxed);
     }
 
-    /// Returns the time of the last reported creation of a temp.
-    #[must_use]
-    pub fn last_created(&self) -> Option<Mono> {
-        let created = self.last_created.load(Ordering::Relaxed);
-        (created > 0).then_some(Mono(created))
-    }
-
-    /// Returns whether the scheduler was woken to read the whole map again, and resets this.
-    #[must_use]
-    pub fn take_stale(&self) -> bool {
-        self.stale.swap(false, Ordering::SeqCst)
-    }
-
-    /// Returns the time of the first creation of a temp since the last [`Temps::due_before`], if there was one.
-    #[must_use]
-    pub fn first_created(&self) -> Option<Mono> {
-        let first = self.first_created.load(Ordering::SeqCst);
-        (first > 0).then_some(Mono(first))
-    }
-
-    /// Announces that the scheduler is about to sleep for a long time, so that the next creation wakes it. Returns
-    /// `false` if a temp was created in the meantime.
-    #[must_use]
-    pub fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
-        let is_calm = self.first_created().is_none();
-        if !is_calm {
-            self.asleep.store(false, Ordering::SeqCst);
-        }
-        is_calm
-    }
-
     /// Returns the temps that are due before `horizon`, but at most the nearest `max` of them, and the time from which
     /// on there may be others. Directories for which `is_skipped` returns true are left out.
     #[must_use]
@@ -357,7 +304,7 @@ impl Temps {
         max: usize,
         is_skipped: impl Fn(&DirPath) -> bool,
     ) -> DueTemps {
-        self.first_created.store(0, Ordering::SeqCst);
+        self.waker.forget_first_created();
         let mut due = BinaryHeap::new();
         let (mut horizon, mut next_after) = (horizon, Mono(u64::MAX));
         for temp in &self.map {
@@ -466,40 +413,6 @@ pub struct DueTemps {
 
 /// The capacity from which on shrinking is worth its cost.
 const SHRINK_FROM: usize = 10_000;
-
-/// A summary of the map, for a status line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PendingCounts {
-    /// The number of temps within their grace.
-    pub waiting: usize,
-    /// The number of temps that were judged and kept.
-    pub held: usize,
-    /// The total size of the kept temps, in bytes.
-    pub held_bytes: u64,
-    /// The next deadline of a waiting temp.
-    pub next: Option<Mono>,
-    /// The number of kept temps for each reason.
-    pub reasons: BTreeMap<&'static str, usize>,
-}
-
-impl PendingCounts {
-    fn count(&mut self, temp: &Tracked) {
-        match temp.kept_for() {
-            Some(reason) => {
-                self.held += 1;
-                let bytes = temp.bytes().unwrap_or(0);
-                self.held_bytes = self.held_bytes.saturating_add(bytes);
-                *self.reasons.entry(reason.as_str()).or_default() += 1;
-            }
-            None if temp.is_ignored() => {}
-            None => {
-                self.waiting += 1;
-                let due = temp.due();
-                self.next = Some(self.next.map_or(due, |next: Mono| next.min(due)));
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

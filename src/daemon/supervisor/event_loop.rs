@@ -281,7 +281,7 @@ impl Supervisor {
         let shared = Arc::clone(&self.services.shared);
         // The wake-up is repeated, because the scheduler may treat the first one as a new temp.
         while !scheduler.is_finished() {
-            shared.temps.wake();
+            shared.temps.waker().wake();
             std::thread::sleep(Duration::from_millis(1));
         }
         let _ = scheduler.join();

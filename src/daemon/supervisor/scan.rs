@@ -182,7 +182,7 @@ impl RootWatch {
         if shared.temps.has_rejected() {
             services.note_limit_reached();
         }
-        shared.temps.wake();
+        shared.temps.waker().wake();
         was_read
     }
 
