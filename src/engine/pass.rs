@@ -18,6 +18,7 @@ use crate::core::observation::{FileSize, Observation};
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
+use crate::core::temp_name::ParsedName;
 use crate::core::time::{ClockJumpDetector, Mono, Now};
 use crate::core::tracker::{Kept, Look, Next, Tracked};
 use crate::evidence::siblings::Siblings;
@@ -319,24 +320,8 @@ impl<'a> Pass<'a> {
             lag,
             use_state: seen.use_state,
         };
-        let Next::Judge(quiet) = temp.look(&look, grace, policy.open) else {
-            return Ok(None);
-        };
-        let temp_info = TempInfo {
-            name: item.name.clone(),
-            reserved: match temp.was_target() {
-                true => Some(Reserved::WasTarget),
-                false => policy.names.reserved(item.name.as_bytes()),
-            },
-            parsed,
-            expected: Some(quiet.fingerprint),
-            quiet: quiet.quiet,
-            unused: quiet.unused,
-            grace,
-            written: temp.written_by(&look),
-            closed: temp.is_closed(),
-        };
-        Ok(Some((seen, temp_info)))
+        let temp_info = enter_look(policy, item, parsed, &look, grace);
+        Ok(temp_info.map(|temp_info| (seen, temp_info)))
     }
 
     /// Gathers the evidence about a temp, and judges it.
@@ -591,6 +576,34 @@ impl<'a> Pass<'a> {
             dry_run: false,
         }
     }
+}
+
+/// Enters a look into the tracking state of a temp. Returns the temp with its times if its grace is over.
+fn enter_look(
+    policy: &Policy,
+    item: &mut PassItem,
+    parsed: ParsedName,
+    look: &Look,
+    grace: Duration,
+) -> Option<TempInfo> {
+    let temp = item.temp.as_mut()?;
+    let Next::Judge(quiet) = temp.look(look, grace, policy.open) else {
+        return None;
+    };
+    Some(TempInfo {
+        name: item.name.clone(),
+        reserved: match temp.was_target() {
+            true => Some(Reserved::WasTarget),
+            false => policy.names.reserved(item.name.as_bytes()),
+        },
+        parsed,
+        expected: Some(quiet.fingerprint),
+        quiet: quiet.quiet,
+        unused: quiet.unused,
+        grace,
+        written: temp.written_by(look),
+        closed: temp.is_closed(),
+    })
 }
 
 /// Updates the tracking state of a temp that the protocol kept or put back for `reason`.

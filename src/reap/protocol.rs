@@ -1,11 +1,13 @@
 //! Takes temps through the protocol, in batches.
 
 use super::batch::Batch;
+use super::claimed::Claimed;
 use super::reaper::Reaper;
 use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step};
 use crate::core::judge::{LeaseCoverage, Reason, Verdict};
 use crate::evidence::siblings::FreshSiblings;
 use crate::evidence::{self, EvidenceContext, FileId, ProcessScan};
+use crate::fs::dir::Dir;
 
 impl Reaper {
     /// Takes `candidates` through the protocol, and returns them with their outcomes, in the same order.
@@ -55,12 +57,7 @@ impl Reaper {
             .iter()
             .filter_map(|(candidate, _)| candidate.temp_info.expected);
         let files: Vec<FileId> = expected.map(|file| FileId::from(&file)).collect();
-        let coverage = batch_context.dir.lease_coverage();
-        let scan = || {
-            (coverage == LeaseCoverage::OpensOnly)
-                .then(|| evidence::scan_processes(&files, coverage))
-        };
-        let before = scan();
+        let before = scan_mappings(batch_context.dir, &files);
         let context = EvidenceContext {
             process_scan: before.as_ref(),
             ..batch_context.context
@@ -88,19 +85,28 @@ impl Reaper {
         let unmoved =
             rule!("directory-not-moved-later", batch_context.check_not_moved(), without: Ok(()));
         // The names no longer exist, so no further process can open and map these files.
-        let after = scan();
+        let after = scan_mappings(batch_context.dir, &files);
         let mut fresh = FreshSiblings::new(batch_context.dir, claimed.len());
         for (temp, outcome) in claimed {
-            let file = FileId::from(&temp.after.fingerprint);
-            // A file whose mappings were not examined before the claim does not need that now.
-            let is_unmapped = |process_scan: &ProcessScan| {
-                !temp.judged.evidence.mappings_examined || process_scan.proves_unmapped(file)
-            };
             **outcome = match &unmoved {
-                Ok(()) if after.as_ref().is_none_or(is_unmapped) => batch.finish(temp, &mut fresh),
+                Ok(()) if is_unmapped(&temp, after.as_ref()) => batch.finish(temp, &mut fresh),
                 Ok(()) => batch.put_back(temp, Reason::CannotTell),
                 Err(error) => batch.end_early(temp, Step::Wait, EarlyEnd::from(error)),
             };
         }
     }
+}
+
+/// Scans all processes for mappings of `files`, if a lease does not show mappings in `dir`.
+fn scan_mappings(dir: &Dir, files: &[FileId]) -> Option<ProcessScan> {
+    let coverage = dir.lease_coverage();
+    (coverage == LeaseCoverage::OpensOnly).then(|| evidence::scan_processes(files, coverage))
+}
+
+/// Reports whether the temp is unmapped by the scan after its claim, if there was one. A file whose mappings were not
+/// examined before the claim does not need that now.
+fn is_unmapped(temp: &Claimed<'_>, after: Option<&ProcessScan>) -> bool {
+    let file = FileId::from(&temp.after.fingerprint);
+    let is_proven = |process_scan: &ProcessScan| process_scan.proves_unmapped(file);
+    !temp.judged.evidence.mappings_examined || after.is_none_or(is_proven)
 }

@@ -8,7 +8,10 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, MAX_LINKS, PathPart, system};
+use super::common::PathPart;
+use super::handle::Dir;
+use super::root_path::MAX_LINKS;
+use super::system;
 use crate::core::judge::LinkFault;
 use crate::core::observation::{Kind, Observation};
 use crate::core::own_names;
@@ -114,7 +117,7 @@ impl WalkEnd {
 
 impl<'a> WalkPosition<'a> {
     fn new(start: &'a Dir, owner: u32) -> Result<WalkPosition<'a>, WalkEnd> {
-        let fd = rustix::fs::openat(&start.fd, ".", system::TRAVERSED, Mode::empty());
+        let fd = rustix::fs::openat(start.fd(), ".", system::TRAVERSED, Mode::empty());
         let at = WalkPosition {
             start,
             owner,

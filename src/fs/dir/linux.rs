@@ -12,7 +12,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{BLOCK, DIRECTORY, FileSystemInfo, PathPart, entry_kind, kind, open_step_by_step};
+use super::common::{
+    BLOCK, DIRECTORY, FileSystemInfo, PathPart, entry_kind, kind, open_step_by_step,
+};
 use crate::core::judge::{Dates, LeaseCoverage};
 use crate::core::observation::{Fingerprint, Kind, Observation};
 use crate::core::time::Wall;

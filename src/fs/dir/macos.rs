@@ -1,15 +1,16 @@
 //! Observes files on macOS by fstatat(2), openat(2) and fstatfs(2). This code is type-checked but was never run; see
 //! docs/platforms.md.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{AtFlags, Dir as Entries, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{BLOCK, DIRECTORY, FileSystemInfo, entry_kind, kind};
-pub(super) use super::{open_step_by_step as open_beneath, path_part_by_name as path_part};
+pub(super) use super::common::open_step_by_step as open_beneath;
+use super::common::{BLOCK, DIRECTORY, FileSystemInfo, PathPart, entry_kind, kind};
 use crate::core::judge::{Dates, LeaseCoverage};
 use crate::core::observation::{Fingerprint, Kind, Observation};
 use crate::core::time::Wall;
@@ -30,6 +31,25 @@ const SF_DATALESS: u32 = 0x4000_0000;
 
 pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|seen| observation(&seen))
+}
+
+/// Returns the component `name` of the directory `at`. A symlink cannot be opened itself here.
+///
+/// `RACE:` a symlink may be replaced and put back between the calls. Worst case: if that happens within one tick of the
+/// file system's clock, the target of a foreign symlink is used as the target of one of ours.
+pub(super) fn path_part(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathPart> {
+    let seen = observe_at(at, name)?;
+    if seen.fingerprint.kind != Kind::Symlink {
+        return Ok(PathPart::Plain);
+    }
+    let to = rustix::fs::readlinkat(at, name, Vec::new())?;
+    if observe_at(at, name)? != seen {
+        return Err(Errno::LOOP.into());
+    }
+    Ok(PathPart::Link {
+        owner: seen.fingerprint.uid,
+        to: Some(OsString::from_vec(to.into_bytes())),
+    })
 }
 
 pub(super) fn observe_fd(fd: BorrowedFd<'_>) -> Result<Observation, Errno> {
