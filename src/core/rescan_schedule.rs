@@ -1,7 +1,7 @@
 //! The times of the supervisor's own actions. Pure: times are arguments.
 //!
-//! Scans because of lost events are combined: while one is due, or for some time after one, further losses cause no
-//! further scan. This back-off grows with each scan and is at least four times as long as the scan took. A machine that
+//! Scans because of lost events are combined: while one is due, or shortly after one, further losses cause no further
+//! scan. This back-off grows with each scan and is at least four times as long as the scan took. A machine that
 //! loses events all the time spends at most a fifth of its time on scans of up to 7.5 s. The wait never
 //! exceeds 30 s, so longer scans take a larger part.
 

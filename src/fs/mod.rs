@@ -3,7 +3,7 @@
 //! - [`dir`]: opens directories and observes files
 //! - [`response`]: asks a file system whether it answers, in a thread
 //! - [`root`]: the directories that the user listed
-//! - [`broad`]: directories that are too broad for a root
+//! - `broad`: directories that are too broad for a root
 //! - [`walk`]: finds temps in directories
 
 pub(crate) mod broad;

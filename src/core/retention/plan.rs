@@ -35,8 +35,8 @@ pub struct RetentionPlan {
 ///   clock, and an `mtime` can be set to any date.
 /// - A copy that is larger than all newer ones. A killed writer leaves what it had written so far, so only the copy
 ///   before that may be complete.
-/// - For lack of space, the newest [`KEPT_PER_SHAPE`] copies of a shape, and each copy for which fewer than that many
-///   newer copies exist that are no smaller.
+/// - For lack of space, the newest [`KEPT_PER_SHAPE`](super::KEPT_PER_SHAPE) copies of a shape, and each copy for which
+///   fewer than that many newer copies exist that are no smaller.
 #[must_use]
 pub fn plan(
     entries: &[Entry],

@@ -35,8 +35,8 @@ pub enum NameError {
     /// A glob that matches names of every kind.
     #[error(
         "the name pattern {glob:?} is too broad: it matches names of every kind, because it contains no literal \
-         character other than \".\", \"-\", \"_\" and \"~\"; write the part that the names of the temps have in common, \
-         like \"*.tmp\", or allow it: --allow-broad-name, or broad_names = true in the configuration file"
+         character other than \".\", \"-\", \"_\" and \"~\"; write the part that the names of the temps have in \
+         common, like \"*.tmp\", or allow it: --allow-broad-name, or broad_names = true in the configuration file"
     )]
     BroadGlob {
         /// The glob, as given.
