@@ -1,32 +1,25 @@
 //! The result of one check: its state, the finding, and the fix.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use orphand::store::json::Object;
+use orphand::store::json::{WirePath, field};
 use rustix::io::Errno;
-use serde_json::Value;
+use serde::Serialize;
 
 /// The state of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum CheckState {
     /// Nothing to do.
     Ok,
     /// orphand works, but later, with less, or with a limit that the user should know.
     Warning,
     /// orphand does not work, or keeps everything.
+    #[serde(rename = "trouble")]
     Error,
 }
 
 impl CheckState {
-    /// Returns the state as the JSON document has it.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            CheckState::Ok => "ok",
-            CheckState::Warning => "warning",
-            CheckState::Error => "trouble",
-        }
-    }
-
     /// Returns the state for people.
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -38,17 +31,26 @@ impl CheckState {
 }
 
 /// One check of the report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Check {
     /// A short name, which is the same in all versions.
+    #[serde(rename = "check")]
     pub(super) name: &'static str,
     /// The root that the check concerns; `None` for the machine.
-    pub(super) root: Option<PathBuf>,
+    #[serde(flatten, with = "field::root")]
+    pub(super) root: WirePath<'static>,
     pub(super) state: CheckState,
     /// The finding with its measured value and, if something is wrong, the consequence.
     pub(super) what: String,
     /// The fix, line by line: commands to type, where they exist.
+    #[serde(rename = "cure")]
     pub(super) fix: Option<String>,
+}
+
+/// The document of `doctor --json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) checks: Vec<Check>,
 }
 
 impl Check {
@@ -88,19 +90,9 @@ impl Check {
     /// Returns the same check for a root.
     pub(super) fn for_root(self, root: &Path) -> Check {
         Check {
-            root: Some(root.to_owned()),
+            root: Some(root.to_owned().into()),
             ..self
         }
-    }
-
-    pub(super) fn into_json(self) -> Value {
-        Object::default()
-            .with("check", self.name)
-            .with_path("root", self.root.as_deref())
-            .with("state", self.state.as_str())
-            .with("what", self.what)
-            .with("cure", self.fix)
-            .into_value()
     }
 }
 
@@ -116,16 +108,14 @@ mod tests {
 
     #[test]
     fn every_field_is_always_present() {
-        let fine = Check::ok("disk", "12 % full").into_json();
+        let fine = Check::ok("disk", "12 % full");
         assert_eq!(
-            fine.to_string(),
+            serde_json::to_string(&fine).unwrap(),
             r#"{"check":"disk","root":null,"state":"ok","what":"12 % full","cure":null}"#
         );
-        let bad = Check::error("root", "gone", "mkdir x")
-            .for_root(Path::new("/x"))
-            .into_json();
+        let bad = Check::error("root", "gone", "mkdir x").for_root(Path::new("/x"));
         assert_eq!(
-            bad.to_string(),
+            serde_json::to_string(&bad).unwrap(),
             r#"{"check":"root","root":"/x","state":"trouble","what":"gone","cure":"mkdir x"}"#
         );
         assert!(CheckState::Ok < CheckState::Warning && CheckState::Warning < CheckState::Error);

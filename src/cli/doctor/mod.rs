@@ -23,14 +23,13 @@ use anstyle::{AnsiColor, Style};
 use orphand::fs::root::absolute;
 use orphand::store::folders::Folders;
 use orphand::sys::clock as time;
-use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::options::OutputOptions;
 use crate::cli::config::Config;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::text;
-use check::{Check, CheckState};
+use check::{Check, CheckState, Report};
 use root_report::{CheckedRoot, RootReport};
 
 mod access;
@@ -178,8 +177,8 @@ fn print_report(
     let all = machine.into_iter().chain(roots_report.checks);
     let shown = all.filter(|check| !output.quiet || check.state != CheckState::Ok);
     if output.json {
-        let checks: Vec<Value> = shown.map(Check::into_json).collect();
-        return report.line(&json!({ "checks": checks }).to_string());
+        let checks = shown.collect();
+        return report.json(&Report { checks });
     }
     let shown: Vec<Check> = shown.collect();
     let mut about = None;

@@ -7,7 +7,6 @@
 //! in standard base64 with padding. The name of that field ends with `_b64`. For other paths it is absent.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +14,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::core::event::{Disposed, Event, Subject};
 use crate::core::observation::Holder;
@@ -325,87 +323,5 @@ pub fn time(at: Wall) -> String {
         Ok(at) => format!("{at:.3}"),
         // A time after the year 9999 or before the year -9999.
         Err(_) => "1970-01-01T00:00:00.000Z".to_owned(),
-    }
-}
-
-/// The initial capacity of an object, in bytes: enough for an event about a file with a long path.
-const CAPACITY: usize = 1024;
-
-/// A JSON object whose fields are serialized as they are added, because there can be thousands of objects a second.
-#[derive(Clone, Debug, Default)]
-pub struct Object {
-    /// The text of the object without its closing brace.
-    text: Vec<u8>,
-}
-
-impl Object {
-    /// Adds `value` under `key`. Keys are not escaped: all of them are constants of letters, digits and underscores.
-    #[must_use]
-    pub fn with(mut self, key: &str, value: impl Serialize) -> Object {
-        self.put(key, &value);
-        self
-    }
-
-    fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
-        debug_assert!(key.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()));
-        let start: &[u8] = match self.text.is_empty() {
-            true => {
-                self.text.reserve(CAPACITY);
-                b"{\""
-            }
-            false => b",\"",
-        };
-        self.text.extend_from_slice(start);
-        self.text.extend_from_slice(key.as_bytes());
-        self.text.extend_from_slice(b"\":");
-        let value = serde_json::to_writer(&mut self.text, value);
-        // Strings, numbers and lists of them can always be serialized, and writing to memory does not fail.
-        debug_assert!(value.is_ok());
-    }
-
-    /// Adds `path` under `key`, and its bytes as a second field if it is not UTF-8.
-    #[must_use]
-    pub fn with_path(mut self, key: &str, path: Option<&Path>) -> Object {
-        let Some(path) = path else {
-            return self.with(key, Value::Null);
-        };
-        match path.to_str() {
-            Some(path) => {
-                self.put(key, path);
-                self
-            }
-            None => {
-                let bytes = STANDARD.encode(path.as_os_str().as_bytes());
-                self.with(key, path.to_string_lossy())
-                    .with(&format!("{key}_b64"), bytes)
-            }
-        }
-    }
-
-    /// Adds the duration `span` under `key`, in whole milliseconds.
-    #[must_use]
-    pub fn with_ms(self, key: &str, span: Option<Duration>) -> Object {
-        let ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-        self.with(key, ms)
-    }
-
-    /// Converts the object to a [`Value`].
-    #[must_use]
-    pub fn into_value(self) -> Value {
-        serde_json::from_str(&self.to_string()).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Object {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match std::str::from_utf8(&self.text) {
-            Ok("") => f.write_str("{}"),
-            Ok(text) => {
-                f.write_str(text)?;
-                f.write_char('}')
-            }
-            // serde_json writes only UTF-8.
-            Err(_) => Err(fmt::Error),
-        }
     }
 }
