@@ -29,6 +29,7 @@ mod seeds;
 mod service;
 mod sweep;
 mod targets;
+mod texts;
 mod users;
 mod watch;
 mod watch_roots;
