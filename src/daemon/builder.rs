@@ -106,8 +106,8 @@ impl Watcher {
 }
 
 impl Builder {
-    /// Watches the directory `path` by the rule `policy`. The directory may be missing; the watcher then waits for it. It
-    /// is checked at the start, as [`Root::new`] does, and must not be broad.
+    /// Watches the directory `path` by the rule `policy`. The directory may be missing; the watcher then waits for it.
+    /// The start checks the directory as [`Root::new`] does, and refuses a broad one.
     #[must_use]
     pub fn root(mut self, path: impl Into<PathBuf>, policy: impl Into<Arc<Policy>>) -> Builder {
         self.unchecked.push((path.into(), policy.into()));

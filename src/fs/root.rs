@@ -104,8 +104,8 @@ impl Root {
         }
     }
 
-    /// Returns the reason why no file below the root may be changed, if the directory is broad. A rule that only reports
-    /// may have any directory.
+    /// Returns the reason why no file below the root may be changed, if the directory is broad. A rule that only
+    /// reports may have any directory.
     #[must_use]
     pub fn broad_refusal(&self) -> Option<Refused> {
         let changes_files = !self.policy.is_dry_run();

@@ -31,22 +31,22 @@ impl WatchLimit {
     pub fn advice(self) -> &'static str {
         match self {
             WatchLimit::Instances => {
-                "A kernel limit is reached: this user cannot have any more inotify instances. This has nothing to do with \
-                 disk space. To raise the limit: sudo sysctl fs.inotify.max_user_instances=1024 (in a user namespace also \
-                 user.max_inotify_instances)."
+                "A kernel limit is reached: this user cannot have any more inotify instances. This has nothing to do \
+                 with disk space. To raise the limit: sudo sysctl fs.inotify.max_user_instances=1024 (in a user \
+                 namespace also user.max_inotify_instances)."
             }
             WatchLimit::Files => {
-                "A limit is reached: no more files can be opened. To raise it: ulimit -n, LimitNOFILE= of a unit; for the \
-                 whole system: sysctl fs.file-max."
+                "A limit is reached: no more files can be opened. To raise it: ulimit -n, LimitNOFILE= of a unit; for \
+                 the whole system: sysctl fs.file-max."
             }
             WatchLimit::Threads => {
                 "A limit is reached: no more threads can be started. To raise the limit of processes: ulimit -u, \
                  TasksMax= of a unit."
             }
             WatchLimit::Watches => {
-                "A kernel limit is reached: this user cannot watch any more directories. This has nothing to do with disk \
-                 space. To raise the limit: sudo sysctl fs.inotify.max_user_watches=524288 (in a user namespace also \
-                 user.max_inotify_watches)."
+                "A kernel limit is reached: this user cannot watch any more directories. This has nothing to do with \
+                 disk space. To raise the limit: sudo sysctl fs.inotify.max_user_watches=524288 (in a user namespace \
+                 also user.max_inotify_watches)."
             }
         }
     }

@@ -131,8 +131,8 @@ impl RootWatch {
         self.update_state(services);
     }
 
-    /// Refuses a root that leads to a broad directory, if it did not respond when the rules were loaded: this check could
-    /// not be made then. Returns whether the root is refused.
+    /// Refuses a root that leads to a broad directory, if it did not respond when the rules were loaded: this check
+    /// could not be made then. Returns whether the root is refused.
     fn is_refused_late(&mut self, services: &mut Services) -> bool {
         let active = Arc::clone(&self.active);
         let path = &active.root.path;

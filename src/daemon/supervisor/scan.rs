@@ -43,7 +43,7 @@ struct Scan<'a> {
     findings: Mutex<Findings>,
 }
 
-/// What a scan found, except temps.
+/// The results of a scan, except temps.
 #[derive(Default)]
 struct Findings {
     /// Claims, each with its directory as a path relative to the root.
@@ -96,10 +96,10 @@ impl Scan<'_> {
         if temps.knows(&path) {
             return;
         }
-        // A temp that existed before the start may be found later, with its directory. It may also have a later date, if
-        // the clock was set back.
-        // RACE: a writer may rename the temp just after this look. Worst case: with `leave`, a later orphan of that very
-        // name is ignored too, until an event reports the creation of a temp with that name.
+        // A temp that existed before the start may be found later, with its directory. It may also have a later date,
+        // if the clock was set back.
+        // RACE: a writer may rename the temp just after this look. Worst case: with `leave`, a later orphan of that
+        // very name is ignored too, until an event reports the creation of a temp with that name.
         let is_start = self.cause == RescanCause::Startup;
         let is_first = is_start || self.cause == RescanCause::RootReturned;
         let existing = self.shared.existing;
