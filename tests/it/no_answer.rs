@@ -263,8 +263,8 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
         let mut watching = sandbox.watch_dirs(args);
         let hangs = format!("/proc/{}/wchan", watching.pid());
         let end = Instant::now() + Duration::from_secs(60);
-        // The functions of the kernel in which it waits: for an answer, or, if the server has not opened the connection,
-        // for permission to send the request.
+        // The functions of the kernel in which it waits: for an answer or, if the server has not opened the
+        // connection, for permission to send the request.
         let blocks = || {
             let place = fs::read_to_string(&hangs).unwrap_or_default();
             place.contains("request_wait_answer") || place.contains("fuse")
