@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 
 use orphand::fs::dir::RootError;
 use orphand::fs::root::Refused;
-use orphand::sys::passwd;
-use orphand::sys::passwd::Account;
+use orphand::sys::passwd::{self, Account};
 use rustix::io::Errno;
 
 use super::check::{Check, error_text};
-use crate::cli::output::shell;
-use crate::cli::output::shell::Suggestion;
+use crate::cli::output::shell::{self, Suggestion};
 use crate::cli::output::text;
 
 /// The facts of a root that could be opened.
@@ -68,35 +66,27 @@ pub(super) fn cannot_open(
     error: &RootError,
     blocked_by: Option<(PathBuf, u32)>,
 ) -> Check {
-    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-    match error {
-        RootError::Missing => Check::error(
-            "root",
-            "it does not exist: its permissions and the proof could not be tested; watch waits for it, sweep fails",
+    let (what, fix) = match error {
+        RootError::Missing => (
+            "it does not exist: its permissions and the proof could not be tested; watch waits for it, sweep fails"
+                .to_owned(),
             format!("check the name, or: mkdir -p {}", shell::word(path)),
         ),
-        RootError::Io(error) if denied(error) => {
+        RootError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             let (folder, owner) = blocked_by.unwrap_or((path.to_owned(), 0));
-            let fix = match owner == rustix::process::geteuid().as_raw() {
-                true => format!("chmod u+rwx {}", shell::word(&folder)),
-                false => run_as_owner(owner, path),
-            };
-            Check::error(
-                "root",
-                format!(
-                    "it cannot be opened: {} belongs to {} and denies you access",
-                    text::escaped(&folder),
-                    user(owner)
-                ),
-                fix,
+            let (shown, user) = (text::escaped(&folder), user(owner));
+            let is_own = owner == rustix::process::geteuid().as_raw();
+            (
+                format!("it cannot be opened: {shown} belongs to {user} and denies you access"),
+                access_fix(is_own, owner, &folder, path),
             )
         }
-        error => Check::error(
-            "root",
+        error => (
             format!("it cannot be opened: {error}"),
             format!("ls -ld {}", shell::word(path)),
         ),
-    }
+    };
+    Check::error("root", what, fix)
 }
 
 pub(super) fn judge(path: &Path, seen: &Access) -> Check {
@@ -112,7 +102,10 @@ pub(super) fn judge(path: &Path, seen: &Access) -> Check {
         Err(_) if seen.protected => Check::error(
             "root",
             "it is immutable or append-only: its files cannot be removed",
-            unprotect(path),
+            match cfg!(target_os = "macos") {
+                true => format!("sudo chflags nouchg,nouappnd {}", shell::word(path)),
+                false => format!("sudo chattr -i -a {}", shell::word(path)),
+            },
         ),
         Err(Errno::ROFS) => Check::error(
             "root",
@@ -134,26 +127,18 @@ fn denied_check(path: &Path, seen: &Access, what: &str, error: Errno) -> Check {
         error_text(error),
         user(seen.uid)
     );
-    let fix = match seen.owner == seen.uid {
-        true => format!("chmod u+rwx {}", shell::word(path)),
-        false => run_as_owner(seen.owner, path),
-    };
-    Check::error("root", what, fix)
+    let is_own = seen.owner == seen.uid;
+    Check::error("root", what, access_fix(is_own, seen.owner, path, path))
 }
 
-fn run_as_owner(owner: u32, path: &Path) -> String {
-    let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
-    format!(
-        "run orphand as the owner: sudo -u {name} {}",
-        Suggestion::new("watch").configured().arg(path)
-    )
-}
-
-fn unprotect(path: &Path) -> String {
-    match cfg!(target_os = "macos") {
-        true => format!("sudo chflags nouchg,nouappnd {}", shell::word(path)),
-        false => format!("sudo chattr -i -a {}", shell::word(path)),
+/// Returns the fix for a `folder`, which is `root` or above it, that denies access.
+fn access_fix(is_own: bool, owner: u32, folder: &Path, root: &Path) -> String {
+    if is_own {
+        return format!("chmod u+rwx {}", shell::word(folder));
     }
+    let name = name_of(owner).unwrap_or_else(|| format!("'#{owner}'"));
+    let watch = Suggestion::new("watch").configured().arg(root);
+    format!("run orphand as the owner: sudo -u {name} {watch}")
 }
 
 fn user(uid: u32) -> String {
@@ -171,10 +156,8 @@ fn name_of(uid: u32) -> Option<String> {
 /// Returns the name of `uid`, if it needs no quotes in a shell.
 fn name_in(accounts: Vec<Account>, uid: u32) -> Option<String> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
-    let mut names = accounts
-        .into_iter()
-        .filter(|account| account.uid == uid)
-        .map(|account| account.name);
+    let of_uid = accounts.into_iter().filter(|account| account.uid == uid);
+    let mut names = of_uid.map(|account| account.name);
     let name = names.find(|name| !name.is_empty() && name.iter().all(plain))?;
     String::from_utf8(name).ok()
 }

@@ -9,15 +9,13 @@ use orphand::evidence::{self, CheckedFile};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
 use orphand::store::lock::{is_lock_name, read_lock_file};
-use orphand::sys::mountinfo;
+use orphand::sys::mountinfo::{self, Mount};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
 use super::check::Check;
-use super::kernel;
-use super::limits::{self, KernelLimit, LimitState};
+use super::kernel::{self, KernelLimit, LimitState, Visibility};
 use super::tree::TreeSize;
-use super::visibility::{self, Visibility};
 
 /// The command that corrects the clock.
 pub(super) const CLOCK_FIX: &str = "sudo timedatectl set-ntp true";
@@ -33,19 +31,20 @@ pub(super) fn machine_checks(need: TreeSize) -> Vec<Check> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (instances, watches) = inotify_limits();
     vec![
-        kernel::judge(release.trim()),
-        limits::leases(read_sysctl("fs/leases-enable")),
-        limits::break_time(read_sysctl("fs/lease-break-time")),
-        limits::watches(watches, need),
-        limits::instances(instances),
-        limits::queue(read_sysctl("fs/inotify/max_queued_events")),
-        visibility::judge(visibility()),
+        kernel::release(release.trim()),
+        kernel::leases(read_sysctl("fs.leases-enable")),
+        kernel::break_time(read_sysctl("fs.lease-break-time")),
+        kernel::watches(watches, need),
+        kernel::instances(instances),
+        kernel::queue(read_sysctl("fs.inotify.max_queued_events")),
+        kernel::visibility(visibility()),
     ]
 }
 
-fn read_sysctl(sysctl: &str) -> Option<u64> {
-    let text = fs::read_to_string(Path::new("/proc/sys").join(sysctl)).ok()?;
-    text.trim().parse().ok()
+/// Returns the value of a sysctl by its name, as in sysctl(8).
+fn read_sysctl(name: &str) -> Option<u64> {
+    let file = Path::new("/proc/sys").join(name.replace('.', "/"));
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Returns the limits on inotify instances and watches. It creates one of each to find out whether a limit is reached,
@@ -60,19 +59,13 @@ fn inotify_limits() -> (LimitState, LimitState) {
     };
     let instances = LimitState {
         limit: lowest([
-            (
-                "fs.inotify.max_user_instances",
-                "fs/inotify/max_user_instances",
-            ),
-            ("user.max_inotify_instances", "user/max_inotify_instances"),
+            "fs.inotify.max_user_instances",
+            "user.max_inotify_instances",
         ]),
         reached: instance.err() == Some(Errno::MFILE),
     };
     let watches = LimitState {
-        limit: lowest([
-            ("fs.inotify.max_user_watches", "fs/inotify/max_user_watches"),
-            ("user.max_inotify_watches", "user/max_inotify_watches"),
-        ]),
+        limit: lowest(["fs.inotify.max_user_watches", "user.max_inotify_watches"]),
         reached: watch == Err(Errno::NOSPC),
     };
     (instances, watches)
@@ -80,14 +73,12 @@ fn inotify_limits() -> (LimitState, LimitState) {
 
 /// Returns the lower of two limits, which is in force. The first is the limit of the machine, the second that of this
 /// user namespace. In the initial namespace both are the same number (kernel/ucount.c).
-fn lowest(sysctls: [(&'static str, &str); 2]) -> Option<KernelLimit> {
-    let limits = sysctls.into_iter().filter_map(|(name, file)| {
-        Some(KernelLimit {
-            name,
-            value: read_sysctl(file)?,
-        })
-    });
-    limits.min_by_key(|limit| limit.value)
+fn lowest(sysctls: [&'static str; 2]) -> Option<KernelLimit> {
+    let limit = |name| read_sysctl(name).map(|value| KernelLimit { name, value });
+    sysctls
+        .into_iter()
+        .filter_map(limit)
+        .min_by_key(|limit| limit.value)
 }
 
 /// Returns the view of this process on the other processes. The inode numbers are `PROC_PID_INIT_INO` and
@@ -96,20 +87,16 @@ fn visibility() -> Visibility {
     let other = |name: &str, first: u64| {
         fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|meta| meta.ino() != first)
     };
-    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
     // The last mount on a path hides the others.
-    let proc = mounts
-        .split(|byte| *byte == b'\n')
-        .filter_map(mountinfo::parse)
-        .rfind(|mount| mount.path == Path::new("/proc"));
+    let proc = mounts(&table).rfind(|mount| mount.path == Path::new("/proc"));
     let root = rustix::process::geteuid().is_root();
     Visibility {
         proc: evidence::shows_our_processes(),
         other_pids: other("pid", 0xEFFF_FFFC),
         other_users: other("user", 0xEFFF_FFFD),
-        hidden: proc.is_some_and(|proc| {
-            visibility::hides_processes(&String::from_utf8_lossy(proc.options))
-        }),
+        hidden: proc
+            .is_some_and(|proc| kernel::hides_processes(&String::from_utf8_lossy(proc.options))),
         root,
         // A process that starts during the first scan may be missed by it, but not by the second.
         all: root && (can_examine_all() || can_examine_all()),
@@ -119,12 +106,15 @@ fn visibility() -> Visibility {
 /// Returns the type of the file system of `dir`, as it was mounted.
 pub(super) fn file_system_type(dir: &Dir) -> Option<String> {
     let id = dir.properties().mount?;
-    let mounts = fs::read("/proc/self/mountinfo").ok()?;
-    let found = mounts
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    let mount = mounts(&table).find(|mount| mount.id == id)?;
+    Some(String::from_utf8_lossy(mount.kind).into_owned())
+}
+
+fn mounts(table: &[u8]) -> impl DoubleEndedIterator<Item = Mount<'_>> {
+    table
         .split(|byte| *byte == b'\n')
         .filter_map(mountinfo::parse)
-        .find(|mount| mount.id == id)?;
-    Some(String::from_utf8_lossy(found.kind).into_owned())
 }
 
 /// Returns whether `dir` ignores upper and lower case in names, by its flag `FS_CASEFOLD_FL` (linux/fs.h).
@@ -192,16 +182,16 @@ mod tests {
     #[test]
     fn a_mount_option_hides_processes() {
         let proc = mountinfo::parse(b"22 1 0:21 / /proc rw - proc proc rw,hidepid=2").unwrap();
-        assert!(visibility::hides_processes(
+        assert!(kernel::hides_processes(
             std::str::from_utf8(proc.options).unwrap()
         ));
     }
 
     #[test]
     fn the_lower_limit_is_in_force() {
-        let none = [("a", "no/such"), ("b", "neither")];
+        let none = ["no.such", "neither"];
         assert_eq!(lowest(none), None);
-        let one = [("a", "no/such"), ("b", "fs/inotify/max_queued_events")];
-        assert_eq!(lowest(one).map(|limit| limit.name), Some("b"));
+        let one = ["no.such", "fs.inotify.max_queued_events"];
+        assert_eq!(lowest(one).map(|limit| limit.name), Some(one[1]));
     }
 }

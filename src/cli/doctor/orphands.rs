@@ -13,23 +13,18 @@ use crate::cli::output::text;
 /// A watcher process, and its roots by the locks that can be read.
 #[derive(Clone, Debug)]
 pub(super) struct RunningWatcher {
-    pub(super) pid: u32,
-    pub(super) roots: Vec<Root>,
+    pid: u32,
+    roots: Vec<Root>,
 }
 
 /// Returns the watchers with these pids. `held` has the locks of the lock folder of this user.
 pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningWatcher> {
-    let known = |pid: u32| {
-        let of_it = held.iter().filter(|held| held.pid == Some(pid));
-        of_it
-            .filter_map(|held| held.root.clone())
-            .collect::<Vec<_>>()
-    };
     let watcher = |&pid: &u32| {
-        let roots = match known(pid) {
-            roots if roots.is_empty() => system::watched_roots(pid),
-            roots => roots,
-        };
+        let of_it = held.iter().filter(|held| held.pid == Some(pid));
+        let mut roots: Vec<Root> = of_it.filter_map(|held| held.root.clone()).collect();
+        if roots.is_empty() {
+            roots = system::watched_roots(pid);
+        }
         RunningWatcher { pid, roots }
     };
     pids.iter().map(watcher).collect()
@@ -38,72 +33,70 @@ pub(super) fn running(pids: &[u32], held: &[LockHolder]) -> Vec<RunningWatcher> 
 /// Judges whether two watchers work on the same directory. `dirs` are the directories to check; if it is empty, all are
 /// checked.
 pub(super) fn judge(watchers: &[RunningWatcher], dirs: &[PathBuf]) -> Check {
-    let check = "orphands";
+    let shared = shared(watchers, dirs);
+    if shared.is_empty() {
+        let pids = joined(watchers.iter().map(|one| one.pid), " ");
+        let what = match watchers.len() {
+            0 => "no watcher is visible".to_owned(),
+            1 => format!("1 watcher: pid {pids}"),
+            number => format!(
+                "{number} watchers: pids {pids}; no two of them are known to share a directory"
+            ),
+        };
+        return Check::ok("orphands", what);
+    }
+    let line = |(path, pids): (&&Path, &BTreeSet<u32>)| {
+        let (path, number) = (text::escaped(path), pids.len());
+        format!(
+            "{number} watchers share {path}: pids {}",
+            joined(pids.iter().copied(), " ")
+        )
+    };
+    let lines: Vec<String> = shared.iter().map(line).collect();
+    let all: BTreeSet<u32> = shared.values().flatten().copied().collect();
+    Check::warning(
+        "orphands",
+        format!(
+            "{}. Two orphand processes of one user never share a directory. Those of different users, or with \
+             different lock folders, do not see each other's locks and repeat each other's work",
+            lines.join("\n")
+        ),
+        format!(
+            "see the directories of each: ps -o pid,user,args -p {}\nstop the others: kill PID",
+            joined(all.into_iter(), ",")
+        ),
+    )
+}
+
+/// Returns the directories on which several watchers work, each with their pids.
+fn shared<'a>(
+    watchers: &'a [RunningWatcher],
+    dirs: &[PathBuf],
+) -> BTreeMap<&'a Path, BTreeSet<u32>> {
     let concerns = |root: &Root| {
         let near = |dir: &PathBuf| root.path.starts_with(dir) || dir.starts_with(&root.path);
         dirs.is_empty() || dirs.iter().any(near)
     };
-    let mut twice = BTreeMap::<&Path, BTreeSet<u32>>::new();
+    let roots = |one: &'a RunningWatcher| one.roots.iter().map(|root| (one.pid, root));
+    let mut shared = BTreeMap::<&Path, BTreeSet<u32>>::new();
     for (index, one) in watchers.iter().enumerate() {
-        for other in watchers.iter().skip(index + 1) {
-            for (here, there) in one
-                .roots
-                .iter()
-                .flat_map(|a| other.roots.iter().map(move |b| (a, b)))
-            {
+        for (pid, here) in roots(one) {
+            for (other, there) in watchers.iter().skip(index + 1).flat_map(roots) {
                 if overlap(here, there) && (concerns(here) || concerns(there)) {
                     // Both work on the inner one of the two directories.
-                    let inner = [here, there]
-                        .into_iter()
-                        .max_by_key(|root| root.path.as_os_str().len());
-                    let inner = inner.unwrap_or(here);
-                    twice
-                        .entry(&inner.path)
-                        .or_default()
-                        .extend([one.pid, other.pid]);
+                    let here_is_inner = here.path.as_os_str().len() > there.path.as_os_str().len();
+                    let inner = if here_is_inner { here } else { there };
+                    shared.entry(&inner.path).or_default().extend([pid, other]);
                 }
             }
         }
     }
-    if twice.is_empty() {
-        let pids: Vec<String> = watchers.iter().map(|one| one.pid.to_string()).collect();
-        return Check::ok(
-            check,
-            match pids.as_slice() {
-                [] => "no watcher is visible".to_owned(),
-                [pid] => format!("1 watcher: pid {pid}"),
-                pids => format!(
-                    "{} watchers: pids {}; no two of them are known to share a directory",
-                    pids.len(),
-                    pids.join(" ")
-                ),
-            },
-        );
-    }
-    let list = |pids: &BTreeSet<u32>, by: &str| {
-        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-        pids.join(by)
-    };
-    let lines = twice.iter().map(|(path, pids)| {
-        let (number, pids) = (pids.len(), list(pids, " "));
-        format!(
-            "{number} watchers share {}: pids {pids}",
-            text::escaped(path)
-        )
-    });
-    let all: BTreeSet<u32> = twice.values().flatten().copied().collect();
-    Check::warning(
-        check,
-        format!(
-            "{}. Two orphand processes of one user never share a directory. Those of different users, or with \
-             different lock folders, do not see each other's locks and repeat each other's work",
-            lines.collect::<Vec<_>>().join("\n")
-        ),
-        format!(
-            "see the directories of each: ps -o pid,user,args -p {}\nstop the others: kill PID",
-            list(&all, ",")
-        ),
-    )
+    shared
+}
+
+fn joined(pids: impl Iterator<Item = u32>, separator: &str) -> String {
+    let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
+    pids.join(separator)
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! Counts the directories of a root: the number of watches it needs where one watch covers one directory.
+//! Walks through a root: counts its directories, and the claims that a killed orphand left in it.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use orphand::core::own_names::is_own;
-use orphand::fs::dir::Dir;
+use crossbeam_channel::unbounded;
 use orphand::fs::root::Root;
+use orphand::fs::walk::{self, ScanItem};
 use orphand::watch::RECURSIVE;
-use rustix::fs::{Dir as Entries, FileType};
+
+use super::check::Check;
+use crate::cli::runtime::claims::{FoundClaims, put_back_command};
 
 /// The number of directories that would be watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,43 +29,42 @@ impl TreeSize {
     }
 }
 
-/// Counts the directories of `root`, until `end` at the latest. Like a scan, it does not enter symlinks, other mounts
-/// and orphand's own directories.
-pub(super) fn count(root: &Root, end: Instant) -> TreeSize {
-    let mut count = TreeSize {
-        directories: 1,
-        at_least: false,
+/// Counts the directories of a root, and the claims that a killed orphand left in it, until `end` at the latest. The
+/// number of directories is the number of watches that it needs where one watch covers one directory.
+pub(super) fn walk(root: &Root, end: Instant) -> (TreeSize, Check) {
+    let (directories, is_incomplete) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (send, claims) = unbounded();
+    let on_item = |item: ScanItem<'_>| match item {
+        ScanItem::Dir(_) => _ = directories.fetch_add(1, Ordering::Relaxed),
+        ScanItem::Denied(..) => is_incomplete.store(true, Ordering::Relaxed),
+        ScanItem::Claim(dir, name) => _ = send.send((dir.below().to_owned(), name.to_owned())),
+        ScanItem::Temp(..) | ScanItem::Done(_) | ScanItem::NotEntered(_) => {}
     };
-    if RECURSIVE || !root.policy.recursive {
-        return count;
+    let is_over = || {
+        let is_over = Instant::now() >= end;
+        is_incomplete.fetch_or(is_over, Ordering::Relaxed);
+        is_over
+    };
+    if walk::scan(root, None, Path::new(""), &on_item, &is_over).is_err() {
+        is_incomplete.store(true, Ordering::Relaxed);
     }
-    let mut todo = vec![PathBuf::new()];
-    while let Some(below) = todo.pop() {
-        if Instant::now() >= end {
-            count.at_least = true;
-            break;
-        }
-        let read = Dir::open_below(&root.path, None, &below)
-            .ok()
-            .and_then(|dir| Some((Entries::read_from(dir.fd()).ok()?, dir)));
-        let Some((entries, dir)) = read else {
-            count.at_least = true;
-            continue;
-        };
-        for entry in entries.flatten() {
-            use std::os::unix::ffi::OsStrExt;
-            let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
-            let is_dir = entry.file_type() == FileType::Directory;
-            if is_dir && name != "." && name != ".." && !is_own(name) {
-                // Opening fails for another mount, which is not entered.
-                if dir.open_child(name).is_ok() {
-                    count.directories += 1;
-                    todo.push(below.join(name));
-                }
-            }
-        }
-    }
-    count
+    let claims: Vec<_> = claims.try_iter().collect();
+    let claims = FoundClaims::still_present(root, &claims);
+    let claims = match claims.files {
+        0 => Check::ok("claims", "no unfinished removals"),
+        _ => Check::warning("claims", claims.describe(), put_back_command(root)),
+    };
+    let size = match RECURSIVE || !root.policy.recursive {
+        true => TreeSize {
+            directories: 1,
+            at_least: false,
+        },
+        false => TreeSize {
+            directories: directories.into_inner(),
+            at_least: is_incomplete.into_inner(),
+        },
+    };
+    (size, claims)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -90,9 +92,9 @@ mod tests {
             directories,
             at_least,
         };
-        assert_eq!(count(&root(true), soon), counted(5, false));
-        assert_eq!(count(&root(false), soon), counted(1, false));
-        assert_eq!(count(&root(true), Instant::now()), counted(1, true));
+        assert_eq!(walk(&root(true), soon).0, counted(5, false));
+        assert_eq!(walk(&root(false), soon).0, counted(1, false));
+        assert_eq!(walk(&root(true), Instant::now()).0, counted(1, true));
         let sum = counted(5, false).plus(counted(2, true));
         assert_eq!(sum, counted(7, true));
     }

@@ -17,7 +17,7 @@ use launchctl::Launchctl;
 use paths::{ServiceManager, ServicePaths};
 use systemctl::Systemctl;
 
-pub(crate) use problems::{Problem, problems};
+pub(crate) use problems::problems;
 
 mod context;
 mod control;

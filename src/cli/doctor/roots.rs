@@ -17,14 +17,13 @@ use orphand::reap::quarantine;
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
-use super::access::Access;
-use super::check::{Check, CheckState};
-use super::disk::DiskSpace;
-use super::proof_check::FileSystemCheck;
-use super::tree::TreeSize;
-use super::{access, clock, disk, lease_probe, names, proof_check, sharing, system, tree};
+use super::access::{self, Access};
+use super::check::Check;
+use super::proof::{self, FileSystemCheck};
+use super::storage::{self, DiskSpace};
+use super::system;
+use super::tree::{self, TreeSize};
 use crate::cli::output::{shell, text};
-use crate::cli::runtime::claims::{FoundClaims, put_back_command};
 
 /// A directory to check.
 #[derive(Clone, Debug)]
@@ -44,8 +43,8 @@ pub(super) struct RootReport {
 
 /// The time limit for the answer of a root, and of any other path that may be on a mount.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// The time limit for the count of the directories of a root. The rest of [`ANSWER_LIMIT`] is for the other checks.
-const COUNT_LIMIT: Duration = Duration::from_secs(2);
+/// The time limit for the walk through a root. The rest of [`ANSWER_LIMIT`] is for the other checks.
+const WALK_LIMIT: Duration = Duration::from_secs(2);
 
 enum Finding {
     Check(Check),
@@ -57,23 +56,19 @@ enum Finding {
 /// Checks all roots at the same time, each in a thread of its own. A mount that hangs blocks only its own thread, which
 /// ends with the process.
 pub(super) fn check_all(roots: Vec<CheckedRoot>) -> RootReport {
-    let mut threads: VecDeque<(PathBuf, Receiver<Finding>)> = VecDeque::new();
+    let mut threads = VecDeque::<(PathBuf, Receiver<Finding>)>::new();
     // A thread that hangs may keep the process from ending, so roots that do not answer get none.
     let unanswered = response::unresponsive(roots.iter().map(|checked| checked.path.as_path()));
     let unanswered: BTreeSet<PathBuf> = unanswered.into_iter().map(Path::to_owned).collect();
     let end = Instant::now() + ANSWER_LIMIT;
     for checked in roots {
-        if unanswered.contains(&checked.path) {
-            // The channel has no sender, which is reported as no answer.
-            let (_, found) = unbounded();
-            threads.push_back((checked.path, found));
-            continue;
-        }
         let (send, found) = unbounded();
         threads.push_back((checked.path.clone(), found));
-        let thread = std::thread::Builder::new().name("orphand-doctor".into());
-        // If no thread can be started, its channel is closed, which is reported as no answer.
-        let _ = thread.spawn(move || check_root(&checked, &send));
+        // A channel without a sender is reported as no answer, also if no thread can be started.
+        if !unanswered.contains(&checked.path) {
+            let thread = std::thread::Builder::new().name("orphand-doctor".into());
+            let _ = thread.spawn(move || check_root(&checked, &send));
+        }
     }
     let mut report = RootReport::default();
     for (path, found) in threads {
@@ -127,24 +122,11 @@ fn check_root(checked: &CheckedRoot, found: &Sender<Finding>) {
     }
     if let Some((root, dir)) = open(checked, &emit) {
         examine(checked, &dir, &emit);
-        let end = began + COUNT_LIMIT;
-        emit(claims(&root, end));
-        let count = tree::count(&root, end);
-        let _ = found.send(Finding::Directories(count));
+        let (size, claims) = tree::walk(&root, began + WALK_LIMIT);
+        emit(claims);
+        let _ = found.send(Finding::Directories(size));
     }
     let _ = found.send(Finding::End);
-}
-
-/// Counts the claims that a killed orphand left. The search stops at `end`.
-fn claims(root: &Root, end: Instant) -> Check {
-    let is_over = || Instant::now() >= end;
-    let found =
-        orphand::fs::walk::find(root, &mut |_, _| {}, &|_| {}, &is_over).unwrap_or_default();
-    let claims = FoundClaims::still_present(root, &found.claims);
-    match claims.files {
-        0 => Check::ok("claims", "no unfinished removals"),
-        _ => Check::warning("claims", claims.describe(), put_back_command(root)),
-    }
 }
 
 fn open(checked: &CheckedRoot, emit: &dyn Fn(Check)) -> Option<(Root, Dir)> {
@@ -158,11 +140,8 @@ fn open(checked: &CheckedRoot, emit: &dyn Fn(Check)) -> Option<(Root, Dir)> {
     match Dir::open_root(&root.path, None) {
         Ok(dir) => Some((root, dir)),
         Err(error) => {
-            emit(access::cannot_open(
-                &root.path,
-                &error,
-                blocked_at(&root.path, &error),
-            ));
+            let blocked_by = blocked_at(&root.path, &error);
+            emit(access::cannot_open(&root.path, &error, blocked_by));
             None
         }
     }
@@ -180,7 +159,7 @@ fn blocked_at(path: &Path, error: &RootError) -> Option<(PathBuf, u32)> {
 }
 
 fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
-    let probe = lease_probe::run(dir);
+    let probe = proof::probe(dir);
     let made = match &probe {
         Ok(_) => Ok(()),
         // The disk is too full for the probe: the permissions decide.
@@ -200,38 +179,39 @@ fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
             },
         ));
     }
-    let properties = dir.properties();
-    emit(proof_check::file_system(&FileSystemCheck {
-        name: properties.file_system.to_string(),
-        kernel: system::file_system_type(dir),
-        coverage: properties.lease_coverage,
-        trusted: checked
-            .policy
-            .trusted_file_systems
-            .iter()
-            .any(|name| **name == *properties.file_system),
-        all_seen: properties.lease_coverage == LeaseCoverage::OpensOnly
-            && system::can_examine_all(),
-    }));
-    emit(proof_check::lease_probe(&probe));
-    let tried = probe.as_ref().ok();
-    let folds = tried.map(|probe| probe.folds_case);
-    if let Some(check) = names::judge(folds.or_else(|| system::folds_case(dir))) {
+    emit(proof::file_system(&file_system(dir, &checked.policy)));
+    emit(proof::judge(&probe));
+    let probe = probe.ok();
+    let folds = probe.as_ref().map(|probe| probe.folds_case);
+    if let Some(check) = storage::names(folds.or_else(|| system::folds_case(dir))) {
         emit(check);
     }
-    if let Some(probe) = tried {
-        emit(clock::judge_files(probe.clocks_differ));
+    if let Some(probe) = probe {
+        emit(storage::dates(probe.clocks_differ));
     }
     let contents = quarantine_contents(dir);
-    emit(disk::quarantine(dir.path(), contents));
+    emit(storage::quarantine(dir.path(), contents));
     if let Ok(space) = disk_space(dir) {
         let quarantined_size = contents.map_or(0, |(_, bytes)| bytes);
-        for check in disk::judge(dir.path(), space, quarantined_size) {
+        for check in storage::space(dir.path(), space, quarantined_size) {
             emit(check);
         }
     }
     let real = std::fs::canonicalize(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
-    emit(sharing::judge(&real, &sharing::shared_dirs()));
+    emit(storage::sharing(&real, &storage::shared_dirs()));
+}
+
+fn file_system(dir: &Dir, policy: &Policy) -> FileSystemCheck {
+    let properties = dir.properties();
+    let mut trusted = policy.trusted_file_systems.iter();
+    FileSystemCheck {
+        name: properties.file_system.to_string(),
+        kernel: system::file_system_type(dir),
+        coverage: properties.lease_coverage,
+        trusted: trusted.any(|name| **name == *properties.file_system),
+        all_seen: properties.lease_coverage == LeaseCoverage::OpensOnly
+            && system::can_examine_all(),
+    }
 }
 
 fn check_write_access(dir: &Dir) -> Result<(), Errno> {
@@ -254,9 +234,9 @@ fn quarantine_contents(dir: &Dir) -> Option<(u64, u64)> {
     if !quarantine::is_possible(dir) {
         return None;
     }
-    let space = quarantine::Quarantine::open_existing(dir.path(), Some(dir.id())).ok()?;
-    let stored = match space {
-        Some(space) => space.stored().ok()?,
+    let quarantine = quarantine::Quarantine::open_existing(dir.path(), Some(dir.id())).ok()?;
+    let stored = match quarantine {
+        Some(quarantine) => quarantine.stored().ok()?,
         None => Vec::new(),
     };
     let bytes = stored.iter().map(|stored| stored.seen.allocated);
@@ -273,10 +253,4 @@ fn disk_space(dir: &Dir) -> io::Result<DiskSpace> {
         files: seen.f_files,
         files_free: seen.f_ffree,
     })
-}
-
-/// Returns the worst state of the checks.
-pub(super) fn worst(checks: &[Check]) -> CheckState {
-    let states = checks.iter().map(|check| check.state);
-    states.max().unwrap_or(CheckState::Ok)
 }
