@@ -3,6 +3,7 @@
 //! Labels are roots and values of closed lists. They never contain a path below a root or a pid, so a leaking program
 //! cannot create new series.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use orphand::core::event::RootState;
 use orphand::core::time::Wall;
+use orphand::daemon::RootStatus;
+use orphand::daemon::stats::LastScan;
 
 use crate::cli::output::watch_status::{Snapshot, WatchStatus, is_blind, state};
 
@@ -85,14 +88,101 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// A metric with its samples.
-struct Family {
+/// A metric of each root. A name that ends in `_total` is the name of a counter, any other name that of a gauge.
+struct Metric {
     name: &'static str,
-    kind: &'static str,
     help: &'static str,
-    /// The labels and the value of each sample.
-    samples: Vec<(String, f64)>,
+    /// Returns the samples: the value of the label `reason`, if the metric has it, and the value of the sample.
+    samples: fn(&RootStatus) -> Samples,
 }
+
+type Samples = Vec<(Option<&'static str>, f64)>;
+
+const fn metric(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&RootStatus) -> Samples,
+) -> Metric {
+    Metric {
+        name,
+        help,
+        samples,
+    }
+}
+
+const ROOT_METRICS: [Metric; 14] = [
+    metric(
+        "orphand_root_state",
+        "1 for the current state of the root, 0 for the others.",
+        |root| {
+            let sample = |one: RootState| (Some(one.as_str()), flag(one == state(root)));
+            STATES.map(sample).into()
+        },
+    ),
+    metric(
+        "orphand_waiting_files",
+        "Temps that are within their grace.",
+        |root| one(root.pending.waiting as f64),
+    ),
+    metric(
+        "orphand_orphan_files",
+        "Temps that are older than their grace and still exist.",
+        |root| one(root.pending.held as f64),
+    ),
+    metric(
+        "orphand_orphan_bytes",
+        "The sum of the lengths of the temps that are older than their grace and still exist.",
+        |root| one(root.pending.held_bytes as f64),
+    ),
+    metric("orphand_removed_files_total", "Removed temps.", |root| {
+        one(root.stats.summary.reaped as f64)
+    }),
+    metric(
+        "orphand_reclaimed_bytes_total",
+        "The sum of the lengths of the removed temps.",
+        |root| one(root.stats.summary.freed.bytes as f64),
+    ),
+    metric(
+        "orphand_reclaimed_disk_bytes_total",
+        "The disk space that the removals freed, in bytes.",
+        |root| one(root.stats.summary.freed.disk_bytes as f64),
+    ),
+    metric(
+        "orphand_quarantined_files_total",
+        "Temps that were moved to the quarantine.",
+        |root| one(root.stats.summary.quarantined as f64),
+    ),
+    metric(
+        "orphand_quarantined_bytes_total",
+        "The sum of the lengths of the temps that were moved to the quarantine. Their space is not free.",
+        |root| one(root.stats.summary.quarantined_size.bytes as f64),
+    ),
+    metric(
+        "orphand_kept_total",
+        "The number of kept temps, counted once for each temp and reason.",
+        |root| by_reason(&root.stats.kept),
+    ),
+    metric(
+        "orphand_unlink_errors_total",
+        "Temps that could not be processed, and directories that could not be read.",
+        |root| one(root.stats.summary.failed as f64),
+    ),
+    metric(
+        "orphand_rescans_total",
+        "The number of scans of the root, by cause.",
+        |root| by_reason(&root.stats.rescans),
+    ),
+    metric(
+        "orphand_scan_duration_seconds",
+        "The duration of the last scan of the root.",
+        |root| of_scan(root, |scan| scan.took.as_secs_f64()),
+    ),
+    metric(
+        "orphand_last_scan_timestamp_seconds",
+        "The end of the last scan of the root, in seconds since 1970.",
+        |root| of_scan(root, |scan| seconds(scan.ended)),
+    ),
+];
 
 const STATES: [RootState; 6] = [
     RootState::Watching,
@@ -106,166 +196,89 @@ const STATES: [RootState; 6] = [
 /// Renders the metrics in the text format of Prometheus, version 0.0.4.
 fn render(snapshot: &Snapshot, since: Wall) -> String {
     let mut out = String::new();
-    for family in families(snapshot, since) {
-        if family.samples.is_empty() {
-            continue;
+    let mut add = |name: &str, labels: &str, help: &str, value: f64| {
+        out += &header(name, help);
+        out += &format!("{name}{labels} {value}\n");
+    };
+    add(
+        "orphand_build_info",
+        &format!("{{version=\"{}\"}}", escaped(env!("CARGO_PKG_VERSION"))),
+        "The version of orphand; always 1.",
+        1.0,
+    );
+    add(
+        "orphand_start_time_seconds",
+        "",
+        "The time at which the watch began, in seconds since 1970.",
+        seconds(since),
+    );
+    add(
+        "orphand_config_ok",
+        "",
+        "0 while the configuration file has an error, otherwise 1.",
+        flag(snapshot.config_error.is_none()),
+    );
+    add(
+        "orphand_blind",
+        "",
+        "1 if orphand cannot determine of some temp whether it is in use, otherwise 0.",
+        flag(snapshot.roots.iter().any(is_blind)),
+    );
+    for metric in ROOT_METRICS {
+        let name = metric.name;
+        let mut lines = String::new();
+        for root in &snapshot.roots {
+            for (reason, value) in (metric.samples)(root) {
+                lines += &format!("{name}{} {value}\n", labels(root, reason));
+            }
         }
-        let Family {
-            name, kind, help, ..
-        } = family;
-        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        for (labels, value) in family.samples {
-            out.push_str(&format!("{name}{labels} {value}\n"));
+        // A metric without a sample has no header.
+        if !lines.is_empty() {
+            out += &header(name, metric.help);
+            out += &lines;
         }
     }
     out
 }
 
-fn families(snapshot: &Snapshot, since: Wall) -> Vec<Family> {
-    let per_root = |value: &dyn Fn(&orphand::daemon::RootStatus) -> f64| {
-        let sample = |one| (labels(one, None), value(one));
-        snapshot.roots.iter().map(sample).collect::<Vec<_>>()
+fn header(name: &str, help: &str) -> String {
+    let kind = match name.ends_with("_total") {
+        true => "counter",
+        false => "gauge",
     };
-    let by_reason = |counts: &dyn Fn(&orphand::daemon::RootStatus) -> Vec<(&'static str, f64)>| {
-        let samples = |one| {
-            let sample = move |(reason, value)| (labels(one, Some(reason)), value);
-            counts(one).into_iter().map(sample)
-        };
-        snapshot.roots.iter().flat_map(samples).collect::<Vec<_>>()
-    };
-    let gauge = |name, help, samples| Family {
-        name,
-        kind: "gauge",
-        help,
-        samples,
-    };
-    let counter = |name, help, samples| Family {
-        name,
-        kind: "counter",
-        help,
-        samples,
-    };
-    let plain = |value: f64| vec![(String::new(), value)];
-    let flag = |flag: bool| f64::from(u8::from(flag));
-    let floats = |counts: &std::collections::BTreeMap<&'static str, u64>| {
-        let float = |(reason, count): (&&'static str, &u64)| (*reason, *count as f64);
-        counts.iter().map(float).collect::<Vec<_>>()
-    };
-    let scanned = |value: &dyn Fn(orphand::daemon::stats::LastScan) -> f64| {
-        let sample = |one: &orphand::daemon::RootStatus| {
-            let scan = one.stats.last_scan?;
-            Some((labels(one, None), value(scan)))
-        };
-        snapshot.roots.iter().filter_map(sample).collect::<Vec<_>>()
-    };
-    vec![
-        Family {
-            name: "orphand_build_info",
-            kind: "gauge",
-            help: "The version of orphand; always 1.",
-            samples: vec![(
-                format!("{{version=\"{}\"}}", escaped(env!("CARGO_PKG_VERSION"))),
-                1.0,
-            )],
-        },
-        gauge(
-            "orphand_start_time_seconds",
-            "The time at which the watch began, in seconds since 1970.",
-            plain(seconds(since)),
-        ),
-        gauge(
-            "orphand_config_ok",
-            "0 while the configuration file has an error, otherwise 1.",
-            plain(flag(snapshot.config_error.is_none())),
-        ),
-        gauge(
-            "orphand_blind",
-            "1 if orphand cannot determine of some temp whether it is in use, otherwise 0.",
-            plain(flag(snapshot.roots.iter().any(is_blind))),
-        ),
-        gauge(
-            "orphand_root_state",
-            "1 for the current state of the root, 0 for the others.",
-            by_reason(&|one| {
-                let now = state(one);
-                let value = |state: &RootState| (state.as_str(), flag(*state == now));
-                STATES.iter().map(value).collect()
-            }),
-        ),
-        gauge(
-            "orphand_waiting_files",
-            "Temps that are within their grace.",
-            per_root(&|one| one.pending.waiting as f64),
-        ),
-        gauge(
-            "orphand_orphan_files",
-            "Temps that are older than their grace and still exist.",
-            per_root(&|one| one.pending.held as f64),
-        ),
-        gauge(
-            "orphand_orphan_bytes",
-            "The sum of the lengths of the temps that are older than their grace and still exist.",
-            per_root(&|one| one.pending.held_bytes as f64),
-        ),
-        counter(
-            "orphand_removed_files_total",
-            "Removed temps.",
-            per_root(&|one| one.stats.summary.reaped as f64),
-        ),
-        counter(
-            "orphand_reclaimed_bytes_total",
-            "The sum of the lengths of the removed temps.",
-            per_root(&|one| one.stats.summary.freed.bytes as f64),
-        ),
-        counter(
-            "orphand_reclaimed_disk_bytes_total",
-            "The disk space that the removals freed, in bytes.",
-            per_root(&|one| one.stats.summary.freed.disk_bytes as f64),
-        ),
-        counter(
-            "orphand_quarantined_files_total",
-            "Temps that were moved to the quarantine.",
-            per_root(&|one| one.stats.summary.quarantined as f64),
-        ),
-        counter(
-            "orphand_quarantined_bytes_total",
-            "The sum of the lengths of the temps that were moved to the quarantine. Their space is not free.",
-            per_root(&|one| one.stats.summary.quarantined_size.bytes as f64),
-        ),
-        counter(
-            "orphand_kept_total",
-            "The number of kept temps, counted once for each temp and reason.",
-            by_reason(&|one| floats(&one.stats.kept)),
-        ),
-        counter(
-            "orphand_unlink_errors_total",
-            "Temps that could not be processed, and directories that could not be read.",
-            per_root(&|one| one.stats.summary.failed as f64),
-        ),
-        counter(
-            "orphand_rescans_total",
-            "The number of scans of the root, by cause.",
-            by_reason(&|one| floats(&one.stats.rescans)),
-        ),
-        gauge(
-            "orphand_scan_duration_seconds",
-            "The duration of the last scan of the root.",
-            scanned(&|scan| scan.took.as_secs_f64()),
-        ),
-        gauge(
-            "orphand_last_scan_timestamp_seconds",
-            "The end of the last scan of the root, in seconds since 1970.",
-            scanned(&|scan| seconds(scan.ended)),
-        ),
-    ]
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
+}
+
+fn one(value: f64) -> Samples {
+    vec![(None, value)]
+}
+
+fn by_reason(counts: &BTreeMap<&'static str, u64>) -> Samples {
+    counts
+        .iter()
+        .map(|(reason, count)| (Some(*reason), *count as f64))
+        .collect()
+}
+
+/// Returns the value of the last scan. A root that was not scanned yet has no sample.
+fn of_scan(root: &RootStatus, value: fn(LastScan) -> f64) -> Samples {
+    root.stats
+        .last_scan
+        .into_iter()
+        .flat_map(|scan| one(value(scan)))
+        .collect()
+}
+
+fn flag(flag: bool) -> f64 {
+    f64::from(u8::from(flag))
 }
 
 fn seconds(at: Wall) -> f64 {
     at.sec as f64 + f64::from(at.nsec) / 1e9
 }
 
-fn labels(one: &orphand::daemon::RootStatus, reason: Option<&str>) -> String {
-    let root = escaped(&one.root.path.to_string_lossy());
+fn labels(root: &RootStatus, reason: Option<&str>) -> String {
+    let root = escaped(&root.root.path.to_string_lossy());
     match reason {
         Some(reason) => format!("{{root=\"{root}\",reason=\"{}\"}}", escaped(reason)),
         None => format!("{{root=\"{root}\"}}"),
