@@ -1,5 +1,5 @@
-//! The checks of the machine that exist on every system: the configuration file, the clock, the limit of open files, and
-//! the folders of orphand.
+//! The checks of the machine that exist on every system: the configuration file, the clock, the limit of open files,
+//! and the folders of orphand.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -100,8 +100,8 @@ pub(super) fn open_files(limit: Option<u64>) -> Check {
         Some(limit @ 0..ENOUGH_FILES) => Check::warning(
             check,
             format!(
-                "at most {limit}: this limits the number of temps that are checked at the same time, so many orphans are \
-                 removed more slowly"
+                "at most {limit}: this limits the number of temps that are checked at the same time, so many orphans \
+                 are removed more slowly"
             ),
             "ulimit -n 256; for a systemd service: LimitNOFILE=256",
         ),

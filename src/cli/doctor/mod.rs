@@ -1,7 +1,7 @@
 //! `orphand doctor`: checks the machine and the roots for problems, each reported with its fix.
 //!
-//! [`roots`] gathers the facts of the roots, and `system` those that differ between operating systems. One pure function
-//! for each check judges them. doctor changes no existing file. It only creates one file in each root, which it removes
+//! [`roots`] gathers the facts of the roots, and `system` those that differ between operating systems. One pure
+//! function for each check judges them. doctor changes no existing file. It only creates one file in each root, which it removes
 //! at once ([`proof`]).
 //!
 //! The states:

@@ -126,8 +126,8 @@ pub(super) fn quarantine(root: &Path, contents: Option<(u64, u64)>) -> Check {
     }
 }
 
-/// Judges the clock that dates the files. `difference` is the difference between the date of a new file and the clock of
-/// this machine.
+/// Judges the clock that dates the files. `difference` is the difference between the date of a new file and the clock
+/// of this machine.
 pub(super) fn dates(difference: Duration) -> Check {
     if difference <= MAX_DIFFERENCE {
         return Check::ok("dates", "files get the dates of this machine's clock");

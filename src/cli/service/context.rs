@@ -1,4 +1,4 @@
-//! What each subcommand works with: the service, its service manager, and the output.
+//! The context of a subcommand: the service, its service manager, and the output.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -4,7 +4,6 @@
 //! almost any error. So the state is checked after each call, and a call that exits with 5 is repeated. By its manual,
 //! the output of `print` is not an interface: only its exit code decides anything, and its text is only shown to people.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -73,8 +72,7 @@ impl<'p> Launchctl<'p> {
     }
 
     fn call(&self, args: &[&str]) -> Result<ToolOutput, Failure> {
-        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        self.tool.call(&args).map_err(|error| {
+        self.tool.call(args).map_err(|error| {
             call_failure(
                 &error,
                 "only macOS has launchd; on other systems: orphand service VERB --systemd",
@@ -148,11 +146,14 @@ impl<'p> Launchctl<'p> {
 
     /// Starts a job that is loaded. With `again`, a running job is restarted.
     fn kickstart(&self, domain: &str, again: bool) -> Result<(), Failure> {
+        let again = again.then_some("-k");
         let target = target(domain);
-        let answer = match again {
-            true => self.call(&["kickstart", "-k", &target])?,
-            false => self.call(&["kickstart", &target])?,
-        };
+        let args: Vec<&str> = ["kickstart"]
+            .into_iter()
+            .chain(again)
+            .chain([&*target])
+            .collect();
+        let answer = self.call(&args)?;
         match answer.code {
             0 | code::ALREADY => Ok(()),
             _ => Err(self.failure("kickstart", &answer)),
@@ -198,13 +199,12 @@ impl<'p> Launchctl<'p> {
                 ));
             }
         }
-        let program = self
-            .service
-            .installed_service()
-            .map(|installed| installed.program);
-        if let Some(program) = program.filter(|program| !program.exists()) {
+        if let Some(installed) = self.service.installed_service()
+            && !installed.program.exists()
+        {
             causes.push(format!(
-                "{program:?}, which it starts, does not exist:   {}",
+                "{:?}, which it starts, does not exist:   {}",
+                installed.program,
                 self.service.command("install")
             ));
         }

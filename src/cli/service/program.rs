@@ -1,7 +1,6 @@
 //! The path of the program that a service starts: absolute, and unchanged by an upgrade.
 
 use std::env;
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -43,16 +42,14 @@ fn homebrew_opt(path: &Path) -> Option<PathBuf> {
 
 /// Returns the kind of temporary folder that `path` is in, or `None` if the program is expected to stay there.
 pub(super) fn temporary_place(path: &Path) -> Option<&'static str> {
-    let parts: Vec<&OsStr> = path.components().map(Component::as_os_str).collect();
-    let built = parts
-        .iter()
-        .position(|part| *part == "target")
-        .is_some_and(|at| {
-            let below = parts.iter().skip(at + 1);
-            below
-                .clone()
-                .any(|part| *part == "debug" || *part == "release")
-        });
+    let below_target = path
+        .components()
+        .skip_while(|part| part.as_os_str() != "target");
+    let is_profile = |part: Component<'_>| {
+        let part = part.as_os_str();
+        part == "debug" || part == "release"
+    };
+    let built = below_target.skip(1).any(is_profile);
     let temporary = [
         "/tmp",
         "/var/tmp",

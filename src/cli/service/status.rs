@@ -12,17 +12,18 @@ use super::job::Scope;
 use super::paths::ServicePaths;
 use super::problems::{Problem, file_problems, outdated_problem};
 use super::start;
-use crate::cli::commands::status::client::RunningWatch;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::standard_streams::print;
 use crate::cli::output::text::escaped;
+use crate::cli::runtime::status_answer::WatchAnswer;
 
 /// The state and the problems of a service.
 #[derive(Debug, Default)]
 struct ServiceReport {
     installed: bool,
     state: ServiceState,
-    watcher: Option<RunningWatch>,
+    /// The answer of the watcher that the service runs.
+    answer: Option<WatchAnswer>,
     program: Option<PathBuf>,
     problems: Vec<Problem>,
     /// The reason why the service manager could not be asked.
@@ -108,7 +109,7 @@ impl ServiceReport {
                 .installed_service()
                 .map(|installed| installed.program),
             // Without an installed service, the watcher belongs to something else.
-            watcher: watcher.filter(|_| installed),
+            answer: watcher.filter(|_| installed).map(|watcher| watcher.answer),
             state,
             problems,
             // Without an installed service, there is nothing to ask for.
@@ -117,14 +118,11 @@ impl ServiceReport {
     }
 
     fn runs(&self) -> bool {
-        self.watcher.is_some() || self.state.running == Some(true)
+        self.answer.is_some() || self.state.running == Some(true)
     }
 
     fn exit(&self) -> Exit {
-        let is_healthy = self
-            .watcher
-            .as_ref()
-            .is_none_or(|watcher| watcher.answer.problems.is_empty());
+        let is_healthy = self.problems_of_watcher().is_empty();
         match (self.installed, self.runs(), is_healthy) {
             (false, _, _) => Exit::NotInstalled,
             (true, false, _) => Exit::STOPPED,
@@ -134,8 +132,14 @@ impl ServiceReport {
     }
 
     fn pid(&self) -> Option<u32> {
-        let watcher = self.watcher.as_ref().map(|watcher| watcher.answer.pid);
-        watcher.or(self.state.pid)
+        self.answer
+            .as_ref()
+            .map(|answer| answer.pid)
+            .or(self.state.pid)
+    }
+
+    fn problems_of_watcher(&self) -> &[String] {
+        self.answer.as_ref().map_or(&[], |answer| &answer.problems)
     }
 
     fn text(&self, service: &ServicePaths) -> String {
@@ -148,12 +152,10 @@ impl ServiceReport {
                 .iter()
                 .map(|program| format!("  program   {}", escaped(program))),
         );
-        match &self.watcher {
-            Some(watcher) if watcher.answer.problems.is_empty() => {
-                lines.push("  health    ok".to_owned())
-            }
-            Some(watcher) => {
-                let problems = watcher.answer.problems.iter();
+        match &self.answer {
+            Some(answer) if answer.problems.is_empty() => lines.push("  health    ok".to_owned()),
+            Some(answer) => {
+                let problems = answer.problems.iter();
                 lines.extend(problems.map(|problem| format!("  health    {problem}")));
             }
             None if self.runs() => lines.push("  health    no answer yet".to_owned()),
@@ -171,9 +173,9 @@ impl ServiceReport {
 
     fn headline(&self) -> String {
         let version = self
-            .watcher
+            .answer
             .as_ref()
-            .map(|watcher| format!(" {}", watcher.answer.version));
+            .map(|answer| format!(" {}", answer.version));
         let pid = self.pid().map(|pid| format!(", pid {pid}"));
         let runs = match (self.runs(), &self.error) {
             (true, _) => "is running",
@@ -205,7 +207,6 @@ impl ServiceReport {
     }
 
     fn document(&self, service: &ServicePaths) -> ServiceDocument<'_> {
-        let answer = self.watcher.as_ref().map(|watcher| &watcher.answer);
         let is_known = self.error.is_none();
         ServiceDocument {
             service: service.manager.name(),
@@ -218,8 +219,8 @@ impl ServiceReport {
             loaded: is_known.then_some(self.state.loaded),
             running: (self.runs() || is_known).then_some(self.runs()),
             pid: self.pid(),
-            version: answer.map(|answer| answer.version.as_str()),
-            trouble: answer.map_or(&[], |answer| &answer.problems),
+            version: self.answer.as_ref().map(|answer| answer.version.as_str()),
+            trouble: self.problems_of_watcher(),
             end: self.state.last_run_error.as_deref(),
             problems: &self.problems,
             error: self.error.as_deref(),
@@ -245,7 +246,7 @@ fn not_installed_text(service: &ServicePaths) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::runtime::status_answer::WatchAnswer;
+    use crate::cli::commands::status::client::RunningWatch;
     use crate::cli::service::paths::ServiceManager;
 
     fn service() -> ServicePaths {
@@ -289,7 +290,7 @@ mod tests {
         ] {
             let report = ServiceReport {
                 installed,
-                watcher,
+                answer: watcher.map(|watcher| watcher.answer),
                 state: state(running),
                 ..ServiceReport::default()
             };
@@ -301,7 +302,7 @@ mod tests {
     fn the_problems_of_the_watcher_are_shown() {
         let report = ServiceReport {
             installed: true,
-            watcher: Some(watcher("0.0.9", false, &["/srv/app cannot be read"])),
+            answer: Some(watcher("0.0.9", false, &["/srv/app cannot be read"]).answer),
             ..ServiceReport::default()
         };
         let text = report.text(&service());

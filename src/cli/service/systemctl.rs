@@ -1,7 +1,5 @@
 //! Controls the service through systemctl(1). `systemctl show` is its interface for programs.
 
-use std::ffi::OsString;
-
 use super::control::{Control, ServiceState, call_failure, exit_error};
 use super::job::Scope;
 use super::paths::ServicePaths;
@@ -32,9 +30,9 @@ impl<'p> Systemctl<'p> {
         }
     }
 
-    fn args(&self, args: &[&str]) -> Vec<OsString> {
+    fn args<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
         let user = (self.service.scope == Scope::User).then_some("--user");
-        user.iter().chain(args).map(OsString::from).collect()
+        user.into_iter().chain(args.iter().copied()).collect()
     }
 
     fn call(&self, args: &[&str]) -> Result<ToolOutput, ToolError> {

@@ -1,6 +1,6 @@
 //! Calls programs of the system: launchctl, systemctl, journalctl. Each call has a time limit.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -57,14 +57,14 @@ impl Tool {
     }
 
     /// Returns the command, not yet started.
-    pub(super) fn command(&self, args: &[OsString]) -> Command {
+    pub(super) fn command<A: AsRef<OsStr>>(&self, args: &[A]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(args);
         command
     }
 
     /// Runs the program, with a time limit. Its messages are in English (`LC_ALL=C`).
-    pub(super) fn call(&self, args: &[OsString]) -> Result<ToolOutput, ToolError> {
+    pub(super) fn call<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<ToolOutput, ToolError> {
         let limit = timeouts::call_limit();
         let mut command = self.command(args);
         command.env("LC_ALL", "C").stdin(Stdio::null());
