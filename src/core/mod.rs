@@ -28,6 +28,7 @@ mod words;
 pub mod event;
 pub mod exclude;
 mod glob;
+pub mod group;
 pub mod judge;
 pub mod leaks;
 pub mod macos_use;
