@@ -222,10 +222,14 @@ impl RuleSettings {
         let writers = self.writers.as_deref().unwrap_or_default();
         let exclude = self.exclude.as_deref().unwrap_or_default();
         let given = self.grace.map(Graces::both).unwrap_or_default();
+        let names = match self.broad_names {
+            Some(true) => Names::allowing_broad(names, writers)?,
+            _ => Names::new(names, writers)?,
+        };
         let policy = Policy {
-            names: match self.broad_names {
-                Some(true) => Names::allowing_broad(names, writers)?,
-                _ => Names::new(names, writers)?,
+            names: match self.writers.as_deref() {
+                Some([]) => names,
+                _ => names.with_default_writers(),
             },
             exclude: Exclude::new(exclude)?,
             grace: Graces {

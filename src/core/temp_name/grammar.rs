@@ -125,6 +125,12 @@ impl Grammar {
         })
     }
 
+    /// Compiles the patterns of a writer.
+    pub(super) fn all_of(writer: &'static WriterGrammar) -> impl Iterator<Item = Grammar> {
+        let patterns = writer.patterns.iter();
+        patterns.filter_map(move |pattern| Grammar::new(pattern, Some(writer)))
+    }
+
     /// Splits the name from its right end, where writers add their parts.
     pub(super) fn split<'n>(&self, name: &'n [u8]) -> Option<NameParts<'n>> {
         let mut parts = NameParts::default();
@@ -133,6 +139,7 @@ impl Grammar {
             rest = match *token {
                 Token::Literal(literal) => rest.strip_suffix(literal.as_bytes())?,
                 Token::Target if rest.is_empty() => return None,
+                Token::Target if !self.may_be_target(rest) => return None,
                 Token::Target => {
                     parts.target = Some(rest);
                     &[]
@@ -168,8 +175,9 @@ impl Grammar {
             pid,
             is_random: self.tokens.iter().any(Token::is_random),
         };
-        let (Some(target), Some(pid), true) = (target, pid, self.tokens.contains(&Token::Uuid))
-        else {
+        // If the targets are known, the digits are not part of one.
+        let may_be_numbered = self.tokens.contains(&Token::Uuid) && self.only_targets().is_none();
+        let (Some(target), Some(pid), true) = (target, pid, may_be_numbered) else {
             return Some(parsed);
         };
         let longest = [target, b".", pid.to_string().as_bytes()].concat();
@@ -182,6 +190,19 @@ impl Grammar {
             true => parsed.with_numbered_targets(),
             false => parsed,
         })
+    }
+
+    /// Reports whether a temp of the writer can have this target.
+    fn may_be_target(&self, target: &[u8]) -> bool {
+        self.only_targets()
+            .is_none_or(|only| only.iter().any(|one| one.as_bytes() == target))
+    }
+
+    /// Returns the names of all targets of the writer, if they are known.
+    pub(super) fn only_targets(&self) -> Option<&'static [&'static str]> {
+        self.writer
+            .map(|writer| writer.targets)
+            .filter(|targets| !targets.is_empty())
     }
 
     /// Reports whether the writer may have truncated the target in this name.

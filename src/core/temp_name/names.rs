@@ -26,12 +26,21 @@ pub struct Names {
     has_default: bool,
     pub(super) globs: Vec<NameGlob>,
     writers: Vec<Grammar>,
+    /// The grammars of the writers that are on by default. Each of their names ends in `.tmp`.
+    defaults: Vec<Grammar>,
     built_in: Vec<Grammar>,
 }
 
 impl Default for Names {
-    /// `*.tmp` and no writers.
+    /// `*.tmp`, and the writers that are on by default.
     fn default() -> Names {
+        Names::without_writers().with_default_writers()
+    }
+}
+
+impl Names {
+    /// Returns `*.tmp` and no writers.
+    fn without_writers() -> Names {
         let built_in = BUILT_IN
             .iter()
             .filter_map(|p| Grammar::new(p, None))
@@ -40,12 +49,28 @@ impl Default for Names {
             has_default: true,
             globs: Vec::new(),
             writers: Vec::new(),
+            defaults: Vec::new(),
             built_in,
         }
     }
-}
 
-impl Names {
+    /// Turns on the writers that are on by default, if `*.tmp` is the only pattern.
+    #[must_use]
+    pub fn with_default_writers(mut self) -> Names {
+        if self.has_default && self.globs.is_empty() {
+            let rows = WRITERS.iter().filter(|writer| writer.default);
+            self.defaults = rows.flat_map(Grammar::all_of).collect();
+        }
+        self
+    }
+
+    /// Returns the names of the writers that are on by default.
+    pub fn default_writers(&self) -> impl Iterator<Item = &'static str> {
+        let rows = WRITERS.iter().filter(|writer| writer.default);
+        rows.map(|writer| writer.name)
+            .filter(|_| !self.defaults.is_empty())
+    }
+
     /// Compiles the globs of a rule (none means `*.tmp`) and the grammars of the writers that it turns on.
     ///
     /// A glob without a literal character other than `.`, `-`, `_` and `~` is refused, because it matches names of
@@ -73,7 +98,7 @@ impl Names {
     ) -> Result<Names, NameError> {
         let mut names = Names {
             has_default: globs.is_empty(),
-            ..Names::default()
+            ..Names::without_writers()
         };
         for glob in globs.iter().map(AsRef::as_ref) {
             if glob == DEFAULT {
@@ -91,10 +116,7 @@ impl Names {
             let Some(writer) = WRITERS.iter().find(|w| w.name == name) else {
                 return Err(unknown_writer(name));
             };
-            let patterns = writer.patterns.iter();
-            names
-                .writers
-                .extend(patterns.filter_map(|p| Grammar::new(p, Some(writer))));
+            names.writers.extend(Grammar::all_of(writer));
         }
         Ok(names)
     }
@@ -241,9 +263,11 @@ impl Names {
             .unwrap_or_else(|| Shape::without_grammar(name.as_bytes()))
     }
 
-    /// Returns the grammars of the rule's writers, then the built-in ones.
+    /// Returns the grammars of the rule's writers, then those of the writers that are on by default, then the built-in
+    /// ones.
     fn grammars(&self) -> impl Iterator<Item = &Grammar> {
-        self.writers.iter().chain(&self.built_in)
+        let writers = self.writers.iter().chain(&self.defaults);
+        writers.chain(&self.built_in)
     }
 }
 

@@ -15,6 +15,9 @@ pub struct Shape {
     pub target: Option<OsString>,
     /// The same target with those digits. `None` if there are none.
     pub numbered_target: Option<OsString>,
+    /// The target by whose name the temps of one directory and owner form a group. `None` if the grammar is a built-in
+    /// one, or the name does not contain its target.
+    pub group: Option<OsString>,
     /// The shape comes from a built-in grammar with a uuid, or from a writer that the rule turns on.
     pub is_known: bool,
 }
@@ -25,16 +28,15 @@ impl Grammar {
         let NameParts { target, .. } = self.split(name)?;
         let target = target.filter(|_| !self.may_truncate(name));
         let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
+        let has_digits = self.tokens.starts_with(&pid_is_next) && self.only_targets().is_none();
         // The pid follows the target and its dot, and a number may follow the pid.
-        let digits = target
-            .filter(|_| self.tokens.starts_with(&pid_is_next))
-            .and_then(|target| {
-                let rest = name.get(target.len() + 1..)?;
-                let numbers = rest.split(|b| *b == b'.');
-                let numbers = numbers.take_while(|part| part.iter().all(u8::is_ascii_digit));
-                let length: usize = numbers.map(|part| part.len() + 1).sum();
-                rest.get(..length.checked_sub(1)?)
-            });
+        let digits = target.filter(|_| has_digits).and_then(|target| {
+            let rest = name.get(target.len() + 1..)?;
+            let numbers = rest.split(|b| *b == b'.');
+            let numbers = numbers.take_while(|part| part.iter().all(u8::is_ascii_digit));
+            let length: usize = numbers.map(|part| part.len() + 1).sum();
+            rest.get(..length.checked_sub(1)?)
+        });
         let longer = target
             .zip(digits)
             .map(|(target, digits)| [target, b".", digits].concat());
@@ -60,6 +62,7 @@ impl Grammar {
             form: name_of(&form),
             target: target.map(name_of),
             numbered_target: longer.as_deref().map(name_of),
+            group: target.filter(|_| self.writer.is_some()).map(name_of),
             is_known: self.writer.is_some() || self.tokens.contains(&Token::Uuid),
         })
     }
@@ -72,6 +75,7 @@ impl Shape {
             form: form_without_grammar(name),
             target: None,
             numbered_target: None,
+            group: None,
             is_known: false,
         }
     }

@@ -10,6 +10,10 @@ pub struct WriterGrammar {
     pub patterns: &'static [&'static str],
     /// The program that creates such names, and the source of this information: project, file or issue, URL.
     pub producer: &'static str,
+    /// The only names of its targets. Empty if it writes files of any name.
+    pub targets: &'static [&'static str],
+    /// A rule has it on unless the rule sets other names than `*.tmp`, or an empty list of writers.
+    pub default: bool,
     /// The length in bytes from which the writer may truncate the target in the name of a temp. No target is read from
     /// such a long name.
     pub truncates_at: Option<usize>,
@@ -17,10 +21,21 @@ pub struct WriterGrammar {
 
 pub(super) const WRITERS: &[WriterGrammar] = &[
     WriterGrammar {
+        name: "openclaw",
+        patterns: &["<t>.<pid>.<uuid>.tmp", "<t>.<uuid>.tmp"],
+        producer: "openclaw, for its session store and its configuration: src/config/sessions/artifacts.ts and \
+                   src/config/io.ts in https://github.com/openclaw/openclaw",
+        targets: &["sessions.json", "openclaw.json"],
+        default: true,
+        truncates_at: None,
+    },
+    WriterGrammar {
         name: "claude-code",
         patterns: &["<t>.tmp.<pid>.<hex:12>"],
         producer: "Claude Code, beside ~/.claude.json; as reported in \
                    https://github.com/anthropics/claude-code/issues/87677 and 89565",
+        targets: &[],
+        default: false,
         truncates_at: None,
     },
     WriterGrammar {
@@ -30,6 +45,8 @@ pub(super) const WRITERS: &[WriterGrammar] = &[
         producer: "the npm package atomically, and conf, which uses it: src/utils/temp.ts in \
                    https://github.com/fabiospampinato/atomically, source/index.ts in \
                    https://github.com/sindresorhus/conf",
+        targets: &[],
+        default: false,
         // LIMIT_BASENAME_LENGTH, in UTF-16 code units. A name never has fewer bytes than code units.
         truncates_at: Some(128),
     },
@@ -39,6 +56,8 @@ pub(super) const WRITERS: &[WriterGrammar] = &[
         patterns: &["tmp_obj_<alnum:6>", "tmp_pack_<alnum:6>"],
         producer: "git: create_tmpfile in object-file.c, create_tmp_packfile in pack-write.c, \
                    builtin/index-pack.c; the random letters in wrapper.c; https://github.com/git/git",
+        targets: &[],
+        default: false,
         truncates_at: None,
     },
 ];
