@@ -37,6 +37,9 @@ pub struct Disposed {
     pub writer: Option<String>,
     /// The size that its removal freed. Zero if another hard link keeps the data.
     pub freed: FileSize,
+    /// The path of a later copy with as much data, because of which it was not needed. `None` if its target counts, or
+    /// it was moved.
+    pub superseded_by: Option<PathBuf>,
     /// This is a dry run: the file was neither removed nor moved.
     pub dry_run: bool,
 }

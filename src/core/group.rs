@@ -30,21 +30,12 @@ pub struct GroupCopy {
     pub written: Wall,
     /// Its length (`st_size`), in bytes.
     pub bytes: u64,
-    /// Its data.
-    pub data: DataBounds,
+    /// Its data in bytes, without holes and reserved space. May be a lower bound.
+    pub data: u64,
     /// Where it is.
     pub place: Place,
-    /// It may make other copies superfluous: it has one link, and no process uses it, by proof.
+    /// It can replace other copies: it has one link, and no process uses it, by proof.
     pub is_reliable: bool,
-}
-
-/// The bytes of data of a file, without holes and without reserved space, as far as they are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataBounds {
-    /// The file has at least this much data, in bytes.
-    pub at_least: u64,
-    /// The file has at most this much data, in bytes.
-    pub at_most: u64,
 }
 
 /// The place of a copy.
@@ -74,16 +65,15 @@ impl GroupCopy {
         (self.born, self.written, &self.name)
     }
 
-    /// Reports whether `self` can replace `other`: it is later, and has at least as much data and length.
+    /// Reports whether `self` can replace `other`: it is later, and has data for the whole length of `other`.
     fn is_better_than(&self, other: &GroupCopy) -> bool {
         // An mtime can be set to any date, so a copy that was born later but written earlier is not later.
         let is_later = self.order() > other.order() && self.written >= other.written;
         let has_births = self.born.is_some() && other.born.is_some();
-        let has_as_much_data = self.data.at_least >= other.data.at_most;
+        let has_as_much_data = self.data >= other.bytes && self.data > 0;
         rule!("group-better-is-later", is_later, without: true)
             && rule!("group-needs-births", has_births, without: true)
-            && rule!("group-better-has-data", has_as_much_data && self.data.at_least > 0, without: true)
-            && rule!("group-better-is-as-long", self.bytes >= other.bytes, without: true)
+            && rule!("group-better-has-data", has_as_much_data, without: true)
             && rule!("group-better-is-reliable", self.is_reliable, without: true)
     }
 }
@@ -124,7 +114,7 @@ fn spare(copies: &[GroupCopy], needed: Vec<usize>) -> Vec<usize> {
     let _newest = others.next();
     let mut others: Vec<usize> = others.collect();
     // The sort is stable, so of copies with equal data the newer ones come first.
-    others.sort_by_key(|&at| std::cmp::Reverse((copies[at].data.at_least, copies[at].bytes)));
+    others.sort_by_key(|&at| std::cmp::Reverse((copies[at].data, copies[at].bytes)));
     others.split_off(others.len().min(KEPT_PER_GROUP - 1))
 }
 
@@ -146,10 +136,7 @@ mod tests {
             born: Some(time),
             written: time,
             bytes,
-            data: DataBounds {
-                at_least: bytes,
-                at_most: bytes,
-            },
+            data: bytes,
             place: Place::Orphan,
             is_reliable: true,
         }
@@ -221,8 +208,7 @@ mod tests {
                 c.born = Some(Wall { sec: -1, nsec: 0 })
             }),
             ("without a birth time", |c| c.born = None),
-            ("shorter", |c| c.bytes -= 1),
-            ("with less data", |c| c.data.at_least -= 1),
+            ("with less data", |c| c.data -= 1),
             ("in use, or with two links", |c| c.is_reliable = false),
         ];
         for (index, (what, change)) in cases.iter().enumerate() {
@@ -240,9 +226,9 @@ mod tests {
         copies[0].born = None;
         check(&copies, "nnnn");
         copies[0].born = Some(Wall { sec: 0, nsec: 0 });
-        copies[0].data.at_most += 1;
+        copies[0].bytes += 1;
         check(&copies, "nnnn");
-        copies[0].data.at_most -= 1;
+        copies[0].bytes -= 1;
         copies[0].is_reliable = false;
         check(&copies, "snnn");
     }
@@ -321,7 +307,7 @@ mod tests {
                 for gone in &lost {
                     let is_better = |c: &&GroupCopy| {
                         c.born > gone.born && c.written >= gone.written && c.bytes >= gone.bytes
-                            && c.data.at_least >= gone.data.at_least && c.bytes > 0
+                            && c.data >= gone.bytes && c.bytes > 0
                     };
                     prop_assert!(here.iter().filter(is_better).count() >= ENOUGH, "{gone:?} {here:?}");
                 }

@@ -2,6 +2,7 @@
 
 mod context;
 mod examine;
+pub mod groups;
 pub mod limits;
 mod pass;
 mod recover;

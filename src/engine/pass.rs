@@ -2,6 +2,7 @@
 //!
 //! The workers and `sweep` use this same code, dry runs included.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use super::context::{DirContext, Engine};
 use super::examine::{LookResult, SeenFile, details, look_at};
+use super::groups::{GroupKey, GroupTemp, StoredCopies};
 use super::limits::{self, LimitContext};
 use super::recover::{RecoveryOutcome, recover};
 use crate::core::event::{Disposed, Event, Settlement, Subject};
@@ -24,6 +26,7 @@ use crate::core::tracker::{Kept, Look, Next, Tracked};
 use crate::evidence::siblings::Siblings;
 use crate::evidence::{self, EvidenceContext, FileId, ProcessScan, TempInfo, UseChecker};
 use crate::fs::dir::{Dir, RootError};
+use crate::reap::better_copies::BetterCopies;
 use crate::reap::{BatchContext, Candidate, Outcome, quarantine};
 use crate::store::journal::LineKind;
 use crate::store::json::{self, FileFields, IntentLine};
@@ -77,6 +80,60 @@ impl AsMut<Candidate> for Removal<'_> {
     fn as_mut(&mut self) -> &mut Candidate {
         &mut self.temp.judged.candidate
     }
+}
+
+impl Removal<'_> {
+    fn group_temp(&self) -> GroupTemp<'_> {
+        GroupTemp {
+            name: &self.temp.item.name,
+            seen: self.temp.judged.observation(),
+        }
+    }
+
+    /// Judges the temp again, as one that better copies supersede or do not.
+    fn set_superseded(&mut self, is_superseded: bool, policy: &Policy) {
+        let judged = &mut self.temp.judged;
+        judged.evidence.superseded = is_superseded;
+        judged.candidate.verdict = judge(&judged.evidence, policy);
+    }
+}
+
+/// The temps to be removed, in two steps.
+struct SplitRemovals<'i> {
+    /// All temps that no other temp supersedes.
+    first: Vec<Removal<'i>>,
+    /// The temps that are superseded once `first` is in the quarantine.
+    superseded: Vec<Removal<'i>>,
+}
+
+/// Separates the temps that form groups: those for which only the gate against sole copies does not pass, or passes
+/// because they are superseded.
+fn by_group<'i>(
+    policy: &Policy,
+    removals: Vec<Removal<'i>>,
+) -> (Vec<Removal<'i>>, HashMap<GroupKey, Vec<Removal<'i>>>) {
+    let (mut others, mut groups) = (Vec::new(), HashMap::<GroupKey, Vec<Removal<'i>>>::new());
+    for removal in removals {
+        let judged = &removal.temp.judged;
+        let is_sole = judged.candidate.verdict == Verdict::Quarantine(Some(Reason::SoleCopy));
+        let temp = removal.group_temp();
+        let key = (is_sole || judged.evidence.superseded)
+            .then(|| GroupKey::of(policy, temp.name, temp.seen))
+            .flatten();
+        match key {
+            Some(key) => groups.entry(key).or_default().push(removal),
+            None => others.push(removal),
+        }
+    }
+    (others, groups)
+}
+
+/// Returns the space of the temps on the disk, in bytes.
+fn allocated(removals: &[Removal<'_>]) -> u64 {
+    let temps = removals.iter().map(|removal| &removal.temp.judged);
+    temps.fold(0, |sum, temp| {
+        sum.saturating_add(temp.observation().allocated)
+    })
 }
 
 impl JudgedTemp {
@@ -168,15 +225,22 @@ impl<'a> Pass<'a> {
                 removals.push(Removal { temp, disposed });
             }
         }
+        let SplitRemovals { first, superseded } = self.split_superseded(removals);
         if rule!("dry-run-disposes-of-nothing", self.policy().is_dry_run()) {
-            self.report_dry_run(removals);
+            self.report_dry_run(first);
+            self.report_dry_run(superseded);
         } else {
             let siblings = self.siblings.clone().unwrap_or_default();
             let context = EvidenceContext {
                 siblings: &siblings,
                 ..context
             };
-            kept.extend(self.dispose(&dir, removals, context));
+            kept.extend(self.dispose(&dir, first, context));
+            // The better copies are in the quarantine now.
+            if !superseded.is_empty() {
+                let superseded = self.with_better_copies(superseded);
+                kept.extend(self.dispose(&dir, superseded, context));
+            }
         }
         self.report_kept(&dir, kept);
     }
@@ -356,12 +420,65 @@ impl<'a> Pass<'a> {
             candidate: Candidate {
                 temp_info,
                 verdict: judge(&evidence, context.policy),
+                better: None,
+                frees_space: false,
                 // Another name of the file may be due as well, and the file would be found in use: by this process.
                 opened: seen.checked.filter(|_| observation.fingerprint.links == 1),
             },
             evidence,
             target: found.index,
         })
+    }
+
+    /// Separates the temps that will be superseded once the others are moved to the quarantine. They get the verdict that
+    /// they will have then.
+    fn split_superseded<'i>(&self, removals: Vec<Removal<'i>>) -> SplitRemovals<'i> {
+        let policy = self.policy();
+        let (mut first, groups) = by_group(policy, removals);
+        let mut superseded = Vec::new();
+        if groups.is_empty() {
+            return SplitRemovals { first, superseded };
+        }
+        let stored = StoredCopies::read(self.dir_context);
+        for (key, members) in groups {
+            let temps: Vec<GroupTemp<'_>> = members.iter().map(Removal::group_temp).collect();
+            let predicted = stored.predict(&key, &temps).superseded;
+            let (mut removed, mut moved) = (Vec::new(), Vec::new());
+            for (mut removal, is_superseded) in members.into_iter().zip(predicted) {
+                removal.set_superseded(is_superseded, policy);
+                match removal.temp.judged.candidate.verdict {
+                    Verdict::Reap => removed.push(removal),
+                    _ => moved.push(removal),
+                }
+            }
+            let frees_space = allocated(&removed) > allocated(&moved);
+            for removal in &mut moved {
+                removal.temp.judged.candidate.frees_space = frees_space;
+            }
+            first.extend(moved);
+            superseded.extend(removed);
+        }
+        SplitRemovals { first, superseded }
+    }
+
+    /// Finds the copies in the quarantine that supersede these temps. A temp without such copies is to be moved.
+    fn with_better_copies<'i>(&self, removals: Vec<Removal<'i>>) -> Vec<Removal<'i>> {
+        let policy = self.policy();
+        let stored = StoredCopies::read(self.dir_context);
+        let (mut all, groups) = by_group(policy, removals);
+        for (key, mut members) in groups {
+            let temps: Vec<GroupTemp<'_>> = members.iter().map(Removal::group_temp).collect();
+            let better = stored.supersede(&key, &temps, policy, self.use_checker);
+            for (removal, better) in members.iter_mut().zip(better) {
+                let newest = better.as_ref().and_then(BetterCopies::newest);
+                removal.disposed.superseded_by =
+                    newest.map(|path| self.dir_context.root.path.join(path));
+                removal.set_superseded(better.is_some(), policy);
+                removal.temp.judged.candidate.better = better;
+            }
+            all.extend(members);
+        }
+        all
     }
 
     /// Returns the siblings of the temps of this pass.
@@ -573,6 +690,7 @@ impl<'a> Pass<'a> {
             writer_pid: pid,
             writer: self.engine.writers.name_of(temp.file(), pid),
             freed: FileSize::default(),
+            superseded_by: None,
             dry_run: false,
         }
     }

@@ -89,6 +89,7 @@ fn quarantined(dir_context: DirContext<'_>, id: String, name: &OsStr, size: File
             writer_pid: None,
             writer: None,
             freed: FileSize::default(),
+            superseded_by: None,
             dry_run: false,
         },
         id: Some(id),

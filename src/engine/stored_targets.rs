@@ -107,6 +107,12 @@ impl<'a> StoredTargets<'a> {
             is_steady: stored.is_steady(now),
             born: seen.btime,
             written: seen.mtime,
+            data: match shape.group {
+                Some(_) => self.quarantine.flushed_data(stored).unwrap_or(0),
+                None => 0,
+            },
+            group: shape.group.map(|target| original_dir.join(target)),
+            links: seen.links,
             uid: seen.uid,
             copy_of: original_dir.join(copy_of),
             shape: is_known.then(|| original_dir.join(&shape.form)),

@@ -148,6 +148,7 @@ pub fn gather(
             .process_scan
             .is_some_and(|process_scan| process_scan.proves_unmapped(file)),
         target: found.target,
+        superseded: false,
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
         restored,
         reserved,

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 
+use super::better_copies::BetterCopies;
 use super::calls;
 use super::claimed::{Claimed, ClaimedAt, Judged};
 use super::lazy_quarantine::LazyQuarantine;
@@ -105,6 +106,7 @@ impl<'a> Batch<'a> {
             && !slot
                 .reserve(self.reaper.usage(), seen.allocated)
                 .map_err(failed(Step::Look))?
+            && !candidate.frees_space
         {
             return Err(Outcome::Kept(Reason::QuarantineFull));
         }
@@ -177,7 +179,9 @@ impl<'a> Batch<'a> {
             file_use,
             self.context.context,
         );
-        let (evidence, target) = gathered.map_err(failed(Step::Judge))?;
+        let (mut evidence, target) = gathered.map_err(failed(Step::Judge))?;
+        let better = candidate.better.as_ref();
+        evidence.superseded = better.is_some_and(BetterCopies::are_unchanged);
         match rule!("judged-again", judge(&evidence, self.policy()), without: candidate.verdict) {
             verdict if verdict == candidate.verdict => Ok(Judged { evidence, target }),
             Verdict::Keep(reason) => Err(Outcome::Kept(reason)),
@@ -283,11 +287,27 @@ impl<'a> Batch<'a> {
             target if matches!(claimed.at, ClaimedAt::Slot(_)) && !target.counts() => {}
             _ => return Err(EarlyEnd::Keep(Reason::Changed)),
         }
+        self.check_better_copies(candidate)?;
         // No companion that protects the temp has appeared beside its name.
         let (names, name) = (&self.policy().names, &candidate.temp_info.name);
         match rule!("new-companion-puts-back", fresh.protect(names, name), without: Ok(None))? {
             None => Ok(()),
             Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
+        }
+    }
+
+    /// Checks that the copies that supersede the temp are still in the quarantine.
+    ///
+    /// RACE: a process of our user may open, change or remove such a copy between this check and the unlink. Worst case:
+    /// one of the better copies is lost together with the temp.
+    fn check_better_copies(&self, candidate: &Candidate) -> Result<(), EarlyEnd> {
+        let are_proven = |better: &BetterCopies| {
+            let is_proven = better.are_proven(self.policy(), self.context.use_checker);
+            rule!("better-copies-are-proven", is_proven, without: true)
+        };
+        match candidate.better.as_ref().is_none_or(are_proven) {
+            true => Ok(()),
+            false => Err(EarlyEnd::Keep(Reason::Changed)),
         }
     }
 
@@ -430,6 +450,7 @@ impl<'a> Batch<'a> {
         if rule!("full-disk-same-target", target != judged.evidence.target) {
             return Err(EarlyEnd::Keep(Reason::Changed));
         }
+        self.check_better_copies(candidate)?;
         match rule!("full-disk-no-companion", siblings::find_companion(dir, name), without: Ok(None))?
         {
             None => Ok(()),

@@ -8,6 +8,7 @@
 //! [`Step`] lists the steps. docs/safety.md gives the reason for each of them.
 
 mod batch;
+pub mod better_copies;
 pub mod claim;
 mod claimed;
 mod lazy_quarantine;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::better_copies::BetterCopies;
 use crate::core::judge::{Reason, Verdict};
 use crate::core::observation::{FileSize, UseState};
 use crate::evidence::{CheckedFile, EvidenceContext, TempInfo, UseChecker};
@@ -156,6 +157,10 @@ pub struct Candidate {
     pub temp_info: TempInfo,
     /// The verdict.
     pub verdict: Verdict,
+    /// The copies in the quarantine because of which the verdict is to remove it although its target does not count.
+    pub better: Option<BetterCopies>,
+    /// The move makes other copies superfluous, and so frees more space than it takes.
+    pub frees_space: bool,
     /// The file, if it is still open since the look that led to the verdict. It is then not opened again, but the
     /// protocol still checks that the name refers to it.
     pub opened: Option<CheckedFile>,

@@ -249,6 +249,8 @@ impl Fixture {
         Candidate {
             temp_info,
             verdict,
+            better: None,
+            frees_space: false,
             opened: None,
         }
     }

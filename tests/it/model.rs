@@ -1253,6 +1253,7 @@ fn judge_as(
         opened: true,
         mappings_examined: false,
         target,
+        superseded: false,
         random_name: true,
         restored: false,
         reserved: None,

@@ -11,9 +11,10 @@ use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
+use orphand::engine::groups::{self, Prediction};
 use orphand::engine::{self, DirContext, Examined};
 use orphand::evidence::{self, FileId, UseChecker};
-use orphand::fs::dir::{Dir, RootError};
+use orphand::fs::dir::{Buffer, Dir, RootError};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
 use orphand::reap::quarantine;
@@ -87,7 +88,29 @@ struct ExplainedFields<'a> {
     grammar: Option<&'a str>,
     holders: &'a [Holder],
     matches: bool,
+    group: Option<GroupFields>,
     gates: Vec<GateFields>,
+}
+
+/// The copies of the same target that decide whether a temp is needed.
+#[derive(Serialize)]
+struct GroupFields {
+    in_place: usize,
+    stored: usize,
+    superseded: bool,
+    best: Vec<String>,
+}
+
+impl From<&Prediction> for GroupFields {
+    fn from(group: &Prediction) -> GroupFields {
+        let best = group.best.iter().map(|path| path.to_string_lossy());
+        GroupFields {
+            in_place: group.superseded.len(),
+            stored: group.stored,
+            superseded: group.superseded.first() == Some(&true),
+            best: best.map(Into::into).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -125,9 +148,16 @@ struct Explained {
 
 /// The facts about a file.
 enum Facts {
-    Regular(Box<Examined>, Vec<Holder>),
+    Regular(Box<ExaminedTemp>),
     /// It is not a regular file, so it is never a temp.
     NotRegular(Metadata),
+}
+
+struct ExaminedTemp {
+    examined: Examined,
+    holders: Vec<Holder>,
+    /// The group that decides whether it is needed.
+    group: Option<Prediction>,
 }
 
 impl Explained {
@@ -149,7 +179,7 @@ impl Explained {
             ));
         }
         let facts = match examine(&root, plan.rule(&root), name)? {
-            Some((examined, holders)) => Facts::Regular(Box::new(examined), holders),
+            Some(facts) => facts,
             None => Facts::NotRegular(path.symlink_metadata().map_err(|_| missing(&path))?),
         };
         Ok(Explained {
@@ -165,7 +195,7 @@ impl Explained {
     fn verdict(&self) -> Option<Verdict> {
         match (&self.rejection, &self.facts) {
             (Some(_), _) => None,
-            (None, Facts::Regular(examined, _)) => Some(examined.verdict),
+            (None, Facts::Regular(temp)) => Some(temp.examined.verdict),
             (None, Facts::NotRegular(_)) => Some(Verdict::Keep(Reason::NotRegular)),
         }
     }
@@ -175,14 +205,18 @@ impl Explained {
         let root = Some(self.root.path.as_path().into());
         let matches = self.rejection.is_none();
         match &self.facts {
-            Facts::Regular(examined, holders) => ExplainedFields {
-                temp: TempFields::new(examined, self.verdict(), rule),
+            Facts::Regular(temp) => ExplainedFields {
+                temp: TempFields::new(&temp.examined, self.verdict(), rule),
                 root,
-                grace_ms: Some(json::ms(examined.temp_info.grace)),
-                grammar: examined.temp_info.parsed.grammar,
-                holders,
+                grace_ms: Some(json::ms(temp.examined.temp_info.grace)),
+                grammar: temp.examined.temp_info.parsed.grammar,
+                holders: &temp.holders,
                 matches,
-                gates: GATES.iter().map(|gate| self.gate(gate, examined)).collect(),
+                group: temp.group.as_ref().map(GroupFields::from),
+                gates: GATES
+                    .iter()
+                    .map(|gate| self.gate(gate, &temp.examined))
+                    .collect(),
             },
             Facts::NotRegular(seen) => ExplainedFields {
                 temp: TempFields {
@@ -199,6 +233,7 @@ impl Explained {
                 grace_ms: None,
                 grammar: None,
                 holders: &[],
+                group: None,
                 matches,
                 gates: Vec::new(),
             },
@@ -231,16 +266,19 @@ impl Explained {
             }
             None => {}
         }
-        if let Facts::Regular(examined, holders) = &self.facts {
-            self.print_gates(report, examined)?;
-            for holder in holders {
+        if let Facts::Regular(temp) = &self.facts {
+            self.print_gates(report, &temp.examined)?;
+            if let Some(group) = &temp.group {
+                report.line(&group_line(group))?;
+            }
+            for holder in &temp.holders {
                 let name = text::escaped(Path::new(&holder.name));
                 report.line(&format!("  held by {name}[{}]", holder.pid))?;
             }
         }
         let verdict = match (&self.rejection, &self.facts) {
             (Some(why), _) => format!("not a temp: {why}"),
-            (None, Facts::Regular(examined, _)) => verdict_line(examined),
+            (None, Facts::Regular(temp)) => verdict_line(&temp.examined),
             (None, Facts::NotRegular(_)) => {
                 "keep: not-regular (it is not a regular file, so it is never a temp)".to_owned()
             }
@@ -272,6 +310,30 @@ fn newest_date(seen: &Metadata) -> Wall {
     }
 }
 
+/// Returns the line about the group of a temp.
+fn group_line(group: &Prediction) -> String {
+    const SHOWN: usize = 3;
+    let mut best: Vec<String> = group
+        .best
+        .iter()
+        .take(SHOWN)
+        .map(|path| text::escaped(path))
+        .collect();
+    if group.best.len() > SHOWN {
+        best.push(format!("and {} more", group.best.len() - SHOWN));
+    }
+    let this = match group.superseded.first() {
+        Some(true) => "this one is superseded: at least 3 of them are later and have as much data",
+        _ => "this one is needed: fewer than 3 of the others are later and have as much data",
+    };
+    format!(
+        "  its group: {} here and {} in the quarantine, with the same target and owner; {this}\n  needed copies: {}",
+        text::counted(group.superseded.len() as u64, "temp", "temps"),
+        group.stored,
+        best.join(", ")
+    )
+}
+
 fn verdict_line(examined: &Examined) -> String {
     let because = |reason| verdict_reason(examined, reason);
     match examined.verdict {
@@ -286,7 +348,7 @@ fn examine(
     root: &Root,
     rule: Option<&RuleLocation>,
     name: &OsStr,
-) -> Result<Option<(Examined, Vec<Holder>)>, Failure> {
+) -> Result<Option<Facts>, Failure> {
     let engine = engine(&Folders::from_env(), false)?;
     let failed = |error: &dyn std::fmt::Display| {
         let (name, root) = (text::escaped(Path::new(name)), &root.path);
@@ -321,6 +383,44 @@ fn examine(
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
         return Ok(None);
     };
+    let mut members = vec![examined];
+    let group_of = |name: &OsStr| root.policy.names.shape(name).group;
+    if let Some(target) = group_of(name) {
+        let mut names = Vec::new();
+        let mut add = |other: &OsStr, _| {
+            if other != name && group_of(other).as_ref() == Some(&target) {
+                names.push(other.to_owned());
+            }
+            true
+        };
+        dir.read_while(&mut Buffer::default(), &mut add)
+            .map_err(|error| failed(&error))?;
+        for other in names {
+            let other = engine::judge_now(
+                &engine,
+                dir_context,
+                &dir,
+                &use_checker,
+                &other,
+                has_quarantine,
+            );
+            // A file that disappears is no copy.
+            members.extend(other.ok().flatten());
+        }
+    }
+    // The copies are in the quarantine of the rule's root.
+    let mut owner = root.clone();
+    let below = rule.and_then(|rule| root.path.strip_prefix(&rule.root).ok());
+    if let (Some(rule), Some(_)) = (rule, below) {
+        owner.path.clone_from(&rule.root);
+    }
+    let dir_context = DirContext {
+        root: &owner,
+        id: None,
+        below: below.unwrap_or(Path::new("")),
+    };
+    let group = groups::judge_groups(dir_context, &mut members);
+    let examined = members.swap_remove(0);
     let holders = match examined.evidence.use_state.is_held() {
         true => {
             let file = FileId::from(&examined.evidence.observation.fingerprint);
@@ -328,5 +428,10 @@ fn examine(
         }
         false => Vec::new(),
     };
-    Ok(Some((examined, holders)))
+    let temp = ExaminedTemp {
+        examined,
+        holders,
+        group,
+    };
+    Ok(Some(Facts::Regular(Box::new(temp))))
 }

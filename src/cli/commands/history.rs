@@ -48,13 +48,18 @@ pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
         result: Ok(()),
     };
     let mut last = VecDeque::new();
-    let read = journal.outcomes(|line: HistoryLine| match command.last {
-        _ if !filter.matches(&line) => {}
-        None => printer.print(&line),
-        Some(most) => {
-            last.push_back(line);
-            while last.len() > most {
-                last.pop_front();
+    let read = journal.outcomes(|mut line: HistoryLine| {
+        if line.event != HistoryEvent::Reaped {
+            line.copy = None;
+        }
+        match command.last {
+            _ if !filter.matches(&line) => {}
+            None => printer.print(&line),
+            Some(most) => {
+                last.push_back(line);
+                while last.len() > most {
+                    last.pop_front();
+                }
             }
         }
     });

@@ -42,6 +42,9 @@ pub(super) fn kept_text(
 pub(super) fn removal_reason(disposed: &Disposed) -> String {
     let quiet = text::span(disposed.quiet);
     match disposed.subject.size.map(|size| size.bytes) {
+        _ if disposed.superseded_by.is_some() => {
+            format!("unused for {quiet}; later copies are in the quarantine")
+        }
         Some(0) => format!("empty, unused for {quiet}"),
         _ => format!("unused for {quiet}"),
     }

@@ -106,6 +106,8 @@ pub struct Evidence {
     pub mappings_examined: bool,
     /// The state of its target.
     pub target: Target,
+    /// True if better copies of its target are in the quarantine, by [`group`](crate::core::group).
+    pub superseded: bool,
     /// True if its name has a random part according to a grammar.
     pub random_name: bool,
     /// True if it has the mark of a restored file and has not changed since.

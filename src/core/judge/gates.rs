@@ -349,6 +349,7 @@ fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_worthless = e.observation.fingerprint.size == 0 && is_random;
     let sole = !is_worthless && !e.target.counts();
     match (sole, policy.sole_copy) {
+        (true, SoleCopy::Quarantine) if e.superseded => GateResult::Pass,
         (false, _) | (true, SoleCopy::Reap) => GateResult::Pass,
         (true, SoleCopy::Quarantine) => GateResult::Quarantine(Reason::SoleCopy),
         (true, SoleCopy::Keep) => GateResult::Keep(Reason::SoleCopy),
@@ -357,6 +358,7 @@ fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
 
 fn describe_only_copy(e: &Evidence) -> String {
     match (e.observation.fingerprint.size, e.target) {
+        _ if e.superseded => "later copies with as much data are in the quarantine".into(),
         (0, _) if e.random_name => "it is empty, and its name has a random part".into(),
         (0, target) if !target.counts() => {
             format!("it is empty and may be a flag: {}", describe_target(target))

@@ -52,6 +52,7 @@ fn orphan() -> Evidence {
         opened: true,
         mappings_examined: false,
         target: Target::Whole { same_file: false },
+        superseded: false,
         random_name: true,
         restored: false,
         reserved: None,

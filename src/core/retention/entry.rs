@@ -28,6 +28,12 @@ pub struct Entry {
     pub copy_of: PathBuf,
     /// The shape of its name in its directory, if the shape is a known one.
     pub shape: Option<PathBuf>,
+    /// Its target, as a path relative to the root, if its name belongs to a [group](crate::core::group).
+    pub group: Option<PathBuf>,
+    /// Its data, in bytes, if it belongs to a group. May be a lower bound.
+    pub data: u64,
+    /// Its number of links.
+    pub links: u64,
     /// The uid of its owner. A file of another owner in the same directory does not count as a copy of it.
     pub uid: u32,
     /// The present state of its target.

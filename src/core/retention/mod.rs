@@ -3,6 +3,7 @@
 mod age;
 mod copies;
 mod entry;
+mod groups;
 mod limits;
 mod plan;
 mod shapes;

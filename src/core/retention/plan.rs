@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::age::{AgeLimit, ClockTrust};
 use super::copies::{SupersededBy, superseded};
 use super::entry::{Entry, TargetState, allocated};
+use super::groups::Groups;
 use super::limits::{Limits, Space};
 use super::shapes::Shapes;
 use crate::core::time::Wall;
@@ -24,8 +25,9 @@ pub struct RetentionPlan {
     pub next: Option<Duration>,
 }
 
-/// Returns the files to drop. These are the files that are too old and, for lack of space, copies of known shapes. The
-/// copies are dropped from the shape and directory with the most bytes first, the oldest copy first.
+/// Returns the files to drop. These are the copies of groups that better copies supersede, the files that are too old,
+/// and, for lack of space, copies of known shapes. The latter are dropped from the shape and directory with the most
+/// bytes first, the oldest copy first.
 ///
 /// Some files are never dropped:
 ///
@@ -36,7 +38,8 @@ pub struct RetentionPlan {
 /// - A copy that is larger than all newer ones. A killed writer leaves what it had written so far, so only the copy
 ///   before that may be complete.
 /// - For lack of space, the newest [`KEPT_PER_SHAPE`](super::KEPT_PER_SHAPE) copies of a shape, and each copy for which
-///   fewer than that many newer copies exist that are no smaller.
+///   fewer than that many newer copies exist that are no smaller. Of a group, its [most
+///   valuable](crate::core::group::KEPT_PER_GROUP) copies.
 #[must_use]
 pub fn plan(
     entries: &[Entry],
@@ -50,12 +53,16 @@ pub fn plan(
         now,
         trust,
     };
-    let mut drops = too_old(entries, limit);
+    let groups = Groups::of(entries);
+    let mut drops = groups.superseded;
+    let is_superseded: HashSet<&OsString> = drops.iter().map(|(entry, _)| &entry.id).collect();
+    let old = too_old(entries, limit).into_iter();
+    drops.extend(old.filter(|(entry, _)| !is_superseded.contains(&entry.id)));
     let dropped: HashSet<&OsString> = drops.iter().map(|(entry, _)| &entry.id).collect();
     let is_kept = |entry: &&Entry| !dropped.contains(&entry.id);
     let remaining: Vec<&Entry> = entries.iter().filter(is_kept).collect();
     let freed_by_age = allocated(drops.iter().map(|(entry, _)| *entry));
-    let mut shapes = Shapes::of(&remaining);
+    let mut shapes = Shapes::of(&remaining, &groups.needed);
 
     let used = allocated(remaining.iter().copied());
     let over = bytes_over(limits, space, used, shapes.droppable());

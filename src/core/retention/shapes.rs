@@ -1,6 +1,7 @@
 //! Copies that are dropped for lack of space, from the shape with the most bytes first.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::copies::{SupersededBy, superseded};
@@ -46,7 +47,8 @@ impl PartialEq for Group<'_> {
 impl Eq for Group<'_> {}
 
 impl<'a> Shapes<'a> {
-    pub(super) fn of(entries: &[&'a Entry]) -> Shapes<'a> {
+    /// Returns the copies that may be dropped. Those with the ids `needed` stay.
+    pub(super) fn of(entries: &[&'a Entry], needed: &HashSet<&OsString>) -> Shapes<'a> {
         let mut shapes: BTreeMap<(&PathBuf, u32), Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
             if let Some(shape) = &entry.shape {
@@ -57,6 +59,9 @@ impl<'a> Shapes<'a> {
             let bytes = allocated(copies.iter().copied());
             let kept = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
             let mut droppable = superseded(copies, kept);
+            if rule!("best-of-a-group-stay", true) {
+                droppable.retain(|(entry, _)| !needed.contains(&entry.id));
+            }
             if rule!("space-drops-only-without-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }

@@ -49,6 +49,9 @@ fn entry(id: &str, days_ago: i64, bytes: u64, copy_of: &str, target_whole: bool)
         uid: 0,
         copy_of: copy_of.into(),
         shape: None,
+        group: None,
+        data: bytes,
+        links: 1,
         target: match target_whole {
             true => TargetState::Counts,
             false => TargetState::Nothing,

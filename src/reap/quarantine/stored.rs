@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::copy;
-use super::folder::{MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
+use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
 use super::stamp::Stamp;
 use crate::core::judge::LeaseCoverage;
 use crate::core::observation::{Kind, Observation, UseState};
@@ -23,6 +24,10 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
+
+/// Held while this process opens a stored file to prove that it is unused. Otherwise two threads that prove the same
+/// file would take each other for a process that uses it.
+static PROOF: Mutex<()> = Mutex::new(());
 
 /// A file in a quarantine.
 #[derive(Debug)]
@@ -137,20 +142,91 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Opens the directory that contains `stored`, and returns it with the file's name and a new observation of the
-    /// file. Each directory on the path must belong to orphand's user alone, and the file must still be the same
-    /// regular file.
-    fn locate<'s>(&self, stored: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
-        let mut at = open_dir(self.fd.as_fd(), OsStr::new(&stored.folder_name))?;
+    /// Returns the files that come from the directory `below` the root, the oldest first.
+    pub(crate) fn stored_from(&self, below: &Path) -> io::Result<Vec<Stored>> {
+        let mut stored = Vec::new();
+        for folder in names(self.fd.as_fd())? {
+            let Some(folder) = folder.to_str() else {
+                continue;
+            };
+            let read = match Stamp::parse(folder) {
+                Some(stamp) => self.read_dir(folder, stamp, below, &mut stored),
+                None if is_old_id(folder) => self.read_old(folder, &mut stored),
+                None => Ok(()),
+            };
+            match read {
+                // The folder was removed in between, or has no files of this directory.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => read?,
+            }
+        }
+        stored.retain(|one| one.original_dir() == below);
+        stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
+        Ok(stored)
+    }
+
+    /// Reads the files of one directory in a folder that several files may share.
+    fn read_dir(
+        &self,
+        folder: &str,
+        stamp: Stamp,
+        below: &Path,
+        stored: &mut Vec<Stored>,
+    ) -> io::Result<()> {
+        let dir = self.open_ours(folder, below)?;
+        for name in names(dir.as_fd())? {
+            let seen = match observe(dir.as_fd(), &name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                seen => seen?,
+            };
+            if seen.fingerprint.kind == Kind::File {
+                let below = below.join(&name);
+                stored.push(Stored {
+                    id: stamp.id(folder, &below),
+                    below,
+                    seen,
+                    folder_name: folder.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory `below` in `folder`. Each directory on the path must belong to orphand's user alone.
+    fn open_ours(&self, folder: &str, below: &Path) -> io::Result<OwnedFd> {
+        let mut at = open_dir(self.fd.as_fd(), OsStr::new(folder))?;
         let check = |at: &OwnedFd| match is_ours(&self.root, &dir::observe_fd(at.as_fd())?) {
             true => Ok(()),
             false => Err(io::Error::from(Errno::PERM)),
         };
         check(&at)?;
-        for part in stored.original_dir().components() {
+        for part in below.components() {
             at = open_dir(at.as_fd(), part.as_os_str())?;
             check(&at)?;
         }
+        Ok(at)
+    }
+
+    /// Reports whether `stored` is in the quarantine and unchanged.
+    pub(crate) fn is_unchanged(&self, stored: &Stored) -> bool {
+        let located = self.locate(stored);
+        located.is_ok_and(|(_, _, seen)| seen == stored.seen)
+    }
+
+    /// Writes the data of `stored` to the disk, and returns how many bytes of data it has, as a lower bound.
+    pub(crate) fn flushed_data(&self, stored: &Stored) -> io::Result<u64> {
+        let _proof = PROOF.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dir, name, seen) = self.locate(stored)?;
+        let file = rustix::fs::openat(&dir, name, FILE, Mode::empty())?;
+        rustix::fs::fsync(&file)?;
+        dir::data_at_least(file.as_fd(), &seen, seen.fingerprint.size)
+    }
+
+    /// Opens the directory that contains `stored`, and returns it with the file's name and a new observation of the
+    /// file. Each directory on the path must belong to orphand's user alone, and the file must still be the same
+    /// regular file.
+    fn locate<'s>(&self, stored: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
+        let at = self.open_ours(&stored.folder_name, stored.original_dir())?;
         let seen = observe(at.as_fd(), stored.name())?;
         match seen.fingerprint.kind == Kind::File && is_same(&seen, &stored.seen) {
             true => Ok((at, stored.name(), seen)),
@@ -199,6 +275,7 @@ impl Quarantine {
         policy: &Policy,
         use_checker: &UseChecker,
     ) -> bool {
+        let _proof = PROOF.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok((dir, name, seen)) = self.locate(stored) else {
             return false;
         };
@@ -256,6 +333,11 @@ impl Stored {
     /// Reports whether no clock was set since its folder was created, as far as that is known.
     pub(crate) fn is_steady(&self, now: Now) -> bool {
         Stamp::parse(&self.folder_name).is_some_and(|stamp| stamp.is_steady(now))
+    }
+
+    /// Returns its present path, relative to the root.
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new(FOLDER).join(&self.folder_name).join(&self.below)
     }
 
     /// Returns its original directory, relative to the root.

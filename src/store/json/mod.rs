@@ -60,14 +60,20 @@ enum EventFields<'a> {
         holders: &'a [Holder],
         retry_ms: Option<u64>,
     },
-    Disposed {
+    Reaped {
         #[serde(flatten)]
         file: FileFields<'a>,
         #[serde(flatten)]
         disposal: DisposalFields<'a>,
-        /// `None` if the temp was removed, so that it has no id.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<Option<&'a str>>,
+        #[serde(flatten)]
+        copy: BetterCopy<'a>,
+    },
+    Quarantined {
+        #[serde(flatten)]
+        file: FileFields<'a>,
+        #[serde(flatten)]
+        disposal: DisposalFields<'a>,
+        id: Option<&'a str>,
     },
     Stored {
         #[serde(flatten)]
@@ -113,6 +119,9 @@ pub struct HistoryLine {
     /// The details of a removal or a move to the quarantine.
     #[serde(flatten)]
     pub disposal: Option<DisposalFields<'static>>,
+    /// The copy that superseded the temp. `None` if the temp was not removed.
+    #[serde(flatten)]
+    pub copy: Option<BetterCopy<'static>>,
     /// The id in the quarantine. `None` if the temp was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -160,6 +169,14 @@ pub struct DisposalFields<'a> {
     /// True if nothing was changed, because this is a dry run.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// The copy because of which a temp was not needed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct BetterCopy<'a> {
+    /// Its path in the quarantine. `None` if the temp was not superseded by a copy.
+    #[serde(flatten, with = "field::superseded_by")]
+    pub superseded_by: WirePath<'a>,
 }
 
 /// A line of the journal about a temp that is about to be removed or moved to the quarantine.
@@ -245,11 +262,24 @@ fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
             };
             ("kept", fields)
         }
-        Event::Reaped(disposed) => ("reaped", disposed_fields(disposed, None)),
-        Event::Quarantined { disposed, id, .. } => (
-            "quarantined",
-            disposed_fields(disposed, Some(id.as_deref())),
-        ),
+        Event::Reaped(disposed) => {
+            let fields = EventFields::Reaped {
+                file: (&disposed.subject).into(),
+                disposal: disposed.into(),
+                copy: BetterCopy {
+                    superseded_by: disposed.superseded_by.as_deref().map(Into::into),
+                },
+            };
+            ("reaped", fields)
+        }
+        Event::Quarantined { disposed, id, .. } => {
+            let fields = EventFields::Quarantined {
+                file: (&disposed.subject).into(),
+                disposal: disposed.into(),
+                id: id.as_deref(),
+            };
+            ("quarantined", fields)
+        }
         Event::Restored { subject, id } => ("restored", stored_fields(subject, id)),
         Event::Purged { subject, id } => ("purged", stored_fields(subject, id)),
         Event::Failed {
@@ -282,16 +312,14 @@ fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
     }
 }
 
-fn disposed_fields<'a>(disposed: &'a Disposed, id: Option<Option<&'a str>>) -> EventFields<'a> {
-    EventFields::Disposed {
-        file: (&disposed.subject).into(),
-        disposal: DisposalFields {
+impl<'a> From<&'a Disposed> for DisposalFields<'a> {
+    fn from(disposed: &'a Disposed) -> DisposalFields<'a> {
+        DisposalFields {
             quiet_ms: ms(disposed.quiet),
             target: disposed.target.as_deref().map(Into::into),
             writer_pid: disposed.writer_pid,
             dry_run: disposed.dry_run,
-        },
-        id,
+        }
     }
 }
 

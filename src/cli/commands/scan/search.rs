@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use orphand::core::judge::{Reason, Verdict};
-use orphand::engine::{self, DirContext, Examined};
+use orphand::engine::{self, DirContext, Examined, groups};
 use orphand::evidence::UseChecker;
 use orphand::evidence::siblings::Listings;
 use orphand::fs::dir::{Dir, RootError};
@@ -108,16 +108,17 @@ impl<'a> ScanResult<'a> {
                     continue;
                 }
             };
+            let context = DirContext {
+                root,
+                id: None,
+                below,
+            };
+            let mut examined_temps = Vec::with_capacity(names.len());
             for name in names {
                 bar.inc(1);
-                let context = DirContext {
-                    root,
-                    id: None,
-                    below,
-                };
                 match engine::judge_now(&engine, context, &dir, &use_checker, name, has_quarantine)
                 {
-                    Ok(Some(examined)) => self.rows.push(Row { root, examined }),
+                    Ok(Some(examined)) => examined_temps.push(examined),
                     Ok(None) => {}
                     Err(error) => {
                         log::error!("cannot examine {:?}: {error}", dir.path().join(name));
@@ -125,6 +126,10 @@ impl<'a> ScanResult<'a> {
                     }
                 }
             }
+            groups::judge_groups(context, &mut examined_temps);
+            let rows = examined_temps.into_iter();
+            self.rows
+                .extend(rows.map(|examined| Row { root, examined }));
         }
         Ok(())
     }
