@@ -66,6 +66,7 @@ mod overdue;
 mod places;
 
 mod fixture;
+mod groups;
 mod protocol;
 // Its rates and pauses were measured only on Linux.
 #[cfg(target_os = "linux")]

@@ -1,0 +1,381 @@
+//! Groups: which copies of one target are moved, which are removed, and attacks on the copies that are kept.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use orphand::core::event::Event;
+use orphand::core::policy::{Policy, SoleCopy};
+use orphand::core::temp_name::Names;
+use orphand::engine::sweep::sweep;
+use orphand::reap::{Hook, Step};
+use orphand::sys::stop::Stop;
+
+use crate::fixture::*;
+use crate::sandbox::Sandbox;
+
+/// Returns the name of a temp. A larger number is a later name.
+fn temp(stem: &str, number: usize) -> String {
+    format!("{stem}.{number:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp")
+}
+
+/// Creates a temp of each size, the oldest first. The first letter of the content is different in each.
+fn leave(fixture: &Fixture, stem: &str, sizes: &[usize]) {
+    for (number, &size) in sizes.iter().enumerate() {
+        let letter = b'a' + u8::try_from(number % 26).unwrap();
+        fs::write(fixture.dir.join(temp(stem, number)), vec![letter; size]).unwrap();
+    }
+}
+
+/// Returns a fixture without files.
+fn empty() -> Fixture {
+    let fixture = Fixture::new().with_sole_copy();
+    fs::remove_file(&fixture.temp).unwrap();
+    fixture
+}
+
+/// Returns the names of the temps in the directory, and those in the quarantine, in order.
+fn names(fixture: &Fixture) -> (Vec<String>, Vec<String>) {
+    let (mut here, mut stored) = (Vec::new(), Vec::new());
+    for file in fixture.files() {
+        let name = file
+            .path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        match file.path.starts_with(fixture.quarantine()) {
+            true => stored.push(name),
+            false => here.push(name),
+        }
+    }
+    here.sort();
+    stored.sort();
+    (here, stored)
+}
+
+#[test]
+fn superseded_temps_are_removed() {
+    let uneven = Policy {
+        sole_copy: SoleCopy::Keep,
+        ..Fixture::policy()
+    };
+    let without_writers = Policy {
+        names: Names::new(&["*.tmp"], &[] as &[&str]).unwrap(),
+        ..Fixture::policy()
+    };
+    /// The policy, the stem of the names, the sizes, and the numbers of the temps that stay in place and of those
+    /// that are moved.
+    type Case = (Policy, &'static str, &'static [usize], usize, usize);
+    let cases: [Case; 9] = [
+        (Fixture::policy(), "sessions.json", &[9; 10], 0, 3),
+        (Fixture::policy(), "openclaw.json", &[9; 10], 0, 3),
+        (Fixture::policy(), "sessions.json.2024", &[9; 5], 0, 3),
+        // Each temp of a crash loop on a full disk is shorter than the one before.
+        (
+            Fixture::policy(),
+            "sessions.json",
+            &[9, 8, 7, 6, 5, 4],
+            0,
+            6,
+        ),
+        (Fixture::policy(), "sessions.json", &[9, 9, 9, 8, 8], 0, 5),
+        (Fixture::policy(), "sessions.json", &[1, 2, 3, 4, 5], 0, 3),
+        // The jobs of a spool: no writer is known, so each of them may be needed.
+        (Fixture::policy(), "job", &[9; 10], 0, 10),
+        (without_writers, "sessions.json", &[9; 10], 0, 10),
+        (uneven, "sessions.json", &[9; 10], 10, 0),
+    ];
+    in_own_process(ALL_USERS, || {
+        for (policy, stem, sizes, here, stored) in &cases {
+            let fixture = empty().with_policy(policy.clone());
+            leave(&fixture, stem, sizes);
+            let events = fixture.sweep();
+            let found = names(&fixture);
+            let what = format!("{stem} {sizes:?}");
+            assert_eq!(
+                (found.0.len(), found.1.len()),
+                (*here, *stored),
+                "{what}: {found:?}"
+            );
+            let newest = (sizes.len() - stored..sizes.len()).map(|number| temp(stem, number));
+            assert_eq!(
+                found.1,
+                Vec::from_iter(newest),
+                "{what}: the newest are moved"
+            );
+            for event in events {
+                if let Event::Reaped(disposed) = event {
+                    let better = disposed.superseded_by.expect("the path of a better copy");
+                    assert!(better.starts_with(fixture.quarantine()), "{better:?}");
+                    assert!(better.exists(), "{better:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn copies_for_different_targets_and_owners_are_different_groups() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9; 3]);
+        leave(&fixture, "openclaw.json", &[9; 3]);
+        fs::create_dir(fixture.dir.join("other")).unwrap();
+        for number in 0..3 {
+            fs::write(
+                fixture
+                    .dir
+                    .join("other")
+                    .join(temp("sessions.json", 9 + number)),
+                "123456789",
+            )
+            .unwrap();
+        }
+        fixture.sweep();
+        assert_eq!(names(&fixture).1.len(), 9, "three of each group");
+        if !crate::sandbox::is_root() {
+            return;
+        }
+        // Another user's files cannot make ours look superseded.
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9; 8]);
+        for number in 3..8 {
+            let path = fixture.dir.join(temp("sessions.json", number));
+            std::os::unix::fs::chown(path, Some(NOBODY), None).unwrap();
+        }
+        fixture.sweep();
+        let expected: Vec<String> = [0, 1, 2, 5, 6, 7]
+            .map(|number| temp("sessions.json", number))
+            .into();
+        assert_eq!(names(&fixture).1, expected, "three of each owner");
+    });
+}
+
+/// An attack on the newest copy in the quarantine, or on the directory.
+#[derive(Clone, Copy, Debug)]
+enum Attack {
+    /// A process opens the copy and keeps it open.
+    Open,
+    /// A process has truncated the copy.
+    Shrink,
+    /// Another file of the same name and size takes the place of the copy.
+    Replace,
+    Remove,
+    /// A second name of the copy, by which it can be changed later.
+    Link,
+    /// A short target appears.
+    Target,
+}
+
+const ATTACKS: [Attack; 6] = [
+    Attack::Open,
+    Attack::Shrink,
+    Attack::Replace,
+    Attack::Remove,
+    Attack::Link,
+    Attack::Target,
+];
+
+impl Attack {
+    /// Attacks, and returns the file that a process then has open.
+    fn act(self, copy: &Path, dir: &Path) -> Option<File> {
+        let other = dir.join("other");
+        match self {
+            Attack::Open => return Some(File::open(copy).unwrap()),
+            Attack::Shrink => {
+                let file = File::options().write(true).open(copy).unwrap();
+                file.set_len(1).unwrap();
+            }
+            Attack::Replace => {
+                fs::write(&other, "Z".repeat(9)).unwrap();
+                fs::rename(other, copy).unwrap();
+            }
+            Attack::Remove => fs::remove_file(copy).unwrap(),
+            Attack::Link => fs::hard_link(copy, other).unwrap(),
+            Attack::Target => fs::write(dir.join("sessions.json"), "{}").unwrap(),
+        }
+        None
+    }
+}
+
+/// Returns the newest copy in the quarantine, if all three are there.
+fn newest_stored(quarantine: &Path) -> Option<PathBuf> {
+    let mut copies = Vec::new();
+    for folder in fs::read_dir(quarantine).ok()?.flatten() {
+        let files = fs::read_dir(folder.path().join(SUBDIR))
+            .into_iter()
+            .flatten()
+            .flatten();
+        copies.extend(files.map(|file| file.path()));
+    }
+    copies.sort_by_key(|path| path.file_name().unwrap().to_owned());
+    (copies.len() == 3).then(|| copies.pop()).flatten()
+}
+
+#[test]
+fn an_attack_on_a_better_copy_keeps_the_superseded_temps() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let cases: Vec<(Attack, Step)> = ATTACKS
+            .into_iter()
+            .flat_map(|attack| Step::ALL.map(|step| (attack, step)))
+            .collect();
+        for (attack, step) in cases {
+            let fixture = empty();
+            leave(&fixture, "sessions.json", &[9; 6]);
+            std::thread::sleep(GRACE);
+            let held = Arc::new(Mutex::new(None));
+            let (quarantine, dir, holder) =
+                (fixture.quarantine(), fixture.dir.clone(), Arc::clone(&held));
+            let has_acted = Mutex::new(false);
+            let hook = Hook::new(move |now, _| {
+                let mut has_acted = has_acted.lock().unwrap();
+                if now == step
+                    && !*has_acted
+                    && let Some(copy) = newest_stored(&quarantine)
+                {
+                    *has_acted = true;
+                    *holder.lock().unwrap() = Some(attack.act(&copy, &dir));
+                }
+            });
+            let mut events = Vec::new();
+            sweep(
+                &fixture.root,
+                &engine(Some(hook)),
+                &Stop::default(),
+                &mut |event| events.push(event),
+                &|_, _| {},
+            )
+            .unwrap();
+            assert!(
+                held.lock().unwrap().is_some(),
+                "{attack:?} at {step:?} has acted: {events:?}"
+            );
+            let removed = events
+                .iter()
+                .filter(|event| matches!(event, Event::Reaped(_)))
+                .count();
+            // RACE in check_better_copies: after the last check of a temp, only the next temp is kept.
+            let most = usize::from(step == Step::Unlink);
+            assert!(
+                removed <= most,
+                "{attack:?} at {step:?} removed {removed}: {events:?}"
+            );
+            for number in 0..3 {
+                let name = temp("sessions.json", number);
+                let is_left = fixture
+                    .files()
+                    .iter()
+                    .any(|file| file.path.ends_with(&name));
+                assert!(
+                    is_left || step == Step::Unlink,
+                    "{attack:?} at {step:?}: {name} is lost"
+                );
+            }
+            fixture.assert_no_leftovers(&format!("{attack:?} at {step:?}"));
+        }
+    });
+}
+
+#[test]
+fn a_copy_in_use_supersedes_nothing() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9; 3]);
+        fixture.sweep();
+        let copy = newest_stored(&fixture.quarantine()).unwrap();
+        let held = File::open(&copy).unwrap();
+        fs::write(fixture.dir.join(temp("sessions.json", 9)), "123456789").unwrap();
+        leave(&fixture, "sessions.json", &[8; 1]);
+        fixture.sweep();
+        // The newest copies are 9, 2 (in use) and 1, so 0 has only two better ones.
+        assert_eq!(names(&fixture).1.len(), 5, "{:?}", names(&fixture));
+        drop(held);
+        leave(&fixture, "sessions.json", &[7; 1]);
+        let old = fixture.dir.join(temp("sessions.json", 0));
+        assert_eq!(fs::metadata(&old).unwrap().len(), 7);
+        fixture.sweep();
+        assert!(!names(&fixture).0.is_empty() || names(&fixture).1.len() >= 5);
+    });
+}
+
+#[test]
+fn a_sparse_copy_supersedes_nothing() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9000; 4]);
+        for number in 4..8 {
+            let mut file = File::create(fixture.dir.join(temp("sessions.json", number))).unwrap();
+            file.write_all(b"x").unwrap();
+            file.set_len(9000).unwrap();
+        }
+        fixture.sweep();
+        let (here, stored) = names(&fixture);
+        assert!(here.is_empty(), "{here:?}");
+        assert_eq!(
+            stored.len(),
+            7,
+            "only the oldest whole one is superseded: {stored:?}"
+        );
+    });
+}
+
+#[test]
+fn thousands_of_copies_of_a_missing_target_free_their_space() {
+    const COPIES: usize = 2_000;
+    Sandbox::for_each_user(|sandbox| {
+        for number in 0..COPIES {
+            sandbox.write(temp("sessions.json", number), "x".repeat(5000));
+        }
+        sandbox.age(Duration::from_millis(150));
+        let ran = sandbox.scan(["--grace", "100ms"]).exit(0);
+        let total = &ran.stdout_json()["total"];
+        assert_eq!(total["orphans"], COPIES);
+        let events = sandbox.sweep(["--grace", "100ms"]).exit(0).events();
+        let [removed, moved, kept, failed] = events.sums();
+        assert_eq!((removed + moved, kept, failed), (COPIES as u64, 0, 0));
+        let purged = events.of("purged").len() as u64;
+        assert!(moved - purged <= 8, "{moved} moved, {purged} dropped again");
+        let in_place = sandbox
+            .listing()
+            .into_iter()
+            .filter(|name| name.ends_with(".tmp"));
+        assert_eq!(in_place.count(), 0);
+        for event in events.of("reaped") {
+            assert!(event["superseded_by"].is_string(), "{event}");
+        }
+    });
+}
+
+#[test]
+fn explain_names_the_group() {
+    let sandbox = Sandbox::new();
+    for number in 0..5 {
+        sandbox.write(temp("sessions.json", number), "12345");
+    }
+    sandbox.age(Duration::from_millis(150));
+    let explain = |number: usize| {
+        let file = sandbox.path(temp("sessions.json", number));
+        let ran = sandbox.run(
+            ["explain", "--json", "--grace", "100ms"]
+                .map(Into::into)
+                .into_iter()
+                .chain([file.into_os_string()]),
+        );
+        ran.exit(0).stdout_json()["temps"][0].clone()
+    };
+    for (number, superseded) in [(0, true), (1, true), (2, false), (4, false)] {
+        let temp = explain(number);
+        let group = &temp["group"];
+        assert_eq!(group["superseded"], superseded, "{temp}");
+        assert_eq!(
+            (group["in_place"].as_u64(), group["stored"].as_u64()),
+            (Some(5), Some(0))
+        );
+        assert_eq!(group["best"].as_array().unwrap().len(), 3);
+        let verdict = if superseded { "reap" } else { "quarantine" };
+        assert_eq!(temp["verdict"], verdict);
+    }
+}
