@@ -233,6 +233,52 @@ mod tests {
         check(&copies, "snnn");
     }
 
+    /// Every group of a copy and up to four others, each of any age, size, place and reliability. The number of better
+    /// copies is counted with no order and no chains.
+    #[test]
+    fn of_every_combination_only_three_better_copies_supersede() {
+        let mut others = Vec::new();
+        for (second, bytes, data) in [0, 9].into_iter().flat_map(|second| {
+            [(9, 9), (8, 8), (7, 7), (0, 0), (9, 1)].map(|(bytes, data)| (second, bytes, data))
+        }) {
+            for (place, is_reliable) in [
+                (Place::Orphan, true),
+                (Place::Quarantine, true),
+                (Place::Quarantine, false),
+            ] {
+                others.push(GroupCopy {
+                    data,
+                    place,
+                    is_reliable,
+                    ..copy(second, bytes)
+                });
+            }
+        }
+        for old in [copy(5, 8), copy(5, 0)] {
+            let mut groups = vec![(0, vec![old.clone()])];
+            while let Some((from, group)) = groups.pop() {
+                let is_better = |other: &&GroupCopy| {
+                    let GroupCopy { data, bytes, .. } = **other;
+                    let is_later = other.born > old.born;
+                    is_later && other.is_reliable && data > 0 && bytes.min(data) >= old.bytes
+                };
+                let better = group.iter().filter(is_better).count();
+                let is_superseded = matches!(decide(&group)[0], Fate::Superseded(_));
+                assert_eq!(is_superseded, better >= 3, "{group:?}");
+                for (at, other) in others.iter().enumerate().skip(from) {
+                    if group.len() <= 4 {
+                        let name = format!("a.{}.tmp", group.len()).into();
+                        let other = GroupCopy {
+                            name,
+                            ..other.clone()
+                        };
+                        groups.push((at, [&group[..], &[other]].concat()));
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn of_copies_born_at_once_the_name_decides() {
         let mut copies = vec![copy(1, 5); 8];

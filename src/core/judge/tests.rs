@@ -378,6 +378,44 @@ fn an_empty_file_with_a_fixed_name_is_removed_only_beside_its_target() {
     }
 }
 
+/// Better copies replace the target, and no other gate.
+#[test]
+fn a_superseded_temp_needs_no_target() {
+    let keep_sole = Policy {
+        sole_copy: SoleCopy::Keep,
+        ..policy()
+    };
+    for target in [
+        Target::Unknown,
+        Target::Absent,
+        Target::Empty,
+        Target::Unreadable,
+        Target::NotRegular(Kind::Dir),
+        Target::Foreign,
+        Target::FarSmaller,
+        Target::Short,
+    ] {
+        let temp = |superseded| {
+            with(|e| {
+                e.target = target;
+                e.superseded = superseded;
+            })
+        };
+        check(
+            &policy(),
+            &temp(false),
+            Verdict::Quarantine(Some(Reason::SoleCopy)),
+        );
+        check(&policy(), &temp(true), Verdict::Reap);
+        check(&keep_sole, &temp(true), Verdict::Keep(Reason::SoleCopy));
+        let held = Evidence {
+            use_state: UseState::InUse,
+            ..temp(true)
+        };
+        check(&policy(), &held, Verdict::Keep(Reason::InUse));
+    }
+}
+
 #[test]
 fn exceptions_are_removed() {
     let empty = with(|e| {

@@ -387,6 +387,50 @@ fn for_lack_of_space_the_oldest_of_the_largest_shape_are_dropped() {
     assert_eq!(ids(&plan), ["a02", "a03", "b00", "b01"]);
 }
 
+/// A copy that reserves space looks as large as a whole one.
+#[test]
+fn the_most_valuable_copies_of_a_group_stay() {
+    let limits = Limits {
+        age: Duration::ZERO,
+        percent: 1,
+        min_free: 0,
+    };
+    let mut copies: Vec<Entry> = (0..10)
+        .map(|n| shaped(&format!("a{n}"), 20 - n, 10, "a"))
+        .collect();
+    for (copy, data) in copies.iter_mut().zip([10, 4, 5, 5, 5, 5, 5, 5, 5, 5]) {
+        copy.data = data;
+    }
+    check(&copies, limits, &["a0", "a1"]);
+    for copy in &mut copies {
+        copy.group = Some("a".into());
+    }
+    check(&copies, limits, &["a1"]);
+}
+
+/// Dropped at once, whatever the limits are.
+#[test]
+fn copies_that_better_ones_of_their_group_supersede_are_dropped() {
+    let group = |links, owner| {
+        let copies = (0..5).map(|n| Entry {
+            group: Some("a".into()),
+            links: if n == 3 { links } else { 1 },
+            uid: if n == 4 { owner } else { 0 },
+            ..shaped(&format!("a{n}"), 20 - n, 10, "a")
+        });
+        copies.collect::<Vec<Entry>>()
+    };
+    let no_limit = Limits {
+        age: Duration::ZERO,
+        percent: 0,
+        min_free: 0,
+    };
+    check(&group(1, 0), no_limit, &["a0", "a1"]);
+    check(&group(2, 0), no_limit, &["a0"]);
+    check(&group(1, 1), no_limit, &["a0"]);
+    check(&group(2, 1), no_limit, &[]);
+}
+
 #[test]
 fn copies_are_dropped_to_keep_bytes_and_inodes_free() {
     let dropped = |entries: &[Entry], free, inodes, inodes_free, trust| {

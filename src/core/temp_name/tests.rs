@@ -215,6 +215,41 @@ fn built_in_grammars_parse_names() {
     ]);
 }
 
+/// Numbers that may belong to the target of an unknown writer are pids of a known one.
+#[test]
+fn names_of_a_known_writer_form_groups() {
+    let default = Names::default();
+    let claude = names(&NONE, &["claude-code", "git"]).with_default_writers();
+    let other = names(&["*.tmp", "x*"], &[]).with_default_writers();
+    for (names, name, group) in [
+        (&default, "sessions.json.U.tmp", Some("sessions.json")),
+        (&default, "openclaw.json.U.tmp", Some("openclaw.json")),
+        (&default, "sessions.json.47.U.tmp", Some("sessions.json")),
+        (&default, "sessions.json.2024.U.tmp", Some("sessions.json")),
+        (&default, "sessions.json.0123.U.tmp", None),
+        (&default, "sessions.json.20240131.U.tmp", None),
+        (&default, ".sessions.json.U.tmp", None),
+        (&default, "sessions.jsonl.U.tmp", None),
+        (&default, "job.U.tmp", None),
+        (&default, "sessions.json.47.tmp", None),
+        (&default, "sessions.json.tmp", None),
+        (&default, "sessions.json", None),
+        (&default, ".claude.json.tmp.618010.1da311f03c01", None),
+        (
+            &claude,
+            ".claude.json.tmp.618010.1da311f03c01",
+            Some(".claude.json"),
+        ),
+        (&claude, "tmp_obj_Ab3dE6", None),
+        (&claude, "sessions.json.U.tmp", Some("sessions.json")),
+        (&other, "sessions.json.U.tmp", None),
+    ] {
+        let name = name.replace('U', UUID);
+        let shape = names.shape(OsStr::new(&name));
+        assert_eq!(shape.group.as_deref(), group.map(OsStr::new), "{name}");
+    }
+}
+
 #[test]
 #[rustfmt::skip] // one row a line
 fn grammars_of_writers_parse_names() {
@@ -236,6 +271,9 @@ fn grammars_of_writers_parse_names() {
         ("tmp_pack_Ab3dE", None, &[], None, false),
         ("tmp_pack_Ab3-E6", None, &[], None, false),
         ("xtmp_obj_Ab3dE6", None, &[], None, false),
+        ("sessions.json.12.U.tmp", T_PID_UUID, &["sessions.json"], Some(12), true),
+        ("sessions.json.2024.U.tmp", T_PID_UUID, &["sessions.json"], Some(2024), true),
+        ("openclaw.json.U.tmp", T_UUID, &["openclaw.json"], None, true),
         // The built-in grammars still match.
         ("a.12.U.tmp", T_PID_UUID, &["a"], Some(12), true),
     ];
