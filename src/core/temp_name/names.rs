@@ -54,10 +54,13 @@ impl Names {
         }
     }
 
-    /// Turns on the writers that are on by default, if `*.tmp` is the only pattern.
+    /// Turns on the writers that are on by default, if `*.tmp` is the only pattern. To name one of them changes nothing.
     #[must_use]
     pub fn with_default_writers(mut self) -> Names {
         if self.has_default && self.globs.is_empty() {
+            let is_default =
+                |grammar: &Grammar| grammar.writer.is_some_and(|writer| writer.default);
+            self.writers.retain(|grammar| !is_default(grammar));
             let rows = WRITERS.iter().filter(|writer| writer.default);
             self.defaults = rows.flat_map(Grammar::all_of).collect();
         }

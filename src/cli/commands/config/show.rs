@@ -163,8 +163,23 @@ fn shown_section(section: &'static Section, layers: &[&Layer<'_>]) -> ShownSecti
         };
         (key, found.unwrap_or_else(unset))
     };
-    let settings = section.keys.iter().map(setting).collect();
+    let mut settings: Vec<_> = section.keys.iter().map(setting).collect();
+    turn_off_default_writers(&mut settings);
     ShownSection { section, settings }
+}
+
+/// Empties the default list of writers if it does not apply: with other names than the default ones.
+fn turn_off_default_writers(settings: &mut [(&str, Setting)]) {
+    let has_other_names = |(key, setting): &(&str, Setting)| {
+        *key == "names" && setting.value != serde_json::json!(["*.tmp"])
+    };
+    if settings.iter().any(has_other_names) {
+        let is_default =
+            |(key, setting): &&mut (&str, Setting)| *key == "writers" && setting.origin == DEFAULT;
+        for (_, writers) in settings.iter_mut().filter(is_default) {
+            writers.value = Value::Array(Vec::new());
+        }
+    }
 }
 
 /// Returns the option or the variable that sets `key`.
