@@ -212,7 +212,13 @@ fn unknown_arguments_are_refused() {
         case(
             &["scan", "--writer", "list"],
             0,
-            All(&["claude-code", "atomically", "git"]),
+            All(&[
+                "openclaw",
+                "on by default",
+                "claude-code",
+                "atomically",
+                "git",
+            ]),
             Nothing,
         ),
         case(

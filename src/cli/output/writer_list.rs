@@ -12,7 +12,15 @@ pub(crate) fn list_writers(rule: &RuleOptions) -> Result<bool, Failure> {
     if is_requested {
         let rows = temp_name::writers().map(|writer| {
             let (name, patterns) = (writer.name, writer.patterns.join("  "));
-            format!("{name:<12} {patterns}\n{:<12} {}\n", "", writer.producer)
+            let mut row = format!("{name:<12} {patterns}\n{:<12} {}\n", "", writer.producer);
+            if !writer.targets.is_empty() {
+                let targets = writer.targets.join(", ");
+                row.push_str(&format!("{:<12} only for the targets {targets}\n", ""));
+            }
+            if writer.default {
+                row.push_str(&format!("{:<12} on by default\n", ""));
+            }
+            row
         });
         print(rows.collect::<String>().as_bytes())?;
     }

@@ -101,7 +101,10 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     signals.stop(watcher.stopper());
     // These lines are printed after the start, which fails if another orphand process works there.
     let first = start_lines(&plan.roots, report.is_interactive()).into_iter();
-    for line in first.chain(before.flatten()).filter(|_| prints) {
+    let first = first
+        .chain(before.flatten())
+        .chain(writers_line(&plan.roots));
+    for line in first.filter(|_| prints) {
         // If the output cannot be written, the first event reports it.
         let _ = report.note(&line);
     }
@@ -286,6 +289,26 @@ fn start_line(root: &Root, is_live: bool) -> String {
     };
     let end = if is_live { ". Ctrl-C to stop" } else { "" };
     format!("watching {path} ({deep}): {does}{end}")
+}
+
+/// Returns the line about the writers that are on by default, if there are any.
+fn writers_line(roots: &[Root]) -> Option<String> {
+    let of_root = |root: &Root| -> BTreeSet<&str> { root.policy.names.default_writers().collect() };
+    let having = roots
+        .iter()
+        .filter(|root| !of_root(root).is_empty())
+        .count();
+    let names: BTreeSet<&str> = roots.iter().flat_map(of_root).collect();
+    let place = match having {
+        0 => return None,
+        some if some < roots.len() => format!(" in {some} of {} directories", roots.len()),
+        _ => String::new(),
+    };
+    let names: Vec<&str> = names.into_iter().collect();
+    let names = names.join(", ");
+    Some(format!(
+        "writers that are on by default{place}: {names}; to list all: orphand watch --writer list"
+    ))
 }
 
 /// Returns how deep a rule reaches, for people.
