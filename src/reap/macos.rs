@@ -7,6 +7,7 @@
 //! instead of a directory handle, and it has never been run in a test of orphand.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -69,4 +70,9 @@ pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
 /// Removes an empty directory of the quarantine.
 pub(super) fn remove_empty_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Fails: APFS shares blocks only with a file that it creates itself, under its final name.
+pub(super) fn share_blocks(_: &File, _: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }

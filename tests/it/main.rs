@@ -22,6 +22,7 @@ mod notices;
 mod public_api;
 mod quarantine;
 mod reserved;
+mod restore_target;
 mod rules;
 mod safety_rules;
 mod scan;

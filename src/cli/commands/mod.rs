@@ -7,6 +7,8 @@ pub(super) mod history;
 pub(super) mod man;
 pub(super) mod quarantine;
 pub(super) mod restore;
+mod restore_target;
+mod restored_file;
 pub(super) mod scan;
 pub(super) mod status;
 pub(super) mod sweep;

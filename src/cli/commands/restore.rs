@@ -1,6 +1,8 @@
-//! `orphand restore`: moves files out of the quarantine, to their old paths or elsewhere. It never overwrites a file.
+//! `orphand restore`: moves files out of the quarantine, to their old paths or elsewhere, or copies them to the names of
+//! their targets. It never overwrites a file.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json;
 use orphand::sys::clock;
 
+use super::restore_target::TargetRestorer;
+use super::restored_file::{marking, not_restored};
 use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
@@ -29,6 +33,9 @@ pub(crate) struct Restore {
     /// Restore to this path; if it is a directory, into it
     #[arg(long, value_name = "PATH")]
     pub(crate) to: Option<PathBuf>,
+    /// Copy to the name of the target, if no file has it; the stored file stays in the quarantine
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) as_target: bool,
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -55,6 +62,7 @@ pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
         to: command.to.as_deref().map(absolute),
         to_folder,
         stored_files: StoredFiles::read(quarantines),
+        targets: command.as_target.then(|| TargetRestorer::new(config)),
         journal,
     };
     let mut report = EventPrinter::new(output, Vec::new());
@@ -106,6 +114,8 @@ struct RestoreContext {
     to: Option<PathBuf>,
     /// `to` is a directory.
     to_folder: bool,
+    /// Restores to the names of the targets, if the command line asks for that.
+    targets: Option<TargetRestorer>,
 }
 
 impl RestoreContext {
@@ -119,12 +129,10 @@ impl RestoreContext {
                 return Err(Failure::new(Exit::Failed, what));
             }
         };
-        let to = match &self.to {
-            Some(to) if self.to_folder => to.join(stored.below.file_name().unwrap_or_default()),
-            Some(to) => to.clone(),
-            None => root.join(&stored.below),
+        let (to, seen) = match &mut self.targets {
+            Some(targets) => targets.restore(&quarantine, &stored, &self.marks)?,
+            None => self.move_back(&quarantine, &stored)?,
         };
-        let seen = move_back(&quarantine, &stored, &to, self.to.is_none(), &self.marks)?;
         let event = Event::Restored {
             subject: Subject {
                 path: to,
@@ -136,6 +144,21 @@ impl RestoreContext {
         let line = json::event(&event, clock::wall());
         self.journal.write(LineKind::Outcome, &[line]);
         Ok(event)
+    }
+
+    /// Moves `stored` to its old path or to the path of the command line, and returns that path.
+    fn move_back(
+        &self,
+        quarantine: &Quarantine,
+        stored: &Stored,
+    ) -> Result<(PathBuf, Observation), Failure> {
+        let to = match &self.to {
+            Some(to) if self.to_folder => to.join(stored.below.file_name().unwrap_or_default()),
+            Some(to) => to.clone(),
+            None => quarantine.root().path().join(&stored.below),
+        };
+        let seen = move_back(quarantine, stored, &to, self.to.is_none(), &self.marks)?;
+        Ok((to, seen))
     }
 }
 
@@ -152,22 +175,6 @@ fn move_back(
             format!("{to:?} is not a path for a file"),
         ));
     };
-    let failed = |error: &dyn std::fmt::Display| {
-        let what = format!("cannot restore {} to {to:?}: {error}", stored.id);
-        Failure::new(
-            Exit::Failed,
-            format!(
-                "{what}; to restore it elsewhere: {} --to PATH {}",
-                Suggestion::new("restore").configured(),
-                stored.id
-            ),
-        )
-    };
-    let mark = |file: std::os::fd::BorrowedFd<'_>, seen: &_| {
-        if let Err(error) = mark_restored(marks, file, seen) {
-            log::warn!("cannot mark {to:?} as restored ({error}): a watcher may remove it again");
-        }
-    };
     // The old path is below the root, so no symlink may lead out of the root. A path that the user gives may contain
     // symlinks.
     let dir = match to_old_path {
@@ -181,23 +188,10 @@ fn move_back(
         }
         false => Dir::open_root(parent, None),
     };
-    let dir = dir.map_err(|error| failed(&error))?;
+    let dir = dir.map_err(|error| not_restored(stored, to, io::Error::other(error)))?;
+    let mark = marking(marks, to);
     let restored = quarantine.restore(stored, dir.fd().as_fd(), name, mark);
-    match restored {
-        Ok(seen) => Ok(seen),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(failed(
-            &"the path already exists, and restore never overwrites",
-        )),
-        Err(error) => Err(failed(&error)),
-    }
-}
-
-fn mark_restored(
-    marks: &RestoreMarks,
-    file: std::os::fd::BorrowedFd<'_>,
-    seen: &Observation,
-) -> std::io::Result<()> {
-    marks.put(file, &seen.fingerprint)
+    restored.map_err(|error| not_restored(stored, to, error))
 }
 
 /// The files in all quarantines that were found, by id and by path.

@@ -1,6 +1,6 @@
-//! Restores a file to another file system: copies it and compares the copy. The caller removes the original.
+//! Copies a file out of the quarantine and compares the copy. The original is kept, or removed by the caller.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,22 +10,39 @@ use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::core::observation::Observation;
+use crate::core::own_names::OWN_PREFIX;
 use crate::core::time::Wall;
+use crate::evidence::FileId;
 use crate::fs::dir;
 use crate::reap::calls;
+use crate::sys::random::random_u64;
 
 /// The number of bytes that are read at a time. Blocks of zeros are skipped, so that holes stay holes.
 const CHUNK: usize = 1 << 16;
 
-/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. If anything fails,
-/// the copy is removed.
-pub(super) fn across(
+/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. The copy gets the name
+/// when it is complete. A crash before that leaves it under a name that no rule matches and that is not a claim.
+pub(super) fn whole(
     from: File,
     seen: &Observation,
     to: BorrowedFd<'_>,
     name: &OsStr,
     mark: &dyn Fn(BorrowedFd<'_>, &Observation),
 ) -> io::Result<()> {
+    let own = OsString::from(format!("{OWN_PREFIX}-restore-{:016x}", random_u64()));
+    let made = across(from, seen, to, &own, mark)?;
+    calls::rename(to, &own, to, name).inspect_err(|_| remove(to, &own, made))
+}
+
+/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. If anything fails,
+/// the copy is removed. Returns the identity of the copy.
+pub(super) fn across(
+    from: File,
+    seen: &Observation,
+    to: BorrowedFd<'_>,
+    name: &OsStr,
+    mark: &dyn Fn(BorrowedFd<'_>, &Observation),
+) -> io::Result<FileId> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let copy = File::from(rustix::fs::openat(
         to,
@@ -33,7 +50,7 @@ pub(super) fn across(
         flags,
         Mode::RUSR | Mode::WUSR,
     )?);
-    let made = dir::observe_fd(copy.as_fd())?.fingerprint;
+    let made = FileId::from(&dir::observe_fd(copy.as_fd())?.fingerprint);
     let filled = fill(&from, &copy, seen).and_then(|()| {
         let now = dir::observe_fd(from.as_fd())?.fingerprint;
         let before = &seen.fingerprint;
@@ -45,39 +62,32 @@ pub(super) fn across(
     match filled {
         Ok(now) => {
             mark(copy.as_fd(), &now);
-            Ok(())
+            Ok(made)
         }
         Err(error) => {
-            // RACE: the name may be given to another file at any time. Worst case: a file that got the name between
-            // this check and the removal is lost.
-            let now = dir::observe_at(to, name).map(|now| now.fingerprint);
-            if now.is_ok_and(|now| (now.dev, now.ino) == (made.dev, made.ino)) {
-                let _ = calls::unlink(to, name);
-            }
+            remove(to, name, made);
             Err(error)
         }
     }
 }
 
-/// Copies the bytes, owner, mode and times, and then reads the bytes again to compare them.
-fn fill(mut from: &File, mut copy: &File, seen: &Observation) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    let mut length = 0;
-    loop {
-        let read = match from.read(&mut chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            break;
-        };
-        match bytes.iter().all(|byte| *byte == 0) {
-            true => _ = copy.seek(SeekFrom::Current(read as i64))?,
-            false => copy.write_all(bytes)?,
-        }
-        length += read as u64;
+/// Removes the copy `made`, if it still has this name.
+fn remove(dir: BorrowedFd<'_>, name: &OsStr, made: FileId) {
+    // RACE: the name may be given to another file at any time. Worst case: a file that got the name between this check
+    // and the removal is lost.
+    let now = dir::observe_at(dir, name);
+    if now.is_ok_and(|now| FileId::from(&now.fingerprint) == made) {
+        let _ = calls::unlink(dir, name);
     }
-    copy.set_len(length)?;
+}
+
+/// Copies the bytes, owner, mode and times, and reads the bytes again to compare them. If the file system can share the
+/// blocks, no bytes are written.
+fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
+    let length = match calls::share_blocks(from, copy) {
+        Ok(()) => copy.metadata()?.len(),
+        Err(_) => copy_bytes(from, copy)?,
+    };
     copy.sync_all()?;
     compare(from, copy, length)?;
     let file = &seen.fingerprint;
@@ -101,6 +111,28 @@ fn fill(mut from: &File, mut copy: &File, seen: &Observation) -> io::Result<()> 
         last_modification: time(file.mtime),
     };
     Ok(rustix::fs::futimens(copy, &times)?)
+}
+
+/// Copies all bytes to an empty file, and returns their number.
+fn copy_bytes(mut from: &File, mut copy: &File) -> io::Result<u64> {
+    let mut chunk = vec![0; CHUNK];
+    let mut length = 0;
+    loop {
+        let read = match from.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        match bytes.iter().all(|byte| *byte == 0) {
+            true => _ = copy.seek(SeekFrom::Current(read as i64))?,
+            false => copy.write_all(bytes)?,
+        }
+        length += read as u64;
+    }
+    copy.set_len(length)?;
+    Ok(length)
 }
 
 /// Returns an error if the files differ in their first `length` bytes.

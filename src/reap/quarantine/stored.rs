@@ -268,6 +268,24 @@ impl Quarantine {
         Ok(seen)
     }
 
+    /// Copies `stored` to `name` in `to`, without overwriting anything, and keeps it in the quarantine. Calls `mark` with
+    /// the copy before the copy has its name.
+    pub fn copy_out(
+        &self,
+        stored: &Stored,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        mark: impl Fn(BorrowedFd<'_>, &Observation),
+    ) -> io::Result<Observation> {
+        let (dir, stored_name, seen) = self.locate(stored)?;
+        let file = rustix::fs::openat(&dir, stored_name, FILE, Mode::empty())?;
+        if dir::observe_fd(file.as_fd())? != seen {
+            return Err(Errno::BUSY.into());
+        }
+        copy::whole(file.into(), &seen, to, name, &mark)?;
+        Ok(seen)
+    }
+
     /// Reports whether it is proven that no process uses `stored`, and whether the file is unchanged.
     pub(crate) fn is_proven_unused(
         &self,

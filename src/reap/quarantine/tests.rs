@@ -189,3 +189,44 @@ fn ids_have_a_fixed_form() {
         assert_eq!((is_old_id(id), is_id(id)), (given, possible), "{id:?}");
     }
 }
+
+/// The copy has the name only when it is complete, and replaces no file that got the name in between.
+#[test]
+fn a_copy_gets_its_name_last() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    fs::create_dir(path.join(".orphand/q0000001")).unwrap();
+    fs::set_permissions(
+        path.join(".orphand/q0000001"),
+        fs::Permissions::from_mode(0o700),
+    )
+    .unwrap();
+    fs::write(path.join(".orphand/q0000001/a.tmp"), "stored").unwrap();
+    let stored = quarantine.stored().unwrap();
+    let dir = Dir::open_root(&path, None).unwrap();
+    let names = || {
+        let names = fs::read_dir(&path).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let copy =
+        |mark: &dyn Fn()| quarantine.copy_out(&stored[0], dir.fd(), "a".as_ref(), |_, _| mark());
+    let taken = copy(&|| {
+        let names = names();
+        assert!(names.len() == 2, "{names:?}");
+        for name in names {
+            assert!(crate::core::own_names::is_own(&name), "{name:?}");
+            assert_eq!(crate::core::own_names::parse_claim(&name), None);
+        }
+        fs::write(path.join("a"), "other").unwrap();
+    });
+    assert_eq!(taken.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(names(), [".orphand", "a"]);
+    assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "other");
+    fs::remove_file(path.join("a")).unwrap();
+    copy(&|| {}).unwrap();
+    assert_eq!(names(), [".orphand", "a"]);
+    assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "stored");
+    assert_eq!(quarantine.stored().unwrap().len(), 1);
+}

@@ -1,0 +1,143 @@
+//! `orphand restore --as-target`: copies files of the quarantine to the names of their targets.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orphand::core::observation::{Holder, Observation};
+use orphand::core::own_names::is_own;
+use orphand::core::policy::Policy;
+use orphand::core::temp_name::{Names, ParsedName, writers};
+use orphand::evidence::restore_marks::RestoreMarks;
+use orphand::evidence::siblings::Listings;
+use orphand::evidence::{self, FileId};
+use orphand::fs::dir::{Dir, observe_fd};
+use orphand::reap::quarantine::{Quarantine, Stored};
+
+use super::restored_file::{marking, not_restored};
+use crate::cli::config::{Config, RuleSettings};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text;
+
+/// Finds the targets of stored files and copies the files there.
+pub(crate) struct TargetRestorer {
+    config: Config,
+    /// The directories whose open handles were searched.
+    searched: HashSet<FileId>,
+}
+
+impl TargetRestorer {
+    pub(crate) fn new(config: Config) -> TargetRestorer {
+        TargetRestorer {
+            config,
+            searched: HashSet::new(),
+        }
+    }
+
+    /// Copies `stored` to the name of its target, if no file has that name. Returns the path of the target.
+    pub(crate) fn restore(
+        &mut self,
+        quarantine: &Quarantine,
+        stored: &Stored,
+        marks: &RestoreMarks,
+    ) -> Result<(PathBuf, Observation), Failure> {
+        let root = quarantine.root();
+        let below = stored.below.parent().unwrap_or(Path::new(""));
+        let dir = Dir::open_below(root.path(), Some(root.id()), below);
+        let dir = dir.map_err(|error| {
+            let parent = root.path().join(below);
+            not_restored(stored, &parent, io::Error::other(error))
+        })?;
+        let parsed = self.parse(&dir, stored)?;
+        let (name, other) = target_of(&parsed).ok_or_else(|| no_target(stored))?;
+        let target = dir.path().join(&name);
+        for name in [Some(&name), other.as_ref()].into_iter().flatten() {
+            let path = dir.path().join(name);
+            let seen = dir.observe(name);
+            if seen
+                .map_err(|error| not_restored(stored, &path, error))?
+                .is_some()
+            {
+                return Err(not_restored(stored, &path, io::ErrorKind::AlreadyExists));
+            }
+        }
+        self.warn_if_open(&dir);
+        let mark = marking(marks, &target);
+        let copied = quarantine.copy_out(stored, dir.fd().as_fd(), &name, mark);
+        let seen = copied.map_err(|error| not_restored(stored, &target, error))?;
+        Ok((target, seen))
+    }
+
+    /// Parses the name of `stored` by the rule of its directory. A name that the rule cannot parse is parsed by the
+    /// grammars of all writers.
+    fn parse(&self, dir: &Dir, stored: &Stored) -> Result<ParsedName, Failure> {
+        let name = stored.below.file_name().unwrap_or_default();
+        let covered = self
+            .config
+            .covered(&[dir.path().to_owned()], &RuleSettings::default())?;
+        let mut policy = covered
+            .into_iter()
+            .next()
+            .map(|one| one.policy)
+            .unwrap_or_default();
+        if policy.names.parse(name).grammar.is_none() {
+            let all: Vec<&str> = writers().map(|writer| writer.name).collect();
+            policy.names = Names::new::<&str, _>(&[], &all).unwrap_or_default();
+        }
+        let policy: Arc<Policy> = Arc::new(policy);
+        let siblings = Listings::default().siblings_of(dir, &policy, 1);
+        let siblings = siblings.map_err(|error| not_restored(stored, dir.path(), error))?;
+        Ok(siblings.apply_numbered(policy.names.parse(name)))
+    }
+
+    /// Warns if another process has the directory open. A running program may create the target itself.
+    fn warn_if_open(&mut self, dir: &Dir) {
+        let Ok(seen) = observe_fd(dir.fd().as_fd()) else {
+            return;
+        };
+        let id = FileId::from(&seen.fingerprint);
+        if !self.searched.insert(id) {
+            return;
+        }
+        let holders = evidence::scan_processes(&[id], dir.lease_coverage()).holders_of(id);
+        if let Some(Holder { pid, name }) = holders.first() {
+            log::warn!(
+                "{} is open in {}[{pid}]: a running program may replace the restored file",
+                text::escaped(dir.path()),
+                text::escaped(Path::new(name)),
+            );
+        }
+    }
+}
+
+/// Returns the name to restore to, and another name that must not exist either.
+///
+/// A leading dot that the writer added is not a part of the target. But if the name with the dot exists, that file is
+/// taken for the target.
+fn target_of(parsed: &ParsedName) -> Option<(OsString, Option<OsString>)> {
+    let mut names = parsed.targets.iter().cloned();
+    let first = names.next()?;
+    let (name, other) = match names.next() {
+        Some(without_dot) if parsed.dot_is_prefix() => (without_dot, Some(first)),
+        _ => (first, None),
+    };
+    (!is_own(&name)).then_some((name, other))
+}
+
+fn no_target(stored: &Stored) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "cannot restore {} as its target: the name {:?} does not contain the name of a target; to restore it \
+             under another name: {} --to PATH {}",
+            stored.id,
+            stored.below.file_name().unwrap_or_default(),
+            Suggestion::new("restore").configured(),
+            stored.id
+        ),
+    )
+}

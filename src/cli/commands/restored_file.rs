@@ -1,0 +1,40 @@
+//! The error and the mark of a file that is restored, to any path.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use orphand::core::observation::Observation;
+use orphand::evidence::restore_marks::RestoreMarks;
+use orphand::reap::quarantine::Stored;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::shell::Suggestion;
+
+/// Returns the error for a file that could not be restored to `to`.
+pub(super) fn not_restored(stored: &Stored, to: &Path, error: impl Into<io::Error>) -> Failure {
+    let error = error.into();
+    let cause = match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            "the path already exists, and restore never overwrites".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    let elsewhere = Suggestion::new("restore").configured();
+    let id = &stored.id;
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "cannot restore {id} to {to:?}: {cause}; to restore it elsewhere: {elsewhere} --to PATH {id}"
+        ),
+    )
+}
+
+/// Returns the function that marks the file that is restored to `to`.
+pub(super) fn marking(marks: &RestoreMarks, to: &Path) -> impl Fn(BorrowedFd<'_>, &Observation) {
+    move |file, seen| {
+        if let Err(error) = marks.put(file, &seen.fingerprint) {
+            log::warn!("cannot mark {to:?} as restored ({error}): a watcher may remove it again");
+        }
+    }
+}
