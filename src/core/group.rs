@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 
+use super::observation::Fingerprint;
 use super::time::Wall;
 
 /// The number of better copies that supersede a copy.
@@ -34,7 +35,8 @@ pub struct GroupCopy {
     pub data: u64,
     /// Where it is.
     pub place: Place,
-    /// It can replace other copies: it has one link, and no process uses it, by proof.
+    /// It can replace other copies: it has one link, none of its dates is in the future, it comes from the present
+    /// directory of the group, and no process uses it, by proof.
     pub is_reliable: bool,
 }
 
@@ -76,6 +78,14 @@ impl GroupCopy {
             && rule!("group-better-has-data", has_as_much_data, without: true)
             && rule!("group-better-is-reliable", self.is_reliable, without: true)
     }
+}
+
+/// Reports whether a copy can replace others, as far as its fingerprint shows. Dates in the future come from a clock that
+/// was set back since, so later copies look older.
+#[must_use]
+pub fn is_reliable(fingerprint: &Fingerprint, now: Wall) -> bool {
+    let has_past_dates = fingerprint.has_past_dates(now);
+    fingerprint.links == 1 && rule!("better-copy-has-past-dates", has_past_dates, without: true)
 }
 
 /// Returns the decision about each copy of a group, in the order of `copies`.

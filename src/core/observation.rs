@@ -54,6 +54,14 @@ impl Fingerprint {
         rule!("newest-of-all-dates", newest, without: self.mtime)
     }
 
+    /// Reports whether no date is in the future, and the file was neither born nor written after its last change. If
+    /// not, a clock was ahead at that time and was set back later, or a date was set.
+    #[must_use]
+    pub fn has_past_dates(&self, now: Wall) -> bool {
+        let is_past = |date: Wall| date <= self.ctime;
+        self.ctime <= now && is_past(self.mtime) && self.btime.is_none_or(is_past)
+    }
+
     /// Reports whether `self`, observed after a rename, can be the file that was observed as `judged` before it.
     ///
     /// A rename sets `ctime` (measured on ext4, xfs, btrfs, tmpfs and overlayfs), and a copy-up on overlayfs sets the

@@ -14,8 +14,10 @@ use crate::core::judge::{Reason, Verdict, judge};
 use crate::core::observation::Observation;
 use crate::core::policy::Policy;
 use crate::evidence::UseChecker;
+use crate::fs::dir::Dir;
 use crate::reap::better_copies::BetterCopies;
-use crate::reap::quarantine::{Quarantine, Stored};
+use crate::reap::quarantine::{Quarantine, Stored, origin_id};
+use crate::sys::clock;
 
 /// The largest number of stored copies of a group that are opened to supersede its temps, the newest first.
 const MAX_OPENED: usize = 256;
@@ -122,9 +124,20 @@ impl StoredCopies {
                 return StoredCopies::default();
             }
         };
+        // The name may have been given to another directory since.
+        let present = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
+        let present = present.as_ref().and_then(origin_id);
+        let mut folders: HashMap<String, bool> = HashMap::new();
+        let mut is_from_here = |one: &Stored| {
+            let is_same = || present.is_some() && quarantine.origin_of(one) == present;
+            let folder = folders.entry(one.folder_name().to_owned());
+            let is_same = *folder.or_insert_with(is_same);
+            rule!("group-has-one-directory", is_same, without: true)
+        };
         let mut groups: HashMap<GroupKey, Vec<Arc<Stored>>> = HashMap::new();
         for one in stored {
-            if let Some(key) = GroupKey::of(&root.policy, one.name(), &one.seen) {
+            let key = GroupKey::of(&root.policy, one.name(), &one.seen);
+            if let Some(key) = key.filter(|_| is_from_here(&one)) {
                 groups.entry(key).or_default().push(Arc::new(one));
             }
         }
@@ -143,13 +156,14 @@ impl StoredCopies {
     #[must_use]
     pub fn predict(&self, key: &GroupKey, temps: &[GroupTemp<'_>]) -> Prediction {
         let stored = self.of_group(key);
+        let now = clock::wall();
         let in_place = temps.iter().map(|temp| GroupCopy {
-            is_reliable: temp.seen.fingerprint.links == 1,
+            is_reliable: group::is_reliable(&temp.seen.fingerprint, now),
             ..copy(temp.name, temp.seen, Place::Orphan)
         });
         let in_quarantine = stored.iter().map(|one| GroupCopy {
             data: one.seen.fingerprint.size.min(one.seen.allocated),
-            is_reliable: one.seen.fingerprint.links == 1,
+            is_reliable: group::is_reliable(&one.seen.fingerprint, now),
             ..copy(one.name(), &one.seen, Place::Quarantine)
         });
         let copies: Vec<GroupCopy> = in_place.chain(in_quarantine).collect();
@@ -183,6 +197,7 @@ impl StoredCopies {
         let (Some(quarantine), true) = (&self.quarantine, stored.len() >= ENOUGH) else {
             return vec![None; temps.len()];
         };
+        let now = clock::wall();
         let in_place = temps
             .iter()
             .map(|temp| copy(temp.name, temp.seen, Place::Orphan));
@@ -190,7 +205,7 @@ impl StoredCopies {
             let data = quarantine.flushed_data(one).unwrap_or(0);
             GroupCopy {
                 data,
-                is_reliable: one.seen.fingerprint.links == 1
+                is_reliable: group::is_reliable(&one.seen.fingerprint, now)
                     && data > 0
                     && quarantine.is_proven_unused(one, policy, use_checker),
                 ..copy(one.name(), &one.seen, Place::Quarantine)

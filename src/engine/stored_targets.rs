@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::core::group;
 use crate::core::judge::Target;
 use crate::core::retention::{Entry, TargetState};
 use crate::core::temp_name::strip_number;
@@ -13,7 +14,7 @@ use crate::core::time::Now;
 use crate::evidence::{self, ComparedTemp};
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
 use crate::fs::root::Root;
-use crate::reap::quarantine::{Quarantine, Stored};
+use crate::reap::quarantine::{Quarantine, Stored, origin_id};
 
 /// Checks the targets of stored files.
 pub(super) struct StoredTargets<'a> {
@@ -23,6 +24,8 @@ pub(super) struct StoredTargets<'a> {
     /// For each directory, the names that also exist with digits or a uuid appended; `None` if the directory cannot be
     /// read.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
+    /// For each folder of the quarantine and each directory in it, the directory that its files were moved from.
+    origins: HashMap<(String, PathBuf), Option<Vec<u8>>>,
 }
 
 impl<'a> StoredTargets<'a> {
@@ -36,6 +39,7 @@ impl<'a> StoredTargets<'a> {
             quarantine,
             id,
             siblings: HashMap::new(),
+            origins: HashMap::new(),
         }
     }
 
@@ -98,6 +102,10 @@ impl<'a> StoredTargets<'a> {
             .unwrap_or_else(|| shape.form.clone());
         let copy_of = rule!("copy-of-longest-name", longest,
             without: longest.to_string_lossy().trim_start_matches('.').into());
+        let origin = match shape.group {
+            Some(_) => self.origin(stored),
+            None => None,
+        };
         Entry {
             id: stored.id.clone().into(),
             below: stored.below.clone(),
@@ -112,7 +120,8 @@ impl<'a> StoredTargets<'a> {
                 None => 0,
             },
             group: shape.group.map(|target| original_dir.join(target)),
-            links: seen.links,
+            is_reliable: group::is_reliable(seen, now.wall) && origin.is_some(),
+            origin,
             uid: seen.uid,
             copy_of: original_dir.join(copy_of),
             shape: is_known.then(|| original_dir.join(&shape.form)),
@@ -120,19 +129,19 @@ impl<'a> StoredTargets<'a> {
         }
     }
 
+    /// Returns the directory that `stored` was moved from, if it is known. It is empty for the root.
+    fn origin(&mut self, stored: &Stored) -> Option<Vec<u8>> {
+        let dir = stored.original_dir().to_owned();
+        let origins = self.origins.entry((stored.folder_name().to_owned(), dir));
+        let origin = || self.quarantine.origin_of(stored);
+        origins.or_insert_with(origin).clone()
+    }
+
     /// Reports whether `dir` is the directory that `stored` was moved from. The name may have been given to another
     /// directory, with files that are older than the move.
     fn is_origin(&self, dir: &Dir, stored: &Stored) -> bool {
-        let original_dir = stored.original_dir();
-        if original_dir.as_os_str().is_empty() {
-            // The quarantine is in this directory.
-            return true;
-        }
-        let Some(origin) = dir.id().inode() else {
-            return false;
-        };
-        let recorded = self.quarantine.origin_of(stored);
-        recorded.is_ok_and(|recorded| recorded == Some(origin.into_bytes()))
+        let present = origin_id(dir);
+        present.is_some() && self.quarantine.origin_of(stored) == present
     }
 
     /// Reports whether the directory contains a name that is `target` with digits or a uuid appended. Digits in the

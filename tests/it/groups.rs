@@ -4,16 +4,18 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use orphand::core::event::Event;
-use orphand::core::policy::{Policy, SoleCopy};
+use orphand::core::exclude::Exclude;
+use orphand::core::policy::{Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
 use orphand::engine::sweep::sweep;
 use orphand::reap::{Hook, Step};
 use orphand::sys::stop::Stop;
 
 use crate::fixture::*;
+use crate::overdue::enforce_limits;
 use crate::sandbox::Sandbox;
 
 /// Returns the name of a temp. A larger number is a later name.
@@ -302,6 +304,82 @@ fn a_copy_in_use_supersedes_nothing() {
             assert_eq!((found.0.len(), found.1.len()), (0, stored), "{found:?}");
             drop(held);
         }
+    });
+}
+
+#[test]
+fn a_temp_in_use_is_moved_although_it_is_superseded() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let policy = Policy {
+            open: Open::Reap,
+            ..Fixture::policy()
+        };
+        let fixture = empty().with_policy(policy);
+        leave(&fixture, "sessions.json", &[9; 5]);
+        let oldest = fixture.dir.join(temp("sessions.json", 0));
+        let mut held = File::options().append(true).open(oldest).unwrap();
+        sweep_all(&fixture);
+        // The holder writes more than the better copies contain.
+        held.write_all(b"more than the others").unwrap();
+        let expected = [0, 2, 3, 4].map(|number| temp("sessions.json", number));
+        assert_eq!(names(&fixture).1, expected);
+    });
+}
+
+/// The clock was ahead when the better copies were written, so the superseded temps may be later.
+#[test]
+fn copies_with_dates_in_the_future_supersede_nothing() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9; 6]);
+        let held = [0, 1, 2].map(|number| {
+            let path = fixture.dir.join(temp("sessions.json", number));
+            File::open(path).unwrap()
+        });
+        sweep_all(&fixture);
+        drop(held);
+        let stored = fixture.files().into_iter();
+        let stored = stored.filter(|file| file.path.starts_with(fixture.quarantine()));
+        let stored: Vec<PathBuf> = stored.map(|file| file.path).collect();
+        assert_eq!(stored.len(), 3);
+        for path in stored {
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(3_600))
+                .unwrap();
+        }
+        sweep_all(&fixture);
+        assert_eq!(names(&fixture).1.len(), 6, "{:?}", names(&fixture));
+        enforce_limits(&fixture, Duration::ZERO);
+        assert_eq!(names(&fixture).1.len(), 6, "{:?}", names(&fixture));
+    });
+}
+
+/// A directory was renamed, and another one has its name now.
+#[test]
+fn copies_from_another_directory_supersede_nothing() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        let other = fixture.dir.with_file_name("other");
+        fs::create_dir(&other).unwrap();
+        for number in 0..2 {
+            fs::write(other.join(temp("sessions.json", number)), "other").unwrap();
+        }
+        for number in 2..5 {
+            fs::write(fixture.dir.join(temp("sessions.json", number)), "12345").unwrap();
+        }
+        let policy = Policy {
+            exclude: Exclude::new(&["other"]).unwrap(),
+            ..Fixture::policy()
+        };
+        let fixture = fixture.with_policy(policy);
+        sweep_all(&fixture);
+        assert_eq!(names(&fixture).1.len(), 3);
+        fs::remove_dir(&fixture.dir).unwrap();
+        fs::rename(&other, &fixture.dir).unwrap();
+        sweep_all(&fixture);
+        assert_eq!(names(&fixture).1.len(), 5, "{:?}", names(&fixture));
+        enforce_limits(&fixture, Duration::ZERO);
+        assert_eq!(names(&fixture).1.len(), 5, "{:?}", names(&fixture));
     });
 }
 

@@ -77,7 +77,7 @@ fn store_beside(at: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     file
 }
 
-fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
+pub(crate) fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
     let journal = Journal::new(Some(&fixture.home().join("state")));
     let usage = QuarantineUsage::default();
     usage.set_limits(Limits { age, ..NO_LIMITS });

@@ -349,16 +349,23 @@ fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_worthless = e.observation.fingerprint.size == 0 && is_random;
     let sole = !is_worthless && !e.target.counts();
     match (sole, policy.sole_copy) {
-        (true, SoleCopy::Quarantine) if e.superseded => GateResult::Pass,
+        (true, SoleCopy::Quarantine) if is_superseded(e) => GateResult::Pass,
         (false, _) | (true, SoleCopy::Reap) => GateResult::Pass,
         (true, SoleCopy::Quarantine) => GateResult::Quarantine(Reason::SoleCopy),
         (true, SoleCopy::Keep) => GateResult::Keep(Reason::SoleCopy),
     }
 }
 
+/// Reports whether better copies make the temp superfluous. A process that has it open may still write more than they
+/// contain.
+fn is_superseded(e: &Evidence) -> bool {
+    let is_unused = e.use_state == UseState::Unused;
+    e.superseded && rule!("superseded-temp-is-unused", is_unused, without: true)
+}
+
 fn describe_only_copy(e: &Evidence) -> String {
     match (e.observation.fingerprint.size, e.target) {
-        _ if e.superseded => "later copies with as much data are in the quarantine".into(),
+        _ if is_superseded(e) => "later copies with as much data are in the quarantine".into(),
         (0, _) if e.random_name => "it is empty, and its name has a random part".into(),
         (0, target) if !target.counts() => {
             format!("it is empty and may be a flag: {}", describe_target(target))

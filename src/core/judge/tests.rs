@@ -413,6 +413,19 @@ fn a_superseded_temp_needs_no_target() {
             ..temp(true)
         };
         check(&policy(), &held, Verdict::Keep(Reason::InUse));
+        // Its holder may still write more than the better copies contain.
+        let removes_open = Policy {
+            open: Open::Reap,
+            ..policy()
+        };
+        for use_state in [UseState::InUse, UseState::Unknown] {
+            let held = Evidence {
+                use_state,
+                ..held.clone()
+            };
+            let moved = Verdict::Quarantine(Some(Reason::SoleCopy));
+            check(&removes_open, &held, moved);
+        }
     }
 }
 

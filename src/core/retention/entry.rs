@@ -32,8 +32,10 @@ pub struct Entry {
     pub group: Option<PathBuf>,
     /// Its data, in bytes, if it belongs to a group. May be a lower bound.
     pub data: u64,
-    /// Its number of links.
-    pub links: u64,
+    /// It can replace other copies of its group, if no process uses it. The caller proves that before a copy is dropped.
+    pub is_reliable: bool,
+    /// The directory that it was moved from. `None` if that was not recorded.
+    pub origin: Option<Vec<u8>>,
     /// The uid of its owner. A file of another owner in the same directory does not count as a copy of it.
     pub uid: u32,
     /// The present state of its target.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use super::copies::SupersededBy;
 use super::entry::Entry;
@@ -18,10 +17,12 @@ pub(super) struct Groups<'a> {
 
 impl<'a> Groups<'a> {
     pub(super) fn of(entries: &'a [Entry]) -> Groups<'a> {
-        let mut members: BTreeMap<(&PathBuf, u32), Vec<&Entry>> = BTreeMap::new();
+        let mut members: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
             if let Some(group) = &entry.group {
-                members.entry((group, entry.uid)).or_default().push(entry);
+                let origin = rule!("group-has-one-directory", &entry.origin, without: &None);
+                let key = (group, entry.uid, origin);
+                members.entry(key).or_default().push(entry);
             }
         }
         let (mut superseded, mut needed) = (Vec::new(), HashSet::new());
@@ -51,6 +52,6 @@ fn group_copy(entry: &Entry) -> GroupCopy {
         bytes: entry.bytes,
         data: entry.data,
         place: Place::Quarantine,
-        is_reliable: entry.links == 1,
+        is_reliable: entry.is_reliable,
     }
 }

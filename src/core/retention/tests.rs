@@ -51,7 +51,8 @@ fn entry(id: &str, days_ago: i64, bytes: u64, copy_of: &str, target_whole: bool)
         shape: None,
         group: None,
         data: bytes,
-        links: 1,
+        is_reliable: true,
+        origin: None,
         target: match target_whole {
             true => TargetState::Counts,
             false => TargetState::Nothing,
@@ -411,10 +412,11 @@ fn the_most_valuable_copies_of_a_group_stay() {
 /// Dropped at once, whatever the limits are.
 #[test]
 fn copies_that_better_ones_of_their_group_supersede_are_dropped() {
-    let group = |links, owner| {
+    let group = |is_reliable, owner, origin: &str| {
         let copies = (0..5).map(|n| Entry {
             group: Some("a".into()),
-            links: if n == 3 { links } else { 1 },
+            is_reliable: n != 3 || is_reliable,
+            origin: Some(if n == 2 { origin } else { "here" }.into()),
             uid: if n == 4 { owner } else { 0 },
             ..shaped(&format!("a{n}"), 20 - n, 10, "a")
         });
@@ -425,10 +427,11 @@ fn copies_that_better_ones_of_their_group_supersede_are_dropped() {
         percent: 0,
         min_free: 0,
     };
-    check(&group(1, 0), no_limit, &["a0", "a1"]);
-    check(&group(2, 0), no_limit, &["a0"]);
-    check(&group(1, 1), no_limit, &["a0"]);
-    check(&group(2, 1), no_limit, &[]);
+    check(&group(true, 0, "here"), no_limit, &["a0", "a1"]);
+    check(&group(false, 0, "here"), no_limit, &["a0"]);
+    check(&group(true, 1, "here"), no_limit, &["a0"]);
+    check(&group(true, 0, "elsewhere"), no_limit, &["a0"]);
+    check(&group(false, 1, "here"), no_limit, &[]);
 }
 
 #[test]

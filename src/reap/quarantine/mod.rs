@@ -21,5 +21,6 @@ mod usage;
 
 pub use folder::{FOLDER, Quarantine, is_possible};
 pub use slots::{QuarantineDir, Slot};
+pub(crate) use stored::origin_id;
 pub use stored::{Stored, is_id};
 pub use usage::{QuarantineUsage, lacks_space};

@@ -18,6 +18,7 @@ use crate::core::policy::Policy;
 use crate::core::time::{Now, Wall};
 use crate::evidence::{self, FileId, UseChecker};
 use crate::fs::dir;
+use crate::fs::dir::Dir;
 use crate::reap::calls;
 
 const FILE: OFlags = OFlags::RDONLY
@@ -320,10 +321,16 @@ impl Quarantine {
             && checked.recheck() == UseState::Unused
     }
 
-    /// Returns the directory of the root that `stored` comes from, as it was recorded at the move, if it was recorded.
-    pub(crate) fn origin_of(&self, stored: &Stored) -> io::Result<Option<Vec<u8>>> {
-        let inner = self.open_inner(&Path::new(&stored.folder_name).join(stored.original_dir()))?;
-        evidence::read_mark(inner.as_fd(), evidence::ORIGIN)
+    /// Returns the id of the directory that `stored` was moved from, if it was recorded. It is empty for the root, which
+    /// contains the quarantine.
+    pub(crate) fn origin_of(&self, stored: &Stored) -> Option<Vec<u8>> {
+        if stored.original_dir().as_os_str().is_empty() {
+            return Some(Vec::new());
+        }
+        let path = Path::new(&stored.folder_name).join(stored.original_dir());
+        let inner = self.open_inner(&path).ok()?;
+        let recorded = evidence::read_mark(inner.as_fd(), evidence::ORIGIN).ok()?;
+        recorded.filter(|id| !id.is_empty())
     }
 
     /// Deletes `stored` permanently.
@@ -333,6 +340,14 @@ impl Quarantine {
         drop(dir);
         self.remove_empty(&stored.folder_name, stored.original_dir());
         Ok(())
+    }
+}
+
+/// Returns the id of `dir` that [`Quarantine::origin_of`] returns for the files that were moved from it.
+pub(crate) fn origin_id(dir: &Dir) -> Option<Vec<u8>> {
+    match dir.below().as_os_str().is_empty() {
+        true => Some(Vec::new()),
+        false => dir.id().inode().map(String::into_bytes),
     }
 }
 
@@ -361,6 +376,11 @@ impl Stored {
     /// Returns its original directory, relative to the root.
     pub(crate) fn original_dir(&self) -> &Path {
         self.below.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Returns the name of its folder. All its files of one original directory come from the same directory.
+    pub(crate) fn folder_name(&self) -> &str {
+        &self.folder_name
     }
 
     pub(crate) fn name(&self) -> &OsStr {
