@@ -1012,7 +1012,8 @@ fn human_output_has_one_line_per_event() {
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut watching = KillOnDrop(child);
     let mut lines = Vec::new();
-    while lines.len() < 3 {
+    // The first two lines describe the watch.
+    while lines.len() < 4 {
         let mut line = String::new();
         assert!(std::io::BufRead::read_line(&mut stdout, &mut line).unwrap() > 0);
         lines.push(line);
