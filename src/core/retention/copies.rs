@@ -44,7 +44,9 @@ pub(super) fn superseded(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry,
     for entry in copies {
         let is_better = |copy: &&&Entry| {
             let is_as_large = copy.bytes >= entry.bytes;
-            let is_as_full = copy.allocated >= entry.allocated;
+            // Reserved space counts as allocated, but not as data.
+            let has_as_much_data = entry.group.is_none() || copy.data >= entry.data;
+            let is_as_full = copy.allocated >= entry.allocated && has_as_much_data;
             is_newer(copy, entry)
                 && rule!("smaller-is-no-better", is_as_large, without: true)
                 && rule!("less-written-is-no-better", is_as_full, without: true)

@@ -409,6 +409,24 @@ fn the_most_valuable_copies_of_a_group_stay() {
     check(&copies, limits, &["a1"]);
 }
 
+/// Space that was reserved for a newer copy is no reason to drop an old one.
+#[test]
+fn old_copies_of_a_group_stay_if_the_newer_ones_have_less_data() {
+    let limits = Limits {
+        age: Duration::from_secs(7 * 24 * 60 * 60),
+        percent: 0,
+        min_free: 0,
+    };
+    for (data, dropped) in [(10, &["a0"][..]), (9, &[])] {
+        let copy = |id, days_ago, data| Entry {
+            group: Some("a".into()),
+            data,
+            ..shaped(id, days_ago, 10, "a")
+        };
+        check(&[copy("a0", 20, 10), copy("a1", 1, data)], limits, dropped);
+    }
+}
+
 /// Dropped at once, whatever the limits are.
 #[test]
 fn copies_that_better_ones_of_their_group_supersede_are_dropped() {
