@@ -61,6 +61,17 @@ pub enum Fate {
     Superseded(Vec<usize>),
 }
 
+impl Fate {
+    /// Returns the indices of the copies that supersede this one, if it is superseded.
+    #[must_use]
+    pub fn better(&self) -> Option<&[usize]> {
+        match self {
+            Fate::Superseded(better) => Some(better),
+            Fate::Needed | Fate::Spare => None,
+        }
+    }
+}
+
 impl GroupCopy {
     /// Returns the key that orders the copies of a group. The newest copy has the largest key.
     fn order(&self) -> (Option<Wall>, Wall, &OsString) {

@@ -74,6 +74,30 @@ impl Packed {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// Returns a key that orders files by their birth time, then by their last write. The newest file has the largest
+    /// key.
+    #[must_use]
+    pub fn age_key(&self) -> (Option<Wall>, Wall) {
+        let born = self.btime;
+        let born = (born != NONE).then(|| born.into());
+        (born, self.mtime.into())
+    }
+
+    /// Returns the uid of the owner.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+}
+
+impl From<PackedWall> for Wall {
+    fn from(packed: PackedWall) -> Wall {
+        Wall {
+            sec: packed.sec,
+            nsec: packed.nsec,
+        }
+    }
 }
 
 impl From<Wall> for PackedWall {

@@ -2,10 +2,11 @@
 //!
 //! [`group`](crate::core::group) decides; this module gathers the copies, in place and in the quarantine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::context::DirContext;
 use super::examine::Examined;
@@ -13,7 +14,8 @@ use crate::core::group::{self, ENOUGH, Fate, GroupCopy, Place};
 use crate::core::judge::{Reason, Verdict, judge};
 use crate::core::observation::Observation;
 use crate::core::policy::Policy;
-use crate::evidence::UseChecker;
+use crate::core::time::Wall;
+use crate::evidence::{FileId, UseChecker};
 use crate::fs::dir::Dir;
 use crate::reap::better_copies::BetterCopies;
 use crate::reap::quarantine::{Quarantine, Stored, origin_id};
@@ -38,12 +40,32 @@ pub struct GroupTemp<'a> {
     pub seen: &'a Observation,
 }
 
-/// The copies in the quarantine that come from one directory, by their groups.
+/// The copies in the quarantine that come from one directory, by their groups. They are read once, and the files that
+/// are moved later are added.
+///
+/// The copies may have changed since. So they only predict: a temp is removed only after a proof of its better copies.
 #[derive(Debug, Default)]
 pub struct StoredCopies {
-    quarantine: Option<Arc<Quarantine>>,
-    /// The newest copy of each group is last.
-    groups: HashMap<GroupKey, Vec<Arc<Stored>>>,
+    groups: Mutex<Option<Groups>>,
+}
+
+/// The copies of each group.
+#[derive(Debug, Default)]
+struct Groups {
+    /// The directory that all copies come from. `None` if it is unknown; there are no copies then.
+    origin: Option<Vec<u8>>,
+    /// The last moved copy of each group is last.
+    copies: HashMap<GroupKey, Vec<Arc<StoredCopy>>>,
+    /// All these files.
+    known: HashSet<FileId>,
+}
+
+/// A copy in the quarantine.
+#[derive(Debug)]
+struct StoredCopy {
+    file: Arc<Stored>,
+    /// Its data in bytes, once the data is on the disk.
+    flushed: OnceLock<u64>,
 }
 
 /// The decisions about a group, as far as they are known before its best copies are moved.
@@ -76,7 +98,8 @@ pub fn judge_groups(dir_context: DirContext<'_>, temps: &mut [Examined]) -> Opti
     if groups.is_empty() {
         return None;
     }
-    let stored = StoredCopies::read(dir_context);
+    let stored = StoredCopies::default();
+    stored.read(dir_context);
     let mut of_first = None;
     for (key, mut members) in groups {
         let temps: Vec<GroupTemp<'_>> = members.iter().map(|temp| group_temp(temp)).collect();
@@ -110,45 +133,46 @@ impl GroupKey {
 }
 
 impl StoredCopies {
-    /// Reads the quarantine. Without one, or if it cannot be read, there are no copies.
-    #[must_use]
-    pub fn read(dir_context: DirContext<'_>) -> StoredCopies {
-        let root = dir_context.root;
-        let Ok(Some(quarantine)) = Quarantine::open_existing(&root.path, dir_context.id) else {
-            return StoredCopies::default();
-        };
-        let stored = match quarantine.stored_from(dir_context.below) {
-            Ok(stored) => stored,
-            Err(error) => {
-                log::warn!("cannot read the quarantine of {:?}: {error}", root.path);
-                return StoredCopies::default();
-            }
-        };
+    /// Reads the quarantine, unless that was done before for the same directory. Without a quarantine, or if it cannot be
+    /// read, there are no copies.
+    pub fn read(&self, dir_context: DirContext<'_>) {
+        let mut groups = self.groups();
         // The name may have been given to another directory since.
-        let present = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
-        let present = present.as_ref().and_then(origin_id);
-        let mut folders: HashMap<String, bool> = HashMap::new();
-        let mut is_from_here = |one: &Stored| {
-            let is_same = || present.is_some() && quarantine.origin_of(one) == present;
-            let folder = folders.entry(one.folder_name().to_owned());
-            let is_same = *folder.or_insert_with(is_same);
-            rule!("group-has-one-directory", is_same, without: true)
-        };
-        let mut groups: HashMap<GroupKey, Vec<Arc<Stored>>> = HashMap::new();
-        for one in stored {
-            let key = GroupKey::of(&root.policy, one.name(), &one.seen);
-            if let Some(key) = key.filter(|_| is_from_here(&one)) {
-                groups.entry(key).or_default().push(Arc::new(one));
-            }
+        let origin = origin_of(dir_context);
+        if origin.is_some() && groups.as_ref().is_some_and(|known| known.origin == origin) {
+            return;
         }
-        StoredCopies {
-            quarantine: Some(Arc::new(quarantine)),
-            groups,
+        let new = groups.insert(Groups {
+            origin,
+            ..Groups::default()
+        });
+        let policy = &dir_context.root.policy;
+        let is_wanted = |name: &OsStr| policy.names.shape(name).group.is_some();
+        if let Some(quarantine) = open_quarantine(dir_context) {
+            let stored = quarantine.stored_from(dir_context.below, &is_wanted);
+            new.add(dir_context, &quarantine, stored);
         }
     }
 
-    fn of_group(&self, key: &GroupKey) -> &[Arc<Stored>] {
-        self.groups.get(key).map_or(&[], Vec::as_slice)
+    /// Adds the files that were moved from the directory since, by their names.
+    pub fn add_moved(&self, dir_context: DirContext<'_>, names: &[OsString]) {
+        if let (Some(groups), false) = (&mut *self.groups(), names.is_empty())
+            && let Some(quarantine) = open_quarantine(dir_context)
+        {
+            let stored = quarantine.stored_as(dir_context.below, names);
+            groups.add(dir_context, &quarantine, stored);
+        }
+    }
+
+    /// Returns the copies of a group. The last moved copy is last.
+    fn of_group(&self, key: &GroupKey) -> Vec<Arc<StoredCopy>> {
+        let groups = self.groups();
+        let copies = groups.as_ref().and_then(|groups| groups.copies.get(key));
+        copies.cloned().unwrap_or_default()
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Option<Groups>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns which temps of a group will be superseded once the others are moved. The result is exact only if no
@@ -161,16 +185,12 @@ impl StoredCopies {
             is_reliable: group::is_reliable(&temp.seen.fingerprint, now),
             ..copy(temp.name, temp.seen, Place::Orphan)
         });
-        let in_quarantine = stored.iter().map(|one| GroupCopy {
-            data: one.seen.fingerprint.size.min(one.seen.allocated),
-            is_reliable: group::is_reliable(&one.seen.fingerprint, now),
-            ..copy(one.name(), &one.seen, Place::Quarantine)
-        });
+        let in_quarantine = stored.iter().map(|one| one.presumed(now));
         let copies: Vec<GroupCopy> = in_place.chain(in_quarantine).collect();
         let fates = group::decide(&copies);
         let path = |at: usize| match temps.get(at) {
             Some(temp) => PathBuf::from(temp.name),
-            None => stored[at - temps.len()].path(),
+            None => stored[at - temps.len()].file.path(),
         };
         let is_superseded = |fate: &Fate| matches!(fate, Fate::Superseded(_));
         let numbered = fates.iter().enumerate();
@@ -189,42 +209,132 @@ impl StoredCopies {
         &self,
         key: &GroupKey,
         temps: &[GroupTemp<'_>],
-        policy: &Policy,
+        dir_context: DirContext<'_>,
         use_checker: &UseChecker,
     ) -> Vec<Option<BetterCopies>> {
         let stored = self.of_group(key);
         let stored = &stored[stored.len().saturating_sub(MAX_OPENED)..];
-        let (Some(quarantine), true) = (&self.quarantine, stored.len() >= ENOUGH) else {
+        let quarantine = open_quarantine(dir_context).filter(|_| stored.len() >= ENOUGH);
+        let Some(quarantine) = quarantine.map(Arc::new) else {
             return vec![None; temps.len()];
         };
         let now = clock::wall();
         let in_place = temps
             .iter()
             .map(|temp| copy(temp.name, temp.seen, Place::Orphan));
-        let in_quarantine = stored.iter().map(|one| {
-            let data = quarantine.flushed_data(one).unwrap_or(0);
-            GroupCopy {
-                data,
-                is_reliable: group::is_reliable(&one.seen.fingerprint, now)
-                    && data > 0
-                    && quarantine.is_proven_unused(one, policy, use_checker),
-                ..copy(one.name(), &one.seen, Place::Quarantine)
+        let in_quarantine = stored.iter().map(|one| one.presumed(now));
+        let mut copies: Vec<GroupCopy> = in_place.chain(in_quarantine).collect();
+        // Only the copies that supersede others are opened. One that fails the proof supersedes nothing, and others are
+        // then chosen.
+        let mut proven = HashSet::new();
+        let fates = loop {
+            let fates = group::decide(&copies);
+            let better = fates[..temps.len()].iter().filter_map(Fate::better);
+            let unproven: HashSet<usize> = better
+                .flatten()
+                .copied()
+                .filter(|at| !proven.contains(at))
+                .collect();
+            if unproven.is_empty() {
+                break fates;
             }
-        });
-        let copies: Vec<GroupCopy> = in_place.chain(in_quarantine).collect();
-        let better = |fate| match fate {
-            Fate::Superseded(better) => {
-                let stored = better
-                    .iter()
-                    .map(|&at| stored.get(at.checked_sub(temps.len())?));
-                let stored: Option<Vec<_>> = stored.map(|one| one.cloned()).collect();
-                Some(BetterCopies::new(Arc::clone(quarantine), stored?))
+            for at in unproven {
+                let one = &stored[at - temps.len()];
+                copies[at] = one.proven(&quarantine, &dir_context.root.policy, use_checker);
+                proven.insert(at);
             }
-            Fate::Needed | Fate::Spare => None,
         };
-        let fates = group::decide(&copies).into_iter().take(temps.len());
-        fates.map(better).collect()
+        let better = |fate: &Fate| {
+            let better = fate.better()?.iter();
+            let stored = better.map(|at| Arc::clone(&stored[at - temps.len()].file));
+            Some(BetterCopies::new(Arc::clone(&quarantine), stored.collect()))
+        };
+        fates[..temps.len()].iter().map(better).collect()
     }
+}
+
+impl Groups {
+    /// Adds files of the quarantine, if they come from this directory.
+    fn add(
+        &mut self,
+        dir_context: DirContext<'_>,
+        quarantine: &Quarantine,
+        stored: io::Result<Vec<Stored>>,
+    ) {
+        let root = dir_context.root;
+        let stored = stored.unwrap_or_else(|error| {
+            log::warn!("cannot read the quarantine of {:?}: {error}", root.path);
+            Vec::new()
+        });
+        let mut folders: HashMap<String, bool> = HashMap::new();
+        for file in stored {
+            let is_same = || self.origin.is_some() && quarantine.origin_of(&file) == self.origin;
+            let folder = folders.entry(file.folder_name().to_owned());
+            let is_same = *folder.or_insert_with(is_same);
+            let is_from_here = rule!("group-has-one-directory", is_same, without: true);
+            let key = GroupKey::of(&root.policy, file.name(), &file.seen);
+            if let Some(key) = key.filter(|_| is_from_here)
+                && self.known.insert(FileId::from(&file.seen.fingerprint))
+            {
+                let copies = self.copies.entry(key).or_default();
+                copies.push(Arc::new(StoredCopy {
+                    file: Arc::new(file),
+                    flushed: OnceLock::new(),
+                }));
+            }
+        }
+    }
+}
+
+/// Returns the id of the directory that is processed, as it is recorded in the quarantine.
+fn origin_of(dir_context: DirContext<'_>) -> Option<Vec<u8>> {
+    let root = &dir_context.root.path;
+    let dir = Dir::open_below(root, dir_context.id, dir_context.below).ok()?;
+    origin_id(&dir)
+}
+
+impl StoredCopy {
+    /// Returns the copy, presumed to be unused and without holes.
+    fn presumed(&self, now: Wall) -> GroupCopy {
+        let seen = &self.file.seen;
+        GroupCopy {
+            data: seen.fingerprint.size.min(seen.allocated),
+            is_reliable: group::is_reliable(&seen.fingerprint, now),
+            ..copy(self.file.name(), seen, Place::Quarantine)
+        }
+    }
+
+    /// Returns the copy, which is reliable only if it is proven now that no process uses it.
+    fn proven(
+        &self,
+        quarantine: &Quarantine,
+        policy: &Policy,
+        use_checker: &UseChecker,
+    ) -> GroupCopy {
+        let flushed = self.flushed.get().copied();
+        let data = flushed.or_else(|| {
+            let data = quarantine.flushed_data(&self.file).ok()?;
+            Some(*self.flushed.get_or_init(|| data))
+        });
+        let data = data.unwrap_or(0);
+        let presumed = self.presumed(clock::wall());
+        GroupCopy {
+            data,
+            // This also proves that the file has not changed since its data was measured.
+            is_reliable: presumed.is_reliable
+                && data > 0
+                && quarantine.is_proven_unused(&self.file, policy, use_checker),
+            ..presumed
+        }
+    }
+}
+
+/// Opens the quarantine, if there is one.
+fn open_quarantine(dir_context: DirContext<'_>) -> Option<Quarantine> {
+    let root = &dir_context.root.path;
+    Quarantine::open_existing(root, dir_context.id)
+        .ok()
+        .flatten()
 }
 
 /// Returns a copy that supersedes no other one.

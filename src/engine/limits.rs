@@ -1,12 +1,14 @@
 //! Drops the files that the limits of a quarantine require.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::stored_targets::StoredTargets;
 use crate::core::event::{Event, Subject};
+use crate::core::group::ENOUGH;
 use crate::core::retention;
 use crate::core::retention::{ClockTrust, Entry, NeededSpace, Space, SupersededBy, TargetState};
 use crate::evidence::UseChecker;
@@ -68,10 +70,11 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
     };
     let now = clock::now();
     let mut targets = StoredTargets::new(root, &quarantine, id);
-    let entries: Vec<Entry> = files
+    let mut entries: Vec<Entry> = files
         .iter()
         .map(|stored| targets.retention_entry(stored, now))
         .collect();
+    measure_groups(&quarantine, &files, &mut entries);
     let space = Space {
         needed: context.wanted,
         ..quarantine.space()
@@ -88,6 +91,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         context,
         by_id: by_id(&files),
         targets,
+        flushed: RefCell::default(),
     };
     let mut dropped = HashSet::new();
     for (entry, better) in plan.drops {
@@ -110,6 +114,20 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
     result
 }
 
+/// Measures the data of the copies of each group that is large enough for a copy to be superseded.
+fn measure_groups(quarantine: &Quarantine, files: &[Stored], entries: &mut [Entry]) {
+    let mut sizes: HashMap<(PathBuf, u32), usize> = HashMap::new();
+    let key = |entry: &Entry| Some((entry.group.clone()?, entry.uid));
+    for key in entries.iter().filter_map(key) {
+        *sizes.entry(key).or_default() += 1;
+    }
+    for (stored, entry) in files.iter().zip(entries) {
+        if key(entry).is_some_and(|key| sizes[&key] > ENOUGH) {
+            entry.data = quarantine.data_of(stored).unwrap_or(0);
+        }
+    }
+}
+
 /// Returns the files by their ids. An id that two files share identifies neither.
 fn by_id(files: &[Stored]) -> HashMap<&OsStr, Option<&Stored>> {
     let mut by_id = HashMap::new();
@@ -129,6 +147,8 @@ struct LimitedQuarantine<'a> {
     context: LimitContext<'a>,
     by_id: HashMap<&'a OsStr, Option<&'a Stored>>,
     targets: StoredTargets<'a>,
+    /// The ids of the better copies whose data is on the disk.
+    flushed: RefCell<HashSet<String>>,
 }
 
 impl<'a> LimitedQuarantine<'a> {
@@ -179,7 +199,18 @@ impl<'a> LimitedQuarantine<'a> {
                 self.targets.state(stored) == TargetState::Counts, without: true),
             SupersededBy::Copies(newer) => {
                 let is_unused = |stored: &Stored| rule!("dropped-while-newer-copy", self.is_unused(stored), without: true);
-                let is_kept = |id: &OsString| self.stored(id).is_some_and(is_unused);
+                let quarantine = self.quarantine;
+                let flushed = &self.flushed;
+                let is_flushed = |stored: &Stored| {
+                    let mut flushed = flushed.borrow_mut();
+                    flushed.contains(&stored.id)
+                        || quarantine.flushed_data(stored).is_ok()
+                            && flushed.insert(stored.id.clone())
+                };
+                let is_kept = |id: &OsString| {
+                    let stored = self.stored(id);
+                    stored.is_some_and(|stored| is_flushed(stored) && is_unused(stored))
+                };
                 newer.iter().all(is_kept) && self.targets.state(stored) == target
             }
         }

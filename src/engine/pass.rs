@@ -51,6 +51,8 @@ pub struct Pass<'a> {
     due: usize,
     /// Siblings of the temps; read when the first of them is to be judged.
     siblings: Option<Arc<Siblings>>,
+    /// The copies in the quarantine that come from this directory; read when the first temp of a group is judged.
+    stored: Arc<StoredCopies>,
 }
 
 /// A temp whose grace is over.
@@ -179,7 +181,15 @@ impl<'a> Pass<'a> {
             emit,
             due: 0,
             siblings: None,
+            stored: Arc::default(),
         }
+    }
+
+    /// Makes the pass use, and complete, the copies that another pass through the same directory has read.
+    #[must_use]
+    pub fn sharing(mut self, stored: &Arc<StoredCopies>) -> Pass<'a> {
+        self.stored = Arc::clone(stored);
+        self
     }
 
     /// Looks at every temp in `due`, and judges and removes those that are ready.
@@ -439,10 +449,10 @@ impl<'a> Pass<'a> {
         if groups.is_empty() {
             return SplitRemovals { first, superseded };
         }
-        let stored = StoredCopies::read(self.dir_context);
+        self.stored.read(self.dir_context);
         for (key, members) in groups {
             let temps: Vec<GroupTemp<'_>> = members.iter().map(Removal::group_temp).collect();
-            let predicted = stored.predict(&key, &temps).superseded;
+            let predicted = self.stored.predict(&key, &temps).superseded;
             let (mut removed, mut moved) = (Vec::new(), Vec::new());
             for (mut removal, is_superseded) in members.into_iter().zip(predicted) {
                 removal.set_superseded(is_superseded, policy);
@@ -464,11 +474,12 @@ impl<'a> Pass<'a> {
     /// Finds the copies in the quarantine that supersede these temps. A temp without such copies is to be moved.
     fn with_better_copies<'i>(&self, removals: Vec<Removal<'i>>) -> Vec<Removal<'i>> {
         let policy = self.policy();
-        let stored = StoredCopies::read(self.dir_context);
         let (mut all, groups) = by_group(policy, removals);
         for (key, mut members) in groups {
             let temps: Vec<GroupTemp<'_>> = members.iter().map(Removal::group_temp).collect();
-            let better = stored.supersede(&key, &temps, policy, self.use_checker);
+            let (stored, dir_context) = (&self.stored, self.dir_context);
+            stored.read(dir_context);
+            let better = stored.supersede(&key, &temps, dir_context, self.use_checker);
             for (removal, better) in members.iter_mut().zip(better) {
                 let newest = better.as_ref().and_then(BetterCopies::newest);
                 removal.disposed.superseded_by =
@@ -542,7 +553,7 @@ impl<'a> Pass<'a> {
             use_checker: self.use_checker,
             context,
         };
-        let (mut events, mut kept) = (Vec::new(), Vec::new());
+        let (mut events, mut kept, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         for (removal, outcome) in self.engine.reaper.reap(batch_context, removals) {
             let Removal { temp, disposed } = removal;
             let event = match outcome {
@@ -571,8 +582,12 @@ impl<'a> Pass<'a> {
                 }
             };
             temp.item.temp = None;
+            if matches!(event, Event::Quarantined { .. }) {
+                moved.push(temp.item.name.clone());
+            }
             events.push(event);
         }
+        self.stored.add_moved(self.dir_context, &moved);
         let now = clock::wall();
         let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
         self.engine.journal.write(LineKind::Outcome, &lines);

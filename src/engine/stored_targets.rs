@@ -115,10 +115,7 @@ impl<'a> StoredTargets<'a> {
             is_steady: stored.is_steady(now),
             born: seen.btime,
             written: seen.mtime,
-            data: match shape.group {
-                Some(_) => self.quarantine.flushed_data(stored).unwrap_or(0),
-                None => 0,
-            },
+            data: 0,
             group: shape.group.map(|target| original_dir.join(target)),
             is_reliable: group::is_reliable(seen, now.wall) && origin.is_some(),
             origin,

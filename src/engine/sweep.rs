@@ -1,21 +1,24 @@
 //! One sweep over a root, without a watcher: look, wait a moment, look again, act, end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
 use super::context::{DirContext, Engine, max_workers};
 use super::examine::details;
+use super::groups::StoredCopies;
 use super::pass::{Pass, PassItem};
 use super::recover::{RecoveryOutcome, kept_claim, recover};
 use crate::core::event::{Details, Event, Subject};
+use crate::core::group::{ENOUGH, KEPT_PER_GROUP};
 use crate::core::judge::Reason;
 use crate::core::observation::Observation;
-use crate::core::policy::min_observation_gap;
-use crate::core::time::ClockJumpDetector;
+use crate::core::policy::{Policy, min_observation_gap};
+use crate::core::time::{ClockJumpDetector, Wall};
 use crate::core::tracker::{Origin, Tracked};
 use crate::evidence::UseChecker;
 use crate::fs::dir::{Dir, RootError, RootId};
@@ -57,32 +60,68 @@ pub fn sweep(
     for round in [LookRound::First, LookRound::Second] {
         if round == LookRound::Second {
             wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
+            for dir in &mut dirs {
+                dir.newest = newest_of_groups(&root.policy, &mut dir.due);
+            }
         }
-        let chunks = dirs.iter_mut().flat_map(|(below, due)| {
-            let below = &*below;
-            let chunk = move |due| Chunk { below, due };
-            due.chunks_mut(reap::BATCH).map(chunk)
-        });
-        process_chunks(
-            context,
-            chunks.collect(),
-            &mut |event| emit(without_retry(event)),
-            progress,
-        );
+        // The newest temps of a group come first. Otherwise each chunk would move its own best copies.
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for dir in &mut dirs {
+            let (below, stored) = (dir.below.as_path(), &dir.stored);
+            let (newest, others) = dir.due.split_at_mut(dir.newest);
+            let chunk = |due| Chunk { below, due, stored };
+            first.extend(newest.chunks_mut(reap::BATCH).map(chunk));
+            rest.extend(others.chunks_mut(reap::BATCH).map(chunk));
+        }
+        let of_first = first.iter().map(|chunk| chunk.due.len()).sum::<usize>();
+        let total = of_first + rest.iter().map(|chunk| chunk.due.len()).sum::<usize>();
+        let mut emit = |event| emit(without_retry(event));
+        process_chunks(context, first, &mut emit, &|done, _| progress(done, total));
+        let progress_of_rest = |done, _| progress(of_first + done, total);
+        process_chunks(context, rest, &mut emit, &progress_of_rest);
         context.clocks.read(clock::now());
-        for (_, due) in &mut dirs {
-            due.retain(|item| item.temp.is_some());
+        for dir in &mut dirs {
+            dir.due.retain(|item| item.temp.is_some());
         }
         if stop.is_stopped() {
-            let due = dirs.iter().flat_map(|(_, due)| due);
+            let due = dirs.iter().flat_map(|dir| &dir.due);
             return Ok(due.filter(|item| is_unreported(item)).count());
         }
     }
-    for (below, due) in &dirs {
+    for SweptDir { below, due, .. } in &dirs {
         let dir_context = DirContext { root, id, below };
         report_young(engine, dir_context, due, emit);
     }
     Ok(0)
+}
+
+/// Moves the newest temps of each group, as far as the first look has seen them, to the front, and returns their number.
+fn newest_of_groups(policy: &Policy, due: &mut [PassItem]) -> usize {
+    let mut groups: HashMap<(OsString, u32), Vec<(AgeKey, usize)>> = HashMap::new();
+    for (index, item) in due.iter().enumerate() {
+        if let Some(seen) = item.temp.as_ref().and_then(Tracked::seen)
+            && let Some(target) = policy.names.shape(&item.name).group
+        {
+            let group = groups.entry((target, seen.uid())).or_default();
+            group.push((seen.age_key(), index));
+        }
+    }
+    let mut is_newest = vec![false; due.len()];
+    for mut temps in groups.into_values().filter(|temps| temps.len() > ENOUGH) {
+        temps.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, index) in temps.into_iter().take(KEPT_PER_GROUP) {
+            is_newest[index] = true;
+        }
+    }
+    // The temps of one group that come first are in one chunk, or in two.
+    let mut newest = 0;
+    for index in 0..due.len() {
+        if is_newest[index] {
+            due.swap(newest, index);
+            newest += 1;
+        }
+    }
+    newest
 }
 
 /// Finds the temps and the claims in `root`.
@@ -150,6 +189,9 @@ fn is_unreported(item: &PassItem) -> bool {
     item.temp.as_ref().is_some_and(|temp| !temp.is_kept())
 }
 
+/// The birth time and the time of the last write of a temp.
+type AgeKey = (Option<Wall>, Wall);
+
 #[derive(PartialEq, Eq, Clone, Copy)]
 enum LookRound {
     First,
@@ -157,19 +199,14 @@ enum LookRound {
 }
 
 /// Sleeps until the second look is due for all temps that can be due soon, or until a stop is requested.
-fn wait_for_second_look(
-    dirs: &[(PathBuf, Vec<PassItem>)],
-    root: &Root,
-    lag: Duration,
-    stop: &Stop,
-) {
+fn wait_for_second_look(dirs: &[SweptDir], root: &Root, lag: Duration, stop: &Stop) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
     let now = clock::mono();
     // If dates have whole seconds, looks are further apart, by a second and a half at most.
     let soon = now.after(min_observation_gap(longest.max(lag * 3), lag));
     let temps = dirs
         .iter()
-        .flat_map(|(_, due)| due)
+        .flat_map(|dir| &dir.due)
         .filter_map(|item| item.temp.as_ref());
     let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
     if let Some(last) = last {
@@ -178,10 +215,23 @@ fn wait_for_second_look(
     }
 }
 
+/// A directory with temps.
+struct SweptDir {
+    /// Its path, relative to the root.
+    below: PathBuf,
+    due: Vec<PassItem>,
+    /// The number of temps at the start of `due` that are processed before all others.
+    newest: usize,
+    /// The copies in the quarantine that come from this directory.
+    stored: Arc<StoredCopies>,
+}
+
 /// Temps of one directory that are processed in one pass.
 struct Chunk<'a> {
     below: &'a Path,
     due: &'a mut [PassItem],
+    /// The copies in the quarantine that come from this directory.
+    stored: &'a Arc<StoredCopies>,
 }
 
 /// The context that all chunks have in common.
@@ -196,7 +246,7 @@ struct SweepContext<'a> {
 
 impl SweepContext<'_> {
     /// Puts back the claims among `found`, and begins to track the temps. Returns the temps by directory.
-    fn track(self, mut found: Found, emit: &mut dyn FnMut(Event)) -> Vec<(PathBuf, Vec<PassItem>)> {
+    fn track(self, mut found: Found, emit: &mut dyn FnMut(Event)) -> Vec<SweptDir> {
         if !self.root.policy.is_dry_run() && !self.stop.is_stopped() {
             self.recover_claims(&mut found, emit);
         }
@@ -214,7 +264,12 @@ impl SweepContext<'_> {
                 let temp = Some(temp);
                 PassItem { name, temp }
             };
-            dirs.push((below, temps.into_iter().map(due).collect()));
+            dirs.push(SweptDir {
+                below,
+                due: temps.into_iter().map(due).collect(),
+                newest: 0,
+                stored: Arc::default(),
+            });
         }
         dirs
     }
@@ -266,6 +321,7 @@ impl SweepContext<'_> {
             let mut events = Vec::new();
             let mut emit = |event| events.push(event);
             Pass::new(self.engine, dir_context, &use_checker, &mut emit)
+                .sharing(chunk.stored)
                 .run(&mut self.clocks, chunk.due);
             drop(batch);
             if !done(index, events, chunk.due.len()) {

@@ -206,6 +206,12 @@ impl Tracked {
         self.was_looked_at().then(|| self.fingerprint.size())
     }
 
+    /// Returns the file as the last look saw it.
+    #[must_use]
+    pub fn seen(&self) -> Option<&Packed> {
+        self.was_looked_at().then_some(&self.fingerprint)
+    }
+
     /// Reports whether the temp was judged and kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The files in a quarantine: they are listed, restored and deleted.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -143,15 +143,40 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Returns the files that come from the directory `below` the root, the oldest first.
-    pub(crate) fn stored_from(&self, below: &Path) -> io::Result<Vec<Stored>> {
+    /// Returns the files that come from the directory `below` the root and whose names `is_wanted` accepts, the oldest
+    /// first.
+    pub(crate) fn stored_from(
+        &self,
+        below: &Path,
+        is_wanted: &dyn Fn(&OsStr) -> bool,
+    ) -> io::Result<Vec<Stored>> {
+        self.read_dirs(below, &|dir| {
+            let mut names = names(dir)?;
+            names.retain(|name| is_wanted(name));
+            Ok(names)
+        })
+    }
+
+    /// Returns the files that come from the directory `below` the root and have one of these names, the oldest first.
+    /// Unlike [`Quarantine::stored_from`], it lists no directory of files.
+    pub(crate) fn stored_as(&self, below: &Path, names: &[OsString]) -> io::Result<Vec<Stored>> {
+        self.read_dirs(below, &|_| Ok(names.to_vec()))
+    }
+
+    /// Returns the files with the names that `names_in` returns for each directory that has files from `below`.
+    fn read_dirs(
+        &self,
+        below: &Path,
+        names_in: &dyn Fn(BorrowedFd<'_>) -> io::Result<Vec<OsString>>,
+    ) -> io::Result<Vec<Stored>> {
         let mut stored = Vec::new();
         for folder in names(self.fd.as_fd())? {
             let Some(folder) = folder.to_str() else {
                 continue;
             };
             let read = match Stamp::parse(folder) {
-                Some(stamp) => self.read_dir(folder, stamp, below, &mut stored),
+                Some(stamp) => self.read_dir(folder, stamp, below, names_in, &mut stored),
+                // A folder of an older version contains one file.
                 None if is_old_id(folder) => self.read_old(folder, &mut stored),
                 None => Ok(()),
             };
@@ -166,16 +191,17 @@ impl Quarantine {
         Ok(stored)
     }
 
-    /// Reads the files of one directory in a folder that several files may share.
+    /// Reads files of one directory in a folder that several files may share.
     fn read_dir(
         &self,
         folder: &str,
         stamp: Stamp,
         below: &Path,
+        names_in: &dyn Fn(BorrowedFd<'_>) -> io::Result<Vec<OsString>>,
         stored: &mut Vec<Stored>,
     ) -> io::Result<()> {
         let dir = self.open_ours(folder, below)?;
-        for name in names(dir.as_fd())? {
+        for name in names_in(dir.as_fd())? {
             let seen = match observe(dir.as_fd(), &name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 seen => seen?,
@@ -214,12 +240,25 @@ impl Quarantine {
         located.is_ok_and(|(_, _, seen)| seen == stored.seen)
     }
 
+    /// Returns how many bytes of data `stored` has, as a lower bound.
+    pub(crate) fn data_of(&self, stored: &Stored) -> io::Result<u64> {
+        self.data(stored, |_| Ok(()))
+    }
+
     /// Writes the data of `stored` to the disk, and returns how many bytes of data it has, as a lower bound.
     pub(crate) fn flushed_data(&self, stored: &Stored) -> io::Result<u64> {
+        self.data(stored, |file| Ok(rustix::fs::fsync(file)?))
+    }
+
+    fn data(
+        &self,
+        stored: &Stored,
+        flush: impl FnOnce(&OwnedFd) -> io::Result<()>,
+    ) -> io::Result<u64> {
         let _proof = PROOF.lock().unwrap_or_else(PoisonError::into_inner);
         let (dir, name, seen) = self.locate(stored)?;
         let file = rustix::fs::openat(&dir, name, FILE, Mode::empty())?;
-        rustix::fs::fsync(&file)?;
+        flush(&file)?;
         dir::data_at_least(file.as_fd(), &seen, seen.fingerprint.size)
     }
 
