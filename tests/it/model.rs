@@ -134,6 +134,12 @@ enum Op {
     Unlink(Name),
     /// Moves the directory out of the root.
     MoveDir,
+    /// Opens the better copies in the quarantine.
+    OpenBetter,
+    /// Overwrites them.
+    SpoilBetter,
+    /// Removes them from the quarantine.
+    RemoveBetter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +191,8 @@ const READER: Script = &[Op::Open(OpenMode::Read), Op::Close];
 const PEEPER: Script = &[Op::Open(OpenMode::ReadWithoutWaiting), Op::Close];
 const SPOILER: Script = &[Op::Unlink(Name::Target)];
 const MOVER: Script = &[Op::MoveDir];
+const BETTER_SPOILER: Script = &[Op::OpenBetter, Op::SpoilBetter];
+const BETTER_REMOVER: Script = &[Op::RemoveBetter];
 
 /// The progress of a thread inside `open`. The kernel counts an opener before it looks for leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -247,6 +255,8 @@ struct Attempt {
     expected: Snapshot,
     seen: Snapshot,
     moves: bool,
+    /// It is removed because of the better copies, if its target does not count.
+    superseded: bool,
     opened: Ino,
     free: bool,
     judged: Snapshot,
@@ -286,8 +296,21 @@ struct History {
     compared: Option<Ino>,
     /// The target counted at the last look.
     whole_last: bool,
+    /// The better copies were in the quarantine and unused at the last check of them.
+    better_last: bool,
     /// An opener got an error because of the reaper's lease, before the lease was requested again.
     was_refused: bool,
+}
+
+/// The copies in the quarantine that supersede the temp, as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Better {
+    /// There are none, or no longer enough: one was removed or overwritten.
+    #[default]
+    Missing,
+    /// A process has one open.
+    Held,
+    Unused,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -297,6 +320,7 @@ struct ModelState {
     /// The number of inodes.
     made: Ino,
     dir_moved: bool,
+    better: Better,
     actors: [Actor; 2],
     reaper: ModelReaper,
 }
@@ -348,6 +372,11 @@ enum Check {
     ProveLast,
     Untouched,
     TargetLast,
+    /// The better copies are in the quarantine, unchanged.
+    BetterJudged,
+    /// The better copies are in the quarantine, unchanged and unused.
+    BetterLast,
+    FullDiskBetter,
     PutBackOverwritesNothing,
     PutBackDeletesNothing,
     FullDiskCompare,
@@ -360,7 +389,7 @@ enum Check {
 }
 
 impl Check {
-    const ALL: [Check; 26] = [
+    const ALL: [Check; 29] = [
         Check::TwoLooks,
         Check::HeldRestarts,
         Check::ChangedRestarts,
@@ -378,6 +407,9 @@ impl Check {
         Check::ProveLast,
         Check::Untouched,
         Check::TargetLast,
+        Check::BetterJudged,
+        Check::BetterLast,
+        Check::FullDiskBetter,
         Check::PutBackOverwritesNothing,
         Check::PutBackDeletesNothing,
         Check::FullDiskCompare,
@@ -407,6 +439,8 @@ enum Window {
     MovedOut,
     /// The target is removed after its last check.
     TargetRemoved,
+    /// A better copy is removed, opened or overwritten after the last check of it.
+    BetterRemoved,
     /// Full disk: another file takes the name after the comparison.
     FullDiskReplaced,
     /// Full disk: a thread is inside `open` when the file is removed.
@@ -414,12 +448,13 @@ enum Window {
 }
 
 impl Window {
-    const ALL: [Window; 7] = [
+    const ALL: [Window; 8] = [
         Window::InsideOpen,
         Window::Pause,
         Window::BeforePutBack,
         Window::MovedOut,
         Window::TargetRemoved,
+        Window::BetterRemoved,
         Window::FullDiskReplaced,
         Window::FullDiskInsideOpen,
     ];
@@ -432,6 +467,8 @@ struct Model {
     orphan: bool,
     /// A target exists from the start.
     target: bool,
+    /// The copies that supersede the temp are in the quarantine from the start.
+    better: bool,
     /// A claim may fail for lack of space.
     full: bool,
     /// The maximum number of times that the reaper is killed.
@@ -548,6 +585,10 @@ impl Model {
             inodes: [Inode::default(); INODES],
             made: 0,
             dir_moved: false,
+            better: match self.better {
+                true => Better::Unused,
+                false => Better::Missing,
+            },
             actors: [Actor::default(); 2],
             reaper: ModelReaper {
                 at: ReaperState::Track,
@@ -589,6 +630,9 @@ impl Model {
             at: me.at,
             ..Actor::default()
         };
+        if dead.better == Better::Held && self.scripts[index] == BETTER_SPOILER {
+            dead.better = Better::Unused;
+        }
         next.push((Action::ActorDies(index), Ok(dead)));
 
         let mut then = *state;
@@ -714,6 +758,14 @@ impl Model {
                 then.dir_moved = true;
                 me.at += 1;
             }
+            Op::OpenBetter => {
+                then.better = Better::Held;
+                me.at += 1;
+            }
+            Op::SpoilBetter | Op::RemoveBetter => {
+                then.better = Better::Missing;
+                me.at += 1;
+            }
         }
         then.actors[index] = me;
         next.push((
@@ -805,9 +857,11 @@ impl Model {
         };
         then.reaper.known = Some((seen, held));
         if judged && !held {
-            let verdict = judge_as(seen, None, UseState::Unused, state.target());
+            let superseded = state.better == Better::Unused;
+            let verdict = judge_as(seen, None, UseState::Unused, state.target(), superseded);
             then.reaper.now = Attempt {
                 expected: seen,
+                superseded,
                 moves: matches!(verdict, Verdict::Quarantine(_)),
                 ..Attempt::default()
             };
@@ -883,7 +937,13 @@ impl Model {
                     UseState::InUse
                 };
                 let expected = Some(now.expected).filter(|_| self.has(Check::JudgedSame));
-                let verdict = judge_as(now.judged, expected, use_state, state.target());
+                // An open better copy is unchanged.
+                let superseded = match self.has(Check::BetterJudged) {
+                    true => now.superseded && state.better != Better::Missing,
+                    false => now.superseded,
+                };
+                let target = state.target();
+                let verdict = judge_as(now.judged, expected, use_state, target, superseded);
                 let as_before = match verdict {
                     Verdict::Reap => !now.moves,
                     Verdict::Quarantine(_) => now.moves,
@@ -918,6 +978,9 @@ impl Model {
             }
             (Step::Compare, 1) => {
                 if state.is_whole() != now.whole && self.has(Check::FullDiskTarget) {
+                    return thens.push(Ok(state.end_attempt(false)));
+                }
+                if !self.check_better(&mut state, Check::FullDiskBetter) {
                     return thens.push(Ok(state.end_attempt(false)));
                 }
                 state.reaper.now.history.whole_last = state.is_whole();
@@ -1021,6 +1084,9 @@ impl Model {
                 if state.is_whole() != now.whole && self.has(Check::TargetLast) {
                     return thens.push(Ok(state.start_put_back(false)));
                 }
+                if !self.check_better(&mut state, Check::BetterLast) {
+                    return thens.push(Ok(state.start_put_back(false)));
+                }
                 state.reaper.now.history.whole_last = state.is_whole();
                 go_on(state);
             }
@@ -1030,6 +1096,13 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// Checks that the better copies, if the temp is removed because of them, are in the quarantine and unused.
+    fn check_better(&self, state: &mut ModelState, check: Check) -> bool {
+        let is_unused = state.better == Better::Unused;
+        state.reaper.now.history.better_last = is_unused;
+        is_unused || !state.reaper.now.superseded || !self.has(check)
     }
 
     /// Requests the lease.
@@ -1067,6 +1140,10 @@ impl Model {
             && match self.is_closed(Window::TargetRemoved) {
                 true => !now.history.whole_last,
                 false => !state.is_whole(),
+            }
+            && match self.is_closed(Window::BetterRemoved) {
+                true => !now.history.better_last,
+                false => state.better != Better::Unused,
             };
         let outside = match self.is_closed(Window::MovedOut) {
             true => now.history.moved_since,
@@ -1226,6 +1303,7 @@ fn judge_as(
     expected: Option<Snapshot>,
     use_state: UseState,
     target: Target,
+    superseded: bool,
 ) -> Verdict {
     static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
     let (policy, place) = ALIKE.get_or_init(|| {
@@ -1253,7 +1331,7 @@ fn judge_as(
         opened: true,
         mappings_examined: false,
         target,
-        superseded: false,
+        superseded,
         random_name: true,
         restored: false,
         reserved: None,
@@ -1337,7 +1415,7 @@ impl Hasher for Quick {
 }
 
 /// The pairs of actors, and whether an orphan exists at the start.
-const SCENARIOS: [([Script; 2], bool); 8] = [
+const SCENARIOS: [([Script; 2], bool); 10] = [
     ([WRITER, TRUNCATER], false),
     ([WRITER, WRITER], false),
     ([TRUNCATER, READER], true),
@@ -1346,6 +1424,8 @@ const SCENARIOS: [([Script; 2], bool); 8] = [
     ([PEEPER, APPENDER], true),
     ([TRUNCATER, SPOILER], true),
     ([APPENDER, MOVER], true),
+    ([BETTER_SPOILER, PEEPER], true),
+    ([BETTER_REMOVER, TRUNCATER], true),
 ];
 
 fn models(
@@ -1354,11 +1434,17 @@ fn models(
     open: Option<Window>,
 ) -> impl Iterator<Item = Model> {
     SCENARIOS.into_iter().flat_map(move |(scripts, orphan)| {
+        let better = scripts.contains(&BETTER_SPOILER) || scripts.contains(&BETTER_REMOVER);
         // Removed, moved, removed on a full disk.
-        [(true, false), (false, false), (true, true)].map(|(target, full)| Model {
+        let cases: &[(bool, bool)] = match better {
+            true => &[(false, false), (false, true)],
+            false => &[(true, false), (false, false), (true, true)],
+        };
+        cases.iter().map(move |&(target, full)| Model {
             scripts,
             orphan,
             target,
+            better,
             full,
             kills,
             without,
@@ -1425,6 +1511,10 @@ fn covered_by_others(check: Check) -> Option<(&'static str, &'static [Check])> {
         )),
         Check::Opened => Some(("it matters without an earlier look", SAME)),
         Check::JudgedSame => Some(("scan and explain have only this check", SAME)),
+        Check::BetterJudged => Some((
+            "it avoids a claim that would be put back",
+            &[Check::BetterJudged, Check::BetterLast],
+        )),
         // No byte depends on this check, because a process that holds a claim does not need the claim's name. But
         // another orphand may be processing the claim, if no lock could be created.
         Check::RecoveryLeavesHeldAlone => Some(("it does not disturb another orphand", &[])),
