@@ -115,11 +115,9 @@ fn newest_of_groups(policy: &Policy, due: &mut [PassItem]) -> usize {
     }
     // The temps of one group that come first are in one chunk, or in two.
     let mut newest = 0;
-    for index in 0..due.len() {
-        if is_newest[index] {
-            due.swap(newest, index);
-            newest += 1;
-        }
+    for (index, _) in is_newest.into_iter().enumerate().filter(|(_, is)| *is) {
+        due.swap(newest, index);
+        newest += 1;
     }
     newest
 }
