@@ -142,8 +142,12 @@ fn copies_for_different_targets_and_owners_are_different_groups() {
             )
             .unwrap();
         }
-        sweep_all(&fixture);
-        assert_eq!(names(&fixture).1.len(), 9, "three of each group");
+        let events = sweep_all(&fixture);
+        assert_eq!(
+            names(&fixture).1.len(),
+            9,
+            "three of each group: {events:?}"
+        );
         if !crate::sandbox::is_root() {
             return;
         }
