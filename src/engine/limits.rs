@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::stored_targets::StoredTargets;
 use crate::core::event::{Event, Subject};
-use crate::core::group::ENOUGH;
 use crate::core::retention;
 use crate::core::retention::{ClockTrust, Entry, NeededSpace, Space, SupersededBy, TargetState};
 use crate::evidence::UseChecker;
@@ -114,7 +113,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
     result
 }
 
-/// Measures the data of the copies of each group that is large enough for a copy to be superseded.
+/// Measures the data of the copies of each group that is large enough for a copy to be dropped because of another one.
 fn measure_groups(quarantine: &Quarantine, files: &[Stored], entries: &mut [Entry]) {
     let mut sizes: HashMap<(PathBuf, u32), usize> = HashMap::new();
     let key = |entry: &Entry| Some((entry.group.clone()?, entry.uid));
@@ -122,7 +121,7 @@ fn measure_groups(quarantine: &Quarantine, files: &[Stored], entries: &mut [Entr
         *sizes.entry(key).or_default() += 1;
     }
     for (stored, entry) in files.iter().zip(entries) {
-        if key(entry).is_some_and(|key| sizes[&key] > ENOUGH) {
+        if key(entry).is_some_and(|key| sizes[&key] > 1) {
             entry.data = quarantine.data_of(stored).unwrap_or(0);
         }
     }
