@@ -23,7 +23,7 @@ pub(super) const WRITERS: &[WriterGrammar] = &[
     WriterGrammar {
         name: "openclaw",
         patterns: &["<t>.<pid>.<uuid>.tmp", "<t>.<uuid>.tmp"],
-        producer: "openclaw, for its session store and its configuration: src/config/sessions/artifacts.ts and \
+        producer: "openclaw, for its session store and its configuration: src/config/sessions/store.ts and \
                    src/config/io.ts in https://github.com/openclaw/openclaw",
         targets: &["sessions.json", "openclaw.json"],
         default: true,
