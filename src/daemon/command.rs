@@ -5,11 +5,20 @@ use crossbeam_channel::Receiver;
 use super::active_roots::ActiveRoots;
 use crate::watch::Notification;
 
+/// The kinds of temps that a task moved to a quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Moved {
+    /// Temps that belong to no group.
+    Ungrouped,
+    /// A temp of a group, which may supersede copies in the quarantine.
+    OfGroup,
+}
+
 /// A message to the supervisor from another thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A temp was moved to a quarantine.
-    Quarantined,
+    /// Temps were moved to a quarantine.
+    Quarantined(Moved),
     /// Puts these rules in force.
     Reload(ActiveRoots),
     /// Requests one more loop of this thread.

@@ -170,8 +170,8 @@ impl Scheduler<'_> {
 
     fn finish(&mut self, done: TaskDone) {
         self.busy_workers -= 1;
-        if done.quarantined {
-            let _ = self.supervisor.send(Command::Quarantined);
+        if let Some(moved) = done.moved {
+            let _ = self.supervisor.send(Command::Quarantined(moved));
         }
         for (at, key) in done.next {
             self.queue.insert(at, key);

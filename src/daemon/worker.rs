@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::command::Command;
+use super::command::{Command, Moved};
 use super::panic_guard::PanicGuard;
 use super::shared::Shared;
-use crate::core::event::Event;
+use crate::core::event::{Disposed, Event};
 use crate::core::time::{ClockJumpDetector, Mono};
 use crate::engine::{DirContext, Pass, PassItem};
 use crate::evidence::UseChecker;
@@ -30,8 +30,8 @@ pub(super) struct TaskDone {
     pub(super) dir: DirPath,
     /// The temps that are still tracked, with their next deadlines.
     pub(super) next: Vec<(Mono, Key)>,
-    /// Something was moved to a quarantine.
-    pub(super) quarantined: bool,
+    /// What was moved to a quarantine, if anything was.
+    pub(super) moved: Option<Moved>,
 }
 
 /// The number of temps that are processed at a time. In a small chunk the first events are reported sooner, and a stop
@@ -66,14 +66,16 @@ impl Task {
     /// Runs the task in this thread.
     pub(super) fn run(mut self, shared: &Shared) {
         let use_checker = UseChecker::new();
-        let (mut next, mut quarantined) = (Vec::new(), false);
+        let (mut next, mut moved) = (Vec::new(), None);
         for chunk in self.due.chunks(CHUNK) {
             // The worker checks for a stop between two chunks. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
             }
             let mut emit = |event: Event| {
-                quarantined |= matches!(event, Event::Quarantined { .. });
+                if let Event::Quarantined { disposed, .. } = &event {
+                    moved = moved.max(Some(kind_of(shared, self.dir.as_path(), disposed)));
+                }
                 shared.emit(event);
             };
             let dir = self.dir.as_path();
@@ -90,8 +92,21 @@ impl Task {
         let _ = self.done.send(TaskDone {
             dir: self.dir,
             next,
-            quarantined,
+            moved,
         });
+    }
+}
+
+/// Returns the kind of a temp that was moved.
+fn kind_of(shared: &Shared, dir: &Path, disposed: &Disposed) -> Moved {
+    let name = disposed.subject.path.file_name().unwrap_or_default();
+    let is_of_group = shared
+        .active_roots()
+        .root_of(dir)
+        .is_some_and(|(active, _)| active.root.policy.names.shape(name).group.is_some());
+    match is_of_group {
+        true => Moved::OfGroup,
+        false => Moved::Ungrouped,
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::core::group;
 use crate::core::judge::Target;
+use crate::core::policy::SoleCopy;
 use crate::core::retention::{Entry, TargetState};
 use crate::core::temp_name::strip_number;
 use crate::core::time::Now;
@@ -102,6 +103,8 @@ impl<'a> StoredTargets<'a> {
             .unwrap_or_else(|| shape.form.clone());
         let copy_of = rule!("copy-of-longest-name", longest,
             without: longest.to_string_lossy().trim_start_matches('.').into());
+        let sole_copy = self.root.policy.sole_copy;
+        let may_supersede = rule!("kept-sole-copies-supersede-nothing", sole_copy == SoleCopy::Quarantine, without: true);
         let origin = match shape.group {
             Some(_) => self.origin(stored),
             None => None,
@@ -116,7 +119,10 @@ impl<'a> StoredTargets<'a> {
             born: seen.btime,
             written: seen.mtime,
             data: 0,
-            group: shape.group.map(|target| original_dir.join(target)),
+            group: shape
+                .group
+                .filter(|_| may_supersede)
+                .map(|target| original_dir.join(target)),
             is_reliable: group::is_reliable(seen, now.wall) && origin.is_some(),
             origin,
             uid: seen.uid,

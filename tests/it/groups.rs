@@ -463,3 +463,54 @@ fn explain_names_the_group() {
         assert_eq!(temp["verdict"], verdict);
     }
 }
+
+#[test]
+fn stored_copies_supersede_nothing_if_sole_copies_are_kept() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9; 3]);
+        std::thread::sleep(GRACE);
+        fixture.sweep();
+        fs::write(fixture.dir.join(temp("sessions.json", 9)), "123456789").unwrap();
+        std::thread::sleep(GRACE);
+        fixture.sweep();
+        assert_eq!(names(&fixture).1.len(), 4);
+        let keeps = Policy {
+            sole_copy: SoleCopy::Keep,
+            ..Fixture::policy()
+        };
+        let fixture = fixture.with_policy(keeps);
+        assert!(enforce_limits(&fixture, Duration::ZERO).is_empty());
+        let fixture = fixture.with_policy(Fixture::policy());
+        assert_eq!(enforce_limits(&fixture, Duration::ZERO).len(), 1);
+        assert_eq!(names(&fixture).1.len(), 3);
+    });
+}
+
+/// A watch processes temps in portions, so it moves more than it keeps in the end.
+#[test]
+fn a_watch_keeps_few_copies() {
+    const COPIES: usize = 1_200;
+    Sandbox::for_each_user(|sandbox| {
+        for number in 0..COPIES {
+            sandbox.write(temp("sessions.json", number), "x".repeat(50));
+        }
+        sandbox.age(Duration::from_millis(150));
+        let watch = sandbox.watch(["--grace", "100ms", "--existing", "take"]);
+        wait_until("at most 8 copies are left", || {
+            let in_place = sandbox.listing().iter().any(|name| name.ends_with(".tmp"));
+            !in_place && (1..=8).contains(&count_files(&sandbox.path(".orphand")))
+        });
+        watch.stop();
+        assert!((3..=8).contains(&count_files(&sandbox.path(".orphand"))));
+    });
+}
+
+fn count_files(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let count = |entry: fs::DirEntry| match entry.path() {
+        path if path.is_dir() => count_files(&path),
+        _ => 1,
+    };
+    entries.map(count).sum()
+}

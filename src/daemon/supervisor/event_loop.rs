@@ -106,7 +106,7 @@ impl Supervisor {
             match ready {
                 None => self.on_deadline(),
                 Some(i) if i == command => match mailbox.commands.try_recv() {
-                    Ok(Command::Quarantined) => self.note_quarantined(),
+                    Ok(Command::Quarantined(moved)) => self.note_quarantined(moved),
                     Ok(Command::Reload(active_roots)) => self.reload(active_roots),
                     Ok(Command::Stop) => return,
                     Ok(Command::Heartbeat) | Err(_) => {}

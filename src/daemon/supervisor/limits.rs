@@ -6,6 +6,7 @@ use super::event_loop::Supervisor;
 use super::root_watch::{LimitsDue, RootWatch};
 use super::services::Services;
 use crate::core::retention::NeededSpace;
+use crate::daemon::command::Moved;
 use crate::engine::limits::{self, LimitContext};
 use crate::fs::dir::Dir;
 use crate::reap::quarantine::{self, Quarantine};
@@ -13,6 +14,10 @@ use crate::reap::quarantine::{self, Quarantine};
 /// The interval at which the free space beside a quarantine with files is checked. For lack of space, only files
 /// that were moved more than an hour ago are dropped.
 const SPACE_CHECK: Duration = Duration::from_secs(5 * 60);
+
+/// The time after a move of a temp of a group until the copies that it supersedes are dropped. Further moves do not
+/// delay it.
+const SUPERSEDED_CHECK: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Applies the limits to each quarantine.
@@ -22,19 +27,26 @@ impl Supervisor {
         }
     }
 
-    /// Schedules a check of the quarantines for the moment when a file that was moved now expires. The space was
-    /// checked before the move.
-    pub(super) fn note_quarantined(&mut self) {
+    /// Schedules a check of the quarantines for the moment when a file that was moved now expires, or soon if it may
+    /// supersede other copies. The space was checked before the move.
+    pub(super) fn note_quarantined(&mut self, moved: Moved) {
         let now = Instant::now();
         let age = self.services.active_roots.limits.age;
-        let expiry = (!age.is_zero()).then(|| now.checked_add(age)).flatten();
+        let expiry = match moved {
+            Moved::OfGroup => Some(now + SUPERSEDED_CHECK),
+            Moved::Ungrouped if age.is_zero() => None,
+            Moved::Ungrouped => now.checked_add(age),
+        };
         for root_watch in &mut self.root_watches {
             let space_check = now + SPACE_CHECK;
             let limits_due = root_watch.limits_due.get_or_insert(LimitsDue {
                 expiry,
                 space_check,
             });
-            limits_due.expiry = limits_due.expiry.or(expiry);
+            limits_due.expiry = match moved {
+                Moved::OfGroup => limits_due.expiry.min(expiry).or(expiry),
+                Moved::Ungrouped => limits_due.expiry.or(expiry),
+            };
         }
     }
 }
