@@ -491,6 +491,26 @@ fn status_ignores_the_socket_of_a_killed_watcher() {
     assert!(!sandbox.base().join(&socket).exists());
 }
 
+/// A watcher that starts has its socket for a moment before it listens.
+#[test]
+fn status_keeps_the_socket_of_a_running_process() {
+    let sandbox = two_roots();
+    config(&sandbox, "1h", &["a"], "");
+    watch(&sandbox).ready().stop();
+    let folder = sandbox.base().join("runtime/orphand");
+    let mut child = sandbox.program("sleep");
+    let mut child = child.arg("600").start_child().unwrap();
+    let socket = folder.join(format!("watch-{}.sock", child.id()));
+    fs::create_dir_all(&folder).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    sandbox.run(["status"]).exit(1);
+    assert!(socket.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sandbox.run(["status"]).exit(1);
+    assert!(!socket.exists());
+}
+
 #[test]
 fn status_reports_an_outdated_watcher() {
     let sandbox = two_roots();

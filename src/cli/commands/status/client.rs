@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orphand::store::folders::Folders;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::Serialize;
 
 use crate::cli::runtime::status_answer::WatchAnswer;
@@ -38,8 +40,10 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
         .filter_map(|socket| match query(socket) {
             Ok(watch) => Some(watch),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // The watcher was killed and left its socket.
-                let _ = fs::remove_file(socket);
+                // The watcher was killed and left its socket, or it has just created the socket and does not listen yet.
+                if !is_running(socket) {
+                    let _ = fs::remove_file(socket);
+                }
                 None
             }
             Err(error) => {
@@ -59,6 +63,19 @@ fn sockets(runtime: &Path) -> Vec<PathBuf> {
         name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
     };
     entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
+/// Reports whether a process with the pid in the name of the socket is running.
+fn is_running(socket: &Path) -> bool {
+    let name = socket.file_name().and_then(|name| name.to_str());
+    let pid = name.and_then(|name| {
+        name.strip_prefix(PREFIX)?
+            .strip_suffix(SUFFIX)?
+            .parse()
+            .ok()
+    });
+    let pid = pid.and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 fn query(socket: &Path) -> io::Result<RunningWatch> {
