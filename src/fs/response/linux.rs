@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,6 +41,7 @@ impl Probe {
             // No file has a path with a NUL.
             .map(|path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default())
             .collect();
+        killed().retain(|process| !collect_child(process.as_raw_fd()));
         let progress = share()?;
         // SAFETY: the mapping exists, and only the probe's `drop` unmaps it.
         match unsafe { clone(&paths, progress.as_ref()) } {
@@ -109,7 +111,12 @@ impl Drop for Probe {
                     0,
                 );
             }
-            collect_child(self.process.as_raw_fd());
+            // The kernel may need some time to end it.
+            if !collect_child(self.process.as_raw_fd())
+                && let Ok(process) = self.process.try_clone()
+            {
+                killed().push(process);
+            }
         }
         unshare(self.progress);
     }
@@ -140,13 +147,21 @@ fn unshare(progress: NonNull<Progress>) {
     }
 }
 
-/// Collects a child that has ended, so that no zombie is left. Does nothing if the child is still running.
-fn collect_child(process: RawFd) {
+/// The probes that were killed and had not ended by then. The next probe collects them, so that no zombie is left.
+static KILLED: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+fn killed() -> MutexGuard<'static, Vec<OwnedFd>> {
+    KILLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Collects a child that has ended, so that no zombie is left. Returns `false` if the child is still running.
+fn collect_child(process: RawFd) -> bool {
     // SAFETY: `info` is valid for the call, which fills it.
     unsafe {
         let mut info = std::mem::zeroed::<libc::siginfo_t>();
         let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-        libc::waitid(libc::P_PIDFD, process as libc::id_t, &raw mut info, options);
+        let result = libc::waitid(libc::P_PIDFD, process as libc::id_t, &raw mut info, options);
+        result != 0 || info.si_pid() != 0
     }
 }
 
