@@ -59,9 +59,10 @@ impl<'a> Shapes<'a> {
             let bytes = allocated(copies.iter().copied());
             let kept = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
             let mut droppable = superseded(copies, kept);
-            // A copy with that many better ones is not one of the best of its group either, as long as both compare data
-            // in the same way.
-            droppable.retain(|(entry, _)| !needed.contains(&entry.id));
+            // The shape does not tell apart two directories that had the same path one after the other; a group does.
+            if rule!("best-of-a-group-stay", true) {
+                droppable.retain(|(entry, _)| !needed.contains(&entry.id));
+            }
             if rule!("space-drops-only-without-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }

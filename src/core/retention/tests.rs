@@ -409,6 +409,25 @@ fn the_most_valuable_copies_of_a_group_stay() {
     check(&copies, limits, &["a1"]);
 }
 
+/// Copies from a directory that later had the same path have the same shape, but they are no copies of the same target.
+#[test]
+fn the_best_copies_from_each_directory_stay() {
+    let limits = Limits {
+        age: Duration::ZERO,
+        percent: 1,
+        min_free: 0,
+    };
+    for (origin, dropped) in [("here", &["a0", "a1"][..]), ("elsewhere", &["a1"])] {
+        let copies = (0..10).map(|n| Entry {
+            group: Some("a".into()),
+            is_reliable: false,
+            origin: Some(if n == 0 { origin } else { "here" }.into()),
+            ..shaped(&format!("a{n}"), 20 - n, 10, "a")
+        });
+        check(&Vec::from_iter(copies), limits, dropped);
+    }
+}
+
 /// Space that was reserved for a newer copy is no reason to drop an old one.
 #[test]
 fn old_copies_of_a_group_stay_if_the_newer_ones_have_less_data() {
