@@ -46,18 +46,26 @@ pub struct Stored {
 impl Quarantine {
     /// Returns all files in the quarantine, the oldest first. Entries that orphand did not create are left out.
     pub fn stored(&self) -> io::Result<Vec<Stored>> {
+        self.read_folders(|folder, stamp, stored| self.read_folder(folder, stamp, stored))
+    }
+
+    /// Reads every folder, by `read` or as a folder of an older version. Returns the files, the oldest first.
+    fn read_folders(
+        &self,
+        read: impl Fn(&str, Stamp, &mut Vec<Stored>) -> io::Result<()>,
+    ) -> io::Result<Vec<Stored>> {
         let mut stored = Vec::new();
         for folder in names(self.fd.as_fd())? {
             let Some(folder) = folder.to_str() else {
                 continue;
             };
             let read = match Stamp::parse(folder) {
-                Some(stamp) => self.read_folder(folder, stamp, &mut stored),
+                Some(stamp) => read(folder, stamp, &mut stored),
                 None if is_old_id(folder) => self.read_old(folder, &mut stored),
                 None => Ok(()),
             };
             match read {
-                // The folder was removed in between.
+                // The folder was removed in between, or has no files of the wanted directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 read => read?,
             }
@@ -169,25 +177,11 @@ impl Quarantine {
         below: &Path,
         names_in: &dyn Fn(BorrowedFd<'_>) -> io::Result<Vec<OsString>>,
     ) -> io::Result<Vec<Stored>> {
-        let mut stored = Vec::new();
-        for folder in names(self.fd.as_fd())? {
-            let Some(folder) = folder.to_str() else {
-                continue;
-            };
-            let read = match Stamp::parse(folder) {
-                Some(stamp) => self.read_dir(folder, stamp, below, names_in, &mut stored),
-                // A folder of an older version contains one file.
-                None if is_old_id(folder) => self.read_old(folder, &mut stored),
-                None => Ok(()),
-            };
-            match read {
-                // The folder was removed in between, or has no files of this directory.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                read => read?,
-            }
-        }
+        let mut stored = self.read_folders(|folder, stamp, stored| {
+            self.read_dir(folder, stamp, below, names_in, stored)
+        })?;
+        // A folder of an older version may contain a file of another directory.
         stored.retain(|one| one.original_dir() == below);
-        stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
         Ok(stored)
     }
 
