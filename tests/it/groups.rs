@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use orphand::core::event::Event;
 use orphand::core::exclude::Exclude;
@@ -240,7 +240,16 @@ fn removed_despite(attack: Attack, step: Step) -> usize {
 }
 
 /// Sweeps three superseded temps. The attack takes place before `step` of the first of them.
+/// Repeats the attack while fewer temps are removed than expected: a probe of another thread of this test may hold a
+/// file for a moment, so that it counts as in use. Too many removals fail at once.
 fn attack_at(attack: Attack, step: Step) {
+    let end = Instant::now() + TIMEOUT;
+    while !has_expected_result(attack, step) {
+        assert!(Instant::now() < end, "{attack:?} at {step:?}");
+    }
+}
+
+fn has_expected_result(attack: Attack, step: Step) -> bool {
     let what = format!("{attack:?} at {step:?}");
     let fixture = empty();
     leave(&fixture, "sessions.json", &[9; 6]);
@@ -253,8 +262,11 @@ fn attack_at(attack: Attack, step: Step) {
         Hook::new(move |now, name| {
             let mut held = held.lock().unwrap();
             let is_superseded = superseded.iter().any(|one| name == one.as_str());
-            if now == step && is_superseded && held.is_none() {
-                let copy = newest_stored(&quarantine).expect("three copies in the quarantine");
+            if now == step
+                && is_superseded
+                && held.is_none()
+                && let Some(copy) = newest_stored(&quarantine)
+            {
                 *held = Some(attack.act(&copy, &dir));
             }
         })
@@ -270,8 +282,11 @@ fn attack_at(attack: Attack, step: Step) {
         &|_, _| {},
     )
     .unwrap();
-    assert!(held.lock().unwrap().is_some(), "{what} has taken place");
-    assert_eq!(removed, removed_despite(attack, step), "{what}");
+    if held.lock().unwrap().is_none() {
+        return false;
+    }
+    let expected = removed_despite(attack, step);
+    assert!(removed <= expected, "{what} removed {removed}");
     let files = fixture.files();
     let is_left = |name: &&String| files.iter().any(|file| file.path.ends_with(name));
     assert_eq!(
@@ -280,6 +295,7 @@ fn attack_at(attack: Attack, step: Step) {
         "{what}"
     );
     fixture.assert_no_leftovers(&what);
+    removed == expected
 }
 
 #[test]
