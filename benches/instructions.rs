@@ -160,6 +160,7 @@ mod linux {
             roots: Arc::new([root]),
             hot_threshold: Threshold::default(),
             event_tx: None,
+            writes: Arc::default(),
         });
         let name = |mode| EventKind::Modify(ModifyKind::Name(mode));
         let target = PathBuf::from("/srv/app/sessions/sessions.json");

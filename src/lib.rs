@@ -139,7 +139,9 @@ pub mod settings {
 /// The status of a running [`Watcher`].
 pub mod status {
     pub use crate::core::time::{Mono, Wall};
+    pub use crate::core::write_times::WriteSummary;
     pub use crate::daemon::stats::{LastScan, RootStats};
     pub use crate::daemon::{RootStatus, StatusHandle};
     pub use crate::index::PendingCounts;
+    pub use crate::watch::SlowWrite;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::core::judge::{Reason, Target};
 use crate::core::observation::{FileSize, Holder};
+use crate::core::write_times::WriteSummary;
 
 /// The file that an event concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ words! {
 }
 
 /// The totals of a watch or a sweep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The number of temps removed. In a dry run, those that would have been removed.
     pub reaped: u64,
@@ -130,6 +131,8 @@ pub struct Summary {
     pub quarantined_size: FileSize,
     /// At least one temp was kept because orphand cannot tell whether it is used.
     pub cannot_tell: bool,
+    /// The times that healthy writes took. `None` if none was measured, as in a sweep.
+    pub writes: Option<WriteSummary>,
 }
 
 /// An event of a watch or a sweep.

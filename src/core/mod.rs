@@ -20,6 +20,7 @@
 //! - [`tracker`]: *is it time?*
 //! - [`macos_use`]: *does a process use it?*, on macOS, where an ordinary program gets no lease
 //! - [`judge`]: *is it safe?*
+//! - [`write_times`]: how long healthy writes take
 #![deny(clippy::disallowed_methods)]
 
 #[macro_use]
@@ -45,3 +46,4 @@ pub mod target;
 pub mod temp_name;
 pub mod time;
 pub mod tracker;
+pub mod write_times;

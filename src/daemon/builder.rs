@@ -204,6 +204,7 @@ impl Builder {
             roots: active_roots.roots().cloned().collect(),
             hot_threshold: self.hot_from,
             event_tx: self.verbose.then(|| event_tx.clone()),
+            writes: Arc::default(),
         };
         let stopper = Stopper {
             stopping: Arc::default(),
@@ -218,6 +219,7 @@ impl Builder {
             rescan: self.rescan,
             events: Mutex::new(Some(event_tx)),
             stats: Mutex::new(Stats::new(clock::wall())),
+            writes: Arc::clone(&callback_context.writes),
             heartbeats: Default::default(),
             activity_tx,
             consumer_is_gone: AtomicBool::new(false),

@@ -9,12 +9,13 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 use super::active_roots::ActiveRoots;
 use super::existing::Existing;
 use super::stats::Stats;
-use crate::core::event::Event;
+use crate::core::event::{Event, Summary};
 use crate::engine::Engine;
 use crate::index::Temps;
 use crate::store::folders::Folders;
 use crate::sys::clock;
 use crate::sys::mutex::guard;
+use crate::watch::RootWrites;
 
 /// State that all threads share.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) rescan: Duration,
     pub(super) events: Mutex<Option<Sender<Event>>>,
     pub(super) stats: Mutex<Stats>,
+    /// The times of healthy writes, which the callbacks measure.
+    pub(super) writes: Arc<RootWrites>,
     /// The number of loops of the scheduler and of the supervisor, in the order of [`CriticalThread`].
     pub(super) heartbeats: [AtomicU64; 2],
     /// Receives a message when the first temp is tracked after a time without any.
@@ -64,6 +67,15 @@ impl Shared {
                 Err(_) => return self.consumer_is_gone.store(true, Ordering::Relaxed),
                 Ok(()) => return,
             }
+        }
+    }
+
+    /// Returns the totals of all roots.
+    pub(super) fn summary(&self) -> Summary {
+        let total = guard(&self.stats).total.clone();
+        Summary {
+            writes: self.writes.total(),
+            ..total
         }
     }
 

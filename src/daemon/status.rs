@@ -8,10 +8,12 @@ use super::shared::Shared;
 use super::stats::RootStats;
 use crate::core::event::Summary;
 use crate::core::time::Wall;
+use crate::core::write_times::WriteSummary;
 use crate::fs::root::Root;
 use crate::index::PendingCounts;
 use crate::sys::clock;
 use crate::sys::mutex::guard;
+use crate::watch::SlowWrite;
 
 /// Reports the status of a running [`Watcher`](super::Watcher) from any thread.
 #[derive(Clone, Debug)]
@@ -28,6 +30,10 @@ pub struct RootStatus {
     pub pending: PendingCounts,
     /// The counters of its events and scans.
     pub stats: RootStats,
+    /// The times that healthy writes took. `None` if none was measured.
+    pub writes: Option<WriteSummary>,
+    /// The longest healthy write, if it took more than half of its grace.
+    pub slow_write: Option<SlowWrite>,
 }
 
 impl StatusHandle {
@@ -42,6 +48,8 @@ impl StatusHandle {
             root: root.clone(),
             pending: pending.remove(&*root.path).unwrap_or_default(),
             stats: stats.of(&root.path),
+            writes: self.shared.writes.summary_of(&root.path),
+            slow_write: self.shared.writes.slow_in(root),
         };
         active_roots.roots().map(root_status).collect()
     }
@@ -49,7 +57,7 @@ impl StatusHandle {
     /// Returns the totals of all roots.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        guard(&self.shared.stats).total
+        self.shared.summary()
     }
 
     /// Returns the time at which the watch began.

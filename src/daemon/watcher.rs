@@ -14,7 +14,6 @@ use crate::core::event::{Event, Summary};
 use crate::core::retention::Limits;
 use crate::fs::root::Root;
 use crate::index::PendingCounts;
-use crate::sys::mutex::guard;
 
 /// Watches directories and removes orphaned temps, until it is stopped or dropped.
 #[derive(Debug)]
@@ -62,7 +61,7 @@ impl Watcher {
     /// Returns the totals so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        guard(&self.shared.stats).total
+        self.shared.summary()
     }
 
     /// Puts other roots and limits of their quarantines in force. Roots that are in both the old and the new list are

@@ -165,6 +165,11 @@ impl Temps {
     /// Records that the name was removed or renamed, and returns whether it was tracked. An entry is kept if its temp
     /// is being removed or has a pending claim: in these cases orphand itself has renamed the file.
     pub fn record_removed(&self, path: &Path) -> bool {
+        self.remove(path).is_some()
+    }
+
+    /// Does the same as [`Temps::record_removed`], and returns the entry if it was removed.
+    pub fn remove(&self, path: &Path) -> Option<Box<Tracked>> {
         let is_ours = |temp: &Tracked| {
             let is_ours = temp.may_be_claimed();
             rule!("pending-claim-keeps-entry", is_ours, without: temp.is_checked_out())
@@ -173,7 +178,7 @@ impl Temps {
             .remove_if(&SplitPath::new(path) as &dyn KeyParts, |_, temp| {
                 !is_ours(temp)
             })
-            .is_some()
+            .map(|(_, temp)| temp)
     }
 
     /// Records that a writer closed the file.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::notification::Notification;
+use super::root_writes::{RootWrites, WriteRecorder};
 use super::translate::{FsChange, NameCause, Translator};
 use crate::core::event::{Event, Settlement, Subject};
 use crate::core::own_names::is_own;
 use crate::core::policy::Hot;
 use crate::core::rate::{RateMeter, Threshold};
 use crate::core::temp_name::Names;
+use crate::core::tracker::Origin;
 use crate::fs::root::Root;
 use crate::index::{SplitPath, Temps};
 use crate::sys::clock;
@@ -31,6 +33,8 @@ pub struct CallbackContext {
     pub hot_threshold: Threshold,
     /// Channel for an event about each single temp, if such events were requested.
     pub event_tx: Option<Sender<Event>>,
+    /// The times of healthy writes.
+    pub writes: Arc<RootWrites>,
 }
 
 /// The values that a new watcher needs.
@@ -58,6 +62,7 @@ struct Callback {
     reports_dirs: bool,
     /// `None` if no directory can become hot: because one watch covers a whole tree, or because no rule asks for it.
     meter: Option<RateMeter>,
+    writes: WriteRecorder,
     /// The last result was an error.
     last_failed: bool,
 }
@@ -71,6 +76,7 @@ impl Callback {
             translator: Translator::default(),
             reports_dirs: roots.iter().any(|root| root.policy.recursive),
             meter: can_be_hot.then(|| RateMeter::new(context.hot_threshold)),
+            writes: WriteRecorder::new(&context.writes, roots),
             last_failed: false,
             context,
         }
@@ -141,7 +147,13 @@ impl Callback {
 
     fn on_gone(&mut self, path: PathBuf, how: Settlement) {
         let temps = &self.context.temps;
-        if temps.record_removed(&path) {
+        if let Some(temp) = temps.remove(&path) {
+            if how == Settlement::Renamed && temp.origin() == Origin::Created {
+                let took = clock::mono().since(temp.discovered());
+                if let Some(slow) = self.writes.record(&path, took) {
+                    self.notify(Notification::SlowWrite(slow));
+                }
+            }
             self.emit(&path, |subject, _| Event::Settled { subject, how });
         } else if how == Settlement::Renamed && self.reports_dirs && !temps.has_rejected() {
             // The path was not tracked as a file, so it may have been a directory. This does not hold while some files
@@ -243,6 +255,7 @@ mod tests {
             roots: roots.into(),
             hot_threshold: Threshold::default(),
             event_tx: None,
+            writes: Arc::default(),
         });
         let left = EventKind::Create(CreateKind::File);
         handle(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));

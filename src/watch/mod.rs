@@ -14,6 +14,7 @@ mod fs_watcher;
 pub mod mounts;
 mod notification;
 mod rate_probe;
+mod root_writes;
 pub mod translate;
 mod watcher_handle;
 
@@ -24,3 +25,4 @@ pub use error::{WatchError, WatchLimit};
 pub use fs_watcher::FsWatcher;
 pub use notification::Notification;
 pub use rate_probe::RateProbe;
+pub use root_writes::{RootWrites, SlowWrite};

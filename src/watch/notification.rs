@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::root_writes::SlowWrite;
+
 /// A rare event that the callback sends to the supervisor.
 #[derive(Debug)]
 pub enum Notification {
@@ -17,6 +19,8 @@ pub enum Notification {
     Mounts(Vec<PathBuf>),
     /// Temps are created in this directory so fast that one event for each costs more than a scan.
     Hot(PathBuf),
+    /// A healthy write took more than half of its grace. Sent once for each root and grace.
+    SlowWrite(SlowWrite),
     /// Some temps could not be tracked because the limit was reached.
     LimitReached,
     /// Events arrive faster than a thread of notify reads them, so the thread had to end. Holds its generation.

@@ -127,6 +127,7 @@ mod tests {
             roots: [root].into(),
             hot_threshold: Threshold::default(),
             event_tx: None,
+            writes: Arc::default(),
         };
         let (created, end) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
         let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&end.0));

@@ -28,6 +28,8 @@ enum FieldType {
     Id,
     /// A list of pids and names.
     Holders,
+    /// The times of healthy writes, or null.
+    Writes,
 }
 
 use FieldType::*;
@@ -123,6 +125,7 @@ const EVENTS: &[(&str, bool, Fields)] = &[
             ("failed", Count),
             ("bytes", Count),
             ("disk_bytes", Count),
+            ("writes", Writes),
         ],
     ),
 ];
@@ -240,6 +243,11 @@ fn matches_type(is: FieldType, name: &str, value: &Value, object: &Map<String, V
                 (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
             };
             value.is_null() || value.as_str().is_some_and(is_id)
+        }
+        Writes => {
+            let times = ["count", "p50_us", "p99_us", "max_us"];
+            let is_complete = || times.into_iter().all(|field| value[field].is_u64());
+            value.is_null() || (is_complete() && value["max_name"].is_string())
         }
         Holders => value.as_array().is_some_and(|list| {
             list.iter()

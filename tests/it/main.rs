@@ -80,3 +80,6 @@ mod fake_env;
 #[cfg(target_os = "linux")]
 mod transcript;
 mod verdicts;
+// Needs Linux: events of FSEvents do not show which side of a rename a name is.
+#[cfg(target_os = "linux")]
+mod write_times;

@@ -242,20 +242,20 @@ mod tests {
 
     #[test]
     fn the_summary_of_a_dry_run_says_would() {
-        let none = Summary::default();
+        let none = Summary::default;
         let seven = FileSize {
             bytes: 9,
             disk_bytes: 7,
         };
         #[rustfmt::skip]
         let rows = [
-            (none, "0 removed (0 B freed) · 0 kept"),
-            (Summary { reaped: 2, freed: seven, kept: 1, ..none }, "2 removed (7 B freed) · 1 kept"),
-            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none }, "2 would be removed · 1 kept"),
-            (Summary { quarantined: 1, would_quarantine: 1, ..none }, "1 would be moved to the quarantine · 0 kept"),
-            (Summary { reaped: 3, would_reap: 2, freed: seven, ..none },
+            (none(), "0 removed (0 B freed) · 0 kept"),
+            (Summary { reaped: 2, freed: seven, kept: 1, ..none() }, "2 removed (7 B freed) · 1 kept"),
+            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none() }, "2 would be removed · 1 kept"),
+            (Summary { quarantined: 1, would_quarantine: 1, ..none() }, "1 would be moved to the quarantine · 0 kept"),
+            (Summary { reaped: 3, would_reap: 2, freed: seven, ..none() },
                 "1 removed (7 B freed) · 2 would be removed · 0 kept"),
-            (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none },
+            (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none() },
                 "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {

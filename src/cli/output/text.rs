@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 pub(crate) use orphand::core::time::span;
 
@@ -69,6 +70,17 @@ fn is_invisible(c: char) -> bool {
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
     )
+}
+
+/// Formats a time that may be less than a second: `350 µs`, `1.2 ms`, `40 ms`; longer ones like [`span`].
+pub(crate) fn short_span(time: Duration) -> String {
+    let (us, ms) = (time.as_micros(), time.as_millis());
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..10_000 => format!("{ms}.{} ms", us / 100 % 10),
+        10_000..1_000_000 => format!("{ms} ms"),
+        _ => span(time),
+    }
 }
 
 /// Formats a size like `51.2 GB`, in powers of a thousand as Finder and disk manufacturers do.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use orphand::core::leaks::{Leak, LeakSource, LeakSum, SPAN};
+use orphand::core::write_times::WriteSummary;
 use orphand::daemon::RootStatus;
-use orphand::store::json::{self, WirePath, field};
+use orphand::store::json::{self, WirePath, WriteFields, field};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::watch_status::{WatchStatus, leak_line, state};
@@ -65,6 +66,10 @@ pub(crate) struct RootAnswer {
     pub(crate) last_disposal: Option<String>,
     pub(crate) last_scan: Option<String>,
     pub(crate) last_scan_ms: Option<u64>,
+    /// The times of healthy writes. `None` if none was measured.
+    pub(crate) writes: Option<WriteFields<'static>>,
+    /// A warning, for people, if a healthy write took more than half of its grace.
+    pub(crate) slow_write: Option<String>,
 }
 
 /// The temps that one program left in one directory in the last hour.
@@ -128,6 +133,16 @@ fn root(one: &RootStatus) -> RootAnswer {
         last_disposal: stats.last_disposal.map(json::time),
         last_scan: stats.last_scan.map(|scan| json::time(scan.ended)),
         last_scan_ms: stats.last_scan.map(|scan| json::ms(scan.took)),
+        writes: one.writes.as_ref().map(writes),
+        slow_write: one.slow_write.as_ref().map(|slow| slow.message()),
+    }
+}
+
+fn writes(writes: &WriteSummary) -> WriteFields<'static> {
+    let fields = WriteFields::from(writes);
+    WriteFields {
+        max_name: fields.max_name.map(|name| name.into_owned().into()),
+        ..fields
     }
 }
 

@@ -161,6 +161,7 @@ impl Supervisor {
             Notification::PermissionsChanged => reactions.check = true,
             Notification::Mounts(paths) => reactions.mounted.extend(paths),
             Notification::Hot(dir) => _ = reactions.hot.insert(dir),
+            Notification::SlowWrite(slow) => log::warn!("{}", slow.message()),
             Notification::LimitReached => services.note_limit_reached(),
             Notification::EventsLost => services.note_lost_events(),
             Notification::Error(error) => {
@@ -287,8 +288,7 @@ impl Supervisor {
         let _ = scheduler.join();
         self.services.watcher.clear();
         self.root_watches.clear();
-        let summary = guard(&shared.stats).total;
-        shared.emit(Event::Summary(summary));
+        shared.emit(Event::Summary(shared.summary()));
         *guard(&shared.events) = None;
     }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::event::{Disposed, Event, Subject};
 use crate::core::observation::Holder;
 use crate::core::time::Wall;
+use crate::core::write_times::WriteSummary;
 
 pub mod field;
 
@@ -103,6 +104,7 @@ enum EventFields<'a> {
         failed: u64,
         bytes: u64,
         disk_bytes: u64,
+        writes: Option<WriteFields<'a>>,
     },
 }
 
@@ -177,6 +179,22 @@ pub struct BetterCopy<'a> {
     /// Its path in the quarantine. `None` if the temp was not superseded by a copy.
     #[serde(flatten, with = "field::superseded_by")]
     pub superseded_by: WirePath<'a>,
+}
+
+/// The times of healthy writes: from the creation of a temp to its rename.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WriteFields<'a> {
+    /// The number of writes.
+    pub count: u64,
+    /// The time within which half of them were complete, in microseconds.
+    pub p50_us: u64,
+    /// The time within which 99 % of them were complete, in microseconds.
+    pub p99_us: u64,
+    /// The longest time, in microseconds.
+    pub max_us: u64,
+    /// The name of the temp that needed the longest time.
+    #[serde(flatten, with = "field::max_name")]
+    pub max_name: WirePath<'a>,
 }
 
 /// A line of the journal about a temp that is about to be removed or moved to the quarantine.
@@ -306,6 +324,7 @@ fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
                 failed: summary.failed,
                 bytes: summary.freed.bytes,
                 disk_bytes: summary.freed.disk_bytes,
+                writes: summary.writes.as_ref().map(Into::into),
             };
             ("summary", fields)
         }
@@ -319,6 +338,18 @@ impl<'a> From<&'a Disposed> for DisposalFields<'a> {
             target: disposed.target.as_deref().map(Into::into),
             writer_pid: disposed.writer_pid,
             dry_run: disposed.dry_run,
+        }
+    }
+}
+
+impl<'a> From<&'a WriteSummary> for WriteFields<'a> {
+    fn from(writes: &'a WriteSummary) -> WriteFields<'a> {
+        WriteFields {
+            count: writes.count,
+            p50_us: us(writes.p50),
+            p99_us: us(writes.p99),
+            max_us: us(writes.max),
+            max_name: Some(Path::new(&writes.max_name).into()),
         }
     }
 }
@@ -341,6 +372,11 @@ pub fn paths_b64(paths: &[impl AsRef<Path>]) -> Option<Vec<String>> {
 #[must_use]
 pub fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns `span` in whole microseconds.
+fn us(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Formats `at` by RFC 3339, in UTC, with milliseconds and `Z`.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use orphand::fs::response::unresponsive;
 use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
-use orphand::store::json::{HistoryEvent, HistoryLine};
+use orphand::store::json::{HistoryEvent, HistoryLine, WriteFields};
 use orphand::sys::clock;
 use serde::Serialize;
 
@@ -212,7 +212,27 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
         parts.push(format!("scanned {} ago", text::span(ago)));
     }
     report.line(&format!("      {}", parts.join(" · ")))?;
+    if let Some(writes) = &root.writes {
+        report.line(&format!("      {}", writes_line(writes)))?;
+    }
+    if let Some(warning) = &root.slow_write {
+        report.line(&format!("      !! {}", text::one_line(warning)))?;
+    }
     print_disk(path, report)
+}
+
+/// Returns the line about healthy writes: `1,204 healthy writes · half within 1.2 ms · 99 % within 8 ms · ...`.
+fn writes_line(writes: &WriteFields<'_>) -> String {
+    let span = |us| text::short_span(Duration::from_micros(us));
+    let name = writes.max_name.as_deref().unwrap_or(Path::new(""));
+    format!(
+        "{} · half within {} · 99 % within {} · the longest {} ({})",
+        text::counted(writes.count, "healthy write", "healthy writes"),
+        span(writes.p50_us),
+        span(writes.p99_us),
+        span(writes.max_us),
+        text::escaped(name)
+    )
 }
 
 /// Returns the path of a root. An answer always has one.

@@ -158,7 +158,7 @@ impl SweepRun<'_> {
 
     /// Prints the summary, and returns the exit code.
     fn end(mut self, dry_run: bool) -> Result<Exit, Failure> {
-        let summary = self.report.event(&Event::Summary(self.summary));
+        let summary = self.report.event(&Event::Summary(self.summary.clone()));
         if self.stop.is_stopped()
             && let Some((exit, signal)) = signals::first()
         {
