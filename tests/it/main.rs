@@ -7,6 +7,7 @@ mod contract;
 #[cfg(target_os = "linux")]
 mod intercept;
 mod sandbox;
+mod schema;
 
 mod background;
 mod cli;

@@ -5,8 +5,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
-
 use crate::sandbox::{CommandResult, Sandbox};
 
 const UUID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
@@ -67,9 +65,9 @@ fn a_target_is_restored_from_a_copy() {
         let before = of(&path);
         let id = quarantine(&sandbox, &temp, &[]);
         let ran = restore(&sandbox, &["--json", &id]).exit(0);
-        let event: Value = serde_json::from_str(ran.stdout.trim()).unwrap();
+        let events = ran.events();
+        let event = events.one("restored");
         let target = sandbox.path("sub/sessions.json");
-        assert_eq!(event["event"], "restored");
         assert_eq!(event["path"], target.to_str().unwrap());
         assert_eq!(event["id"], id.as_str());
         assert_eq!(of(&target), before);

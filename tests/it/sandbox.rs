@@ -25,7 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::contract;
+use crate::{contract, schema};
 
 /// The longest time to wait for anything. It is generous: it only makes a test fail with a message instead of
 /// hanging.
@@ -681,6 +681,7 @@ fn parse_event(line: &str) -> Value {
     let event = serde_json::from_str(line);
     let event: Value = event.unwrap_or_else(|error| panic!("{error} in a line: {line:?}"));
     contract::check_event(&event);
+    schema::check_event(&event);
     event
 }
 
