@@ -163,7 +163,8 @@ impl Graces {
     #[doc(hidden)]
     #[must_use]
     pub fn of(&self, parsed: &ParsedName) -> Duration {
-        if parsed.is_random {
+        let is_slow = rule!("slow-writers-have-the-longer-grace", parsed.is_slow());
+        if parsed.is_random && !is_slow {
             self.random
         } else {
             self.fixed
@@ -243,7 +244,7 @@ impl Policy {
     /// may be later than the file's dates show; the grace is at least three times as long.
     #[must_use]
     pub fn grace_of(&self, parsed: &ParsedName, is_empty: bool, lag: Duration) -> Duration {
-        let grace = match is_empty {
+        let grace = match is_empty && !parsed.is_slow() {
             true => self.grace.random,
             false => self.grace.of(parsed),
         };

@@ -1,7 +1,11 @@
 //! Functions for the ends of names: removes a fixed number of bytes, or a uuid.
 
 /// Removes the last `len` bytes. Returns `None` if one of them is not `allowed`.
-pub(super) fn strip_end(bytes: &[u8], len: usize, allowed: fn(&u8) -> bool) -> Option<&[u8]> {
+pub(super) fn strip_end(
+    bytes: &[u8],
+    len: usize,
+    allowed: impl FnMut(&u8) -> bool,
+) -> Option<&[u8]> {
     let (before, end) = bytes.split_at_checked(bytes.len().checked_sub(len)?)?;
     end.iter().all(allowed).then_some(before)
 }

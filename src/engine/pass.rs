@@ -784,7 +784,7 @@ fn intent<'r>(removal: &'r Removal<'_>) -> IntentLine<'r> {
         },
         verdict: candidate.verdict.as_str(),
         reason: candidate.verdict.reason().map(Reason::as_str),
-        grammar: temp_info.parsed.grammar,
+        grammar: temp_info.parsed.grammar.as_deref(),
         quiet_ms: json::ms(temp_info.quiet),
         grace_ms: json::ms(temp_info.grace),
         target: disposed.target.as_deref().map(Into::into),

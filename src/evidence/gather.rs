@@ -11,7 +11,7 @@ use super::restore_marks::RestoreMarks;
 use super::siblings::Siblings;
 use super::system::{self, CheckedFile};
 use super::target::{ComparedTemp, FoundTarget, find_target};
-use crate::core::judge::{DirProperties, Evidence, Writer};
+use crate::core::judge::{DirProperties, Evidence, Target, Writer};
 use crate::core::observation::{Fingerprint, Observation, UseState};
 use crate::core::policy;
 use crate::core::policy::Policy;
@@ -148,6 +148,9 @@ pub fn gather(
             .process_scan
             .is_some_and(|process_scan| process_scan.proves_unmapped(file)),
         target: found.target,
+        // `Unknown` with an index means that another file has a similar name.
+        discarded: temp_info.parsed.is_discarded
+            && (found.index.is_none() || found.target != Target::Unknown),
         superseded: false,
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
         restored,

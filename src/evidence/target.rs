@@ -66,6 +66,9 @@ pub fn find_target(
     parsed: &ParsedName,
     temp: ComparedTemp<'_>,
 ) -> io::Result<FoundTarget> {
+    if rule!("every-target-of-a-shared-name-counts", parsed.shares_name()) {
+        return find_every_target(dir, policy, parsed, temp);
+    }
     let mut first = FoundTarget::without_file(Target::Unknown, None);
     for (index, name) in parsed.targets.iter().enumerate() {
         let Some(seen) = dir.observe(name)? else {
@@ -74,18 +77,7 @@ pub fn find_target(
             }
             continue;
         };
-        let target = match seen.fingerprint.kind {
-            Kind::File => {
-                let place = TargetPlace {
-                    at: dir.fd(),
-                    name,
-                    by_link: false,
-                };
-                compare_with_file(dir, place, &seen, temp)?
-            }
-            Kind::Symlink => compare_with_link_target(dir, policy, name, temp)?,
-            kind => Target::NotRegular(kind),
-        };
+        let target = compare(dir, policy, name, &seen, temp)?;
         // If only `config` exists beside `.config.tmp`, the temp may hold the only copy of `.config`.
         let is_guess = index > 0 && !parsed.dot_is_prefix();
         if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
@@ -100,6 +92,49 @@ pub fn find_target(
         });
     }
     Ok(first)
+}
+
+/// Finds all targets of a temp whose name several targets share. The first one that does not count is the result.
+fn find_every_target(
+    dir: &Dir,
+    policy: &Policy,
+    parsed: &ParsedName,
+    temp: ComparedTemp<'_>,
+) -> io::Result<FoundTarget> {
+    let mut last = FoundTarget::without_file(Target::Unknown, None);
+    for (index, name) in parsed.targets.iter().enumerate() {
+        let Some(seen) = dir.observe(name)? else {
+            return Ok(FoundTarget::without_file(Target::Absent, Some(index)));
+        };
+        // The later check must measure all of them again, so none is remembered.
+        last = FoundTarget::without_file(compare(dir, policy, name, &seen, temp)?, Some(index));
+        if !last.target.counts() {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+/// Compares the file `name` in `dir`, of which `seen` is the observation, with `temp`.
+fn compare(
+    dir: &Dir,
+    policy: &Policy,
+    name: &OsStr,
+    seen: &Observation,
+    temp: ComparedTemp<'_>,
+) -> io::Result<Target> {
+    match seen.fingerprint.kind {
+        Kind::File => {
+            let place = TargetPlace {
+                at: dir.fd(),
+                name,
+                by_link: false,
+            };
+            compare_with_file(dir, place, seen, temp)
+        }
+        Kind::Symlink => compare_with_link_target(dir, policy, name, temp),
+        kind => Ok(Target::NotRegular(kind)),
+    }
 }
 
 /// Finds the target again after the result `found`. A file that has not changed since then is not measured a second

@@ -13,7 +13,9 @@ const NONE: [&str; 0] = [];
 const PID_MAX: u32 = 4_194_304;
 
 static WITH_WRITERS: LazyLock<Names> = LazyLock::new(|| {
-    let writers: Vec<_> = temp_name::writers().map(|writer| writer.name).collect();
+    let writers: Vec<_> = temp_name::writers()
+        .map(|writer| writer.name.as_str())
+        .collect();
     Names::new(&NONE, &writers).expect("writers of the table")
 });
 
@@ -37,22 +39,27 @@ fn taken(name: &[u8]) {
     for names in [&DEFAULT, &WITH_WRITERS] {
         assert!(read(names) || !names.matches(name), "taken, not read");
     }
-    assert!(!DEFAULT.matches(name) || name.ends_with(b".tmp"));
+    let is_default = name.ends_with(b".tmp") || DEFAULT.writer_of(name).is_some();
+    assert!(!DEFAULT.matches(name) || is_default);
     assert!(!DEFAULT.matches(name) || WITH_WRITERS.matches(name));
     assert!(!WITH_WRITERS.matches(name) || !name.starts_with(b".orphand"));
 }
 
 /// All that is read stands in the name.
 fn possible(name: &[u8], parsed: &ParsedName) {
-    let Some(grammar) = parsed.grammar else {
+    let Some(grammar) = parsed.grammar.as_deref() else {
         assert_eq!(*parsed, ParsedName::default());
         return;
     };
-    assert_eq!(parsed.is_random, grammar != "<t>.tmp", "{grammar}");
+    let is_built_in = parsed.writer.is_none();
+    assert!(
+        !is_built_in || parsed.is_random == (grammar != "<t>.tmp"),
+        "{grammar}"
+    );
     assert_eq!(parsed.pid.is_some(), grammar.contains("<pid>"), "{grammar}");
     if let Some(pid) = parsed.pid {
         assert!((1..=PID_MAX).contains(&pid));
-        let digits = format!(".{pid}.");
+        let digits = pid.to_string();
         let stands = name
             .windows(digits.len())
             .any(|part| part == digits.as_bytes());
@@ -62,10 +69,20 @@ fn possible(name: &[u8], parsed: &ParsedName) {
     for target in parsed.targets.iter().map(|target| target.as_bytes()) {
         assert!(!matches!(target, b"" | b"." | b".."));
         assert!(target.len() < name.len());
-        assert!(name.starts_with(target) || bare.starts_with(target));
+        let is_start = name.starts_with(target) || bare.starts_with(target);
+        let stem = target.strip_prefix(b".").unwrap_or(target);
+        let is_part = name.windows(stem.len().max(1)).any(|part| part == stem);
+        assert!(is_start || (!is_built_in && (is_part || stem.is_empty())));
     }
     if let [best, other] = &parsed.targets[..] {
-        assert_eq!(best.as_bytes().strip_prefix(b"."), Some(other.as_bytes()));
+        let (shorter, longer) = match parsed.shares_name() {
+            true => (best, other),
+            false => (other, best),
+        };
+        assert_eq!(
+            longer.as_bytes().strip_prefix(b"."),
+            Some(shorter.as_bytes())
+        );
     }
     assert!(parsed.targets.len() <= 2);
 }

@@ -35,6 +35,7 @@ mod texts;
 mod users;
 mod watch;
 mod watch_roots;
+mod writers;
 
 // Needs Linux: open files of other processes are visible there.
 #[cfg(target_os = "linux")]

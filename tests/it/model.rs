@@ -1332,6 +1332,7 @@ fn judge_as(
         mappings_examined: false,
         target,
         superseded,
+        discarded: false,
         random_name: true,
         restored: false,
         reserved: None,

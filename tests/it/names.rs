@@ -615,6 +615,150 @@ fn names_replace_the_default() {
     assert_eq!(sandbox.listing(), [".orphand", "a.tmp"]);
 }
 
+/// `bashrc` and `.bashrc` have temps of the same name. The temp may be the only copy of either.
+#[test]
+fn every_target_of_a_shared_name_counts() {
+    let temp = ".bashrc.wdAdVS";
+    for (present, result) in [
+        (&["bashrc", ".bashrc"][..], "reaped"),
+        (&["bashrc"], "quarantined"),
+        (&[".bashrc"], "quarantined"),
+        (&[], "quarantined"),
+    ] {
+        let mut sandbox = Sandbox::new().file(temp, "x");
+        for name in present {
+            sandbox = sandbox.file(name, "whole, to the last byte of it");
+        }
+        let sandbox = sandbox.aged(OLD_ENOUGH);
+        let args = SHORT.iter().chain(&["--writer", "rsync"]);
+        let events = sandbox.sweep(args).exit(0).events();
+        assert_eq!(events.about(temp), [result], "{present:?}");
+    }
+}
+
+/// Each name is that of a file that a person or a program needs, although a shorter name beside it is whole. None is
+/// removed, by the default names and by the writer whose pattern is the most similar.
+#[test]
+fn ordinary_names_are_not_removed() {
+    for (name, shorter, writer, results) in [
+        (
+            "notes.markdown.tmp",
+            "notes",
+            "python-suffix",
+            ["quarantined"; 2],
+        ),
+        (
+            "app.settings.tmp",
+            "app",
+            "python-suffix",
+            ["quarantined"; 2],
+        ),
+        (
+            "log.20261129.tmp",
+            "log",
+            "python-suffix",
+            ["quarantined"; 2],
+        ),
+        (
+            "app.version2.tmp",
+            "app",
+            "python-suffix",
+            ["quarantined"; 2],
+        ),
+        ("main.stable", "main", "glib", ["", ""]),
+        ("main.STABLE", "main", "glib", ["", ""]),
+        ("notes.latest", "notes", "qt", ["", ""]),
+        ("notes.Latest", "notes", "qt", ["", "quarantined"]),
+        (
+            "app.log.2026112900",
+            "app.log",
+            "write-file-atomic",
+            ["", ""],
+        ),
+        ("dump.1712345678", "dump", "write-file-atomic", ["", ""]),
+        (
+            "invoice.741603160",
+            "invoice",
+            "write-file-atomic",
+            ["", "quarantined"],
+        ),
+        ("lib.so.1", "lib.so", "write-file-atomic", ["", ""]),
+        (".config.tmp", "config", "rsync", ["quarantined"; 2]),
+        (".bash_history1", "bash_history", "renameio", ["", ""]),
+        ("tmp_obj_backup", "tmp_obj", "git", ["", ""]),
+    ] {
+        let defaults: &[&str] = &[];
+        for (args, result) in [defaults, &["--writer", writer]].iter().zip(results) {
+            let sandbox = Sandbox::new()
+                .file(name, "needed")
+                .file(shorter, "whole, to the last byte of it")
+                .aged(OLD_ENOUGH);
+            let events = sandbox.sweep(SHORT.iter().chain(*args)).exit(0).events();
+            let found = events.about(name);
+            assert_eq!(
+                found.first().map_or("", String::as_str),
+                result,
+                "{name} {args:?}"
+            );
+        }
+    }
+}
+
+/// The writers that are on by default process names that do not end in `.tmp`. Where the writer discards, a temp without
+/// a target is removed.
+#[test]
+fn default_writers_need_no_option() {
+    let pid = dead_pid();
+    let uuid = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
+    for (temp, result, target) in [
+        (
+            "config.json.tmp-8123456789a1b2c3".to_owned(),
+            "reaped",
+            Some("config.json"),
+        ),
+        (
+            "other.json.tmp-8123456789a1b2c3".to_owned(),
+            "quarantined",
+            Some("other.json"),
+        ),
+        (
+            format!("config.json.repair.{pid}.{uuid}.tmp"),
+            "reaped",
+            Some("config.json"),
+        ),
+        (
+            format!(".fs-safe-replace.{pid}.{uuid}.tmp"),
+            "quarantined",
+            None,
+        ),
+        ("tmp_obj_aB3xYz".to_owned(), "reaped", None),
+        ("tmp_pack_aB3xYz".to_owned(), "reaped", None),
+        ("tmp_idx_aB3xYz".to_owned(), "reaped", None),
+        ("tmp_rev_aB3xYz".to_owned(), "reaped", None),
+    ] {
+        let sandbox = Sandbox::new()
+            .file("config.json", "whole, to the last byte of it")
+            .file(&temp, "x")
+            .aged(OLD_ENOUGH);
+        for (args, takes) in [
+            (&["--name", "*.part"][..], false),
+            (&["-n"], true),
+            (&[], true),
+        ] {
+            let args = SHORT.iter().chain(args);
+            let events = sandbox.sweep(args).exit(0).events();
+            let found = events.about(&temp);
+            assert_eq!(found, if takes { vec![result] } else { vec![] }, "{temp}");
+            if takes {
+                let target = target.map(|name| sandbox.path(name));
+                let target = target.as_deref().and_then(|path| path.to_str());
+                assert_eq!(events.one(result)["target"].as_str(), target, "{temp}");
+            }
+        }
+        assert!(!sandbox.has(&temp));
+    }
+}
+
 /// The grammars of named writers are off until a rule enables them.
 #[test]
 fn named_writers_are_opt_in() {
@@ -633,13 +777,18 @@ fn named_writers_are_opt_in() {
             None,
         ),
         (
-            "atomically",
-            "config.json.tmp-1700000000abcdef".to_owned(),
+            "vscode",
+            "config.json.vsctmp".to_owned(),
             "reaped",
             Some("config.json"),
         ),
-        ("git", "tmp_obj_aB3xYz".to_owned(), "quarantined", None),
-        ("git", "tmp_pack_aB3xYz".to_owned(), "quarantined", None),
+        ("python", "tmpr3tea0ke".to_owned(), "quarantined", None),
+        (
+            "restic",
+            format!("{}-tmp-31", "0123456789abcdef".repeat(4)),
+            "reaped",
+            None,
+        ),
     ] {
         let sandbox = Sandbox::new()
             .file(".claude.json", "whole, to the last byte of it")

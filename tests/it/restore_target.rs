@@ -103,8 +103,8 @@ fn a_dangling_link_is_not_followed() {
 
 #[test]
 fn a_name_without_a_target_is_refused() {
-    let sandbox = Sandbox::new().file("tmp_obj_a1B2c3", "a");
-    let id = quarantine(&sandbox, "tmp_obj_a1B2c3", &["--writer", "git"]);
+    let sandbox = Sandbox::new().file("tmpa1b2c3d4", "a");
+    let id = quarantine(&sandbox, "tmpa1b2c3d4", &["--writer", "python"]);
     restore(&sandbox, &[&id])
         .exit(1)
         .prints_nothing()

@@ -157,7 +157,7 @@ fn config_show_gives_each_value_and_its_source() {
 
             [defaults]
             names = ["*.tmp"]  # default
-            writers = ["openclaw"]  # default
+            writers = ["openclaw", "openclaw-files", "fs-safe", "atomically", "git"]  # default
             exclude = []  # default
             recursive = false  # default
             grace = "10m"  # line 2
@@ -174,7 +174,7 @@ fn config_show_gives_each_value_and_its_source() {
             [[watch]]
             path = "BASE/home/app"  # line 4
             names = ["*.tmp"]  # default
-            writers = ["openclaw"]  # default
+            writers = ["openclaw", "openclaw-files", "fs-safe", "atomically", "git"]  # default
             exclude = []  # default
             recursive = true  # line 5
             grace = "10m"  # line 2

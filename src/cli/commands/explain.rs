@@ -48,7 +48,7 @@ pub(crate) struct Explain {
 }
 
 pub(crate) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.rule)? {
+    if list_writers(&command.rule, output)? {
         return Ok(Exit::Done);
     }
     let mut report = EventPrinter::new(output, Vec::new());
@@ -209,7 +209,7 @@ impl Explained {
                 temp: TempFields::new(&temp.examined, self.verdict(), rule),
                 root,
                 grace_ms: Some(json::ms(temp.examined.temp_info.grace)),
-                grammar: temp.examined.temp_info.parsed.grammar,
+                grammar: temp.examined.temp_info.parsed.grammar.as_deref(),
                 holders: &temp.holders,
                 matches,
                 group: temp.group.as_ref().map(GroupFields::from),
@@ -227,6 +227,7 @@ impl Explained {
                     verdict: self.verdict().into(),
                     target: None,
                     writer_pid: None,
+                    writer: None,
                     rule: rule.map(Into::into),
                 },
                 root,
@@ -267,6 +268,10 @@ impl Explained {
             None => {}
         }
         if let Facts::Regular(temp) = &self.facts {
+            let parsed = &temp.examined.temp_info.parsed;
+            if let (Some(writer), Some(grammar)) = (&parsed.writer, &parsed.grammar) {
+                report.line(&format!("a temp of the writer {}: {grammar}", writer.name))?;
+            }
             self.print_gates(report, &temp.examined)?;
             if let Some(group) = &temp.group {
                 report.line(&group_line(group))?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use orphand::core::observation::{Holder, Observation};
 use orphand::core::own_names::is_own;
 use orphand::core::policy::Policy;
-use orphand::core::temp_name::{Names, ParsedName, writers};
+use orphand::core::temp_name::{Names, ParsedName, unambiguous_writers};
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::Listings;
 use orphand::evidence::{self, FileId};
@@ -73,7 +73,7 @@ impl TargetRestorer {
     }
 
     /// Parses the name of `stored` by the rule of its directory. A name that the rule cannot parse is parsed by the
-    /// grammars of all writers.
+    /// grammars of all writers whose temps show the whole name of their target.
     fn parse(&self, dir: &Dir, stored: &Stored) -> Result<ParsedName, Failure> {
         let name = stored.below.file_name().unwrap_or_default();
         let covered = self
@@ -85,7 +85,7 @@ impl TargetRestorer {
             .map(|one| one.policy)
             .unwrap_or_default();
         if policy.names.parse(name).grammar.is_none() {
-            let all: Vec<&str> = writers().map(|writer| writer.name).collect();
+            let all: Vec<&str> = unambiguous_writers().collect();
             policy.names = Names::new::<&str, _>(&[], &all).unwrap_or_default();
         }
         let policy: Arc<Policy> = Arc::new(policy);

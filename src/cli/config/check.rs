@@ -2,7 +2,7 @@
 
 use orphand::core::exclude::Exclude;
 use orphand::core::policy::{Policy, PolicyError};
-use orphand::core::temp_name::{NameError, Names};
+use orphand::core::temp_name::{NameError, Names, OwnWriters};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -23,7 +23,7 @@ pub(super) fn checked_policy(
         return Err(error_at(table, "names", what));
     }
     settings.policy().map_err(|error| {
-        let at = position_of(&error, table);
+        let at = position_of(&error, table, &settings.own_writers);
         match error {
             // The policy's own message proposes options of the command line.
             SettingsError::Policy(PolicyError::RemovesNothing) => SpannedError::new(
@@ -37,12 +37,12 @@ pub(super) fn checked_policy(
 }
 
 /// Returns the byte offset of the string in a list, or of the other value, that causes `error`.
-fn position_of(error: &SettingsError, table: &DeTable<'_>) -> usize {
+fn position_of(error: &SettingsError, table: &DeTable<'_>, own: &OwnWriters) -> usize {
     for entry in entries(table) {
         let mut list = entry.value.get_ref().as_array().into_iter().flatten();
         let is_cause = |value: &&Spanned<DeValue<'_>>| {
             let text = value.get_ref().as_str();
-            text.is_some_and(|text| error_of(entry.key, text).as_ref() == Some(error))
+            text.is_some_and(|text| error_of(entry.key, text, own).as_ref() == Some(error))
         };
         if let Some(value) = list.find(is_cause) {
             return value.span().start;
@@ -59,11 +59,11 @@ fn position_of(error: &SettingsError, table: &DeTable<'_>) -> usize {
 }
 
 /// Returns the error for one string in the list of `key`.
-fn error_of(key: &str, text: &str) -> Option<SettingsError> {
+fn error_of(key: &str, text: &str, own: &OwnWriters) -> Option<SettingsError> {
     const NONE: [&str; 0] = [];
     let names = match key {
         "names" => Names::new(&[text], &NONE),
-        "writers" => Names::new(&NONE, &[text]),
+        "writers" => Names::with_own_writers(&NONE, &[text], own, false),
         "exclude" => return Some(Exclude::new(&[text]).err()?.into()),
         _ => return None,
     };

@@ -76,7 +76,10 @@ pub(crate) fn template_lines() -> impl Iterator<Item = &'static str> {
 /// Returns an error if the file has a section or a key that does not exist.
 pub(super) fn check_keys(document: &DeTable<'_>) -> Result<(), SpannedError> {
     for entry in entries(document) {
-        let no_section = |at| unknown(entry.key, at, None);
+        let no_section = |at| match entry.value.get_ref() {
+            DeValue::Table(_) => unknown_section(entry.key, at),
+            _ => unknown(entry.key, at, None),
+        };
         let mut all = sections().iter();
         let section = all.find(|section| section.name() == entry.key);
         let section = section.ok_or_else(|| no_section(entry.at))?;
@@ -97,6 +100,12 @@ fn unknown(key: &str, at: usize, section: Option<&Section>) -> SpannedError {
     let right_section = sections()
         .iter()
         .find(|section| section.keys.contains(&key));
+    // A typing error is more likely than the wrong section.
+    let is_misspelled = section.is_some_and(|section| {
+        let mut own = section.keys.iter();
+        own.any(|own| strsim::levenshtein(key, own) == 1)
+    });
+    let right_section = right_section.filter(|_| !is_misspelled);
     let what = match (right_section, section) {
         (Some(Section { title, .. }), _) => {
             format!("the key {key:?} is not valid here; did you mean to put it in {title}?")
@@ -105,10 +114,13 @@ fn unknown(key: &str, at: usize, section: Option<&Section>) -> SpannedError {
             let meant = did_you_mean(key, keys.iter().map(|key| format!("{key:?}")));
             format!("unknown key {key:?} in {title}; {meant}")
         }
-        (None, None) => {
-            let titles = sections().iter().map(|section| section.title.to_owned());
-            format!("unknown section {key:?}; {}", did_you_mean(key, titles))
-        }
+        (None, None) => return unknown_section(key, at),
     };
+    SpannedError::new(at, what)
+}
+
+fn unknown_section(key: &str, at: usize) -> SpannedError {
+    let titles = sections().iter().map(|section| section.title.to_owned());
+    let what = format!("unknown section {key:?}; {}", did_you_mean(key, titles));
     SpannedError::new(at, what)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
+use orphand::core::temp_name::{OwnWriters, WriterGrammar};
 use orphand::fs::root::Root;
 use orphand::store::regular_file::read_regular;
 use toml::Spanned;
@@ -93,7 +94,12 @@ impl Config {
 pub(crate) fn built_in() -> RuleSettings {
     let text = template_lines().collect::<Vec<_>>().join("\n");
     let config = parse(&text, Some(Path::new("/")));
-    config.map(|config| config.defaults).unwrap_or_default()
+    let settings = config.map(|config| config.defaults).unwrap_or_default();
+    // The template has an example of a writer.
+    RuleSettings {
+        own_writers: OwnWriters::default(),
+        ..settings
+    }
 }
 
 /// Returns the message for a file that cannot be read.
@@ -136,6 +142,8 @@ fn parse(text: &str, home: Option<&Path>) -> Result<Config, SpannedError> {
             config.lines.insert(section.title, lines);
         }
     }
+    let own_writers = read_writers(&mut config, document, &index)?;
+    config.defaults.own_writers = own_writers.clone();
     for entry in entries(document) {
         if let DeValue::Table(table) = entry.value.get_ref() {
             read_section(&mut config, entry.key, table, home)?;
@@ -155,7 +163,9 @@ fn read_section(
 ) -> Result<(), SpannedError> {
     match name {
         "defaults" => {
+            let own_writers = std::mem::take(&mut config.defaults.own_writers);
             config.defaults = read(table)?;
+            config.defaults.own_writers = own_writers;
             // It must be valid alone, because a directory on the command line may have no other rule.
             checked_policy(&config.defaults, table)?;
         }
@@ -185,6 +195,37 @@ fn lines(section: &Section, table: &DeTable<'_>, index: &LineIndex<'_>) -> Lines
         Some((*key, index.position_at(entry.at).0))
     };
     entries(table).into_iter().filter_map(line).collect()
+}
+
+/// Reads the `[[writer]]` sections.
+fn read_writers(
+    config: &mut Config,
+    document: &DeTable<'_>,
+    index: &LineIndex<'_>,
+) -> Result<OwnWriters, SpannedError> {
+    let Some(section) = sections().iter().find(|section| section.name() == "writer") else {
+        return Ok(OwnWriters::default());
+    };
+    let writers = document.get(section.name());
+    let writers = writers.and_then(|writers| writers.get_ref().as_array());
+    let writers: Vec<_> = writers.into_iter().flatten().collect();
+    let tables = writers
+        .iter()
+        .filter_map(|value| value.get_ref().as_table());
+    let mut rows: Vec<WriterGrammar> = Vec::new();
+    for table in tables {
+        rows.push(read(table)?);
+        config.writer_lines.push(lines(section, table, index));
+    }
+    OwnWriters::new(rows).map_err(|(at, error)| {
+        let section = writers.get(at);
+        let table = section.and_then(|value| value.get_ref().as_table());
+        let value = error.key.and_then(|key| table?.get(key));
+        let item = value.and_then(|value| value.get_ref().as_array()?.get(error.index));
+        let at = item.or(value).map(|value| value.span().start);
+        let section = || section.map_or(0, |value| value.span().start);
+        SpannedError::new(at.unwrap_or_else(section), error)
+    })
 }
 
 /// Reads the `[[watch]]` rules, which must not overlap.

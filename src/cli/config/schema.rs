@@ -7,7 +7,7 @@ use std::time::Duration;
 use orphand::core::exclude::Exclude;
 use orphand::core::policy::{Graces, Policy};
 use orphand::core::retention::Limits;
-use orphand::core::temp_name::Names;
+use orphand::core::temp_name::{Names, OwnWriters};
 use orphand::watch::CLOSE_EVENTS;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ pub(crate) struct Config {
     pub(crate) defaults: RuleSettings,
     #[serde(skip)]
     pub(crate) watch: Vec<WatchRule>,
+    /// The lines of the keys of each `[[writer]]`. The writers themselves are in `defaults`.
+    #[serde(skip)]
+    pub(crate) writer_lines: Vec<Lines>,
     #[serde(with = "Quarantine")]
     pub(crate) quarantine: Limits,
     pub(crate) journal: JournalSettings,
@@ -45,6 +48,9 @@ pub(crate) type Lines = BTreeMap<&'static str, usize>;
 pub(crate) struct RuleSettings {
     pub(crate) names: Option<Vec<String>>,
     pub(crate) writers: Option<Vec<String>>,
+    /// The writers of the `[[writer]]` sections, which `writers` can name.
+    #[serde(skip)]
+    pub(crate) own_writers: OwnWriters,
     /// Globs of folders that are not scanned, and of files that are not temps.
     pub(crate) exclude: Option<Vec<String>>,
     pub(crate) recursive: Option<bool>,
@@ -201,6 +207,11 @@ impl RuleSettings {
         RuleSettings {
             names: self.names.or_else(|| lower.names.clone()),
             writers: self.writers.or_else(|| lower.writers.clone()),
+            // Only the file has them, so at most one of the two is not empty, or both are the same.
+            own_writers: match self.own_writers.is_empty() {
+                false => self.own_writers,
+                true => lower.own_writers.clone(),
+            },
             exclude: self.exclude.or_else(|| lower.exclude.clone()),
             recursive: self.recursive.or(lower.recursive),
             grace: self.grace.or(lower.grace),
@@ -222,10 +233,8 @@ impl RuleSettings {
         let writers = self.writers.as_deref().unwrap_or_default();
         let exclude = self.exclude.as_deref().unwrap_or_default();
         let given = self.grace.map(Graces::both).unwrap_or_default();
-        let names = match self.broad_names {
-            Some(true) => Names::allowing_broad(names, writers)?,
-            _ => Names::new(names, writers)?,
-        };
+        let allow_broad = self.broad_names.unwrap_or(false);
+        let names = Names::with_own_writers(names, writers, &self.own_writers, allow_broad)?;
         let policy = Policy {
             names: match self.writers.as_deref() {
                 Some([]) => names,

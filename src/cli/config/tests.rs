@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use orphand::core::policy::{Action, Graces, Open, Policy, SoleCopy};
 use orphand::core::retention::Limits;
+use orphand::core::temp_name::{Names, OwnWriters, WriterGrammar};
 use orphand::watch::CLOSE_EVENTS;
 use proptest::prelude::*;
 
@@ -89,7 +90,7 @@ fn errors_have_a_position_and_propose_a_value() {
         // Sections.
         ("[default]\n", "1:2: unknown section \"default\"; did you mean [defaults]?"),
         ("[[watches]]\n", "1:3: unknown section \"watches\"; did you mean [[watch]]?"),
-        ("\n  [history]\nx = 1", "2:4: unknown section \"history\"; did you mean [defaults], [[watch]], [quarantine], [journal], [log] or [metrics]?"),
+        ("\n  [history]\nx = 1", "2:4: unknown section \"history\"; did you mean [defaults], [[watch]], [[writer]], [quarantine], [journal], [log] or [metrics]?"),
         ("journal = '/x'", "1:1: unknown section \"journal\"; did you mean [journal]?"),
         ("[[log]]", "1:3: unknown section \"log\"; did you mean [log]?"),
         ("metrics = []", "1:1: unknown section \"metrics\"; did you mean [metrics]?"),
@@ -141,6 +142,23 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[defaults]\nnames = ['a', '']", "2:15: a name pattern is empty and would match nothing; leave it out (the default is \"*.tmp\")"),
         ("[defaults]\nnames = ['a/*.part']", "2:10: the name pattern \"a/*.part\" contains a \"/\", but only the last part of a path is compared; write \"*.part\", and give the directory as DIR, or as path in the configuration file"),
         ("[defaults]\nnames = ['[a']", "2:10: invalid name pattern \"[a\": unclosed character class; missing ']'; to match a special character literally, put a backslash before it"),
+        ("[[writer]]\nname = 'a'", "1:1: the writer \"a\" has no patterns; add patterns = [\"<t>.<uuid>.tmp\"]"),
+        ("[[writer]]\npatterns = ['<t>.a']", "1:1: this writer has no name; add name = \"NAME\""),
+        ("[[writer]]\nname = 'git'\npatterns = ['<t>.a']", "2:8: the writer \"git\" is in the catalog already; give yours another name. To show the catalog: orphand scan --writer list"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\n[[writer]]\nname = 'a'\npatterns = ['<t>.a']", "5:8: two writers have the name \"a\"; give one another name"),
+        ("[[writer]]\nname = 'A b'\npatterns = ['<t>.a']", "2:8: the name \"A b\" may have only small letters, digits and \"-\""),
+        ("[[writer]]\nname = 'list'\npatterns = ['<t>.a']", "2:8: the name \"list\" shows the writers on the command line; give the writer another name"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a', '<uuid>']", "3:22: the pattern \"<uuid>\" has no literal character, so it would match names of every kind"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.<pdi>.a']", "3:13: the pattern \"<t>.<pdi>.a\" has the unknown part <pdi>; did you mean <pid>?"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\ncompanions = ['-wal']", "4:15: the companion \"-wal\" must begin with <temp>, the name of the temp; write \"<temp>-wal\""),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\nuncommitted = 'discrad'", "4:15: uncommitted cannot be \"discrad\"; did you mean \"discard\"?"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\nunless_open = ''", "4:15: unless_open is \"\", which is not the path of a file"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\ntruncates_at = 0", "4:16: truncates_at must be a number of bytes from 1 to 255"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\ntruncates_at = 'x'", "4:16: truncates_at must be a number of bytes from 1 to 255, not a string"),
+        ("[[writer]]\nname = 'a'\npatterns = ['<t>.a']\ndefault = true", "4:11: default = true is only for the catalog; name the writer in [defaults] instead: writers = [\"a\"]"),
+        ("[[writer]]\nname = 'a'\npattern = ['<t>.a']", "3:1: unknown key \"pattern\" in [[writer]]; did you mean \"patterns\"?"),
+        ("[[writer]]\nname = 'my-app'\npatterns = ['<t>.a']\n[defaults]\nwriters = ['my-ap']", "5:12: unknown writer \"my-ap\"; did you mean \"my-app\"? To list the writers: orphand scan --writer list"),
+        ("[writer]\nname = 'a'", "1:2: unknown section \"writer\"; did you mean [[writer]]?"),
         ("[defaults]\nwriters = ['git', 'claude']", "2:19: unknown writer \"claude\"; did you mean \"claude-code\"? To list the writers: orphand scan --writer list"),
         ("[defaults]\nnetwork = [nfs]", "2:12: text must be in quotes; did you mean \"nfs\"?"),
         ("[defaults]\nexclude = 'cache'", "2:11: exclude must be a list; did you mean [\"cache\"]?"),
@@ -301,6 +319,7 @@ fn valid_files_are_read() {
     let full = RuleSettings {
         names: strings(&["*.tmp", "*.part"]),
         writers: strings(&["git"]),
+        own_writers: OwnWriters::default(),
         exclude: strings(&["cache", "a/*.tmp"]),
         recursive: Some(true),
         grace: Some(second(30)),
@@ -722,7 +741,7 @@ fn the_template_has_every_setting_with_its_default() {
     let types = serde_json::to_value(Config::default()).expect("a value");
     for section in sections()
         .iter()
-        .filter(|section| section.name() != "watch")
+        .filter(|section| !section.title.starts_with("[["))
     {
         let listed = section.keys.iter().map(|key| key.to_string()).collect();
         assert_eq!(keys(&types[section.name()]), listed, "{}", section.title);
@@ -731,6 +750,27 @@ fn the_template_has_every_setting_with_its_default() {
         panic!("no sections");
     };
     assert_eq!(watch.keys, [&["path"], &defaults.keys[..]].concat());
+    let row = serde_json::to_value(WriterGrammar::default()).expect("a value");
+    let writer = sections().iter().find(|section| section.name() == "writer");
+    let listed = writer
+        .expect("a section")
+        .keys
+        .iter()
+        .map(|key| key.to_string());
+    assert_eq!(keys(&row), listed.collect());
+    let on: Vec<String> = Names::default()
+        .default_writers()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(config.defaults.writers, Some(on));
+    let own: Vec<&str> = config
+        .defaults
+        .own_writers
+        .iter()
+        .map(|one| one.row().name.as_str())
+        .collect();
+    assert_eq!(own, ["my-app"]);
+    config.defaults.own_writers = OwnWriters::default();
 
     let values = serde_json::to_value(&config.defaults).expect("a value");
     let unset = |(_, value): &(_, &serde_json::Value)| value.is_null();

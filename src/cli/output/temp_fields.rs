@@ -21,6 +21,8 @@ pub(crate) struct TempFields<'a> {
     #[serde(flatten, with = "field::target")]
     pub(crate) target: WirePath<'a>,
     pub(crate) writer_pid: Option<u32>,
+    /// The writer whose grammar the name fits, if the rule has it on.
+    pub(crate) writer: Option<&'a str>,
     pub(crate) rule: Option<RuleFields<'a>>,
 }
 
@@ -55,6 +57,12 @@ impl<'a> TempFields<'a> {
             verdict: verdict.into(),
             target: examined.target.as_deref().map(Into::into),
             writer_pid: examined.temp_info.parsed.pid,
+            writer: examined
+                .temp_info
+                .parsed
+                .writer
+                .as_ref()
+                .map(|row| row.name.as_str()),
             rule: rule.map(Into::into),
         }
     }

@@ -1,28 +1,66 @@
 //! The list of known writers, for `--writer list`.
 
-use orphand::core::temp_name;
+use orphand::core::temp_name::{self, Uncommitted, WriterGrammar};
+use serde::Serialize;
 
 use super::standard_streams::print;
-use crate::cli::exit::Failure;
-use crate::cli::options::RuleOptions;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::options::{OutputOptions, RuleOptions};
+
+/// The document of `--writer list --json`.
+#[derive(Serialize)]
+struct Document {
+    writers: Vec<&'static WriterGrammar>,
+}
 
 /// Prints the known writers, with their patterns and programs, if `--writer list` was given. Returns whether it was.
-pub(crate) fn list_writers(rule: &RuleOptions) -> Result<bool, Failure> {
+pub(crate) fn list_writers(rule: &RuleOptions, output: &OutputOptions) -> Result<bool, Failure> {
     let is_requested = rule.writers.iter().any(|writer| writer == "list");
     if is_requested {
-        let rows = temp_name::writers().map(|writer| {
-            let (name, patterns) = (writer.name, writer.patterns.join("  "));
-            let mut row = format!("{name:<12} {patterns}\n{:<12} {}\n", "", writer.producer);
-            if !writer.targets.is_empty() {
-                let targets = writer.targets.join(", ");
-                row.push_str(&format!("{:<12} only for the targets {targets}\n", ""));
-            }
-            if writer.default {
-                row.push_str(&format!("{:<12} on by default\n", ""));
-            }
-            row
-        });
-        print(rows.collect::<String>().as_bytes())?;
+        let rows = temp_name::writers();
+        let text = match output.json {
+            true => json(&Document {
+                writers: rows.collect(),
+            })?,
+            false => rows.map(row_text).collect(),
+        };
+        print(text.as_bytes())?;
     }
     Ok(is_requested)
+}
+
+fn json(document: &Document) -> Result<String, Failure> {
+    let text = serde_json::to_string(document);
+    let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(text + "\n")
+}
+
+/// Returns the lines about one writer.
+fn row_text(writer: &WriterGrammar) -> String {
+    const WIDTH: usize = 18;
+    let mut text = format!("{:<WIDTH$} {}\n", writer.name, writer.patterns.join("  "));
+    let mut line = |line: &str| text.push_str(&format!("{:<WIDTH$} {line}\n", ""));
+    if writer.default {
+        line("on by default");
+    }
+    if !writer.targets.is_empty() {
+        line(&format!(
+            "only for the targets {}",
+            writer.targets.join(", ")
+        ));
+    }
+    if writer.uncommitted == Uncommitted::Discard {
+        line("discards: removes a temp whose target is missing, or not in the name");
+    }
+    if !writer.companions.is_empty() {
+        line(&format!(
+            "with the companions {}",
+            writer.companions.join(", ")
+        ));
+    }
+    if let Some(path) = &writer.unless_open {
+        line(&format!("only while no process has {path} open"));
+    }
+    line(&writer.source);
+    text
 }

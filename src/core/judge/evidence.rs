@@ -106,6 +106,9 @@ pub struct Evidence {
     pub mappings_examined: bool,
     /// The state of its target.
     pub target: Target,
+    /// True if its writer never removes or truncates the target before it has replaced it, and no possible target is
+    /// hidden: the temp is not needed where the target is missing or not in the name.
+    pub discarded: bool,
     /// True if better copies of its target are in the quarantine, by [`group`](crate::core::group).
     pub superseded: bool,
     /// True if its name has a random part according to a grammar.

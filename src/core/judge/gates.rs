@@ -347,13 +347,24 @@ fn describe_mappings(e: &Evidence) -> String {
 fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
     let is_worthless = e.observation.fingerprint.size == 0 && is_random;
-    let sole = !is_worthless && !e.target.counts();
+    let sole = !is_worthless && !e.target.counts() && !is_discarded(e);
     match (sole, policy.sole_copy) {
         (true, SoleCopy::Quarantine) if is_superseded(e) => GateResult::Pass,
         (false, _) | (true, SoleCopy::Reap) => GateResult::Pass,
         (true, SoleCopy::Quarantine) => GateResult::Quarantine(Reason::SoleCopy),
         (true, SoleCopy::Keep) => GateResult::Keep(Reason::SoleCopy),
     }
+}
+
+/// Reports whether the writer has lost nothing: it only replaces its target, and the target was not there before
+/// either, or is not in the name. A target that exists and does not count is a sign that the data is needed. A process
+/// that has the temp open may still put it in place.
+fn is_discarded(e: &Evidence) -> bool {
+    let has_no_target = matches!(e.target, Target::Absent | Target::Unknown);
+    let is_unused = e.use_state == UseState::Unused;
+    e.discarded
+        && rule!("discard-only-without-a-target", has_no_target, without: true)
+        && rule!("discarded-temp-is-unused", is_unused, without: true)
 }
 
 /// Reports whether better copies make the temp superfluous. A process that has it open may still write more than they
@@ -366,6 +377,9 @@ fn is_superseded(e: &Evidence) -> bool {
 fn describe_only_copy(e: &Evidence) -> String {
     match (e.observation.fingerprint.size, e.target) {
         _ if is_superseded(e) => "later copies with as much data are in the quarantine".into(),
+        _ if is_discarded(e) => {
+            "its writer never removes a target before it has replaced it".into()
+        }
         (0, _) if e.random_name => "it is empty, and its name has a random part".into(),
         (0, target) if !target.counts() => {
             format!("it is empty and may be a flag: {}", describe_target(target))

@@ -52,6 +52,7 @@ fn orphan() -> Evidence {
         opened: true,
         mappings_examined: false,
         target: Target::Whole { same_file: false },
+        discarded: false,
         superseded: false,
         random_name: true,
         restored: false,
@@ -375,6 +376,59 @@ fn an_empty_file_with_a_fixed_name_is_removed_only_beside_its_target() {
             e.target = target;
         });
         check(&policy(), &empty, want);
+    }
+}
+
+/// A temp of a writer that only replaces needs no target, but an existing target that does not count decides.
+#[test]
+fn a_discarded_temp_needs_no_target() {
+    let moved = Verdict::Quarantine(Some(Reason::SoleCopy));
+    let keep_sole = Policy {
+        sole_copy: SoleCopy::Keep,
+        ..policy()
+    };
+    for (target, is_removed) in [
+        (Target::Unknown, true),
+        (Target::Absent, true),
+        (Target::Whole { same_file: false }, true),
+        (Target::Empty, false),
+        (Target::Unreadable, false),
+        (Target::NotRegular(Kind::Dir), false),
+        (Target::Link(LinkFault::Temp), false),
+        (Target::Foreign, false),
+        (Target::FarSmaller, false),
+        (Target::Short, false),
+    ] {
+        let temp = |discarded| {
+            with(|e| {
+                e.target = target;
+                e.discarded = discarded;
+            })
+        };
+        let want = if is_removed { Verdict::Reap } else { moved };
+        check(&policy(), &temp(true), want);
+        let without = if target.counts() {
+            Verdict::Reap
+        } else {
+            moved
+        };
+        check(&policy(), &temp(false), without);
+        if is_removed {
+            check(&keep_sole, &temp(true), Verdict::Reap);
+        }
+        let held = Evidence {
+            use_state: UseState::InUse,
+            ..temp(true)
+        };
+        check(&policy(), &held, Verdict::Keep(Reason::InUse));
+        let removes_open = Policy {
+            open: Open::Reap,
+            ..policy()
+        };
+        // Its holder may still put it in place.
+        if !target.counts() {
+            check(&removes_open, &held, moved);
+        }
     }
 }
 

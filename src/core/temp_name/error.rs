@@ -1,7 +1,5 @@
 //! Errors in the names of a rule.
 
-use super::writers::WRITERS;
-
 /// The reason for which names cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -45,22 +43,28 @@ pub enum NameError {
     /// A writer that is not in the table.
     #[error(
         "unknown writer {name:?}; {} list the writers: orphand scan --writer list",
-        nearest.map_or("to".to_owned(), |nearest| format!("did you mean {nearest:?}? To"))
+        nearest.as_ref().map_or("to".to_owned(), |nearest| format!("did you mean {nearest:?}? To"))
     )]
     UnknownWriter {
         /// The name, as given.
         name: String,
         /// The writer with the most similar name, if one is similar.
-        nearest: Option<&'static str>,
+        nearest: Option<String>,
     },
 }
 
-/// Returns the error for a writer that is not in the table.
-pub(super) fn unknown_writer(name: &str) -> NameError {
+/// Returns the error for a writer that is not among `known`.
+pub(super) fn unknown_writer<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> NameError {
     let edits = |known: &&str| strsim::levenshtein(name, known);
-    let nearest = WRITERS.iter().map(|w| w.name).min_by_key(edits);
+    let known: Vec<&str> = known.collect();
+    let longer = known
+        .iter()
+        .find(|known| name.len() > 2 && known.starts_with(name));
+    let nearest = known.iter().min_by_key(|known| edits(known));
+    let nearest = nearest.filter(|nearest| edits(nearest) * 2 <= nearest.len());
+    let nearest = longer.or(nearest).copied();
     NameError::UnknownWriter {
         name: name.to_owned(),
-        nearest: nearest.filter(|nearest| edits(nearest) * 2 <= nearest.len()),
+        nearest: nearest.map(str::to_owned),
     }
 }

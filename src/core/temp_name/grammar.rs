@@ -1,18 +1,20 @@
-//! The grammars of names: compiles a pattern, and splits a name into the parts that the pattern names.
+//! The grammars of names: splits a name into the parts that a pattern names.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, LazyLock};
 
-use super::writers::WriterGrammar;
-use crate::core::suffix::{is_lower_hex, strip_end, strip_uuid};
+use super::pattern::Pattern;
+use super::random::{Randomness, is_like_date, is_like_time};
+use super::row::{Uncommitted, WriterGrammar};
+use super::token::{Token, parse_pid, split_digits};
 
-/// The `PID_MAX_LIMIT` of Linux. No other system has a higher limit. A larger number is a time or a hash.
-pub(super) const PID_MAX: u32 = 4_194_304;
+use crate::core::suffix::strip_uuid;
 
 /// The grammar whose leading dot is a prefix: see [`ParsedName::dot_is_prefix`].
 const HIDDEN_PATTERN: &str = "<t>.<pid>.<uuid>.tmp";
 
-/// The grammars of every rule. They are tried in this order, and the first match is used.
+/// The patterns of every rule. They are tried in this order, and the first match is used.
 pub(super) const BUILT_IN: [&str; 5] = [
     HIDDEN_PATTERN,
     "<t>.<uuid>.tmp",
@@ -21,11 +23,23 @@ pub(super) const BUILT_IN: [&str; 5] = [
     "<t>.tmp",
 ];
 
+/// Returns the compiled patterns of every rule.
+pub(super) fn built_in() -> &'static [Grammar] {
+    static GRAMMARS: LazyLock<Vec<Grammar>> = LazyLock::new(|| {
+        let compiled = BUILT_IN.iter().map(|text| Grammar::new(text, None));
+        // A test ensures that all of them are valid.
+        compiled.filter_map(Result::ok).collect()
+    });
+    &GRAMMARS
+}
+
 /// The parts that a grammar finds in the base name of a temp.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParsedName {
     /// The pattern of the grammar that matches. `None` if none does.
-    pub grammar: Option<&'static str>,
+    pub grammar: Option<Arc<str>>,
+    /// The writer that has the grammar. `None` for the grammars of every rule.
+    pub writer: Option<Arc<WriterGrammar>>,
     /// The possible base names of the target, the most likely first. Empty if the name does not contain its target.
     ///
     /// A leading dot may belong to the target or be added by the writer, so `.t` is followed by `t`. Digits that may be
@@ -38,6 +52,9 @@ pub struct ParsedName {
     pub pid: Option<u32>,
     /// Each write creates another name, so temps accumulate. With a fixed name (`<t>.tmp`) they do not.
     pub is_random: bool,
+    /// The writer never removes a target before it has replaced it, so the temp is not needed where the target is
+    /// missing, or where its name does not contain the target.
+    pub is_discarded: bool,
 }
 
 impl ParsedName {
@@ -45,7 +62,19 @@ impl ParsedName {
     /// temps begin with a dot add it to the target's name (pnpm, and older versions of openclaw).
     #[must_use]
     pub fn dot_is_prefix(&self) -> bool {
-        self.grammar == Some(HIDDEN_PATTERN)
+        self.grammar.as_deref() == Some(HIDDEN_PATTERN)
+    }
+
+    /// Reports whether several targets have temps of this name, so that all of [`ParsedName::targets`] must count.
+    #[must_use]
+    pub fn shares_name(&self) -> bool {
+        self.writer.as_ref().is_some_and(|row| row.shared_name)
+    }
+
+    /// Reports whether the writer may pause for long between the last write and the rename.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.writer.as_ref().is_some_and(|row| row.slow)
     }
 
     /// Returns the same name, with the digits before its uuid as the end of its target.
@@ -59,130 +88,120 @@ impl ParsedName {
     }
 }
 
-/// A part of a pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
-    Target,
-    Pid,
-    Uuid,
-    Number,
-    Hex(usize),
-    Digits(usize),
-    Alnum(usize),
-    Literal(&'static str),
-}
-
-impl Token {
-    fn is_random(&self) -> bool {
-        !matches!(self, Token::Target | Token::Literal(_))
-    }
-}
-
-/// A compiled pattern.
+/// A compiled pattern and its writer.
 #[derive(Clone, Debug)]
 pub(super) struct Grammar {
-    pub(super) pattern: &'static str,
-    pub(super) tokens: Vec<Token>,
+    pub(super) text: Arc<str>,
+    pub(super) pattern: Pattern,
     /// The writer that has the pattern. `None` for the patterns of every rule.
-    pub(super) writer: Option<&'static WriterGrammar>,
+    pub(super) writer: Option<Arc<WriterGrammar>>,
+    /// The index of a random part from which the end of the target cannot be told: nothing but separators is between
+    /// them. The part counts as random only by its own characters.
+    after_target: Option<usize>,
 }
 
 /// The parts of a name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NameParts<'n> {
     pub(super) target: Option<&'n [u8]>,
     pub(super) pid: Option<u32>,
+    /// The random parts were certainly not chosen by a person.
+    pub(super) is_random: bool,
+    /// The end of the target is certain. Otherwise the target may be longer.
+    pub(super) is_certain: bool,
 }
 
 impl Grammar {
-    /// Compiles a pattern. Returns `None` if it is not in the notation. A test ensures that all patterns here are.
-    pub(super) fn new(
-        pattern: &'static str,
-        writer: Option<&'static WriterGrammar>,
-    ) -> Option<Grammar> {
-        let mut tokens = Vec::new();
-        for piece in pattern.split_inclusive('>') {
-            let (literal, token) = piece.split_once('<').unwrap_or((piece, ""));
-            if !literal.is_empty() {
-                tokens.push(Token::Literal(literal));
-            }
-            tokens.push(match token.split_once(':').unwrap_or((token, "")) {
-                ("", _) => continue,
-                ("t>", _) => Token::Target,
-                ("pid>", _) => Token::Pid,
-                ("uuid>", _) => Token::Uuid,
-                ("n>", _) => Token::Number,
-                ("hex", len) => Token::Hex(len.strip_suffix('>')?.parse().ok()?),
-                ("digits", len) => Token::Digits(len.strip_suffix('>')?.parse().ok()?),
-                ("alnum", len) => Token::Alnum(len.strip_suffix('>')?.parse().ok()?),
-                _ => return None,
-            });
-        }
-        Some(Grammar {
+    /// Compiles a pattern.
+    pub(super) fn new(text: &str, writer: Option<Arc<WriterGrammar>>) -> Result<Grammar, String> {
+        let pattern = Pattern::new(text)?;
+        Ok(Grammar {
+            text: text.into(),
+            after_target: after_target(&pattern),
             pattern,
-            tokens,
             writer,
         })
     }
 
-    /// Compiles the patterns of a writer.
-    pub(super) fn all_of(writer: &'static WriterGrammar) -> impl Iterator<Item = Grammar> {
-        let patterns = writer.patterns.iter();
-        patterns.filter_map(move |pattern| Grammar::new(pattern, Some(writer)))
+    /// Reports whether the end of the target can always be told.
+    pub(super) fn is_unambiguous(&self) -> bool {
+        self.after_target.is_none()
     }
 
-    /// Splits the name from its right end, where writers add their parts.
+    /// Splits the name: removes the literal text at its start, and then the parts from the right end, where writers add
+    /// them.
     pub(super) fn split<'n>(&self, name: &'n [u8]) -> Option<NameParts<'n>> {
-        let mut parts = NameParts::default();
-        let mut rest = name;
-        for token in self.tokens.iter().rev() {
-            rest = match *token {
-                Token::Literal(literal) => rest.strip_suffix(literal.as_bytes())?,
-                Token::Target if rest.is_empty() => return None,
-                Token::Target if !self.may_be_target(rest) => return None,
-                Token::Target => {
-                    parts.target = Some(rest);
-                    &[]
+        let mut parts = NameParts {
+            target: None,
+            pid: None,
+            is_random: true,
+            is_certain: true,
+        };
+        let mut rest = name.strip_prefix(self.pattern.prefix.as_bytes())?;
+        for (index, token) in self.pattern.tokens.iter().enumerate().rev() {
+            if *token == Token::Target {
+                if rest.is_empty() || !self.may_be_target(rest) {
+                    return None;
                 }
-                Token::Pid => {
-                    let (before, digits) = split_digits(rest)?;
-                    parts.pid = Some(parse_pid(digits)?);
-                    before
+                parts.target = Some(rest);
+                rest = &[];
+                continue;
+            }
+            let removed = token.strip(rest)?;
+            rest = removed.before;
+            match token {
+                Token::Pid => parts.pid = parse_pid(removed.part),
+                Token::Alnum(_) | Token::Class(_) => {
+                    parts.is_random &= removed.randomness == Randomness::Strong;
                 }
-                Token::Number => split_digits(rest)?.0,
-                Token::Uuid => strip_uuid(rest)?,
-                Token::Hex(len) => strip_end(rest, len, is_lower_hex)?,
-                Token::Digits(len) => strip_end(rest, len, u8::is_ascii_digit)?,
-                Token::Alnum(len) => strip_end(rest, len, u8::is_ascii_alphanumeric)?,
-            };
+                _ => {}
+            }
+            if self.after_target == Some(index) {
+                let is_digits = matches!(token, Token::Digits(_) | Token::Number);
+                // Without a separator, a number can be longer than the part.
+                let is_cut = rest.last().is_some_and(u8::is_ascii_digit);
+                let is_time = rule!(
+                    "date-is-no-random-part",
+                    is_cut || is_like_time(removed.part)
+                );
+                if is_digits && is_time {
+                    return None;
+                }
+                parts.is_certain &= removed.randomness == Randomness::Strong;
+            }
         }
         rest.is_empty().then_some(parts)
     }
 
     pub(super) fn parse(&self, name: &[u8]) -> Option<ParsedName> {
-        let NameParts { target, pid } = self.split(name)?;
-        let target = match self.tokens.last() {
-            _ if self.may_truncate(name) => None,
-            Some(Token::Literal(end)) if self.pid_may_belong_to_target() => {
-                name.strip_suffix(end.as_bytes())
-            }
-            _ => target,
-        };
+        let parts = self.split(name)?;
+        let target = self.target(name, &parts);
+        let row = self.writer.as_deref();
         let parsed = ParsedName {
-            grammar: Some(self.pattern),
-            targets: target.map(target_names).unwrap_or_default(),
+            grammar: Some(Arc::clone(&self.text)),
+            writer: self.writer.clone(),
+            targets: target
+                .map(|target| self.target_names(target))
+                .unwrap_or_default(),
             numbered_targets: Vec::new(),
-            pid,
-            is_random: self.tokens.iter().any(Token::is_random),
+            pid: parts.pid,
+            is_random: self.pattern.tokens.iter().any(Token::is_random),
+            is_discarded: row.is_some_and(|row| row.uncommitted == Uncommitted::Discard)
+                && !self.may_truncate(name)
+                && rule!("only-random-names-are-discarded", parts.is_random && parts.is_certain, without: true),
         };
         // If the targets are known, the digits are not part of one.
-        let may_be_numbered = self.tokens.contains(&Token::Uuid) && self.only_targets().is_none();
-        let (Some(target), Some(pid), true) = (target, pid, may_be_numbered) else {
+        let may_be_numbered =
+            self.pattern.tokens.contains(&Token::Uuid) && self.only_targets().is_none();
+        // Only directly after the target can the digits be a part of it.
+        let (Some(target), Some(pid), true) =
+            (target, parts.pid, may_be_numbered && self.pid_is_next())
+        else {
             return Some(parsed);
         };
         let longest = [target, b".", pid.to_string().as_bytes()].concat();
         let parsed = ParsedName {
-            numbered_targets: target_names(&longest),
+            numbered_targets: self.target_names(&longest),
             ..parsed
         };
         let is_date = is_like_date(pid.to_string().as_bytes());
@@ -192,6 +211,48 @@ impl Grammar {
         })
     }
 
+    /// Returns the target of a name that the grammar matches. It is the longest one that can be meant.
+    pub(super) fn target<'n>(&self, name: &'n [u8], parts: &NameParts<'n>) -> Option<&'n [u8]> {
+        parts.target?;
+        if self.may_truncate(name) {
+            return None;
+        }
+        let is_certain = rule!("longest-target-unless-random", parts.is_certain, without: true);
+        match !is_certain || self.pid_may_belong_to_target() {
+            true => self.longest_target(name),
+            false => parts.target,
+        }
+    }
+
+    /// Returns the longest target that a name can have: everything but the literal text at both ends. Returns `None` if
+    /// no text is at the end.
+    pub(super) fn longest_target<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+        let suffix = self.pattern.suffix();
+        if suffix.is_empty() || !self.pattern.has_target() {
+            return None;
+        }
+        let rest = name.strip_prefix(self.pattern.prefix.as_bytes())?;
+        rest.strip_suffix(suffix.as_bytes())
+    }
+
+    /// Returns the possible base names of `target`.
+    ///
+    /// Where the pattern has literal text before the target, the writer has added a leading dot.
+    fn target_names(&self, target: &[u8]) -> Vec<OsString> {
+        let is_shared = self.writer.as_ref().is_some_and(|row| row.shared_name);
+        let other = match (self.pattern.prefix.is_empty(), is_shared) {
+            (true, _) => target.strip_prefix(b".").map(<[u8]>::to_vec),
+            (false, true) => Some([b".", target].concat()),
+            (false, false) => None,
+        };
+        [Some(target), other.as_deref()]
+            .into_iter()
+            .flatten()
+            .filter(|name| !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/'))
+            .map(|name| OsStr::from_bytes(name).to_owned())
+            .collect()
+    }
+
     /// Reports whether a temp of the writer can have this target.
     fn may_be_target(&self, target: &[u8]) -> bool {
         self.only_targets()
@@ -199,48 +260,47 @@ impl Grammar {
     }
 
     /// Returns the names of all targets of the writer, if they are known.
-    pub(super) fn only_targets(&self) -> Option<&'static [&'static str]> {
-        self.writer
-            .map(|writer| writer.targets)
-            .filter(|targets| !targets.is_empty())
+    pub(super) fn only_targets(&self) -> Option<&[String]> {
+        let targets = self.writer.as_ref().map(|row| row.targets.as_slice());
+        targets.filter(|targets| !targets.is_empty())
     }
 
     /// Reports whether the writer may have truncated the target in this name.
     pub(super) fn may_truncate(&self, name: &[u8]) -> bool {
-        let limit = self.writer.and_then(|writer| writer.truncates_at);
-        limit.is_some_and(|len| name.len() >= len)
+        let limit = self.writer.as_ref().and_then(|row| row.truncates_at);
+        limit.is_some_and(|len| name.len() >= usize::from(len))
+    }
+
+    /// Reports whether the pid follows the target and a dot.
+    pub(super) fn pid_is_next(&self) -> bool {
+        matches!(
+            self.pattern.tokens.as_slice(),
+            [Token::Target, Token::Literal(dot), Token::Pid, ..] if **dot == *"."
+        )
     }
 
     /// Reports whether the digits of the pid may belong to the target. `report.2024.tmp` may have the target `report`
     /// and come from process 2024, or have the target `report.2024`. Before a uuid, digits that do not look like a date
     /// count as the pid, because openclaw writes `sessions.json.4711.<uuid>.tmp`.
     fn pid_may_belong_to_target(&self) -> bool {
-        let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
-        self.tokens.starts_with(&pid_is_next) && !self.tokens.contains(&Token::Uuid)
+        self.pid_is_next() && !self.pattern.tokens.contains(&Token::Uuid)
     }
 }
 
-/// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a
-/// month or a month and a day, a date of six digits, or digits that begin with 0.
-pub(super) fn is_like_date(digits: &[u8]) -> bool {
-    let number =
-        |part: Option<&[u8]>| -> Option<u32> { std::str::from_utf8(part?).ok()?.parse().ok() };
-    let within = |part: Option<&[u8]>, range: std::ops::RangeInclusive<u32>| {
-        number(part).is_some_and(|number| range.contains(&number))
+/// Returns the index of a random part that directly follows the target, or only separators.
+fn after_target(pattern: &Pattern) -> Option<usize> {
+    if !pattern.has_target() {
+        return None;
+    }
+    let is_separator = |text: &str| !text.contains(|c: char| c.is_alphanumeric());
+    let after = match pattern.tokens.get(1)? {
+        Token::Literal(text) if is_separator(text) => 2,
+        Token::Literal(_) => return None,
+        _ => 1,
     };
-    let year = |part| within(part, 1900..=2100);
-    let month = |part| within(part, 1..=12);
-    let day = |part| within(part, 1..=31);
-    digits.starts_with(b"0")
-        || match digits.len() {
-            4 => year(Some(digits)),
-            6 => {
-                (year(digits.get(..4)) && month(digits.get(4..)))
-                    || (month(digits.get(2..4)) && day(digits.get(4..)))
-            }
-            8 => year(digits.get(..4)) && month(digits.get(4..6)) && day(digits.get(6..)),
-            _ => false,
-        }
+    let token = pattern.tokens.get(after)?;
+    // A uuid is certain, and a pid has its own rule.
+    (!matches!(token, Token::Uuid | Token::Pid | Token::Literal(_))).then_some(after)
 }
 
 /// Removes a number or a uuid, and the dot before it, from the end of `name`: `metrics.2023` becomes `metrics`.
@@ -251,27 +311,11 @@ pub fn strip_number(name: &[u8]) -> Option<&[u8]> {
     (!stem.is_empty()).then_some(stem)
 }
 
-/// Returns the possible names of `<t>`, without those that no file can have.
-fn target_names(target: &[u8]) -> Vec<OsString> {
-    [Some(target), target.strip_prefix(b".")]
-        .into_iter()
-        .flatten()
-        .filter(|name| !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/'))
-        .map(|name| OsStr::from_bytes(name).to_owned())
-        .collect()
-}
-
-/// Splits off all decimal digits at the end, of which there must be at least one. Returns the rest and the digits.
-fn split_digits(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let digits = bytes.iter().rev().take_while(|b| b.is_ascii_digit());
-    let start = bytes.len().checked_sub(digits.count())?;
-    let (before, digits) = bytes.split_at_checked(start)?;
-    (!digits.is_empty()).then_some((before, digits))
-}
-
-/// Parses a pid. Leading zeros and numbers above the limit of the kernel are refused, because a wrong pid would look
-/// like a writer that is gone.
-fn parse_pid(digits: &[u8]) -> Option<u32> {
-    let pid: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    (pid <= PID_MAX && !digits.starts_with(b"0")).then_some(pid)
+#[cfg(test)]
+impl Grammar {
+    /// Reports whether random digits may look like a date.
+    pub(super) fn may_refuse(&self) -> bool {
+        let part = self.after_target.and_then(|at| self.pattern.tokens.get(at));
+        matches!(part, Some(Token::Digits(_) | Token::Number))
+    }
 }

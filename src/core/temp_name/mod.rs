@@ -6,23 +6,38 @@
 //!
 //! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`. `<t>` is the name of the target, `<pid>` a process id,
 //! `<uuid>` 8-4-4-4-12 hex digits, and `<n>` decimal digits. `<hex:12>`, `<digits:10>` and `<alnum:6>` are lower-case
-//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. All other
-//! characters are literal.
+//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. `<[a-z0-9_]:8>` is a
+//! class with a fixed number of characters that must mix letters and digits. All other characters are literal.
+//!
+//! `catalog.toml` lists the known writers. docs/writers.md describes it for users and contributors.
 
 mod advice;
+mod catalog;
+mod companion;
 mod error;
 mod grammar;
 mod name_glob;
 mod names;
+mod own_writers;
+mod pattern;
+mod random;
+mod row;
 mod shape;
-mod writers;
+mod token;
+mod writer;
 
+#[cfg(test)]
+mod catalog_tests;
 #[cfg(test)]
 mod tests;
 
 pub use advice::NarrowerGlob;
+pub use catalog::{unambiguous_writers, writers};
+pub use companion::Companion;
 pub use error::NameError;
 pub use grammar::{ParsedName, strip_number};
 pub use names::Names;
+pub use own_writers::OwnWriters;
+pub use row::{Uncommitted, WriterGrammar};
 pub use shape::Shape;
-pub use writers::{WriterGrammar, writers};
+pub use writer::{Writer, WriterError};

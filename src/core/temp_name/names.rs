@@ -4,14 +4,18 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use globset::{Candidate, GlobSet};
 
+use super::catalog::default_rows;
+use super::companion::Companion;
 use super::error::{NameError, unknown_writer};
-use super::grammar::{BUILT_IN, Grammar, ParsedName, Token};
+use super::grammar::{Grammar, ParsedName, built_in};
 use super::name_glob::{DEFAULT, NameGlob};
+use super::own_writers::OwnWriters;
 use super::shape::Shape;
-use super::writers::WRITERS;
+use super::writer::Writer;
 use crate::core::own_names::OWN_PREFIX;
 use crate::core::reserved::{self, IncludedBy, Reserved};
 
@@ -25,10 +29,10 @@ pub struct Names {
     /// The pattern `*.tmp`, which nearly every rule has. It is a comparison of four bytes instead of a glob.
     has_default: bool,
     pub(super) globs: Vec<NameGlob>,
-    writers: Vec<Grammar>,
-    /// The grammars of the writers that are on by default. Each of their names ends in `.tmp`.
-    defaults: Vec<Grammar>,
-    built_in: Vec<Grammar>,
+    /// The writers that the rule names.
+    writers: Vec<Arc<Writer>>,
+    /// The writers that are on by default are on.
+    has_default_writers: bool,
 }
 
 impl Default for Names {
@@ -41,37 +45,31 @@ impl Default for Names {
 impl Names {
     /// Returns `*.tmp` and no writers.
     fn without_writers() -> Names {
-        let built_in = BUILT_IN
-            .iter()
-            .filter_map(|p| Grammar::new(p, None))
-            .collect();
         Names {
             has_default: true,
             globs: Vec::new(),
             writers: Vec::new(),
-            defaults: Vec::new(),
-            built_in,
+            has_default_writers: false,
         }
     }
 
     /// Turns on the writers that are on by default, if `*.tmp` is the only pattern. To name one of them changes nothing.
     #[must_use]
     pub fn with_default_writers(mut self) -> Names {
-        if self.has_default && self.globs.is_empty() {
-            let is_default =
-                |grammar: &Grammar| grammar.writer.is_some_and(|writer| writer.default);
-            self.writers.retain(|grammar| !is_default(grammar));
-            let rows = WRITERS.iter().filter(|writer| writer.default);
-            self.defaults = rows.flat_map(Grammar::all_of).collect();
+        self.has_default_writers = self.has_default && self.globs.is_empty();
+        if self.has_default_writers {
+            self.writers.retain(|writer| !writer.row().default);
         }
         self
     }
 
     /// Returns the names of the writers that are on by default.
     pub fn default_writers(&self) -> impl Iterator<Item = &'static str> {
-        let rows = WRITERS.iter().filter(|writer| writer.default);
-        rows.map(|writer| writer.name)
-            .filter(|_| !self.defaults.is_empty())
+        let rows = default_rows()
+            .rows
+            .iter()
+            .map(|writer| writer.row().name.as_str());
+        rows.filter(|_| self.has_default_writers)
     }
 
     /// Compiles the globs of a rule (none means `*.tmp`) and the grammars of the writers that it turns on.
@@ -83,7 +81,7 @@ impl Names {
         globs: &[G],
         writers: &[W],
     ) -> Result<Names, NameError> {
-        Names::compile(globs, writers, false)
+        Names::with_own_writers(globs, writers, &OwnWriters::default(), false)
     }
 
     /// Does the same as [`Names::new`], but accepts broad globs.
@@ -91,12 +89,15 @@ impl Names {
         globs: &[G],
         writers: &[W],
     ) -> Result<Names, NameError> {
-        Names::compile(globs, writers, true)
+        Names::with_own_writers(globs, writers, &OwnWriters::default(), true)
     }
 
-    fn compile<G: AsRef<str>, W: AsRef<str>>(
+    /// Does the same as [`Names::new`], with a user's own writers. With `allow_broad` it accepts broad globs.
+    #[doc(hidden)]
+    pub fn with_own_writers<G: AsRef<str>, W: AsRef<str>>(
         globs: &[G],
         writers: &[W],
+        own: &OwnWriters,
         allow_broad: bool,
     ) -> Result<Names, NameError> {
         let mut names = Names {
@@ -116,10 +117,10 @@ impl Names {
             }
         }
         for name in writers.iter().map(AsRef::as_ref) {
-            let Some(writer) = WRITERS.iter().find(|w| w.name == name) else {
-                return Err(unknown_writer(name));
+            let Some(writer) = own.find(name) else {
+                return Err(unknown_writer(name, own.names()));
             };
-            names.writers.extend(Grammar::all_of(writer));
+            names.writers.push(Arc::clone(writer));
         }
         Ok(names)
     }
@@ -143,8 +144,8 @@ impl Names {
     }
 
     fn writer_matches(&self, name: &[u8]) -> bool {
-        let mut writers = self.writers.iter();
-        writers.any(|writer| writer.split(name).is_some())
+        (self.has_default_writers && default_rows().matches(name))
+            || self.writers.iter().any(|writer| writer.matches(name))
     }
 
     fn glob_matches(&self, name: &[u8]) -> bool {
@@ -211,16 +212,23 @@ impl Names {
     }
 
     /// Reports whether the rule matches `name` and may match its target too. With the default names this is rare,
-    /// because the target must end in `.tmp`.
+    /// because the target must be the name of a temp as well.
     #[must_use]
     pub fn may_have_target(&self, name: &[u8]) -> bool {
         let is_default = self.globs.is_empty() && self.writers.is_empty();
-        let stem = name.strip_suffix(b".tmp").unwrap_or_default();
+        let Some(stem) = name.strip_suffix(b".tmp").filter(|_| is_default) else {
+            return self.matches(name);
+        };
         let has_tmp = |at| {
             stem.get(at..)
                 .is_some_and(|rest: &[u8]| rest.starts_with(b".tmp"))
         };
-        (!is_default || memchr::memchr_iter(b'.', stem).any(has_tmp)) && self.matches(name)
+        let is_like_default = || {
+            let without_dot = stem.strip_prefix(b".").unwrap_or(stem);
+            self.has_default_writers
+                && (default_rows().may_begin(stem) || default_rows().may_begin(without_dot))
+        };
+        (memchr::memchr_iter(b'.', stem).any(has_tmp) || is_like_default()) && self.matches(name)
     }
 
     /// Calls `each` with every possible target of `name` that the rule matches, if it matches `name` too.
@@ -232,11 +240,7 @@ impl Names {
             let Some(parts) = grammar.split(name) else {
                 continue;
             };
-            let end = grammar.tokens.last();
-            let longest = match end {
-                Some(Token::Literal(end)) => name.strip_suffix(end.as_bytes()),
-                _ => None,
-            };
+            let longest = grammar.longest_target(name);
             for target in [parts.target, longest].into_iter().flatten() {
                 let without_dot = target.strip_prefix(b".").unwrap_or_default();
                 for target in [target, without_dot] {
@@ -266,21 +270,47 @@ impl Names {
             .unwrap_or_else(|| Shape::without_grammar(name.as_bytes()))
     }
 
-    /// Returns the grammars of the rule's writers, then those of the writers that are on by default, then the built-in
-    /// ones.
+    /// Returns the writer whose grammar matches the name, if the rule has it on.
+    #[must_use]
+    pub fn writer_of(&self, name: &[u8]) -> Option<&Arc<Writer>> {
+        self.active_writers().find(|writer| writer.matches(name))
+    }
+
+    /// Returns the companions that the rows of the rule's writers list for the temp `name`.
+    pub fn companions_of(&self, name: &[u8]) -> &[Companion] {
+        self.writer_of(name)
+            .map_or(&[], |writer| writer.companions())
+    }
+
+    /// Returns the grammars in the order in which they are tried: of the writers that the rule names, of those that are
+    /// on by default, and the built-in ones.
     fn grammars(&self) -> impl Iterator<Item = &Grammar> {
-        let writers = self.writers.iter().chain(&self.defaults);
-        writers.chain(&self.built_in)
+        // Learned shapes belong between the two.
+        let of_writers = self.active_writers().flat_map(|writer| &writer.grammars);
+        of_writers.chain(built_in())
+    }
+
+    fn active_writers(&self) -> impl Iterator<Item = &Arc<Writer>> {
+        let defaults = self.has_default_writers.then(|| &default_rows().rows);
+        self.writers.iter().chain(defaults.into_iter().flatten())
     }
 }
 
 impl fmt::Display for Names {
-    /// Writes the globs and the patterns of the writers, as they were given.
+    /// Writes the globs and the patterns of the writers, as they were given. Of a writer with more than two patterns, it
+    /// writes the first one and the name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = self.has_default.then_some(DEFAULT).into_iter();
         let globs = self.globs.iter().map(|glob| glob.text.as_str());
-        let writers = self.writers.iter().map(|writer| writer.pattern);
-        let all: Vec<&str> = default.chain(globs).chain(writers).collect();
+        let globs = default.chain(globs).map(str::to_owned);
+        let writers = self.writers.iter().map(|writer| writer.row());
+        let writers = writers.map(|row| match row.patterns.as_slice() {
+            [first, _, more @ ..] if !more.is_empty() => {
+                format!("{first} and {} more of {}", more.len() + 1, row.name)
+            }
+            patterns => patterns.join(", "),
+        });
+        let all: Vec<String> = globs.chain(writers).collect();
         f.write_str(&all.join(", "))
     }
 }

@@ -3,7 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::grammar::{Grammar, NameParts, Token, is_like_date};
+use super::grammar::Grammar;
+use super::random::is_like_date;
+use super::row::WriterGrammar;
+use super::token::Token;
 use crate::core::suffix::{is_lower_hex, strip_uuid};
 
 /// The form that the names of all temps of one writer have in common: `sessions.json.<uuid>.tmp`.
@@ -25,13 +28,20 @@ pub struct Shape {
 impl Grammar {
     /// Returns the shape of a name that the grammar matches.
     pub(super) fn shape(&self, name: &[u8]) -> Option<Shape> {
-        let NameParts { target, .. } = self.split(name)?;
-        let target = target.filter(|_| !self.may_truncate(name));
-        let pid_is_next = [Token::Target, Token::Literal("."), Token::Pid];
-        let has_digits = self.tokens.starts_with(&pid_is_next) && self.only_targets().is_none();
+        let parts = self.split(name)?;
+        let name_of = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        if !parts.is_random || !parts.is_certain {
+            // A part that may be a word is not replaced, because two such names may belong to two files.
+            return Some(Shape {
+                target: self.target(name, &parts).map(name_of),
+                ..Shape::without_grammar(name)
+            });
+        }
+        let target = parts.target.filter(|_| !self.may_truncate(name));
+        let has_digits = self.pid_is_next() && self.only_targets().is_none();
         // The pid follows the target and its dot, and a number may follow the pid.
         let digits = target.filter(|_| has_digits).and_then(|target| {
-            let rest = name.get(target.len() + 1..)?;
+            let rest = name.get(self.pattern.prefix.len() + target.len() + 1..)?;
             let numbers = rest.split(|b| *b == b'.');
             let numbers = numbers.take_while(|part| part.iter().all(u8::is_ascii_digit));
             let length: usize = numbers.map(|part| part.len() + 1).sum();
@@ -46,25 +56,37 @@ impl Grammar {
             (Some(longer), true) => Some(longer.as_slice()),
             _ => target,
         };
-        let mut form = Vec::new();
-        let mut rest = self.pattern.as_bytes();
+        let mut tokens = self.pattern.tokens.as_slice();
+        let mut form = self.pattern.prefix.as_bytes().to_vec();
         if let Some(target) = target {
-            rest = rest.strip_prefix(b"<t>")?;
+            tokens = tokens.get(1..)?;
             form.extend_from_slice(target);
         }
         if is_date {
-            rest = rest.strip_prefix(b".<pid>")?;
-            rest = rest.strip_prefix(b".<n>").unwrap_or(rest);
+            // The dot and the pid are in the target, and a number after them too.
+            tokens = tokens.get(2..)?;
+            tokens = match tokens {
+                [Token::Literal(dot), Token::Number, rest @ ..] if **dot == *"." => rest,
+                tokens => tokens,
+            };
         }
-        form.extend_from_slice(rest);
-        let name_of = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        for token in tokens {
+            form.extend_from_slice(token.to_string().as_bytes());
+        }
         Some(Shape {
             form: name_of(&form),
             target: target.map(name_of),
             numbered_target: longer.as_deref().map(name_of),
-            group: target.filter(|_| self.writer.is_some()).map(name_of),
-            is_known: self.writer.is_some() || self.tokens.contains(&Token::Uuid),
+            group: target.filter(|_| self.forms_groups()).map(name_of),
+            is_known: self.writer.is_some() || self.pattern.tokens.contains(&Token::Uuid),
         })
+    }
+
+    /// Reports whether the temps of one target form a group. If several targets have temps of the same name, a temp of
+    /// one could supersede a temp of another.
+    fn forms_groups(&self) -> bool {
+        let is_shared = |row: &WriterGrammar| rule!("shared-names-form-no-group", row.shared_name);
+        self.writer.as_ref().is_some_and(|row| !is_shared(row))
     }
 }
 

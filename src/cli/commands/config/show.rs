@@ -22,6 +22,7 @@ struct Document<'a> {
     #[serde(flatten, serialize_with = "by_name")]
     sections: Vec<&'a ShownSection>,
     watch: Vec<&'a ShownSection>,
+    writer: Vec<&'a ShownSection>,
 }
 
 fn by_name<S: Serializer>(sections: &[&ShownSection], to: S) -> Result<S::Ok, S::Error> {
@@ -53,7 +54,7 @@ pub(super) fn run(
     output: &OutputOptions,
     printer: &mut EventPrinter,
 ) -> Result<Exit, Failure> {
-    if list_writers(&options.options.rule)? {
+    if list_writers(&options.options.rule, output)? {
         return Ok(Exit::Done);
     }
     let config = Config::load(options.options.rule.config.as_deref())?;
@@ -63,13 +64,16 @@ pub(super) fn run(
     typed.clone().over(&config.defaults).policy()?;
     let shown = shown_sections(&config, &typed, &options.sources);
     if output.json {
+        let is_list = |shown: &&ShownSection| shown.section.title.starts_with("[[");
+        let (lists, sections): (Vec<_>, Vec<_>) = shown.iter().partition(is_list);
         let is_rule = |shown: &&ShownSection| shown.section.name() == "watch";
-        let (watch, sections) = shown.iter().partition(is_rule);
+        let (watch, writer) = lists.into_iter().partition(is_rule);
         let path = config.path.as_deref().map(Into::into);
         printer.json(&Document {
             path,
             sections,
             watch,
+            writer,
         })?;
     } else {
         printer.line(&render_file(config.path.as_deref(), &shown))?;
@@ -108,6 +112,13 @@ fn shown_sections(
                 let own = Layer::of_file(values, Some(&rule.lines));
                 shown_section(section, &[&typed, &own, defaults, &built_in])
             })),
+            ("writer", _) => {
+                let own = config.defaults.own_writers.iter().zip(&config.writer_lines);
+                shown.extend(own.map(|(writer, lines)| {
+                    let own = Layer::of_file(values(&**writer.row()), Some(lines));
+                    shown_section(section, &[&own])
+                }));
+            }
             _ => shown.push(shown_section(section, &[&layer])),
         }
     }

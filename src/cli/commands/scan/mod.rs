@@ -27,7 +27,7 @@ pub(crate) struct Scan {
 }
 
 pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.options.rule)? {
+    if list_writers(&command.options.rule, output)? {
         return Ok(Exit::Done);
     }
     // A scan changes nothing, so a dry run is ignored here: the verdicts are those of a real sweep.

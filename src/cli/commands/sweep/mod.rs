@@ -44,7 +44,7 @@ pub(crate) struct Sweep {
 }
 
 pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.options.rule)? {
+    if list_writers(&command.options.rule, output)? {
         return Ok(Exit::Done);
     }
     let stop = Stop::default();

@@ -48,7 +48,7 @@ pub(crate) struct Watch {
 }
 
 pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failure> {
-    if list_writers(&command.options.rule)? {
+    if list_writers(&command.options.rule, output)? {
         return Ok(Exit::Done);
     }
     let source = Source::new(command);

@@ -1,0 +1,146 @@
+//! Decides whether a part of a name can be random, or may be a word, a date or a counter that a person chose.
+
+/// How likely a part of a name is to be random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Randomness {
+    /// It may be a word or a number.
+    None,
+    /// It may be a word with a number (`version2`) or with a capital letter.
+    Weak,
+    /// It changes more than once between small letters, capital letters and digits.
+    Strong,
+}
+
+/// The kinds of characters that a part or a class has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kinds {
+    pub(super) lower: bool,
+    pub(super) upper: bool,
+    pub(super) digits: bool,
+}
+
+impl Kinds {
+    pub(super) fn of(bytes: impl Iterator<Item = u8>) -> Kinds {
+        bytes.fold(Kinds::default(), |kinds, byte| Kinds {
+            lower: kinds.lower || byte.is_ascii_lowercase(),
+            upper: kinds.upper || byte.is_ascii_uppercase(),
+            digits: kinds.digits || byte.is_ascii_digit(),
+        })
+    }
+
+    /// Reports whether a part must have letters and digits to mix them. A part of a class without digits must have
+    /// letters of both cases.
+    pub(super) fn mixes(self, class: Kinds) -> bool {
+        match class.digits {
+            true => self.digits && (self.lower || self.upper),
+            false => self.lower && self.upper,
+        }
+    }
+}
+
+/// Returns how likely `part` is to be random.
+pub(super) fn of(part: &[u8]) -> Randomness {
+    let kind = |byte: &u8| match byte {
+        b'a'..=b'z' => 1,
+        b'A'..=b'Z' => 2,
+        b'0'..=b'9' => 3,
+        _ => 0,
+    };
+    let mut last = 0;
+    let mut changes = 0;
+    for kind in part.iter().map(kind).filter(|kind| *kind != 0) {
+        changes += u32::from(last != 0 && kind != last);
+        last = kind;
+    }
+    match changes {
+        0 => Randomness::None,
+        1 => Randomness::Weak,
+        _ => Randomness::Strong,
+    }
+}
+
+/// Returns the same for a part of a class with these kinds. Returns `None` if the part does not mix them.
+///
+/// Of letters alone, at least two of each case are needed: `newFile` and `Readme` are words.
+pub(super) fn of_class(part: &[u8], class: Kinds) -> Option<Randomness> {
+    let kinds = Kinds::of(part.iter().copied());
+    if rule!("classes-mix-their-kinds", !kinds.mixes(class)) {
+        return None;
+    }
+    let count = |is: fn(&u8) -> bool| part.iter().filter(|byte| is(byte)).count();
+    let is_word =
+        !kinds.digits && (count(u8::is_ascii_lowercase) < 2 || count(u8::is_ascii_uppercase) < 2);
+    Some(match is_word {
+        true => Randomness::Weak,
+        false => of(part),
+    })
+}
+
+/// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a
+/// month or a month and a day, a date of six digits, or digits that begin with 0.
+pub(super) fn is_like_date(digits: &[u8]) -> bool {
+    digits.starts_with(b"0")
+        || match digits.len() {
+            4 => is_year(digits),
+            6 => {
+                is_split(digits, 4, is_year, is_month)
+                    || (is_number(digits.get(2..4), 1..=12) && is_number(digits.get(4..), 1..=31))
+            }
+            8 => is_day(digits),
+            _ => false,
+        }
+}
+
+/// Reports whether digits may be a date, with or without a time of day, or the seconds, milliseconds, microseconds or
+/// nanoseconds of a time from 2001 to 2100.
+pub(super) fn is_like_time(digits: &[u8]) -> bool {
+    const FIRST: u64 = 978_307_200;
+    const END: u64 = 4_133_980_800;
+    let epoch = |divisor: u64| {
+        let number: Option<u64> = std::str::from_utf8(digits)
+            .ok()
+            .and_then(|d| d.parse().ok());
+        number.is_some_and(|number| (FIRST..END).contains(&(number / divisor)))
+    };
+    let is_hour = |part| is_number(part, 0..=23);
+    let is_day_time = || {
+        is_day(digits.get(..8).unwrap_or_default())
+            && is_hour(digits.get(8..10))
+            && digits.get(10..).is_some_and(|rest| {
+                let mut parts = rest.chunks(2);
+                parts.all(|part| is_number(Some(part), 0..=60))
+            })
+    };
+    is_like_date(digits)
+        || (matches!(digits.len(), 10 | 12 | 14) && is_day_time())
+        || match digits.len() {
+            9 | 10 => epoch(1),
+            12 | 13 => epoch(1_000),
+            15 | 16 => epoch(1_000_000),
+            18 | 19 => epoch(1_000_000_000),
+            _ => false,
+        }
+}
+
+fn is_number(part: Option<&[u8]>, range: std::ops::RangeInclusive<u32>) -> bool {
+    let number = part.and_then(|part| std::str::from_utf8(part).ok()?.parse().ok());
+    number.is_some_and(|number: u32| range.contains(&number))
+}
+
+fn is_year(digits: &[u8]) -> bool {
+    is_number(Some(digits), 1900..=2100)
+}
+
+fn is_month(digits: &[u8]) -> bool {
+    is_number(Some(digits), 1..=12)
+}
+
+fn is_day(digits: &[u8]) -> bool {
+    is_split(digits.get(..6).unwrap_or_default(), 4, is_year, is_month)
+        && is_number(digits.get(6..), 1..=31)
+}
+
+fn is_split(digits: &[u8], at: usize, first: fn(&[u8]) -> bool, second: fn(&[u8]) -> bool) -> bool {
+    let parts = digits.split_at_checked(at);
+    parts.is_some_and(|(before, after)| first(before) && second(after))
+}
