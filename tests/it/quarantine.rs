@@ -418,7 +418,7 @@ fn the_limits_apply_to_every_form_of_name() {
     let sandbox = Sandbox::new();
     configure(
         &sandbox,
-        "[quarantine]\nkeep = \"300ms\"\n[defaults]\nwriters = [\"git\"]\n",
+        "[quarantine]\nkeep = \"300ms\"\n[defaults]\nwriters = [\"python\"]\n",
     );
     let names = |n: u32| {
         [
@@ -428,7 +428,7 @@ fn the_limits_apply_to_every_form_of_name() {
                 "c.json.{}.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633{n}.tmp",
                 4_000_000 + n
             ),
-            format!("tmp_obj_aB3dE{n}"),
+            format!("tmpr3tea0k{n}"),
             format!("log.{}.tmp", 2_020 + n),
         ]
     };
