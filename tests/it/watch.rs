@@ -943,7 +943,9 @@ fn the_first_line_describes_the_watch() {
         std::io::Read::read_to_string(&mut stdout, &mut rest).unwrap();
         assert!(!rest.contains("watching "), "{options:?}: once, not {rest}");
         assert!(options != ["-q"] || rest.is_empty(), "{rest}");
-        let names_writer = rest.contains("writers that are on by default: atomically, fs-safe, git, openclaw, openclaw-files;");
+        let names_writer = rest.contains(
+            "writers that are on by default: atomically, fs-safe, git, openclaw, openclaw-files;",
+        );
         let has_default_names = does.contains("*.tmp");
         assert_eq!(names_writer, has_default_names, "{options:?}: {rest}");
     }
