@@ -49,6 +49,9 @@ mod crashes;
 mod faults;
 #[cfg(target_os = "linux")]
 mod file_systems;
+// Needs Linux: seccomp(2).
+#[cfg(target_os = "linux")]
+mod git;
 mod holders;
 // Needs Linux: only there each directory has a watch of its own, and can leave the event path.
 #[cfg(target_os = "linux")]

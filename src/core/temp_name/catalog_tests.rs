@@ -93,6 +93,7 @@ const ROWS: &[WriterRow<'_>] = &[
         (".tmp-4711-pack-H.bitmap", ""),
     ], &["tmp_obj_backup", "tmp_pack_123456", "tmp_pack_Ab3dE", "tmp_pack_Ab3-E6", "xtmp_obj_Ab3dE6", "tmp_objdir-incoming-Ab3dE6",
         "pack-H.pack", "pack-H.keep", "tmp_graph_Ab3dE6", ".tmp-4711-pack-H.keep"]),
+    ("git-info", &[("refs_1IhNGK", ""), ("packs_Zhp9pQ", "")], &["refs_backup", "refs", "packs_123456", "packs_Zhp9p"]),
     ("rsync", &[(".big.iso.wdAdVS", "big.iso"), (".bashrc.wdAdVS", "bashrc")], &["big.iso.wdAdVS", ".big.iso.backup", ".big.iso.wdAdV"]),
     ("systemd", &[(".#machine-id0f1e2d3c4b5a6978", "machine-id")], &["machine-id0f1e2d3c4b5a6978", ".#machine-id-f1e2d3c4b5a697"]),
     ("nix", &[("a.narinfo.tmp.4711.2", "a.narinfo"), ("a.narinfo.tmp.4711", "a.narinfo")], &["a.narinfo.4711", "a.tmp.4711.2.3"]),
@@ -179,7 +180,7 @@ fn defaults_are_few_and_every_row_has_a_source() {
     };
     let defaults = ["openclaw", "openclaw-files", "fs-safe", "atomically", "git"];
     assert_eq!(named(|row| row.default), defaults);
-    let discards = ["git", "restic"];
+    let discards = ["git", "git-info", "restic"];
     assert_eq!(
         named(|row| row.uncommitted == Uncommitted::Discard),
         discards

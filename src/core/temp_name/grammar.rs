@@ -152,7 +152,7 @@ impl Grammar {
             match token {
                 Token::Pid => parts.pid = parse_pid(removed.part),
                 Token::Alnum(_) | Token::Class(_) => {
-                    parts.is_random &= removed.randomness == Randomness::Strong;
+                    parts.is_random &= removed.randomness >= Randomness::Mixed;
                 }
                 _ => {}
             }

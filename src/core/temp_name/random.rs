@@ -5,9 +5,11 @@
 pub(super) enum Randomness {
     /// It may be a word or a number.
     None,
-    /// It may be a word with a number (`version2`) or with a capital letter.
-    Weak,
-    /// It changes more than once between small letters, capital letters and digits.
+    /// It may be a word that begins with a capital letter, or that has a number before or after it: `version2`.
+    Word,
+    /// It may be made of words: `newFile`, `IDs`.
+    Mixed,
+    /// It is no word: digits are among the letters, or letters of both cases.
     Strong,
 }
 
@@ -40,40 +42,46 @@ impl Kinds {
 
 /// Returns how likely `part` is to be random.
 pub(super) fn of(part: &[u8]) -> Randomness {
-    let kind = |byte: &u8| match byte {
-        b'a'..=b'z' => 1,
-        b'A'..=b'Z' => 2,
-        b'0'..=b'9' => 3,
-        _ => 0,
-    };
-    let mut last = 0;
-    let mut changes = 0;
-    for kind in part.iter().map(kind).filter(|kind| *kind != 0) {
-        changes += u32::from(last != 0 && kind != last);
-        last = kind;
-    }
-    match changes {
-        0 => Randomness::None,
-        1 => Randomness::Weak,
+    let is_known = |byte: &&u8| byte.is_ascii_alphanumeric();
+    let part: Vec<u8> = part.iter().filter(is_known).copied().collect();
+    let letters = without_outer_digits(&part);
+    let upper = letters
+        .iter()
+        .filter(|byte| byte.is_ascii_uppercase())
+        .count();
+    let lower = letters
+        .iter()
+        .filter(|byte| byte.is_ascii_lowercase())
+        .count();
+    let starts_upper = letters.first().is_some_and(u8::is_ascii_uppercase);
+    let ends_lower = letters.last().is_some_and(u8::is_ascii_lowercase);
+    match (upper, lower) {
+        _ if letters.iter().any(u8::is_ascii_digit) => Randomness::Strong,
+        (0, _) | (_, 0) if letters.len() == part.len() || letters.is_empty() => Randomness::None,
+        (0, _) | (_, 0) => Randomness::Word,
+        (1, _) if starts_upper => Randomness::Word,
+        (1, _) => Randomness::Mixed,
+        (_, 1) if ends_lower => Randomness::Mixed,
         _ => Randomness::Strong,
     }
 }
 
+/// Removes the digits at both ends.
+fn without_outer_digits(part: &[u8]) -> &[u8] {
+    let is_letter = |byte: &u8| !byte.is_ascii_digit();
+    let first = part.iter().position(is_letter);
+    let last = part.iter().rposition(is_letter);
+    first
+        .zip(last)
+        .and_then(|(first, last)| part.get(first..=last))
+        .unwrap_or_default()
+}
+
 /// Returns the same for a part of a class with these kinds. Returns `None` if the part does not mix them.
-///
-/// Of letters alone, at least two of each case are needed: `newFile` and `Readme` are words.
 pub(super) fn of_class(part: &[u8], class: Kinds) -> Option<Randomness> {
     let kinds = Kinds::of(part.iter().copied());
-    if rule!("classes-mix-their-kinds", !kinds.mixes(class)) {
-        return None;
-    }
-    let count = |is: fn(&u8) -> bool| part.iter().filter(|byte| is(byte)).count();
-    let is_word =
-        !kinds.digits && (count(u8::is_ascii_lowercase) < 2 || count(u8::is_ascii_uppercase) < 2);
-    Some(match is_word {
-        true => Randomness::Weak,
-        false => of(part),
-    })
+    let is_mixed = rule!("classes-mix-their-kinds", kinds.mixes(class), without: true);
+    is_mixed.then(|| of(part))
 }
 
 /// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a
