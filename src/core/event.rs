@@ -60,6 +60,8 @@ pub struct Details {
     pub quiet: Duration,
     /// The grace that its rule sets for its name.
     pub grace: Duration,
+    /// The file because of which it is kept, if its rule has an `unless_open`.
+    pub guard: Option<PathBuf>,
 }
 
 words! {

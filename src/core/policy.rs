@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::exclude::Exclude;
@@ -112,6 +112,9 @@ pub struct Policy {
     pub names: Names,
     /// The paths below the root that are ignored, whatever their names.
     pub exclude: Exclude,
+    /// The guard file: nothing is taken while a process has it open or locked. The path is absolute, or relative to the
+    /// directory of the temp.
+    pub unless_open: Option<PathBuf>,
     /// The time for which a temp must be quiet.
     pub grace: Graces,
     /// The meaning of a close.

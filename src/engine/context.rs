@@ -8,6 +8,7 @@ use crate::core::observation::FileSize;
 use crate::core::policy::Policy;
 use crate::evidence::EvidenceContext;
 use crate::evidence::container_pids::ContainerPids;
+use crate::evidence::guard::GuardChecks;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::{Listings, Siblings};
@@ -56,6 +57,7 @@ impl Engine {
         &'a self,
         policy: &'a Policy,
         siblings: &'a Siblings,
+        guards: &'a GuardChecks,
     ) -> EvidenceContext<'a> {
         EvidenceContext {
             policy,
@@ -65,6 +67,7 @@ impl Engine {
             container_pids: &self.container_pids,
             locks: &self.locks,
             siblings,
+            guards,
             since: clock::mono(),
             quarantine: true,
             process_scan: None,

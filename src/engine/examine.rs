@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use super::context::{DirContext, Engine};
 use crate::core::event::Details;
-use crate::core::judge::{Evidence, LeaseCoverage, Reason, Verdict, judge};
+use crate::core::judge::{Evidence, GuardFile, LeaseCoverage, Reason, Verdict, judge};
 use crate::core::observation::{Kind, Observation, UseState};
 use crate::core::policy::Policy;
+use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
 use crate::evidence::{self, CheckedFile, EvidenceContext, FileId, FileUse, TempInfo, UseChecker};
 use crate::fs::dir;
@@ -109,20 +110,31 @@ pub struct Examined {
     pub details: Details,
 }
 
+/// A directory whose temps are looked at once.
+#[derive(Clone, Copy, Debug)]
+pub struct ScannedDir<'a> {
+    /// The directory.
+    pub dir: &'a Dir,
+    /// A quarantine exists or can be created.
+    pub has_quarantine: bool,
+    /// The guard files that were checked for its temps.
+    pub guards: &'a GuardChecks,
+}
+
 /// Looks at a temp once, gathers its evidence, and returns the verdict that it would get now, for `scan` and `explain`.
 /// No tracking state is used.
 pub fn judge_now(
     engine: &Engine,
     dir_context: DirContext<'_>,
-    dir: &Dir,
+    scanned: ScannedDir<'_>,
     use_checker: &UseChecker,
     name: &OsStr,
-    quarantine: bool,
 ) -> io::Result<Option<Examined>> {
+    let dir = scanned.dir;
     let policy = &dir_context.root.policy;
     let parsed = policy.names.parse(name);
     let no_siblings = Siblings::default();
-    let context = engine.evidence_context(policy, &no_siblings);
+    let context = engine.evidence_context(policy, &no_siblings, scanned.guards);
     let LookResult::File(seen) = look_at(dir, name, policy, use_checker, context.our_uid)? else {
         return Ok(None);
     };
@@ -149,7 +161,7 @@ pub fn judge_now(
     let context = EvidenceContext {
         siblings: &siblings,
         since: now.mono,
-        quarantine,
+        quarantine: scanned.has_quarantine,
         process_scan: process_scan.as_ref(),
         ..context
     };
@@ -159,9 +171,10 @@ pub fn judge_now(
     let target = evidence::target_name(&temp_info.parsed, found.index);
     Ok(Some(Examined {
         details: match verdict {
-            Verdict::Keep(reason) => {
-                details(engine, policy, dir, name, &evidence.observation, reason)
-            }
+            Verdict::Keep(reason) => Details {
+                guard: guard_for(&evidence, reason).map(|guard| guard.path.clone()),
+                ..details(engine, policy, dir, name, &evidence.observation, reason)
+            },
             _ => Details::default(),
         },
         target: target.map(|name| dir_context.path(name)),
@@ -195,5 +208,12 @@ pub(super) fn details(
         is_dataless: seen.dataless,
         quiet: clock::wall().since(file.newest()),
         grace: policy.grace_of(&parsed, file.size == 0, dir.properties().dates.lag(file)),
+        guard: None,
     }
+}
+
+/// Returns the guard file if it, and not the temp itself, is the cause of `reason`.
+pub(super) fn guard_for(evidence: &Evidence, reason: Reason) -> Option<&GuardFile> {
+    let guard = evidence.guard.as_ref();
+    guard.filter(|guard| guard.state.reason() == Some(reason) && !evidence.use_state.is_held())
 }

@@ -10,6 +10,6 @@ mod stored_targets;
 pub mod sweep;
 
 pub use context::{DirContext, Engine, max_workers};
-pub use examine::{Examined, judge_now};
+pub use examine::{Examined, ScannedDir, judge_now};
 pub use pass::{Pass, PassItem};
 pub use recover::{RecoveryOutcome, kept_claim, recover};

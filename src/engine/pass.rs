@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{DirContext, Engine};
-use super::examine::{LookResult, SeenFile, details, look_at};
+use super::examine::{LookResult, SeenFile, details, guard_for, look_at};
 use super::groups::{GroupKey, GroupTemp, StoredCopies};
 use super::limits::{self, LimitContext};
 use super::recover::{RecoveryOutcome, recover};
-use crate::core::event::{Disposed, Event, Settlement, Subject};
+use crate::core::event::{Details, Disposed, Event, Settlement, Subject};
 use crate::core::judge::{Evidence, LeaseCoverage, Reason, Verdict, judge};
 use crate::core::observation::{FileSize, Observation};
 use crate::core::policy::Policy;
@@ -23,6 +23,7 @@ use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::temp_name::ParsedName;
 use crate::core::time::{ClockJumpDetector, Mono, Now};
 use crate::core::tracker::{Kept, Look, Next, Tracked};
+use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
 use crate::evidence::{self, EvidenceContext, FileId, ProcessScan, TempInfo, UseChecker};
 use crate::fs::dir::{Dir, RootError};
@@ -200,11 +201,13 @@ impl<'a> Pass<'a> {
         };
         self.due = due.len();
         let marks = self.engine.marks.with_list_read();
-        let no_siblings = Siblings::default();
+        let (no_siblings, guards) = (Siblings::default(), GuardChecks::default());
         let context = EvidenceContext {
             marks: &marks,
             quarantine,
-            ..self.engine.evidence_context(self.policy(), &no_siblings)
+            ..self
+                .engine
+                .evidence_context(self.policy(), &no_siblings, &guards)
         };
         let mut ready = Vec::new();
         for item in due {
@@ -643,21 +646,24 @@ impl<'a> Pass<'a> {
         let held: Vec<FileId> = reports
             .iter()
             .filter(|(one, _)| is_held(one.reason))
-            .map(|(one, _)| one.temp.judged.file())
+            .map(|(one, _)| file_in_use(&one.temp.judged, one.reason))
             .collect();
         let process_scan = match held.is_empty() {
             true => ProcessScan::default(),
             false => evidence::scan_processes(&held, dir.lease_coverage()),
         };
         for (KeptTemp { temp, reason }, kept) in reports {
-            let (name, seen, file) = (
-                &temp.item.name,
-                temp.judged.observation(),
-                temp.judged.file(),
-            );
+            let (name, seen) = (&temp.item.name, temp.judged.observation());
+            let guard = guard_for(&temp.judged.evidence, reason);
+            let file = file_in_use(&temp.judged, reason);
             let holders = process_scan.holders_of(file);
-            self.engine.writers.learn_holders(file, &holders);
-            let details = details(self.engine, self.policy(), dir, name, seen, reason);
+            if guard.is_none() {
+                self.engine.writers.learn_holders(file, &holders);
+            }
+            let details = Details {
+                guard: guard.map(|guard| guard.path.clone()),
+                ..details(self.engine, self.policy(), dir, name, seen, reason)
+            };
             (self.emit)(Event::Kept {
                 subject: self.dir_context.subject(name, Some(seen.size())),
                 reason,
@@ -750,6 +756,12 @@ fn put_back(temp: ReadyTemp<'_>, reason: Reason) -> KeptTemp<'_> {
         }
     }
     KeptTemp { temp, reason }
+}
+
+/// Returns the file whose use keeps the temp for `reason`: the temp itself or its guard file.
+fn file_in_use(judged: &JudgedTemp, reason: Reason) -> FileId {
+    let guard = guard_for(&judged.evidence, reason).and_then(|guard| guard.seen);
+    guard.map_or_else(|| judged.file(), |seen| FileId::from(&seen))
 }
 
 fn is_held(reason: Reason) -> bool {

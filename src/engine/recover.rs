@@ -8,6 +8,7 @@ use crate::core::event::{Details, Disposed, Event};
 use crate::core::judge::{Reason, Target};
 use crate::core::observation::FileSize;
 use crate::evidence::UseChecker;
+use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
 use crate::fs::dir::Dir;
 use crate::reap::{self, BatchContext, Recovered};
@@ -43,13 +44,13 @@ pub fn recover(
     let Ok(dir) = Dir::open_below(root, dir_context.id, below) else {
         return RecoveryOutcome::Done;
     };
-    let siblings = Siblings::default();
+    let (siblings, guards) = (Siblings::default(), GuardChecks::default());
     let batch_context = BatchContext {
         root,
         id: dir_context.id,
         dir: &dir,
         use_checker,
-        context: engine.evidence_context(&dir_context.root.policy, &siblings),
+        context: engine.evidence_context(&dir_context.root.policy, &siblings, &guards),
     };
     match reap::recover(batch_context, claim) {
         Ok(Some(Recovered::PutBack(name))) => {

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::container_pids::ContainerPids;
+use super::guard::{GuardChecks, GuardContext};
 use super::holders::{FileId, ProcessScan};
 use super::locks::Locks;
 use super::restore_marks::RestoreMarks;
@@ -59,12 +60,27 @@ pub struct EvidenceContext<'a> {
     pub locks: &'a Locks,
     /// The other names in the directory.
     pub siblings: &'a Siblings,
+    /// The guard files that were checked in this pass.
+    pub guards: &'a GuardChecks,
     /// The start of this pass. Each temp that is judged in it was seen unchanged at an earlier look.
     pub since: Mono,
     /// A quarantine exists or can be created.
     pub quarantine: bool,
     /// A scan of all processes, on file systems where a lease does not cover mappings.
     pub process_scan: Option<&'a ProcessScan>,
+}
+
+impl<'a> EvidenceContext<'a> {
+    /// Returns the facts that the checks of guard files for temps in `dir` need.
+    #[must_use]
+    pub fn for_guards(&self, dir: &'a Dir) -> GuardContext<'a> {
+        GuardContext {
+            dir,
+            policy: self.policy,
+            our_uid: self.our_uid,
+            locks: self.locks,
+        }
+    }
 }
 
 /// Returns the state of the process with the pid `pid`, in this pid namespace or in a child namespace, as a possible
@@ -155,6 +171,7 @@ pub fn gather(
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
         restored,
         reserved,
+        guard: context.guards.check(context.for_guards(dir)),
     };
     Ok((evidence, found))
 }

@@ -11,6 +11,7 @@ mod system;
 
 pub mod container_pids;
 mod gather;
+pub mod guard;
 mod holders;
 pub mod locks;
 pub mod restore_marks;

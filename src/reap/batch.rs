@@ -13,10 +13,29 @@ use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step, failed, hel
 use crate::core::judge::{LeaseCoverage, Reason, Verdict, judge};
 use crate::core::observation::{FileSize, Observation, UseState};
 use crate::core::policy::{Open, Policy};
+use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::{self, FreshSiblings};
 use crate::evidence::{self, CheckedFile, FileUse};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
+
+/// What is read for a batch once its temps are claimed.
+pub(super) struct AfterClaims<'a> {
+    /// The names that may have appeared since.
+    siblings: FreshSiblings<'a>,
+    /// The guard files. A program that opens one after this check no longer finds the names of the temps.
+    guards: GuardChecks,
+}
+
+impl<'a> AfterClaims<'a> {
+    /// Creates the value for `claimed` temps of `dir`. Nothing is read before the first question.
+    pub(super) fn new(dir: &'a Dir, claimed: usize) -> AfterClaims<'a> {
+        AfterClaims {
+            siblings: FreshSiblings::new(dir, claimed),
+            guards: GuardChecks::default(),
+        }
+    }
+}
 
 /// A batch of temps of one directory that go through the protocol together.
 pub(super) struct Batch<'a> {
@@ -254,13 +273,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs the steps after [`Step::Wait`].
-    pub(super) fn finish(
-        &self,
-        mut claimed: Claimed<'_>,
-        fresh: &mut FreshSiblings<'_>,
-    ) -> Outcome {
+    pub(super) fn finish(&self, mut claimed: Claimed<'_>, after: &mut AfterClaims<'_>) -> Outcome {
         self.before_step(Step::ProveLast, &claimed.candidate.temp_info.name);
-        match self.check_last(&mut claimed, fresh) {
+        match self.check_last(&mut claimed, after) {
             Ok(()) => self.unlink(claimed),
             Err(end) => self.end_early(claimed, Step::ProveLast, end),
         }
@@ -269,7 +284,7 @@ impl<'a> Batch<'a> {
     fn check_last(
         &self,
         claimed: &mut Claimed<'_>,
-        fresh: &mut FreshSiblings<'_>,
+        after: &mut AfterClaims<'_>,
     ) -> Result<(), EarlyEnd> {
         if let Some(reason) = claimed.prove_last()? {
             return Err(EarlyEnd::Keep(reason));
@@ -290,9 +305,21 @@ impl<'a> Batch<'a> {
         self.check_better_copies(candidate)?;
         // No companion that protects the temp has appeared beside its name.
         let (names, name) = (&self.policy().names, &candidate.temp_info.name);
-        match rule!("new-companion-puts-back", fresh.protect(names, name), without: Ok(None))? {
-            None => Ok(()),
+        let companion = after.siblings.protect(names, name);
+        match rule!("new-companion-puts-back", companion, without: Ok(None))? {
+            None => {
+                rule!("guard-after-the-claims", self.check_guard(&after.guards), without: Ok(()))
+            }
             Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
+        }
+    }
+
+    /// Checks that no process uses the guard file of the rule.
+    fn check_guard(&self, guards: &GuardChecks) -> Result<(), EarlyEnd> {
+        let guard = guards.check(self.context.context.for_guards(self.dir()));
+        match guard.and_then(|guard| guard.state.reason()) {
+            None => Ok(()),
+            Some(reason) => Err(EarlyEnd::Keep(reason)),
         }
     }
 
@@ -406,8 +433,8 @@ impl<'a> Batch<'a> {
     ///
     /// RACE: between the comparison and the unlink the name may come to refer to another file, and a process may be
     /// inside an `open` of it, after the look-up and before the lease counts it. Worst case: a file that was renamed
-    /// onto the name in these microseconds is lost, or the data written to the file that was opened. So this is done
-    /// only if the claim fails with ENOSPC or EDQUOT (1 of 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
+    /// onto the name in these microseconds is lost, or the data written to the file that was opened. A program that
+    /// opens its guard file in these microseconds may have found the name. So this is done only if the claim fails with ENOSPC or EDQUOT (1 of 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
     fn unlink_unclaimed(
         &self,
         candidate: &Candidate,
@@ -453,7 +480,11 @@ impl<'a> Batch<'a> {
         self.check_better_copies(candidate)?;
         match rule!("full-disk-no-companion", siblings::find_companion(dir, name), without: Ok(None))?
         {
-            None => Ok(()),
+            None => rule!(
+                "full-disk-guard-is-unused",
+                self.check_guard(&GuardChecks::default()),
+                without: Ok(()),
+            ),
             Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
         }
     }

@@ -1,11 +1,10 @@
 //! Takes temps through the protocol, in batches.
 
-use super::batch::Batch;
+use super::batch::{AfterClaims, Batch};
 use super::claimed::Claimed;
 use super::reaper::Reaper;
 use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step};
 use crate::core::judge::{LeaseCoverage, Reason, Verdict};
-use crate::evidence::siblings::FreshSiblings;
 use crate::evidence::{self, EvidenceContext, FileId, ProcessScan};
 use crate::fs::dir::Dir;
 
@@ -86,7 +85,7 @@ impl Reaper {
             rule!("directory-not-moved-later", batch_context.check_not_moved(), without: Ok(()));
         // The names no longer exist, so no further process can open and map these files.
         let after = scan_mappings(batch_context.dir, &files);
-        let mut fresh = FreshSiblings::new(batch_context.dir, claimed.len());
+        let mut fresh = AfterClaims::new(batch_context.dir, claimed.len());
         for (temp, outcome) in claimed {
             **outcome = match &unmoved {
                 Ok(()) if is_unmapped(&temp, after.as_ref()) => batch.finish(temp, &mut fresh),

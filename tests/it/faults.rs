@@ -525,14 +525,24 @@ fn changes_on_a_full_disk_keep_the_temp() {
         let companion: Act = |fixture| {
             fs::write(fixture.dir.join(format!("{TEMP}-wal")), "the rest of it").unwrap();
         };
+        // The program that starts runs until the end of this test.
+        let start: Act = |fixture| {
+            let lock = fixture.root.policy.unless_open.as_ref();
+            std::mem::forget(File::create(fixture.dir.join(lock.unwrap())).unwrap());
+        };
         for (name, act, reason) in [
             ("replaced", replace, Reason::Changed),
             ("its target is removed", lose_target, Reason::Changed),
             ("its target is emptied", empty_target, Reason::Changed),
             ("touched", touch, Reason::Changed),
             ("a companion appears", companion, Reason::Reserved),
+            ("its program starts", start, Reason::InUse),
         ] {
-            let fixture = Arc::new(Fixture::new());
+            let policy = Policy {
+                unless_open: Some("LOCK".into()),
+                ..Fixture::policy()
+            };
+            let fixture = Arc::new(Fixture::new().with_policy(policy));
             let old = File::open(&fixture.temp).unwrap().metadata().unwrap().ino();
             let (actor, other) = (Arc::clone(&fixture), Arc::clone(&fixture));
             let hook = Hook::new(move |step, _| {

@@ -23,6 +23,7 @@ use orphand::core::time::ClockJumpDetector;
 use orphand::core::tracker::{Origin, Tracked};
 use orphand::engine::{DirContext, Engine, Pass, PassItem};
 use orphand::evidence::container_pids::ContainerPids;
+use orphand::evidence::guard::GuardChecks;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::{Listings, Siblings};
@@ -320,6 +321,7 @@ impl Fixture {
                 container_pids: &ContainerPids::default(),
                 locks: &Locks::default(),
                 siblings: &Siblings::default(),
+                guards: &GuardChecks::default(),
                 since: clock::mono(),
                 quarantine: quarantine::is_possible(&root_dir),
                 process_scan: None,

@@ -39,7 +39,7 @@ pub(crate) enum HoldKind {
 }
 
 impl HoldKind {
-    const ALL: &[HoldKind] = &[
+    pub(crate) const ALL: &[HoldKind] = &[
         HoldKind::Write,
         HoldKind::Read,
         HoldKind::Map,

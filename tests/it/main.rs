@@ -72,6 +72,9 @@ mod overdue;
 mod places;
 
 mod fixture;
+// Needs Linux: without leases a guard file always keeps.
+#[cfg(target_os = "linux")]
+mod guard;
 // Needs Linux: elsewhere no birth time is known that no process can set, so nothing is superseded.
 #[cfg(target_os = "linux")]
 mod groups;

@@ -1336,6 +1336,7 @@ fn judge_as(
         random_name: true,
         restored: false,
         reserved: None,
+        guard: None,
     };
     judge(&evidence, policy)
 }

@@ -583,6 +583,34 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
     });
 }
 
+/// A mapping of the guard file is invisible to the lease here, too.
+#[test]
+fn a_mapped_guard_file_on_overlayfs_keeps_all_temps() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let overlay = match Overlay::new(Layers::Together) {
+            Ok(overlay) => overlay,
+            Err(error) => return report_skipped(&format!("overlayfs: {error}")),
+        };
+        let guard = overlay.layer("merged").join("LOCK");
+        fs::write(&guard, "pid 4711").unwrap();
+        // The temp itself is on another file system.
+        let fixture = Fixture::new().with_policy(Policy {
+            unless_open: Some(guard.clone()),
+            ..Fixture::policy()
+        });
+        for (how, want) in [
+            (HoldKind::Map, Reason::CannotTell),
+            (HoldKind::Write, Reason::InUse),
+        ] {
+            let holding = Holding::new(how, &guard);
+            let event = fixture.judge(TEMP);
+            let kept = matches!(event, Event::Kept { reason, .. } if reason == want);
+            assert!(kept, "{how:?}: {event:?}");
+            drop(holding);
+        }
+    });
+}
+
 /// Hides the processes that not even root may examine here, such as the first one of a container: the scan
 /// takes them for ended ones. The test must have its own mount namespace.
 fn hide_unexaminable_processes() -> Vec<Mounted> {

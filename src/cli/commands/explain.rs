@@ -12,7 +12,8 @@ use orphand::core::observation::Holder;
 use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
-use orphand::engine::{self, DirContext, Examined};
+use orphand::engine::{self, DirContext, Examined, ScannedDir};
+use orphand::evidence::guard::GuardChecks;
 use orphand::evidence::{self, FileId, UseChecker};
 use orphand::fs::dir::{Buffer, Dir, RootError};
 use orphand::fs::response;
@@ -377,14 +378,14 @@ fn examine(
         None => quarantine::is_possible(&dir),
     };
     let use_checker = UseChecker::new();
-    let examined = engine::judge_now(
-        &engine,
-        dir_context,
-        &dir,
-        &use_checker,
-        name,
+    let guards = GuardChecks::default();
+    let scanned = ScannedDir {
+        dir: &dir,
         has_quarantine,
-    );
+        guards: &guards,
+    };
+    let judge = |name: &OsStr| engine::judge_now(&engine, dir_context, scanned, &use_checker, name);
+    let examined = judge(name);
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
         return Ok(None);
     };
@@ -401,16 +402,8 @@ fn examine(
         dir.read_while(&mut Buffer::default(), &mut add)
             .map_err(|error| failed(&error))?;
         for other in names {
-            let other = engine::judge_now(
-                &engine,
-                dir_context,
-                &dir,
-                &use_checker,
-                &other,
-                has_quarantine,
-            );
             // A file that disappears is no copy.
-            members.extend(other.ok().flatten());
+            members.extend(judge(&other).ok().flatten());
         }
     }
     // The copies are in the quarantine of the rule's root.

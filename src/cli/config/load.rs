@@ -94,11 +94,12 @@ impl Config {
 pub(crate) fn built_in() -> RuleSettings {
     let text = template_lines().collect::<Vec<_>>().join("\n");
     let config = parse(&text, Some(Path::new("/")));
-    let settings = config.map(|config| config.defaults).unwrap_or_default();
-    // The template has an example of a writer.
+    let defaults = config.map(|config| config.defaults).unwrap_or_default();
     RuleSettings {
+        // The template has examples of these, because they have no default.
         own_writers: OwnWriters::default(),
-        ..settings
+        unless_open: None,
+        ..defaults
     }
 }
 
@@ -164,7 +165,7 @@ fn read_section(
     match name {
         "defaults" => {
             let own_writers = std::mem::take(&mut config.defaults.own_writers);
-            config.defaults = read(table)?;
+            config.defaults = read_settings(table, home)?;
             config.defaults.own_writers = own_writers;
             // It must be valid alone, because a directory on the command line may have no other rule.
             checked_policy(&config.defaults, table)?;
@@ -186,6 +187,15 @@ fn read_section(
         _ => {}
     }
     Ok(())
+}
+
+/// Reads the settings of a rule.
+fn read_settings(table: &DeTable<'_>, home: Option<&Path>) -> Result<RuleSettings, SpannedError> {
+    let mut settings: RuleSettings = read(table)?;
+    if let Some(path) = &mut settings.unless_open {
+        expand(path, home).map_err(|what| error_at(table, "unless_open", what))?;
+    }
+    Ok(settings)
 }
 
 /// Returns the lines of the keys of a table.
@@ -245,7 +255,7 @@ fn read_rules(
         let DeValue::Table(table) = value.get_ref() else {
             continue; // `check_keys` has returned an error for it
         };
-        let settings: RuleSettings = read(table)?;
+        let settings = read_settings(table, home)?;
         let RulePath {
             path: Some(mut path),
         } = read(table)?

@@ -25,6 +25,25 @@ pub(super) fn parse_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Returns `text` as the path of a guard file: absolute, below `~/`, or relative to the directory of the temp.
+///
+/// A path at which there can be no file is an error: with it, every temp would be kept.
+pub(super) fn parse_guard(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err(format!("the path {text:?} contains a NUL character"));
+    }
+    match text.chars().next() {
+        None => Err("the path is empty; name a file, like \"LOCK\", or leave the key out".into()),
+        Some('/' | '~' | '$') => parse_file(text),
+        Some(_) if text.ends_with('/') => parse_file(text),
+        Some(_) => match Path::new(text).file_name() {
+            // A ".." at its end is no file. Elsewhere it begins at an open directory, so its meaning is clear.
+            None => Err(format!("{text:?} is a directory; name a file in it")),
+            Some(_) => Ok(Path::new(text).components().collect()),
+        },
+    }
+}
+
 /// Replaces a `~` at the beginning of a parsed path by the home directory.
 pub(super) fn expand(path: &mut PathBuf, home: Option<&Path>) -> Result<(), String> {
     if let Ok(below) = path.strip_prefix("~") {

@@ -53,6 +53,12 @@ pub(crate) struct RuleSettings {
     pub(crate) own_writers: OwnWriters,
     /// Globs of folders that are not scanned, and of files that are not temps.
     pub(crate) exclude: Option<Vec<String>>,
+    /// The guard file: absolute with `~/` expanded, or relative to the directory of the temp.
+    #[serde(
+        deserialize_with = "value::guard_file",
+        serialize_with = "value::write_path"
+    )]
+    pub(crate) unless_open: Option<PathBuf>,
     pub(crate) recursive: Option<bool>,
     #[serde(
         deserialize_with = "value::grace",
@@ -213,6 +219,7 @@ impl RuleSettings {
                 true => lower.own_writers.clone(),
             },
             exclude: self.exclude.or_else(|| lower.exclude.clone()),
+            unless_open: self.unless_open.or_else(|| lower.unless_open.clone()),
             recursive: self.recursive.or(lower.recursive),
             grace: self.grace.or(lower.grace),
             fixed_name_grace: self.fixed_name_grace.or(fixed_below),
@@ -241,6 +248,7 @@ impl RuleSettings {
                 _ => names.with_default_writers(),
             },
             exclude: Exclude::new(exclude)?,
+            unless_open: self.unless_open.clone(),
             grace: Graces {
                 random: given.random,
                 fixed: self.fixed_name_grace.unwrap_or(given.fixed),

@@ -33,6 +33,7 @@ const FULL: &str = r#"
 names = ["*.tmp", '*.part']
 writers = ["git"]
 exclude = ["cache", "a/*.tmp"]
+unless_open = "~/.app/./lock"
 recursive = true
 grace = "30s"
 fixed_name_grace = "2h"
@@ -71,6 +72,7 @@ grace = "100ms"
 [[watch]]
 path = "/srv//app/./x/"
 action = "delete"
+unless_open = "./../LOCK"
 "#;
 
 #[test]
@@ -101,7 +103,7 @@ fn errors_have_a_position_and_propose_a_value() {
         // Keys.
         ("[defaults]\ngrase = 1", "2:1: unknown key \"grase\" in [defaults]; did you mean \"grace\"?"),
         ("[defaults]\n'sole-copy' = 1", "2:1: unknown key \"sole-copy\" in [defaults]; did you mean \"sole_copy\"?"),
-        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
+        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"unless_open\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
         ("defaults.é = 1", "1:10: invalid unquoted key, expected letters, numbers, `-`, `_`"),
         ("[[watch]]\npath = '/a'\nname = 1", "3:1: unknown key \"name\" in [[watch]]; did you mean \"names\"?"),
         ("[quarantine]\nkeeep = 1", "2:1: unknown key \"keeep\" in [quarantine]; did you mean \"keep\"?"),
@@ -116,7 +118,7 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[defaults]\npath = '/a'", "2:1: the key \"path\" is not valid here; did you mean to put it in [[watch]]?"),
         ("[defaults]\npercent = 1", "2:1: the key \"percent\" is not valid here; did you mean to put it in [quarantine]?"),
         // The first error in the file, not the first in the alphabet.
-        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
+        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"unless_open\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
         ("[quarantine]\nkeep = 1\n[defaults]\nopen = 1", "2:8: 1 has no unit; did you mean \"1s\"?"),
         // Values.
         ("[defaults]\nrecursive = 'yes'", "2:13: recursive must be true or false, not a string"),
@@ -161,6 +163,13 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[writer]\nname = 'a'", "1:2: unknown section \"writer\"; did you mean [[writer]]?"),
         ("[defaults]\nwriters = ['git', 'claude']", "2:19: unknown writer \"claude\"; did you mean \"claude-code\"? To list the writers: orphand scan --writer list"),
         ("[defaults]\nnetwork = [nfs]", "2:12: text must be in quotes; did you mean \"nfs\"?"),
+        ("[defaults]\nunless_open = ''", "2:15: the path is empty; name a file, like \"LOCK\", or leave the key out"),
+        ("[defaults]\nunless_open = 'run/'", "2:15: \"run/\" is a directory; name a file in it"),
+        ("[defaults]\nunless_open = '..'", "2:15: \"..\" is a directory; name a file in it"),
+        ("[defaults]\nunless_open = '/a/../LOCK'", "2:15: the path \"/a/../LOCK\" contains \"..\"; write the path without it"),
+        ("[defaults]\nunless_open = '$HOME/LOCK'", "2:15: the path \"$HOME/LOCK\" must be absolute or begin with ~/; did you mean \"~/LOCK\"?"),
+        ("[defaults]\nunless_open = \"a\\u0000\"", "2:15: the path \"a\\0\" contains a NUL character"),
+        ("[[watch]]\npath = '/a'\nunless_open = true", "3:15: unless_open must be a string, not a boolean"),
         ("[defaults]\nexclude = 'cache'", "2:11: exclude must be a list; did you mean [\"cache\"]?"),
         ("[defaults]\nexclude = [1]", "2:12: exclude must be a list of strings, not an integer"),
         ("[defaults]\nexclude = ['a', '']", "2:17: a glob to exclude is empty and would match nothing; leave it out"),
@@ -321,6 +330,7 @@ fn valid_files_are_read() {
         writers: strings(&["git"]),
         own_writers: OwnWriters::default(),
         exclude: strings(&["cache", "a/*.tmp"]),
+        unless_open: Some("/home/ann/.app/lock".into()),
         recursive: Some(true),
         grace: Some(second(30)),
         fixed_name_grace: Some(second(7200)),
@@ -340,6 +350,7 @@ fn valid_files_are_read() {
     };
     let delete = RuleSettings {
         action: Some(ActionArg::Delete),
+        unless_open: Some("./../LOCK".into()),
         ..none()
     };
     let rules = vec![
@@ -778,6 +789,8 @@ fn the_template_has_every_setting_with_its_default() {
         values.as_object().expect("a table").iter().find(unset),
         None
     );
+    // It has no default, so the template has an example.
+    assert!(config.defaults.unless_open.take().is_some());
     assert_eq!(config.defaults, built_in());
     let policy = |settings: &RuleSettings| format!("{:?}", settings.policy().expect("a rule"));
     assert_eq!(policy(&built_in()), policy(&RuleSettings::default()));

@@ -146,6 +146,12 @@ impl Serialize for LogFile {
     }
 }
 
+/// Reads the path of a guard file.
+pub(super) fn guard_file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = path::parse_guard(&String::deserialize(from)?);
+    path.map(Some).map_err(Error::custom)
+}
+
 /// Reads the path of the metrics file. The collector reads only files whose names end in `.prom`.
 pub(super) fn textfile<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(from)?;

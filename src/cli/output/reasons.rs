@@ -99,6 +99,14 @@ fn next_look(reason: Reason, retry: Option<Duration>) -> String {
 
 /// Returns the reason why a temp is kept.
 fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
+    if let Some(guard) = &details.guard {
+        let guard = text::escaped(guard);
+        return match (reason, by) {
+            (Reason::InUse, "") => format!("the unless_open file \"{guard}\" is open"),
+            (Reason::InUse, _) => format!("the unless_open file \"{guard}\" is open in {by}"),
+            _ => format!("cannot prove that the unless_open file \"{guard}\" is unused"),
+        };
+    }
     match reason {
         Reason::Restored => "it was restored and has not changed since".to_owned(),
         Reason::Young => format!(
@@ -198,6 +206,11 @@ mod tests {
             is_dataless: false,
             quiet: Duration::from_secs(3),
             grace: Duration::from_secs(300),
+            guard: None,
+        };
+        let guarded = Details {
+            guard: Some("LOCK".into()),
+            ..details.clone()
         };
         let dataless = Details {
             is_dataless: true,
@@ -207,6 +220,9 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             (Reason::InUse, soon, &details, "open in bash[4711]; looked at every 10 s"),
+            (Reason::InUse, soon, &guarded,
+                "the unless_open file \"LOCK\" is open in bash[4711]; looked at every 10 s"),
+            (Reason::CannotTell, None, &guarded, "cannot prove that the unless_open file \"LOCK\" is unused"),
             (Reason::Young, None, &details, "used 3 s ago; its grace is 5 min"),
             (Reason::WriterAlive, None, &details, "pid 24917 from its name is running (bash)"),
             (Reason::Protected, None, &details, "protected: immutable or append-only"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dates::Dates;
+use super::guard::GuardFile;
 use crate::core::observation::{Fingerprint, Observation, UseState};
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
@@ -117,4 +118,6 @@ pub struct Evidence {
     pub restored: bool,
     /// The reason why its name is reserved, if it is.
     pub reserved: Option<Reserved>,
+    /// The guard file of its rule. Of several ones, the first that keeps the temp. `None` if the rule names none.
+    pub guard: Option<GuardFile>,
 }

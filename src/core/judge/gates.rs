@@ -73,6 +73,7 @@ pub static GATES: &[Gate] = &[
     gate("not locked", check_locks, describe_locks),
     gate("not open or mapped", check_use, describe_use),
     gate("use state known", check_use_known, describe_use_known),
+    gate("unless_open file unused", check_guard, describe_guard),
     gate("mappings covered", check_mappings, describe_mappings),
     gate("not the only copy", check_only_copy, describe_only_copy),
 ];
@@ -322,6 +323,22 @@ fn describe_use_known(e: &Evidence) -> String {
         _ => "the kernel gave a conclusive answer",
     }
     .into()
+}
+
+/// No setting of the rule weakens this gate, not even `open = "reap"`.
+fn check_guard(e: &Evidence, _: &Policy) -> GateResult {
+    let guard = e.guard.as_ref();
+    match guard.and_then(|guard| guard.state.reason()) {
+        Some(reason) => GateResult::Keep(reason),
+        None => GateResult::Pass,
+    }
+}
+
+fn describe_guard(e: &Evidence) -> String {
+    match &e.guard {
+        Some(guard) => guard.describe(),
+        None => "its rule has no unless_open".into(),
+    }
 }
 
 fn check_mappings(e: &Evidence, policy: &Policy) -> GateResult {

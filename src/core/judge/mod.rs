@@ -9,11 +9,13 @@ pub use super::target::{LinkFault, Target};
 pub use dates::Dates;
 pub use evidence::{DirProperties, Evidence, LeaseCoverage, Writer};
 pub use gates::{GATES, Gate, GateResult};
+pub use guard::{GuardFile, GuardState};
 pub use verdict::{Reason, Verdict};
 
 mod dates;
 mod evidence;
 mod gates;
+mod guard;
 mod verdict;
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ fn orphan() -> Evidence {
         random_name: true,
         restored: false,
         reserved: None,
+        guard: None,
     }
 }
 
@@ -353,6 +354,35 @@ fn a_temp_that_must_not_be_destroyed_is_moved() {
         ..policy()
     };
     check(&move_open, &held, moved(Reason::InUse));
+}
+
+/// No setting weakens a guard file.
+#[test]
+fn a_guard_file_keeps_all_temps() {
+    let guard = |state| {
+        with(|e| {
+            e.guard = Some(GuardFile {
+                path: "LOCK".into(),
+                state,
+                seen: None,
+            });
+        })
+    };
+    let reap = Policy {
+        open: Open::Reap,
+        sole_copy: SoleCopy::Reap,
+        ..policy()
+    };
+    for policy in [policy(), reap] {
+        for (state, want) in [
+            (GuardState::Unused, Verdict::Reap),
+            (GuardState::Missing, Verdict::Reap),
+            (GuardState::InUse, Verdict::Keep(Reason::InUse)),
+            (GuardState::Unknown, Verdict::Keep(Reason::CannotTell)),
+        ] {
+            check(&policy, &guard(state), want);
+        }
+    }
 }
 
 /// An empty file with a fixed name may be a flag or the claim of a lock.

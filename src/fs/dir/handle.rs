@@ -1,10 +1,10 @@
 //! Handles of directories.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::common::{DIRECTORY, FileSystemInfo};
 use super::identity::{RootId, identify};
 use super::root_error::RootError;
-use super::root_path::open_root;
+use super::root_path::{open_root, walk_to_parent};
 use super::system::{self, Buffer};
 use crate::core::judge::{Dates, DirProperties, LeaseCoverage};
 use crate::core::observation::{Kind, Observation};
@@ -86,6 +86,44 @@ impl Dir {
             properties: self.properties.clone(),
             id,
         })
+    }
+
+    /// Opens the directory that contains `path`, and returns it with the last component of `path`. A relative path begins
+    /// at this directory, and none of its components is a symlink. The directory may be outside of the root, and on
+    /// another file system.
+    ///
+    /// # Errors
+    ///
+    /// The path has no last component, or its directory cannot be opened.
+    pub fn open_parent_of(&self, path: &Path) -> Result<(Dir, OsString), RootError> {
+        let (fd, name) = match path.is_absolute() {
+            true => walk_to_parent(path)?,
+            false => self.walk_from_here(path)?,
+        };
+        let name = name.ok_or_else(|| RootError::Io(Errno::INVAL.into()))?;
+        let (id, _) = identify(fd.as_fd())?;
+        let path = path.parent().unwrap_or(Path::new(""));
+        let dir = Dir::new(fd, self.path.join(path), PathBuf::new(), id)?;
+        Ok((dir, name))
+    }
+
+    fn walk_from_here(&self, path: &Path) -> io::Result<(OwnedFd, Option<OsString>)> {
+        let enter = |at: BorrowedFd<'_>, name: &OsStr| {
+            let flags = system::TRAVERSED | OFlags::NOFOLLOW;
+            rustix::fs::openat(at, name, flags, Mode::empty())
+        };
+        let mut at = enter(self.fd(), OsStr::new("."))?;
+        let mut parts = path.components().peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                Component::CurDir => {}
+                Component::Normal(name) if parts.peek().is_none() => {
+                    return Ok((at, Some(name.to_owned())));
+                }
+                part => at = enter(at.as_fd(), part.as_os_str())?,
+            }
+        }
+        Ok((at, None))
     }
 
     fn new(fd: OwnedFd, path: PathBuf, below: PathBuf, id: RootId) -> io::Result<Dir> {

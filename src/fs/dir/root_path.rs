@@ -34,16 +34,26 @@ pub(super) fn open_root(path: &Path) -> Result<OwnedFd, RootError> {
     }
 }
 
-/// Opens the directory at `path`, one component at a time.
+/// Opens the directory at `path`.
+fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
+    let (at, name) = walk_to_parent(path)?;
+    // The path may be "/" or ".".
+    let name = name.as_deref().unwrap_or(OsStr::new("."));
+    Ok(open(at.as_fd(), name, DIRECTORY)?)
+}
+
+fn open(at: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    rustix::fs::openat(at, name, flags, Mode::empty()).map_err(io::Error::from)
+}
+
+/// Opens the directory that contains `path`, one component at a time. Also returns the last component, unless the path
+/// is "/" or ".".
 ///
 /// A symlink in the path is followed only if it belongs to root or to this user. Otherwise another user who can write
 /// to a directory of the path could redirect it, and have files deleted that only this user may delete (CVE-2018-6954
 /// and similar ones).
-fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
+pub(super) fn walk_to_parent(path: &Path) -> Result<(OwnedFd, Option<OsString>), RootError> {
     let us = rustix::process::geteuid().as_raw();
-    let open = |at: BorrowedFd<'_>, name: &OsStr, flags| {
-        rustix::fs::openat(at, name, flags, Mode::empty()).map_err(io::Error::from)
-    };
     let start = |path: &Path| match path.is_absolute() {
         true => open(rustix::fs::CWD, OsStr::new("/"), system::TRAVERSED),
         false => open(rustix::fs::CWD, OsStr::new("."), system::TRAVERSED),
@@ -60,7 +70,7 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
     let mut walked = PathBuf::from(if path.is_absolute() { "/" } else { "." });
     while let Some(name) = rest.pop() {
         if rest.is_empty() {
-            return Ok(open(at.as_fd(), &name, DIRECTORY)?);
+            return Ok((at, Some(name)));
         }
         match system::path_part(at.as_fd(), &name)? {
             PathPart::Plain => {
@@ -91,6 +101,5 @@ fn walk_to(path: &Path) -> Result<OwnedFd, RootError> {
             }
         }
     }
-    // The path was "/" or ".".
-    Ok(open(at.as_fd(), OsStr::new("."), DIRECTORY)?)
+    Ok((at, None))
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use orphand::core::judge::{Reason, Verdict};
-use orphand::engine::{self, DirContext, Examined, groups};
+use orphand::engine::{self, DirContext, Examined, ScannedDir, groups};
 use orphand::evidence::UseChecker;
+use orphand::evidence::guard::GuardChecks;
 use orphand::evidence::siblings::Listings;
 use orphand::fs::dir::{Dir, RootError};
 use orphand::fs::response;
@@ -113,11 +114,16 @@ impl<'a> ScanResult<'a> {
                 id: None,
                 below,
             };
+            let guards = GuardChecks::default();
+            let scanned = ScannedDir {
+                dir: &dir,
+                has_quarantine,
+                guards: &guards,
+            };
             let mut examined_temps = Vec::with_capacity(names.len());
             for name in names {
                 bar.inc(1);
-                match engine::judge_now(&engine, context, &dir, &use_checker, name, has_quarantine)
-                {
+                match engine::judge_now(&engine, context, scanned, &use_checker, name) {
                     Ok(Some(examined)) => examined_temps.push(examined),
                     Ok(None) => {}
                     Err(error) => {
