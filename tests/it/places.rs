@@ -583,6 +583,32 @@ fn a_mapped_file_on_overlayfs_is_not_deleted() {
     });
 }
 
+/// The directory of a file that another file is mounted over says nothing about the proof for that file.
+#[test]
+fn a_guard_file_on_another_mount_keeps_all_temps() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let fixture = Fixture::new().with_policy(Policy {
+            unless_open: Some("LOCK".into()),
+            ..Fixture::policy()
+        });
+        let guard = fixture.dir.join("LOCK");
+        fs::write(&guard, "").unwrap();
+        let mounted = Mounted::new("/proc/version", &guard, "", libc::MS_BIND, "");
+        let event = fixture.judge(TEMP);
+        let kept = matches!(
+            event,
+            Event::Kept {
+                reason: Reason::CannotTell,
+                ..
+            }
+        );
+        assert!(kept, "{event:?}");
+        drop(mounted);
+        let event = fixture.judge(TEMP);
+        assert!(matches!(event, Event::Reaped(_)), "{event:?}");
+    });
+}
+
 /// A mapping of the guard file is invisible to the lease here, too.
 #[test]
 fn a_mapped_guard_file_on_overlayfs_keeps_all_temps() {
