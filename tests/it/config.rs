@@ -371,7 +371,7 @@ fn the_output_of_show_is_a_valid_file() {
     let text = "[defaults]\nfixed_name_grace = \"2h\"\n".to_owned()
         + &rule(
             "root",
-            "exclude = [\"a/*.tmp\", \"c\"]\nrecursive = true\ngrace = \"90s\"",
+            "exclude = [\"a/*.tmp\", \"c\"]\nunless_open = \"LOCK\"\nrecursive = true\ngrace = \"90s\"",
         )
         + &rule(
             "la ter",
@@ -382,7 +382,7 @@ fn the_output_of_show_is_a_valid_file() {
     let shown = sandbox.run(["config", "show"]).exit(0);
     let shown = shown
         .stdout_has("grace = \"90s\"")
-        .stdout_has("# line 7\n")
+        .stdout_has("# line 8\n")
         .stdout;
     sandbox.write("../again.toml", &shown);
     let again = ["config", "show", "--json", "--config", "again.toml"];
