@@ -240,6 +240,14 @@ impl Policy {
             && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
 
+    /// Returns the guard files of a temp: that of the rule, and that of the writer whose pattern its name matches.
+    pub fn guard_files<'a>(&'a self, parsed: &'a ParsedName) -> impl Iterator<Item = &'a Path> {
+        let writer = parsed.writer.as_deref();
+        let of_writer = writer.and_then(|writer| writer.unless_open.as_deref());
+        let of_rule = self.unless_open.as_deref();
+        of_rule.into_iter().chain(of_writer.map(Path::new))
+    }
+
     /// Returns the time for which a temp with the parsed name `parsed` must be quiet.
     ///
     /// The grace of fixed names is for files with content, to which a script appends. An empty file gets the grace of

@@ -71,11 +71,15 @@ pub struct EvidenceContext<'a> {
 }
 
 impl<'a> EvidenceContext<'a> {
-    /// Returns the facts that the checks of guard files for temps in `dir` need.
+    /// Returns the facts that the check of the guard files of a temp in `dir` needs.
     #[must_use]
-    pub fn for_guards(&self, dir: &'a Dir) -> GuardContext<'a> {
+    pub fn for_guards<'b>(&self, dir: &'b Dir, parsed: &'b ParsedName) -> GuardContext<'b>
+    where
+        'a: 'b,
+    {
         GuardContext {
             dir,
+            parsed,
             policy: self.policy,
             our_uid: self.our_uid,
             locks: self.locks,
@@ -171,7 +175,9 @@ pub fn gather(
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
         restored,
         reserved,
-        guard: context.guards.check(context.for_guards(dir)),
+        guard: context
+            .guards
+            .check(context.for_guards(dir, &temp_info.parsed)),
     };
     Ok((evidence, found))
 }

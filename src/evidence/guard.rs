@@ -14,6 +14,7 @@ use super::{FileId, scan_processes, system};
 use crate::core::judge::{GuardFile, GuardState, LeaseCoverage};
 use crate::core::observation::{Kind, Observation, UseState};
 use crate::core::policy::Policy;
+use crate::core::temp_name::ParsedName;
 use crate::fs::dir::Dir;
 use crate::fs::response;
 
@@ -23,8 +24,10 @@ static CHECK: Mutex<()> = Mutex::new(());
 /// The facts that a check of a guard file needs.
 #[derive(Clone, Copy, Debug)]
 pub struct GuardContext<'a> {
-    /// The directory of the temps.
+    /// The directory of the temp.
     pub dir: &'a Dir,
+    /// The parts of its name.
+    pub parsed: &'a ParsedName,
     /// The rule.
     pub policy: &'a Policy,
     /// The effective uid of this process.
@@ -40,18 +43,29 @@ pub struct GuardChecks {
 }
 
 impl GuardChecks {
-    /// Checks the guard file for the temps in `dir`, or returns the result of the first check. Returns `None` if the
-    /// rule names no guard file.
+    /// Checks the guard files of a temp, or returns the result of the first check. Of several files, the first one that
+    /// keeps the temp is returned. Returns `None` if there is no guard file.
     #[must_use]
     pub fn check(&self, context: GuardContext<'_>) -> Option<GuardFile> {
-        let path = context.policy.unless_open.as_deref()?;
+        let mut first = None;
+        for path in context.policy.guard_files(context.parsed) {
+            let guard = self.check_once(path, context);
+            if guard.state.reason().is_some() {
+                return Some(guard);
+            }
+            first = first.or(Some(guard));
+        }
+        first
+    }
+
+    fn check_once(&self, path: &Path, context: GuardContext<'_>) -> GuardFile {
         let mut checked = self.checked.borrow_mut();
         if let Some(known) = checked.iter().find(|known| known.path == path) {
-            return Some(known.clone());
+            return known.clone();
         }
         let guard = check_file(path, context);
         checked.push(guard.clone());
-        Some(guard)
+        guard
     }
 }
 

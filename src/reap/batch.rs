@@ -308,15 +308,16 @@ impl<'a> Batch<'a> {
         let companion = after.siblings.protect(names, name);
         match rule!("new-companion-puts-back", companion, without: Ok(None))? {
             None => {
-                rule!("guard-after-the-claims", self.check_guard(&after.guards), without: Ok(()))
+                rule!("guard-after-the-claims", self.check_guard(candidate, &after.guards), without: Ok(()))
             }
             Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
         }
     }
 
-    /// Checks that no process uses the guard file of the rule.
-    fn check_guard(&self, guards: &GuardChecks) -> Result<(), EarlyEnd> {
-        let guard = guards.check(self.context.context.for_guards(self.dir()));
+    /// Checks that no process uses a guard file of the temp.
+    fn check_guard(&self, candidate: &Candidate, guards: &GuardChecks) -> Result<(), EarlyEnd> {
+        let parsed = &candidate.temp_info.parsed;
+        let guard = guards.check(self.context.context.for_guards(self.dir(), parsed));
         match guard.and_then(|guard| guard.state.reason()) {
             None => Ok(()),
             Some(reason) => Err(EarlyEnd::Keep(reason)),
@@ -482,7 +483,7 @@ impl<'a> Batch<'a> {
         {
             None => rule!(
                 "full-disk-guard-is-unused",
-                self.check_guard(&GuardChecks::default()),
+                self.check_guard(candidate, &GuardChecks::default()),
                 without: Ok(()),
             ),
             Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),

@@ -419,6 +419,33 @@ fn all_commands_respect_the_guard_file() {
     });
 }
 
+/// The guard file of a writer is for its temps alone.
+#[test]
+fn a_writer_may_have_a_guard_file() {
+    let sandbox = Sandbox::new()
+        .file("CURRENT", "MANIFEST-000002, to the last byte of it")
+        .file("000002.dbtmp", "MANIFEST-000002")
+        .file("a", "whole, to the last byte of it")
+        .file("a.tmp", "half")
+        .file(GUARD, "")
+        .aged(Duration::from_millis(150));
+    let config = sandbox.base().join("guard.toml");
+    let root = sandbox.root();
+    let text = format!(
+        "[[writer]]\nname = 'db'\npatterns = ['<n>.dbtmp']\nunless_open = '{GUARD}'\n\
+         [[watch]]\npath = {root:?}\nwriters = ['db']\n"
+    );
+    fs::write(&config, text).unwrap();
+    let options = ["--config", config.to_str().unwrap(), "--grace", "100ms"];
+    let program = Holding::new(HoldKind::Posix, &sandbox.path(GUARD));
+    let events = sandbox.sweep(options).exit(0).events();
+    assert_eq!(events.about("000002.dbtmp"), ["kept in-use"]);
+    assert_eq!(events.about("a.tmp"), ["reaped"]);
+    drop(program);
+    let events = sandbox.sweep(options).exit(0).events();
+    assert_eq!(events.about("000002.dbtmp"), ["quarantined"]);
+}
+
 /// The shortest grace does not matter, nor the number of temps.
 #[test]
 fn a_sweep_checks_the_guard_file_once_for_many_temps() {

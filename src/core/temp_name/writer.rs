@@ -57,7 +57,10 @@ impl Writer {
             }
         }
         if let Some(path) = &row.unless_open
-            && (path.is_empty() || path.ends_with('/') || path.contains('\0'))
+            && (path.is_empty()
+                || path.starts_with(['~', '$'])
+                || path.ends_with('/')
+                || path.contains('\0'))
         {
             let what = format!("unless_open is {path:?}, which is not the path of a file");
             return Err(wrong("unless_open", 0, what));
