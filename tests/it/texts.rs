@@ -108,6 +108,7 @@ fn explain_gives_the_evidence_of_each_gate() {
           passes  not locked                      no process on this kernel has it open or mapped
           passes  not open or mapped              no process on this kernel has it open or mapped
           passes  use state known                 the kernel gave a conclusive answer
+          passes  unless_open file unused         its rule has no unless_open
           passes  mappings covered                the proof covers mappings on this file system
           passes  not the only copy               its target exists and has content
         reap: every gate passes
@@ -134,6 +135,7 @@ fn explain_gives_the_evidence_of_each_gate() {
           passes  not locked                      no process on this kernel has it open or mapped
           passes  not open or mapped              no process on this kernel has it open or mapped
           passes  use state known                 the kernel gave a conclusive answer
+          passes  unless_open file unused         its rule has no unless_open
           passes  mappings covered                the proof covers mappings on this file system
           moves   not the only copy               its target is missing
         quarantine: sole-copy (it may be the only copy.  to move such temps: --sole-copy quarantine)
@@ -159,6 +161,7 @@ fn config_show_gives_each_value_and_its_source() {
             names = ["*.tmp"]  # default
             writers = ["openclaw", "openclaw-files", "fs-safe", "atomically", "git"]  # default
             exclude = []  # default
+            # unless_open is not set  # default
             recursive = false  # default
             grace = "10m"  # line 2
             fixed_name_grace = "10m"  # line 2
@@ -176,6 +179,7 @@ fn config_show_gives_each_value_and_its_source() {
             names = ["*.tmp"]  # default
             writers = ["openclaw", "openclaw-files", "fs-safe", "atomically", "git"]  # default
             exclude = []  # default
+            # unless_open is not set  # default
             recursive = true  # line 5
             grace = "10m"  # line 2
             fixed_name_grace = "10m"  # line 2
