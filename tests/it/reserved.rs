@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orphand::core::event::Event;
 use orphand::core::judge::{Reason, Verdict};
+use orphand::core::reserved::{IncludedBy, LIST, ReservedName};
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::fixture::*;
@@ -21,7 +22,7 @@ fn with<'a>(some: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_glob_without_a_literal_character_is_refused() {
     let sandbox = Sandbox::new().file("a", "x").aged(OLD_ENOUGH);
-    for glob in ["*", "**", "*.*", "?*", "[a-z]*", "*-_.~"] {
+    for glob in ["*", "**", "*.*", "?*", "[a-z]*", "[0-9A-F]???????", "*-_.~"] {
         for args in [
             &["sweep", "--yes", "--name", glob, "root"][..],
             &["scan", "--name", glob, "root"],
@@ -421,4 +422,199 @@ fn a_folder_for_temporary_files_is_refused_where_others_may_write() {
     mode(0o755);
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert_eq!(events.names("reaped"), ["a.tmp"]);
+}
+
+/// Returns a name that the row reserves.
+fn name_of(row: &ReservedName) -> String {
+    let name = row.pattern.replace('*', "q7");
+    let name = name.replace("<uuid>", UUID).replace("<n>", "12");
+    name.replace("<x>", "C")
+}
+
+/// Returns a pattern of a writer that matches the name of the row.
+fn pattern_of(row: &ReservedName) -> String {
+    name_of(row).replacen("q7", "q<n>", 1)
+}
+
+/// Returns the glob that matches exactly this name, without any wildcard.
+fn whole_glob(name: &str) -> String {
+    let escaped = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_string(),
+        false => format!("\\{c}"),
+    };
+    name.chars().map(escaped).collect()
+}
+
+/// Returns the options that replace the names of a rule by these globs.
+fn named(globs: impl IntoIterator<Item = String>) -> Vec<String> {
+    let each = globs
+        .into_iter()
+        .flat_map(|glob| ["--name".to_owned(), glob]);
+    let more = [
+        "--allow-broad-name",
+        "--sole-copy",
+        "reap",
+        "--grace",
+        "100ms",
+    ];
+    each.chain(more.map(str::to_owned)).collect()
+}
+
+fn with_all_names() -> Sandbox {
+    let sandbox = Sandbox::new();
+    for row in LIST {
+        sandbox.write(name_of(row), "needed");
+    }
+    sandbox.aged(OLD_ENOUGH)
+}
+
+/// By the default names, by a glob for other names, by a glob that ends like them, or by a writer.
+#[test]
+fn no_listed_name_is_taken_by_accident() {
+    let sandbox = with_all_names();
+    let all = sandbox.listing();
+    assert_eq!(all.len(), LIST.len(), "two rows have the same name");
+
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    for row in LIST {
+        let kept: &[&str] = match row.pattern.ends_with(".tmp") {
+            true => &["kept reserved"],
+            false => &[],
+        };
+        assert_eq!(events.about(&name_of(row)), kept, "{}", row.pattern);
+    }
+    let beginnings = LIST.iter().map(|row| {
+        let name = name_of(row);
+        // The last characters are matched by the wildcard.
+        let end = name.char_indices().nth(1).map_or(name.len(), |(at, _)| at);
+        format!("{}*", whole_glob(&name[..end]))
+    });
+    let with_last_wild = LIST.iter().map(|row| {
+        let mut glob = whole_glob(&name_of(row));
+        if glob.pop().is_some() && glob.ends_with('\\') {
+            glob.pop();
+        }
+        glob + "?"
+    });
+    let first_group = LIST
+        .iter()
+        .filter(|row| row.included_by == IncludedBy::WholeName);
+    let endings = first_group.map(|row| {
+        let ending = row.pattern.rsplit('*').next().unwrap_or_default();
+        format!("*{}", whole_glob(&ending.replace("<x>", "C")))
+    });
+    let list = sandbox.run(["scan", "--writer", "list", "--json"]).exit(0);
+    let list = list.stdout_json();
+    let rows = list["writers"].as_array().unwrap().iter();
+    let writers = rows.flat_map(|row| ["--writer", row["name"].as_str().unwrap()]);
+    let writers: Vec<String> = writers.map(str::to_owned).chain(named([])).collect();
+    assert!(writers.len() > 20, "{writers:?}");
+    // A user's own writer of such names.
+    let config = sandbox.base().join("own.toml");
+    let patterns: Vec<String> = LIST.iter().map(pattern_of).collect();
+    let text = format!("[[writer]]\nname = 'own'\npatterns = {patterns:?}\n");
+    fs::write(&config, text).unwrap();
+    let own = ["--config", config.to_str().unwrap(), "--writer", "own"].map(str::to_owned);
+    let own: Vec<String> = own.into_iter().chain(named([])).collect();
+    for (what, options) in [
+        ("by its beginning", named(beginnings)),
+        ("but for its last character", named(with_last_wild)),
+        ("by all names", named(["*".to_owned()])),
+        ("by all writers", writers),
+        ("by a writer of such names", own),
+    ] {
+        let events = sandbox.sweep(&options).exit(0).events();
+        for row in LIST {
+            let name = name_of(row);
+            let about = events.about(&name);
+            let is_kept = about.iter().all(|word| word == "kept reserved");
+            assert!(
+                is_kept && (!about.is_empty() || what == "by all writers"),
+                "{what}: {name}: {about:?}"
+            );
+        }
+        assert_eq!(sandbox.listing(), all, "{what}");
+    }
+    // A glob that ends like a name of the second group includes it, and is tried below.
+    let events = sandbox.sweep(named(endings)).exit(0).events();
+    for row in LIST
+        .iter()
+        .filter(|row| row.included_by == IncludedBy::WholeName)
+    {
+        assert_eq!(
+            events.about(&name_of(row)),
+            ["kept reserved"],
+            "{}",
+            row.pattern
+        );
+    }
+}
+
+/// A lock or a database only by its whole name; a backup or a transfer also by the end of its name.
+#[test]
+fn each_listed_name_is_taken_by_a_pattern_for_it() {
+    let sandbox = with_all_names();
+    let second = LIST
+        .iter()
+        .filter(|row| row.included_by == IncludedBy::Ending);
+    let endings = second.clone().map(|row| {
+        let ending = row.pattern.trim_start_matches('*');
+        let ending = ending.replace("<uuid>", UUID).replace("<n>", "12");
+        format!("*{}", whole_glob(&ending))
+    });
+    let events = sandbox.sweep(named(endings)).exit(0).events();
+    let mut names: Vec<String> = second.map(name_of).collect();
+    names.sort();
+    assert_eq!(events.names("reaped"), names);
+
+    let sandbox = with_all_names();
+    let events = sandbox
+        .sweep(named(LIST.iter().map(|row| whole_glob(&name_of(row)))))
+        .exit(0)
+        .events();
+    let mut names: Vec<String> = LIST.iter().map(name_of).collect();
+    names.sort();
+    assert_eq!(events.names("reaped"), names);
+    assert_eq!(sandbox.listing(), [""; 0]);
+}
+
+/// Situations of users that the list is for.
+#[test]
+fn names_of_reported_cases_are_reserved() {
+    let digest = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+    let blob = format!("sha256-{digest}-partial");
+    let part = format!("sha256-{digest}-partial-15");
+    #[rustfmt::skip]
+    let rows: &[(&[&str], &[&str], &[&str])] = &[
+        // The globs, the names that they take, and those that are kept.
+        (&["sha256-*"], &[], &[&blob, &part]),
+        (&["*-partial"], &[&blob], &[]),
+        (&["*-partial*"], &[], &[&blob, &part]),
+        (&["*-partial-15"], &[&part], &[]),
+        (&["0000*"], &[], &["00000001000000020000004A.partial"]),
+        (&["*.partial"], &["00000001000000020000004A.partial"], &[]),
+        (&[".nfs*"], &[], &[".nfs00000000018e179a00000009"]),
+        (&["CFNetworkDownload_*.tmp", "*.tmp"], &[], &["CFNetworkDownload_q1W2e3.tmp"]),
+        (&["~WRD0003.tmp", "~$*"], &["~WRD0003.tmp"], &["~$port.docx"]),
+    ];
+    for (globs, taken, reserved) in rows {
+        let sandbox = Sandbox::new();
+        for name in taken.iter().chain(*reserved) {
+            sandbox.write(name, "needed");
+        }
+        sandbox.age(OLD_ENOUGH);
+        let globs = named(globs.iter().map(|glob| (*glob).to_owned()));
+        let events = sandbox.sweep(globs).exit(0).events();
+        assert_eq!(events.names("reaped"), *taken, "{taken:?}");
+        assert_eq!(events.names("kept"), *reserved, "{reserved:?}");
+        // An empty file is no exception.
+        for name in *reserved {
+            fs::write(sandbox.path(name), "").unwrap();
+        }
+        sandbox.age(OLD_ENOUGH);
+        assert_eq!(
+            sandbox.sweep(SHORT).exit(0).events().names("reaped"),
+            [""; 0]
+        );
+    }
 }
