@@ -23,11 +23,12 @@ const ROWS: &[WriterRow<'_>] = &[
     ], &["other.json.U.tmp", "sessions.jsonl.U.tmp", "sessions.json.tmp", "sessions.json"]),
     ("openclaw-files", &[
         ("a.jsonl.repair.4711.U.tmp", "a.jsonl"),
+        ("a.jsonl.repair-4711-1764444444444.tmp", "a.jsonl"),
         ("MEMORY.md.forget.4711.U.tmp", "MEMORY.md"),
         ("MEMORY.md.promotion.4711.U.tmp", "MEMORY.md"),
         ("DREAMS.md.dreams.4711.U.tmp", "DREAMS.md"),
         ("page.md.lint-report.4711.U.tmp", "page.md"),
-    ], &["a.jsonl.repair.U.tmp", "a.jsonl.repair-4711-1764444444444.tmp", "a.rebuild.4711.U.tmp", ".repair.4711.U.tmp"]),
+    ], &["a.jsonl.repair.U.tmp", "a.jsonl.bak-4711-1764444444444", "a.rebuild.4711.U.tmp", ".repair.4711.U.tmp"]),
     ("openclaw-memory", &[("main.sqlite.tmp-U", "main.sqlite")],
         &["main.sqlite.tmp-U-wal", "main.sqlite.backup-U", "main.sqlite.tmp"]),
     ("fs-safe", &[(".fs-safe-replace.4711.U.tmp", "")],

@@ -71,7 +71,7 @@ impl Grammar {
             };
         }
         for token in tokens {
-            form.extend_from_slice(token.to_string().as_bytes());
+            token.append_to(&mut form);
         }
         Some(Shape {
             form: name_of(&form),

@@ -56,6 +56,17 @@ impl Token {
         !matches!(self, Token::Target | Token::Literal(_))
     }
 
+    /// Appends the text of the token to a pattern. Most tokens need no formatting.
+    pub(super) fn append_to(&self, pattern: &mut Vec<u8>) {
+        match self {
+            Token::Literal(text) => pattern.extend_from_slice(text.as_bytes()),
+            Token::Pid => pattern.extend_from_slice(b"<pid>"),
+            Token::Uuid => pattern.extend_from_slice(b"<uuid>"),
+            Token::Number => pattern.extend_from_slice(b"<n>"),
+            other => pattern.extend_from_slice(other.to_string().as_bytes()),
+        }
+    }
+
     /// Removes the part from the end of `name`. Returns `None` if the name does not end in such a part.
     ///
     /// The target is not removed in this way, because it is what remains.
