@@ -72,6 +72,9 @@ pub struct UseChecker {
 }
 
 impl UseChecker {
+    /// There are no leases, so [`CheckedFile::recheck`] shows nothing.
+    pub const HOLDS_LEASES: bool = false;
+
     /// Creates a value without a scan.
     #[must_use]
     pub fn new() -> UseChecker {

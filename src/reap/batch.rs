@@ -7,7 +7,7 @@ use super::better_copies::BetterCopies;
 use super::calls;
 use super::claimed::{Claimed, ClaimedAt, Judged};
 use super::lazy_quarantine::LazyQuarantine;
-use super::quarantine::Slot;
+use super::quarantine::{HeldCopies, Slot};
 use super::reaper::Reaper;
 use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step, failed, held_reason};
 use crate::core::judge::{LeaseCoverage, Reason, Verdict, judge};
@@ -42,6 +42,8 @@ pub(super) struct Batch<'a> {
     reaper: &'a Reaper,
     context: BatchContext<'a>,
     quarantine: LazyQuarantine<'a>,
+    /// The copies that supersede the temp that is being removed.
+    held: HeldCopies,
 }
 
 impl<'a> Batch<'a> {
@@ -50,6 +52,7 @@ impl<'a> Batch<'a> {
             reaper,
             context,
             quarantine: LazyQuarantine::new(context),
+            held: HeldCopies::default(),
         }
     }
 
@@ -246,7 +249,9 @@ impl<'a> Batch<'a> {
                     && rule!("full-disk-lease-sees-mappings",
                         dir.lease_coverage() == LeaseCoverage::OpensAndMaps, without: true) =>
             {
-                self.unlink_unclaimed(candidate, judged, checked)
+                let outcome = self.unlink_unclaimed(candidate, judged, checked);
+                self.held.release();
+                outcome
             }
             // No rename that refuses to overwrite is possible here, so no claim is safe.
             io::ErrorKind::Unsupported => Outcome::Kept(Reason::CannotTell),
@@ -329,11 +334,12 @@ impl<'a> Batch<'a> {
     /// RACE: a process of our user may open, change or remove such a copy between this check and the unlink. Worst case:
     /// one of the better copies is lost together with the temp.
     fn check_better_copies(&self, candidate: &Candidate) -> Result<(), EarlyEnd> {
-        let are_proven = |better: &BetterCopies| {
-            let is_proven = better.are_proven(self.policy(), self.context.use_checker);
-            rule!("better-copies-are-proven", is_proven, without: true)
+        let Some(better) = &candidate.better else {
+            self.held.release();
+            return Ok(());
         };
-        match candidate.better.as_ref().is_none_or(are_proven) {
+        let are_proven = better.are_proven(&self.held, self.policy(), self.context.use_checker);
+        match rule!("better-copies-are-proven", are_proven, without: true) {
             true => Ok(()),
             false => Err(EarlyEnd::Keep(Reason::Changed)),
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::quarantine::{Quarantine, Stored};
+use super::quarantine::{HeldCopies, Quarantine, Stored};
 use crate::core::policy::Policy;
 use crate::evidence::UseChecker;
 
@@ -30,14 +30,17 @@ impl BetterCopies {
 
     /// Reports whether every copy is in the quarantine and unchanged.
     pub(super) fn are_unchanged(&self) -> bool {
-        let is_unchanged = |copy: &Arc<Stored>| self.quarantine.is_unchanged(copy);
-        !self.copies.is_empty() && self.copies.iter().all(is_unchanged)
+        !self.copies.is_empty() && self.quarantine.are_unchanged(&self.copies)
     }
 
-    /// Reports whether every copy is in the quarantine, unchanged, and used by no process, by proof.
-    pub(super) fn are_proven(&self, policy: &Policy, use_checker: &UseChecker) -> bool {
-        let is_unused =
-            |copy: &Arc<Stored>| self.quarantine.is_proven_unused(copy, policy, use_checker);
-        !self.copies.is_empty() && self.copies.iter().all(is_unused)
+    /// Reports whether every copy is in the quarantine, unchanged, and used by no process, by proof. The copies stay
+    /// leased in `held`.
+    pub(super) fn are_proven(
+        &self,
+        held: &HeldCopies,
+        policy: &Policy,
+        use_checker: &UseChecker,
+    ) -> bool {
+        held.are_proven(&self.quarantine, &self.copies, policy, use_checker)
     }
 }

@@ -1,16 +1,23 @@
 //! Groups: which copies of one target are moved, which are removed, and attacks on the copies that are kept.
 
+use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use orphand::core::event::Event;
 use orphand::core::exclude::Exclude;
+use orphand::core::observation::UseState;
 use orphand::core::policy::{Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
 use orphand::engine::sweep::sweep;
+use orphand::evidence::UseChecker;
+use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Hook, Step};
 use orphand::sys::stop::Stop;
 
@@ -169,8 +176,10 @@ fn copies_for_different_targets_and_owners_are_different_groups() {
 /// An attack on the newest copy in the quarantine, or on the directory.
 #[derive(Clone, Copy, Debug)]
 enum Attack {
-    /// A process opens the copy and keeps it open.
+    /// A process opens the copy and keeps it open. It waits while the copy is leased.
     Open,
+    /// The same, but the process does not wait.
+    OpenAtOnce,
     /// A process has truncated the copy.
     Shrink,
     /// Another file of the same name and size takes the place of the copy.
@@ -182,8 +191,9 @@ enum Attack {
     Target,
 }
 
-const ATTACKS: [Attack; 6] = [
+const ATTACKS: [Attack; 7] = [
     Attack::Open,
+    Attack::OpenAtOnce,
     Attack::Shrink,
     Attack::Replace,
     Attack::Remove,
@@ -197,6 +207,11 @@ impl Attack {
         let other = dir.join("other");
         match self {
             Attack::Open => return Some(File::open(copy).unwrap()),
+            Attack::OpenAtOnce => {
+                let mut options = File::options();
+                let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(copy);
+                return opened.ok();
+            }
             Attack::Shrink => {
                 let file = File::options().write(true).open(copy).unwrap();
                 file.set_len(1).unwrap();
@@ -227,11 +242,16 @@ fn newest_stored(quarantine: &Path) -> Option<PathBuf> {
     (copies.len() == 3).then(|| copies.pop()).flatten()
 }
 
-/// Returns how many of the three superseded temps are removed if the attack takes place before this step of the first one.
-fn removed_despite(attack: Attack, step: Step) -> usize {
+/// Returns how many of the three superseded temps are removed if the attack takes place before this step of the one with
+/// this number.
+fn removed_despite(attack: Attack, step: Step, nth: usize) -> usize {
     match (attack, step) {
+        // Only the next temp is kept, because the process has not got the leased copy.
+        (Attack::OpenAtOnce, Step::Unlink) => 2 + nth / 2,
+        (Attack::OpenAtOnce, Step::ProveLast) if nth > 0 => 2,
         // RACE in check_better_copies: after the last check of a temp, only the next temps are kept.
-        (_, Step::Unlink) => 1,
+        (_, Step::Unlink) => nth + 1,
+        (_, Step::ProveLast) => nth,
         // A short target does not count, so nothing is lost if a temp was not judged yet.
         (Attack::Target, Step::Resolve | Step::Look | Step::Open | Step::Prove | Step::Judge) => 3,
         (Attack::Target, Step::Claim | Step::Compare | Step::ProveAgain | Step::Release) => 2,
@@ -239,35 +259,46 @@ fn removed_despite(attack: Attack, step: Step) -> usize {
     }
 }
 
-/// Sweeps three superseded temps. The attack takes place before `step` of the first of them.
 /// Repeats the attack while fewer temps are removed than expected: a probe of another thread of this test may hold a
 /// file for a moment, so that it counts as in use. Too many removals fail at once.
-fn attack_at(attack: Attack, step: Step) {
+fn attack_at(attack: Attack, step: Step, nth: usize) {
     let end = Instant::now() + TIMEOUT;
-    while !has_expected_result(attack, step) {
-        assert!(Instant::now() < end, "{attack:?} at {step:?}");
+    while !has_expected_result(attack, step, nth) {
+        assert!(Instant::now() < end, "{attack:?} at {step:?} of temp {nth}");
     }
 }
 
-fn has_expected_result(attack: Attack, step: Step) -> bool {
-    let what = format!("{attack:?} at {step:?}");
+/// Sweeps three superseded temps. The attack takes place before `step` of the one with the number `nth`.
+fn has_expected_result(attack: Attack, step: Step, nth: usize) -> bool {
+    let what = format!("{attack:?} at {step:?} of temp {nth}");
     let fixture = empty();
     leave(&fixture, "sessions.json", &[9; 6]);
     std::thread::sleep(GRACE);
     let superseded = [0, 1, 2].map(|number| temp("sessions.json", number));
-    let held = Arc::new(Mutex::new(None));
+    let attacker = Arc::new(Mutex::new(None));
     let hook = {
         let (quarantine, dir) = (fixture.quarantine(), fixture.dir.clone());
-        let (held, superseded) = (Arc::clone(&held), superseded.clone());
+        let (attacker, superseded) = (Arc::clone(&attacker), superseded.clone());
+        let count = Mutex::new(0);
         Hook::new(move |now, name| {
-            let mut held = held.lock().unwrap();
+            let mut attacker = attacker.lock().unwrap();
             let is_superseded = superseded.iter().any(|one| name == one.as_str());
             if now == step
                 && is_superseded
-                && held.is_none()
+                && attacker.is_none()
                 && let Some(copy) = newest_stored(&quarantine)
             {
-                *held = Some(attack.act(&copy, &dir));
+                let mut count = count.lock().unwrap();
+                *count += 1;
+                if *count == nth + 1 {
+                    let inode = fs::metadata(&copy).unwrap().ino();
+                    let dir = dir.clone();
+                    let thread = std::thread::spawn(move || attack.act(&copy, &dir));
+                    wait_until("the attack is done or waits", || {
+                        thread.is_finished() || is_lease_broken(inode)
+                    });
+                    *attacker = Some(thread);
+                }
             }
         })
     };
@@ -282,10 +313,13 @@ fn has_expected_result(attack: Attack, step: Step) -> bool {
         &|_, _| {},
     )
     .unwrap();
-    if held.lock().unwrap().is_none() {
+    let Some(attacker) = attacker.lock().unwrap().take() else {
         return false;
-    }
-    let expected = removed_despite(attack, step);
+    };
+    // After the batch, nothing delays another process.
+    wait_until("the attack is done", || attacker.is_finished());
+    drop(attacker.join().unwrap());
+    let expected = removed_despite(attack, step, nth);
     assert!(removed <= expected, "{what} removed {removed}");
     let files = fixture.files();
     let is_left = |name: &&String| files.iter().any(|file| file.path.ends_with(name));
@@ -298,12 +332,69 @@ fn has_expected_result(attack: Attack, step: Step) -> bool {
     removed == expected
 }
 
+/// Reports whether a process waits for the release of a lease on the file with this inode number, or tried to open it.
+fn is_lease_broken(inode: u64) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let end = format!(":{inode} 0 EOF");
+    let mut lines = locks.lines();
+    lines.any(|line| line.contains(" BREAKING ") && line.ends_with(&end))
+}
+
 #[test]
 fn an_attack_on_a_better_copy_keeps_the_superseded_temps() {
     in_own_process(&[RunAs::CurrentUser], || {
         in_parallel(ATTACKS, |attack| {
-            in_parallel(Step::ALL, |step| attack_at(attack, step));
+            in_parallel(Step::ALL, |step| attack_at(attack, step, 0));
         });
+    });
+}
+
+/// The better copies are leased while the temps of a batch are removed one after the other.
+#[test]
+fn an_attack_on_a_leased_copy_keeps_the_next_temps() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        in_parallel(ATTACKS, |attack| {
+            for step in [Step::ProveLast, Step::Unlink] {
+                attack_at(attack, step, 1);
+                attack_at(attack, step, 2);
+            }
+        });
+    });
+}
+
+/// A restore works while a batch leases the copy.
+#[test]
+fn a_restore_waits_for_a_leased_copy() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = empty();
+        leave(&fixture, "sessions.json", &[9; 3]);
+        sweep_all(&fixture);
+        let copy = newest_stored(&fixture.quarantine()).unwrap();
+        let use_checker = UseChecker::new();
+        let (use_state, mut checked) = use_checker.check(File::open(&copy).unwrap().into());
+        assert_eq!(use_state, UseState::Unused);
+        let quarantine = Quarantine::open_existing(&fixture.root.path, None).unwrap();
+        let quarantine = quarantine.unwrap();
+        let stored = quarantine.stored().unwrap();
+        let stored = stored.into_iter().find(|one| copy.ends_with(&one.below));
+        let stored = stored.unwrap();
+        let inode = fs::metadata(&copy).unwrap().ino();
+        std::thread::scope(|scope| {
+            let restore = scope.spawn(|| {
+                let marked = Cell::new(false);
+                let to = File::open(&fixture.dir).unwrap();
+                let name = OsStr::new("back");
+                let result = quarantine.restore(&stored, to.as_fd(), name, |_, _| marked.set(true));
+                result.unwrap();
+                marked.get()
+            });
+            wait_until("the restore has broken the lease", || {
+                is_lease_broken(inode)
+            });
+            checked.release();
+            assert!(restore.join().unwrap(), "the restored file is marked");
+        });
+        assert_eq!(fs::read(fixture.dir.join("back")).unwrap(), [b'c'; 9]);
     });
 }
 

@@ -48,6 +48,9 @@ impl Default for UseChecker {
 }
 
 impl UseChecker {
+    /// A file can be leased for a time. [`CheckedFile::recheck`] then shows every use of the file since it was leased.
+    pub const HOLDS_LEASES: bool = true;
+
     /// Blocks SIGIO in this thread.
     #[must_use]
     pub fn new() -> UseChecker {

@@ -12,6 +12,7 @@
 
 mod copy;
 mod folder;
+mod held;
 mod slots;
 mod stamp;
 mod stored;
@@ -20,6 +21,7 @@ mod tests;
 mod usage;
 
 pub use folder::{FOLDER, Quarantine, is_possible};
+pub(super) use held::HeldCopies;
 pub use slots::{QuarantineDir, Slot};
 pub(crate) use stored::origin_id;
 pub use stored::{Stored, is_id};

@@ -4,13 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::copy;
 use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
+use super::held;
 use super::stamp::Stamp;
 use crate::core::judge::LeaseCoverage;
 use crate::core::observation::{Kind, Observation, UseState};
@@ -25,10 +27,6 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
-
-/// Held while this process opens a stored file to prove that it is unused. Otherwise two threads that prove the same
-/// file would take each other for a process that uses it.
-static PROOF: Mutex<()> = Mutex::new(());
 
 /// A file in a quarantine.
 #[derive(Debug)]
@@ -216,9 +214,12 @@ impl Quarantine {
     /// Opens the directory `below` in `folder`. Each directory on the path must belong to orphand's user alone.
     fn open_ours(&self, folder: &str, below: &Path) -> io::Result<OwnedFd> {
         let mut at = open_dir(self.fd.as_fd(), OsStr::new(folder))?;
-        let check = |at: &OwnedFd| match is_ours(&self.root, &dir::observe_fd(at.as_fd())?) {
-            true => Ok(()),
-            false => Err(io::Error::from(Errno::PERM)),
+        let check = |at: &OwnedFd| {
+            let is_ours = is_ours(&self.root, &dir::observe_fd(at.as_fd())?);
+            match rule!("stored-path-is-ours", is_ours, without: true) {
+                true => Ok(()),
+                false => Err(io::Error::from(Errno::PERM)),
+            }
         };
         check(&at)?;
         for part in below.components() {
@@ -228,10 +229,41 @@ impl Quarantine {
         Ok(at)
     }
 
-    /// Reports whether `stored` is in the quarantine and unchanged.
-    pub(crate) fn is_unchanged(&self, stored: &Stored) -> bool {
-        let located = self.locate(stored);
-        located.is_ok_and(|(_, _, seen)| seen == stored.seen)
+    /// Reports whether all `copies` are in the quarantine and unchanged. Each directory on their paths must belong to
+    /// orphand's user alone.
+    pub(in crate::reap) fn are_unchanged(&self, copies: &[Arc<Stored>]) -> bool {
+        let mut last = None;
+        copies.iter().all(|copy| {
+            let dir = (copy.folder_name(), copy.original_dir());
+            // One look at the directories is enough for all copies in them.
+            let is_ours = last == Some(dir) || self.is_ours_on_path(dir.0, dir.1);
+            last = Some(dir);
+            let path = Path::new(copy.folder_name()).join(&copy.below);
+            let seen = observe(self.fd.as_fd(), path.as_os_str());
+            is_ours && seen.is_ok_and(|seen| seen == copy.seen)
+        })
+    }
+
+    /// Reports whether the directory `below` in `folder`, and each directory on the path to it, belongs to orphand's user
+    /// alone. Opens nothing.
+    fn is_ours_on_path(&self, folder: &str, below: &Path) -> bool {
+        let is_ours = |path: &Path| {
+            let seen = observe(self.fd.as_fd(), path.as_os_str());
+            let is_ours = seen.is_ok_and(|seen| is_ours(&self.root, &seen));
+            rule!("stored-path-is-ours", is_ours, without: true)
+        };
+        let mut path = PathBuf::from(folder);
+        is_ours(&path)
+            && below.components().all(|part| {
+                path.push(part);
+                is_ours(&path)
+            })
+    }
+
+    /// Opens `copy` for a proof that it is unused. The caller has locked its directory.
+    pub(super) fn open_copy(&self, copy: &Stored) -> io::Result<OwnedFd> {
+        let (dir, name, _) = self.locate(copy)?;
+        Ok(rustix::fs::openat(&dir, name, FILE, Mode::empty())?)
     }
 
     /// Returns how many bytes of data `stored` has, as a lower bound.
@@ -249,7 +281,7 @@ impl Quarantine {
         stored: &Stored,
         flush: impl FnOnce(&OwnedFd) -> io::Result<()>,
     ) -> io::Result<u64> {
-        let _proof = PROOF.lock().unwrap_or_else(PoisonError::into_inner);
+        let _locked = held::lock_released(stored);
         let (dir, name, seen) = self.locate(stored)?;
         let file = rustix::fs::openat(&dir, name, FILE, Mode::empty())?;
         flush(&file)?;
@@ -279,7 +311,7 @@ impl Quarantine {
         mark: impl Fn(BorrowedFd<'_>, &Observation),
     ) -> io::Result<Observation> {
         let (dir, stored_name, seen) = self.locate(stored)?;
-        let file = rustix::fs::openat(&dir, stored_name, FILE, Mode::empty());
+        let file = open_to_read(dir.as_fd(), stored_name);
         // A user who may not read the file can still restore it, but without the mark.
         if let Ok(file) = &file {
             mark(file.as_fd(), &seen);
@@ -312,7 +344,7 @@ impl Quarantine {
         mark: impl Fn(BorrowedFd<'_>, &Observation),
     ) -> io::Result<Observation> {
         let (dir, stored_name, seen) = self.locate(stored)?;
-        let file = rustix::fs::openat(&dir, stored_name, FILE, Mode::empty())?;
+        let file = open_to_read(dir.as_fd(), stored_name)?;
         if dir::observe_fd(file.as_fd())? != seen {
             return Err(Errno::BUSY.into());
         }
@@ -327,7 +359,10 @@ impl Quarantine {
         policy: &Policy,
         use_checker: &UseChecker,
     ) -> bool {
-        let _proof = PROOF.lock().unwrap_or_else(PoisonError::into_inner);
+        let _locked = match self.lock_or_recheck(stored) {
+            Ok(locked) => locked,
+            Err(is_proven) => return is_proven,
+        };
         let Ok((dir, name, seen)) = self.locate(stored) else {
             return false;
         };
@@ -435,6 +470,21 @@ pub(super) fn is_old_id(id: &str) -> bool {
 #[must_use]
 pub fn is_id(id: &str) -> bool {
     (1..=16).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Opens a stored file to mark or copy it. Another orphand may lease it at the moment, to prove that it is unused. This
+/// attempt makes it release the file.
+fn open_to_read(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    const LONGEST: Duration = Duration::from_secs(5);
+    let end = Instant::now() + LONGEST;
+    loop {
+        match rustix::fs::openat(dir, name, FILE, Mode::empty()) {
+            Err(Errno::AGAIN) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// Reports whether both are the same file, changed or not.

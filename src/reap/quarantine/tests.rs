@@ -130,9 +130,12 @@ fn foreign_entries_in_a_folder_are_ignored() {
     fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o750)).unwrap();
     assert!(quarantine.stored().unwrap().is_empty());
     assert!(quarantine.purge(&stored[0]).is_err());
+    let stored = Vec::from_iter(stored.into_iter().map(Arc::new));
+    assert!(!quarantine.are_unchanged(&stored));
     fs::set_permissions(at.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(quarantine.are_unchanged(&stored));
     fs::set_permissions(&at, fs::Permissions::from_mode(0o701)).unwrap();
-    assert!(quarantine.stored().unwrap().is_empty());
+    assert!(quarantine.stored().unwrap().is_empty() && !quarantine.are_unchanged(&stored));
     assert!(at.join("sub/a.tmp").exists() && at.join("open/b.tmp").exists());
 }
 

@@ -1,0 +1,181 @@
+//! Copies in a quarantine that stay leased while the temps that they supersede are removed.
+
+use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use super::folder::Quarantine;
+use super::stored::Stored;
+use crate::core::judge::LeaseCoverage;
+use crate::core::observation::UseState;
+use crate::core::policy::Policy;
+use crate::evidence::{CheckedFile, UseChecker};
+use crate::fs::dir;
+
+/// The leased copies of each directory, for all threads of this process. Two threads that open the same copy would take
+/// each other for a process that uses it, so a stored file is opened for a proof only while its directory is locked here.
+static HELD: [Mutex<Vec<HeldCopy>>; 16] = [const { Mutex::new(Vec::new()) }; 16];
+
+/// A copy that is leased.
+#[derive(Debug)]
+pub(super) struct HeldCopy {
+    stored: Arc<Stored>,
+    checked: CheckedFile,
+    /// The thread that gets the signal if the lease is broken. It releases the lease before it unblocks the signal.
+    thread: ThreadId,
+}
+
+/// The copies that this thread has leased for a batch. Other threads use the leases too.
+///
+/// The copies that supersede a temp stay leased until this thread removes a temp that needs other copies. So the proof
+/// for the next temp only looks at the copies and rechecks the leases.
+///
+/// Another process that opens a leased copy waits, or gets EWOULDBLOCK if it must not wait. Its attempt breaks the
+/// lease, and the next recheck then releases the copy. So it waits for the removal of one temp, or to the end of the
+/// batch if no other temp needs the copy.
+#[derive(Debug, Default)]
+pub(in crate::reap) struct HeldCopies {
+    /// The index of the directory in [`HELD`], if copies may be leased.
+    at: Cell<Option<usize>>,
+}
+
+impl HeldCopies {
+    /// Reports whether every copy is in the quarantine, unchanged, and used by no process, by proof. If so, the copies
+    /// stay leased. All copies that are ever passed come from one directory.
+    pub(in crate::reap) fn are_proven(
+        &self,
+        quarantine: &Quarantine,
+        copies: &[Arc<Stored>],
+        policy: &Policy,
+        use_checker: &UseChecker,
+    ) -> bool {
+        let Some(first) = copies.first() else {
+            return false;
+        };
+        if !is_recheck_proof(quarantine.root().lease_coverage()) {
+            let mut copies = copies.iter();
+            return copies.all(|copy| quarantine.is_proven_unused(copy, policy, use_checker));
+        }
+        let (at, thread) = (index_of(first), thread::current().id());
+        self.at.set(Some(at));
+        let mut held = lock(at);
+        let is_needed = |one: &HeldCopy| copies.iter().any(|copy| one.is(copy));
+        held.retain(|one| one.thread != thread || is_needed(one));
+        let are_held = copies.iter().all(|copy| {
+            if held.iter().any(|one| one.is(copy)) {
+                return true;
+            }
+            let new = quarantine.hold(copy, use_checker).ok().flatten();
+            let is_leased = new.is_some();
+            held.extend(new);
+            is_leased
+        });
+        // A lease does not show a rename, a new link or new attributes.
+        let are_proven = are_held
+            && rule!("held-copies-are-unchanged", quarantine.are_unchanged(copies), without: true)
+            && rule!("held-copies-are-unused",
+                held.iter().filter(|one| is_needed(one)).all(HeldCopy::is_unused), without: true);
+        if !are_proven {
+            held.retain(|one| !is_needed(one));
+        }
+        are_proven
+    }
+
+    /// Releases the leases of this thread.
+    pub(in crate::reap) fn release(&self) {
+        if let Some(at) = self.at.take() {
+            let thread = thread::current().id();
+            lock(at).retain(|one| one.thread != thread);
+        }
+    }
+}
+
+impl Drop for HeldCopies {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl HeldCopy {
+    fn is(&self, stored: &Stored) -> bool {
+        self.stored.seen == stored.seen
+    }
+
+    /// Reports whether no process has opened the copy since it was leased, and none is inside an `open` of it.
+    fn is_unused(&self) -> bool {
+        self.checked.recheck() == UseState::Unused
+    }
+}
+
+impl Quarantine {
+    /// Leases a copy. Returns `None` if a process uses it, or if it is another file. Its directory is locked.
+    fn hold(&self, copy: &Arc<Stored>, use_checker: &UseChecker) -> io::Result<Option<HeldCopy>> {
+        let (use_state, checked) = use_checker.check(self.open_copy(copy)?);
+        let is_same = dir::observe_fd(checked.file())? == copy.seen;
+        Ok(
+            (use_state == UseState::Unused && is_same).then(|| HeldCopy {
+                stored: Arc::clone(copy),
+                checked,
+                thread: thread::current().id(),
+            }),
+        )
+    }
+
+    /// Locks the directory of `stored`, so that the file can be opened for a proof. `Err` is the answer if the file is
+    /// leased: whether it is unchanged and unused.
+    pub(super) fn lock_or_recheck(
+        &self,
+        stored: &Stored,
+    ) -> Result<MutexGuard<'static, Vec<HeldCopy>>, bool> {
+        let mut held = lock(index_of(stored));
+        let Some(known) = held.iter().position(|one| one.is(stored)) else {
+            return Ok(held);
+        };
+        let one = held.remove(known);
+        let is_proven = self.are_unchanged(std::slice::from_ref(&one.stored)) && one.is_unused();
+        if is_proven {
+            held.push(one);
+        }
+        Err(is_proven)
+    }
+}
+
+/// Locks the directory of `stored`, and releases the file if it is leased.
+pub(super) fn lock_released(stored: &Stored) -> MutexGuard<'static, Vec<HeldCopy>> {
+    let mut held = lock(index_of(stored));
+    held.retain(|one| !one.is(stored));
+    held
+}
+
+/// Reports whether a recheck shows every use of a file since it was leased.
+fn is_recheck_proof(coverage: LeaseCoverage) -> bool {
+    let sees_all = UseChecker::HOLDS_LEASES && coverage == LeaseCoverage::OpensAndMaps;
+    rule!("held-where-recheck-is-proof", sees_all, without: true)
+}
+
+fn lock(at: usize) -> MutexGuard<'static, Vec<HeldCopy>> {
+    HELD[at].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the index in [`HELD`] of the directory that `stored` comes from.
+fn index_of(stored: &Stored) -> usize {
+    let mut hasher = DefaultHasher::new();
+    stored.original_dir().hash(&mut hasher);
+    hasher.finish() as usize % HELD.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_held_only_where_leases_show_all_uses() {
+        for coverage in [LeaseCoverage::OpensOnly, LeaseCoverage::Unknown] {
+            assert!(!is_recheck_proof(coverage), "{coverage:?}");
+        }
+        let sees_all = is_recheck_proof(LeaseCoverage::OpensAndMaps);
+        assert_eq!(sees_all, cfg!(target_os = "linux"));
+    }
+}
