@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::core::census::Tree;
 use crate::core::judge::{Reason, Target};
 use crate::core::observation::{FileSize, Holder};
 use crate::core::write_times::WriteSummary;
@@ -133,6 +134,9 @@ pub struct Summary {
     pub quarantined_size: FileSize,
     /// At least one temp was kept because orphand cannot tell whether it is used.
     pub cannot_tell: bool,
+    /// Directories and special files whose names the rule matches. They are never touched. `None` in the summary of a
+    /// watch, whose status has them.
+    pub trees: Option<Vec<Tree>>,
     /// The times that healthy writes took. `None` if none was measured, as in a sweep.
     pub writes: Option<WriteSummary>,
 }

@@ -7,6 +7,7 @@
 //! - [`temp_name`]: parses the name of a temp into its grammar, target and pid
 //! - [`reserved`]: the list of names that are never leftovers
 //! - [`policy`]: the rule that the user sets for a root
+//! - [`census`]: what a scan finds beside temps
 //! - [`event`]: what a watcher or a sweep reports
 //! - [`exclude`]: the files and folders below a root that a rule ignores
 //! - [`rate`]: *is a directory hot?*
@@ -26,6 +27,7 @@
 #[macro_use]
 mod words;
 
+pub mod census;
 pub mod event;
 pub mod exclude;
 mod glob;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::core::census::{MAX_TREES, retain_outermost};
 use crate::core::event::{Event, RescanCause, RootState, Subject, Summary};
 use crate::core::judge::Reason;
+use crate::core::observation::Kind;
 use crate::core::time::Wall;
 
 /// The statistics since the watch began.
@@ -35,6 +37,9 @@ pub struct RootStats {
     pub directories: usize,
     /// The time at which a temp was last removed or moved to the quarantine.
     pub last_disposal: Option<Wall>,
+    /// Directories and special files whose names the rule matches, as paths relative to the root, with their type. The
+    /// last scan found them.
+    pub trees: Vec<(PathBuf, Kind)>,
 }
 
 /// A scan that has ended.
@@ -88,6 +93,15 @@ impl Stats {
         let root_stats = self.entry(root);
         root_stats.last_scan = Some(scan);
         root_stats.directories = directories;
+    }
+
+    /// Records the directories and special files that a scan of the directory `below` the root has found.
+    pub fn record_trees(&mut self, root: &Path, below: &Path, trees: Vec<(PathBuf, Kind)>) {
+        let known = &mut self.entry(root).trees;
+        known.retain(|(path, _)| !path.starts_with(below));
+        known.extend(trees);
+        retain_outermost(known);
+        known.truncate(MAX_TREES);
     }
 
     /// Returns the statistics of `root`.

@@ -16,7 +16,7 @@ use super::recover::{RecoveryOutcome, kept_claim, recover};
 use crate::core::event::{Details, Event, Subject};
 use crate::core::group::{ENOUGH, KEPT_PER_GROUP};
 use crate::core::judge::Reason;
-use crate::core::observation::Observation;
+use crate::core::observation::{Kind, Observation};
 use crate::core::policy::{Policy, min_observation_gap};
 use crate::core::time::{ClockJumpDetector, Wall};
 use crate::core::tracker::{Origin, Tracked};
@@ -33,22 +33,22 @@ use crate::sys::stop::Stop;
 /// Sweeps `root`: removes temps that are older than their grace, and does not wait for younger ones.
 ///
 /// `emit` receives the events. `progress` is called now and then with the number of temps that were looked at and the
-/// number of all temps. `stop` ends the sweep early. Returns the number of temps that were found and, because of that,
-/// not processed.
+/// number of all temps. `stop` ends the sweep early.
 pub fn sweep(
     root: &Root,
     engine: &Engine,
     stop: &Stop,
     emit: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<usize, RootError> {
+) -> Result<Swept, RootError> {
     let mut clocks = ClockJumpDetector::default();
     clocks.read(clock::now());
     // The directory at the root's path may be exchanged during the sweep.
     let id = Some(RootId::of(&root.path)?);
     let dates = Dir::open_root(&root.path, id)?.properties().dates;
     root.report_coarse_dates(dates);
-    let found = find(root, stop, emit, progress)?;
+    let mut found = find(root, stop, emit, progress)?;
+    let trees = std::mem::take(&mut found.trees);
     let mut context = SweepContext {
         root,
         id,
@@ -85,14 +85,24 @@ pub fn sweep(
         }
         if stop.is_stopped() {
             let due = dirs.iter().flat_map(|dir| &dir.due);
-            return Ok(due.filter(|item| is_unreported(item)).count());
+            let left = due.filter(|item| is_unreported(item)).count();
+            return Ok(Swept { left, trees });
         }
     }
     for SweptDir { below, due, .. } in &dirs {
         let dir_context = DirContext { root, id, below };
         report_young(engine, dir_context, due, emit);
     }
-    Ok(0)
+    Ok(Swept { left: 0, trees })
+}
+
+/// What a sweep has not processed.
+#[derive(Debug)]
+pub struct Swept {
+    /// The number of temps that were found but not processed, because the sweep was stopped.
+    pub left: usize,
+    /// Directories and special files whose names the rule matches, as paths relative to the root, with their type.
+    pub trees: Vec<(PathBuf, Kind)>,
 }
 
 /// Moves the newest temps of each group, as far as the first look has seen them, to the front, and returns their number.

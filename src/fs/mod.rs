@@ -4,10 +4,12 @@
 //! - [`response`]: asks a file system whether it answers, in a thread
 //! - [`root`]: the directories that the user listed
 //! - `broad`: directories that are too broad for a root
+//! - [`tree`]: counts the files in a directory tree
 //! - [`walk`]: finds temps in directories
 
 pub(crate) mod broad;
 pub mod dir;
 pub mod response;
 pub mod root;
+pub mod tree;
 pub mod walk;

@@ -24,6 +24,8 @@ pub enum ScanItem<'a> {
     Dir(&'a Dir),
     /// A name in this directory that the rule matches.
     Temp(&'a Dir, &'a OsStr),
+    /// A directory or special file in this directory, whose name the rule matches. It is never a temp.
+    Tree(&'a Dir, &'a OsStr, Kind),
     /// A claim in this directory. A crash left it, or another process is removing that temp now.
     Claim(&'a Dir, &'a OsStr),
     /// The scan has read this directory completely.
@@ -152,7 +154,13 @@ impl ScanQueue<'_> {
             return;
         }
         // Some file systems do not report the kind in the directory. Then a look at the file returns it.
-        match kind.or_else(|| observe_kind(dir, name)) {
+        let kind = kind.or_else(|| observe_kind(dir, name));
+        if let Some(kind @ (Kind::Dir | Kind::Symlink | Kind::Other)) = kind
+            && policy.is_temp(dir.below(), name)
+        {
+            (self.on_item)(ScanItem::Tree(dir, name, kind));
+        }
+        match kind {
             Some(Kind::Dir) if rule!("recursion-only-if-set", policy.recursive, without: true) => {
                 let below = dir.below().join(name);
                 if !policy.exclude.excludes(&below) {
@@ -195,6 +203,8 @@ pub struct Found {
     pub claims: Vec<(PathBuf, OsString)>,
     /// Directories that were not entered because they are other mounts or subvolumes.
     pub not_entered: Vec<PathBuf>,
+    /// Directories and special files whose names the rule matches, as paths relative to the root, with their type.
+    pub trees: Vec<(PathBuf, Kind)>,
 }
 
 impl Found {
@@ -221,6 +231,7 @@ pub fn find(
         Claim(PathBuf, OsString),
         Denied(PathBuf, io::Error),
         NotEntered(PathBuf),
+        Tree(PathBuf, Kind),
     }
     let (send, receive) = unbounded();
     let count = AtomicUsize::new(0);
@@ -230,6 +241,7 @@ pub fn find(
             ScanItem::Claim(dir, name) => FoundItem::Claim(dir.below().to_owned(), name.to_owned()),
             ScanItem::Denied(path, error) => FoundItem::Denied(path.to_owned(), error::copy(error)),
             ScanItem::NotEntered(path) => FoundItem::NotEntered(path.to_owned()),
+            ScanItem::Tree(dir, name, kind) => FoundItem::Tree(dir.below().join(name), kind),
             ScanItem::Done(_) => return progress(count.load(Ordering::Relaxed)),
             ScanItem::Dir(_) => return,
         };
@@ -258,6 +270,7 @@ pub fn find(
             FoundItem::Claim(below, name) => found.claims.push((below, name)),
             FoundItem::Denied(path, error) => denied(&path, &error),
             FoundItem::NotEntered(path) => found.not_entered.push(path),
+            FoundItem::Tree(below, kind) => found.trees.push((below, kind)),
         }
     }
     close(last);

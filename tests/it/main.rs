@@ -10,6 +10,7 @@ mod sandbox;
 mod schema;
 
 mod background;
+mod census;
 mod cli;
 mod config;
 mod doctor;

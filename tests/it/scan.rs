@@ -95,9 +95,9 @@ fn everything_is_listed_with_its_verdict() {
         .stdout_json();
     assert_eq!(deep["total"]["temps"], 6);
 
-    // In human output: one line for each temp, and the total.
+    // In human output: one line for each temp, three about the directory and the symlink, the census, and the total.
     let human = sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0);
-    assert_eq!(human.stdout.lines().count(), 6, "{}", human.stdout);
+    assert_eq!(human.stdout.lines().count(), 10, "{}", human.stdout);
     human.stdout_has("3 orphans, ").stdout_has("orphand sweep");
     assert_eq!(
         sandbox.snapshot(),

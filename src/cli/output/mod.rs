@@ -1,5 +1,6 @@
 //! Text for people: events, messages, names, sizes and durations.
 
+pub(super) mod census;
 pub(super) mod duration;
 pub(super) mod event_printer;
 pub(super) mod messages;

@@ -1,11 +1,14 @@
 //! The answer of a watcher to `orphand status`: one JSON object.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use orphand::core::census::Tree;
 use orphand::core::leaks::{Leak, LeakSource, LeakSum, SPAN};
+use orphand::core::observation::Kind;
 use orphand::core::write_times::WriteSummary;
 use orphand::daemon::RootStatus;
-use orphand::store::json::{self, WirePath, WriteFields, field};
+use orphand::store::json::{self, TreeFields, WirePath, WriteFields, field};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::watch_status::{WatchStatus, leak_line, state};
@@ -66,6 +69,8 @@ pub(crate) struct RootAnswer {
     pub(crate) last_disposal: Option<String>,
     pub(crate) last_scan: Option<String>,
     pub(crate) last_scan_ms: Option<u64>,
+    /// Directories and special files whose names the rule matches. The watcher does not count the files in them.
+    pub(crate) trees: Vec<TreeFields<'static>>,
     /// The times of healthy writes. `None` if none was measured.
     pub(crate) writes: Option<WriteFields<'static>>,
     /// A warning, for people, if a healthy write took more than half of its grace.
@@ -133,9 +138,23 @@ fn root(one: &RootStatus) -> RootAnswer {
         last_disposal: stats.last_disposal.map(json::time),
         last_scan: stats.last_scan.map(|scan| json::time(scan.ended)),
         last_scan_ms: stats.last_scan.map(|scan| json::ms(scan.took)),
+        trees: trees(&one.root.path, &stats.trees),
         writes: one.writes.as_ref().map(writes),
         slow_write: one.slow_write.as_ref().map(|slow| slow.message()),
     }
+}
+
+/// Returns the fields of trees whose files were not counted.
+fn trees(root: &Path, trees: &[(PathBuf, Kind)]) -> Vec<TreeFields<'static>> {
+    let tree = |(below, kind): &(PathBuf, Kind)| {
+        let tree = Tree {
+            path: root.join(below),
+            kind: *kind,
+            content: None,
+        };
+        TreeFields::from(&tree).into_owned()
+    };
+    trees.iter().map(tree).collect()
 }
 
 fn writes(writes: &WriteSummary) -> WriteFields<'static> {

@@ -11,6 +11,7 @@ use super::poll::poll_interval;
 use super::root_watch::RootWatch;
 use super::services::Services;
 use crate::core::event::{Event, RescanCause, Subject};
+use crate::core::observation::Kind;
 use crate::core::time::{Wall, span};
 use crate::core::tracker::Origin;
 use crate::daemon::existing::Existing;
@@ -53,6 +54,8 @@ struct Findings {
     /// Directories that could not be watched.
     unwatched: Vec<(PathBuf, WatchError)>,
     not_entered: Vec<PathBuf>,
+    /// Directories and special files whose names the rule matches.
+    trees: Vec<(PathBuf, Kind)>,
     /// A temp whose event was missed.
     missed: Option<PathBuf>,
 }
@@ -71,6 +74,10 @@ impl Scan<'_> {
                 guard(&self.findings).denied.push(denied);
             }
             ScanItem::NotEntered(path) => guard(&self.findings).not_entered.push(path.to_owned()),
+            ScanItem::Tree(dir, name, kind) => {
+                let tree = (dir.below().join(name), kind);
+                guard(&self.findings).trees.push(tree);
+            }
             // A long walk counts as progress.
             ScanItem::Done(_) => self.shared.beat(CriticalThread::Supervisor),
         }
@@ -171,14 +178,18 @@ impl RootWatch {
         };
         let on_item = |item: ScanItem<'_>| scan.on_item(item);
         let walked = walk::scan(&active.root, active.id(), below, &on_item, &|| false);
-        let findings = into_inner(scan.findings);
+        let mut findings = into_inner(scan.findings);
+        let trees = std::mem::take(&mut findings.trees);
         let was_read = self.process_findings(services, below, walked, findings);
         let scan = LastScan {
             ended: clock::wall(),
             took: clock::mono().since(began),
         };
         let directories = self.dirs.watched.len();
-        guard(&shared.stats).record_scan(&active.root.path, scan, directories);
+        let mut stats = guard(&shared.stats);
+        stats.record_scan(&active.root.path, scan, directories);
+        stats.record_trees(&active.root.path, below, trees);
+        drop(stats);
         if shared.temps.has_rejected() {
             services.note_limit_reached();
         }

@@ -15,8 +15,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::core::census::Tree;
 use crate::core::event::{Disposed, Event, Subject};
-use crate::core::observation::Holder;
+use crate::core::observation::{Holder, Kind};
 use crate::core::time::Wall;
 use crate::core::write_times::WriteSummary;
 
@@ -105,6 +106,7 @@ enum EventFields<'a> {
         bytes: u64,
         disk_bytes: u64,
         writes: Option<WriteFields<'a>>,
+        trees: Option<Vec<TreeFields<'a>>>,
     },
 }
 
@@ -179,6 +181,76 @@ pub struct BetterCopy<'a> {
     /// Its path in the quarantine. `None` if the temp was not superseded by a copy.
     #[serde(flatten, with = "field::superseded_by")]
     pub superseded_by: WirePath<'a>,
+}
+
+/// A directory or special file whose name the rule matches. It is never touched.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct TreeFields<'a> {
+    /// Its path.
+    #[serde(flatten, with = "field::path")]
+    pub path: WirePath<'a>,
+    /// Its type: `directory`, `symlink` or `special`.
+    pub kind: Cow<'a, str>,
+    /// The number of files in it. `None` if it could not be read.
+    pub files: Option<u64>,
+    /// The sum of their lengths.
+    pub bytes: Option<u64>,
+    /// The sum of their sizes on the disk.
+    pub disk_bytes: Option<u64>,
+    /// The time since the newest change in it.
+    pub newest_ms: Option<u64>,
+    /// Everything was counted: the limit was not reached, and every directory could be read.
+    pub complete: bool,
+}
+
+impl<'a> From<&'a Tree> for TreeFields<'a> {
+    fn from(tree: &'a Tree) -> TreeFields<'a> {
+        let content = tree.content;
+        TreeFields {
+            path: Some(tree.path.as_path().into()),
+            kind: kind_word(tree.kind).into(),
+            files: content.map(|content| content.files),
+            bytes: content.map(|content| content.size.bytes),
+            disk_bytes: content.map(|content| content.size.disk_bytes),
+            newest_ms: content.map(|content| ms(content.newest)),
+            complete: content.is_some_and(|content| content.is_complete),
+        }
+    }
+}
+
+impl TreeFields<'_> {
+    /// Returns the same fields without references.
+    #[must_use]
+    pub fn into_owned(self) -> TreeFields<'static> {
+        TreeFields {
+            path: self.path.map(|path| path.into_owned().into()),
+            kind: self.kind.into_owned().into(),
+            files: self.files,
+            bytes: self.bytes,
+            disk_bytes: self.disk_bytes,
+            newest_ms: self.newest_ms,
+            complete: self.complete,
+        }
+    }
+
+    /// Returns the type of the file.
+    #[must_use]
+    pub fn file_kind(&self) -> Kind {
+        let kinds = [Kind::File, Kind::Dir, Kind::Symlink, Kind::Other];
+        let known = kinds.into_iter().find(|kind| kind_word(*kind) == self.kind);
+        known.unwrap_or(Kind::Other)
+    }
+}
+
+/// Returns the word for a type of file.
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Dir => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Other => "special",
+    }
 }
 
 /// The times of healthy writes: from the creation of a temp to its rename.
@@ -325,6 +397,8 @@ fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
                 bytes: summary.freed.bytes,
                 disk_bytes: summary.freed.disk_bytes,
                 writes: summary.writes.as_ref().map(Into::into),
+                trees: (summary.trees.as_deref())
+                    .map(|trees| trees.iter().map(Into::into).collect()),
             };
             ("summary", fields)
         }

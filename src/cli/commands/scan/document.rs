@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use orphand::store::json::{self, WirePath, field};
+use orphand::store::json::{self, TreeFields, WirePath, field};
 use serde::Serialize;
 
 use super::search::{Row, ScanResult, is_orphan};
+use crate::cli::output::census::Census;
 use crate::cli::output::temp_fields::TempFields;
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::plan::Plan;
@@ -21,6 +22,8 @@ pub(super) struct ScanDocument<'a> {
     skipped: Vec<SkippedFields<'a>>,
     total: Totals,
     claims: FoundClaims,
+    trees: Vec<TreeFields<'a>>,
+    census: Census,
 }
 
 /// A directory that was not entered.
@@ -52,6 +55,8 @@ impl ScanDocument<'_> {
             skipped: result.skipped.iter().map(skipped).collect(),
             total: Totals::of(&result.rows),
             claims: result.total_claims(),
+            trees: result.trees.iter().map(Into::into).collect(),
+            census: result.census(&plan.roots),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::cli::options::{OutputOptions, PolicyOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::plan::{Intent, given_or_listed};
+use crate::cli::runtime::trees::tree_lines;
 use document::ScanDocument;
 use search::{ScanResult, is_orphan};
 
@@ -45,8 +46,16 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
         if !output.quiet {
             lines::print_rows(&mut report, &result.rows)?;
         }
+        if !output.quiet {
+            for line in tree_lines(&result.trees) {
+                report.line(&line)?;
+            }
+        }
         if let Some(line) = lines::claims_line(command, &result) {
             report.line(&line)?;
+        }
+        if let Some(census) = result.census(&plan.roots).line().filter(|_| !output.quiet) {
+            report.line(&census)?;
         }
         report.line(&lines::closing_line(command, &plan, &result))?;
     }

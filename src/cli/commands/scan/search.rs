@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
+use orphand::core::census::Tree;
 use orphand::core::judge::{Reason, Verdict};
 use orphand::engine::{self, DirContext, Examined, ScannedDir, groups};
 use orphand::evidence::UseChecker;
@@ -19,10 +20,12 @@ use orphand::store::folders::Folders;
 
 use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
+use crate::cli::output::census::Census;
 use crate::cli::output::standard_streams::progress_bar;
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::engine::engine;
 use crate::cli::runtime::plan::{cannot_scan, no_answer};
+use crate::cli::runtime::trees::{measure, stored_in};
 
 /// A temp, and the root in which it was found.
 pub(super) struct Row<'a> {
@@ -36,6 +39,8 @@ pub(super) struct ScanResult<'a> {
     pub(super) rows: Vec<Row<'a>>,
     /// The directories that were not entered because they are other mounts or subvolumes.
     pub(super) skipped: Vec<PathBuf>,
+    /// Directories and special files whose names the rule matches.
+    pub(super) trees: Vec<Tree>,
     /// The claims in each root.
     pub(super) claims: Vec<(&'a Root, FoundClaims)>,
     /// The number of directories that could not be read.
@@ -62,6 +67,7 @@ impl<'a> ScanResult<'a> {
                 log::warn!("{what}");
             }
             self.skipped.extend(found.not_entered);
+            self.trees.extend(measure([(root.clone(), found.trees)]));
             self.judge(root, &found.temps, &bar)?;
             bar.finish_and_clear();
             let claims = FoundClaims::still_present(root, &found.claims);
@@ -144,6 +150,20 @@ impl<'a> ScanResult<'a> {
     pub(super) fn is_partial(&self) -> bool {
         let cannot_tell = |row: &Row<'_>| row.examined.verdict == Verdict::Keep(Reason::CannotTell);
         self.failed || self.unread > 0 || self.rows.iter().any(cannot_tell)
+    }
+
+    /// Counts the temps by their verdicts, and the files in the quarantines of `roots`.
+    pub(super) fn census(&self, roots: &[Root]) -> Census {
+        let mut census = Census::default();
+        for Row { examined, .. } in &self.rows {
+            let temp_info = &examined.temp_info;
+            census.add(examined.verdict, temp_info.quiet, temp_info.grace);
+        }
+        for root in roots.iter().filter(|root| response::responds(&root.path)) {
+            let (files, size) = stored_in(&root.path);
+            census.add_quarantine(files, size);
+        }
+        census
     }
 
     pub(super) fn total_claims(&self) -> FoundClaims {

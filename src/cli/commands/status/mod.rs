@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use orphand::fs::response::unresponsive;
+use orphand::core::census::Tree;
+use orphand::fs::response::{responds, unresponsive};
+use orphand::fs::tree::{self, MAX_ENTRIES};
 use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
-use orphand::store::json::{HistoryEvent, HistoryLine, WriteFields};
+use orphand::store::json::{HistoryEvent, HistoryLine, TreeFields, WriteFields};
 use orphand::sys::clock;
 use serde::Serialize;
 
@@ -20,6 +22,7 @@ use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::{moment, text};
 use crate::cli::runtime::status_answer::RootAnswer;
+use crate::cli::runtime::trees::tree_lines;
 use client::RunningWatch;
 use disk::{DiskFields, print_disk, with_stored_files};
 
@@ -46,7 +49,7 @@ struct StatusDocument<'a> {
 
 pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let folders = Folders::from_env();
-    let running = client::running(&folders);
+    let mut running = client::running(&folders);
     let totals = JournalTotals::read(&Journal::new(folders.state.as_deref()));
     let mut report = EventPrinter::new(output, Vec::new());
     // The watcher reports a wrong configuration file. Here the file only names roots.
@@ -57,6 +60,8 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
     // One call for all, so that the waiting times for file systems without an answer do not add up.
     let all = roots.iter().chain(&listed).chain(&totals.roots);
     let _ = unresponsive(all.map(PathBuf::as_path));
+    let watched = running.iter_mut().flat_map(|one| &mut one.answer.roots);
+    let trees: Vec<Tree> = watched.flat_map(measure_trees).collect();
     if output.json {
         roots.extend(listed);
         let others = with_stored_files(totals.roots.iter().filter(|root| !roots.contains(*root)));
@@ -70,6 +75,9 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
         })?;
     } else {
         print_status(&running, &totals, roots, &listed, &mut report)?;
+        for line in tree_lines(&trees) {
+            report.line(&line)?;
+        }
     }
     Ok(match running.is_empty() {
         true => Exit::Failed,
@@ -233,6 +241,25 @@ fn writes_line(writes: &WriteFields<'_>) -> String {
         span(writes.max_us),
         text::escaped(name)
     )
+}
+
+/// Counts the files in the trees of a root. Returns the trees.
+fn measure_trees(root: &mut RootAnswer) -> Vec<Tree> {
+    let root_path = path(root).to_owned();
+    if root.trees.is_empty() || !responds(&root_path) {
+        return Vec::new();
+    }
+    let below = |tree: &TreeFields<'_>| {
+        let below = tree.path.as_deref()?.strip_prefix(&root_path).ok()?;
+        Some((below.to_owned(), tree.file_kind()))
+    };
+    let known = root.trees.iter().filter_map(below).collect();
+    let trees = tree::measure(&root_path, known, MAX_ENTRIES, clock::wall());
+    root.trees = trees
+        .iter()
+        .map(|tree| TreeFields::from(tree).into_owned())
+        .collect();
+    trees
 }
 
 /// Returns the path of a root. An answer always has one.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use orphand::core::event::{Event, Subject, Summary};
+use orphand::core::observation::Kind;
 use orphand::core::retention::{ClockTrust, NeededSpace};
 use orphand::engine::Engine;
 use orphand::engine::limits::{self, LimitContext};
@@ -18,6 +19,7 @@ use orphand::sys::stop::Stop;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, PolicyOptions};
+use crate::cli::output::census::Census;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::standard_streams::progress_bar;
 use crate::cli::output::text;
@@ -27,6 +29,7 @@ use crate::cli::runtime::plan::{
     Intent, cannot_scan, given_or_listed, is_missing, missing, no_answer,
 };
 use crate::cli::runtime::signals;
+use crate::cli::runtime::trees::{measure, stored_in, tree_lines};
 use confirmation::{is_confirmed, same_command};
 
 mod confirmation;
@@ -75,7 +78,9 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
         use_checker: UseChecker::new(),
         stop,
         summary: Summary::default(),
+        census: Census::default(),
         left: 0,
+        trees: Vec::new(),
         printed: Ok(()),
     };
     for root in to_sweep {
@@ -95,8 +100,11 @@ struct SweepRun<'a> {
     use_checker: UseChecker,
     stop: Stop,
     summary: Summary,
+    census: Census,
     /// The number of temps that were not examined because of a signal.
     left: usize,
+    /// The directories and special files in each root whose names its rule matches.
+    trees: Vec<(Root, Vec<(PathBuf, Kind)>)>,
     /// The first error of the output, which does not end the sweep.
     printed: io::Result<()>,
 }
@@ -106,6 +114,7 @@ impl SweepRun<'_> {
         let bar = progress_bar(self.output, "temps examined");
         let mut emit = |event: Event| {
             self.summary.count(&event);
+            self.census.count(&event);
             let now = bar.suspend(|| self.report.event(&event));
             self.printed = std::mem::replace(&mut self.printed, Ok(())).and(now);
         };
@@ -126,7 +135,11 @@ impl SweepRun<'_> {
                 emit(unreadable_event(root, what, error.raw_os_error()));
                 return Ok(());
             }
-            swept => self.left += swept.map_err(|error| cannot_scan(root, &error))?,
+            swept => {
+                let swept = swept.map_err(|error| cannot_scan(root, &error))?;
+                self.left += swept.left;
+                self.trees.push((root.clone(), swept.trees));
+            }
         }
         if !root.policy.is_dry_run() {
             self.enforce_limits(root);
@@ -156,8 +169,33 @@ impl SweepRun<'_> {
         }
     }
 
+    /// Counts what lies beside the temps, and prints it. A sweep that a signal has stopped counts nothing.
+    fn print_census(&mut self) {
+        if self.stop.is_stopped() {
+            return;
+        }
+        let found = std::mem::take(&mut self.trees);
+        let roots: Vec<PathBuf> = found.iter().map(|(root, _)| root.path.clone()).collect();
+        let trees = measure(found);
+        let mut lines = Vec::new();
+        if !self.output.json && !self.output.quiet {
+            for root in roots {
+                let (files, size) = stored_in(&root);
+                self.census.add_quarantine(files, size);
+            }
+            lines = tree_lines(&trees);
+            lines.extend(self.census.rest());
+        }
+        for line in lines {
+            let now = self.report.note(&line);
+            self.printed = std::mem::replace(&mut self.printed, Ok(())).and(now);
+        }
+        self.summary.trees = Some(trees);
+    }
+
     /// Prints the summary, and returns the exit code.
     fn end(mut self, dry_run: bool) -> Result<Exit, Failure> {
+        self.print_census();
         let summary = self.report.event(&Event::Summary(self.summary.clone()));
         if self.stop.is_stopped()
             && let Some((exit, signal)) = signals::first()

@@ -1,0 +1,85 @@
+//! What a scan or sweep finds beside temps: directories and special files whose names match the rule, which are listed
+//! and never touched, and the files in the quarantine.
+
+use std::path::{Path, PathBuf};
+
+use orphand::core::census::{Tree, TreeContent};
+use orphand::core::observation::{FileSize, Kind};
+use orphand::fs::root::Root;
+use orphand::fs::tree::{self, MAX_ENTRIES};
+use orphand::reap::quarantine::Quarantine;
+use orphand::sys::clock;
+
+use crate::cli::output::text;
+
+/// Counts the files in the trees of each root.
+pub(crate) fn measure(found: impl IntoIterator<Item = (Root, Vec<(PathBuf, Kind)>)>) -> Vec<Tree> {
+    let of_root =
+        |(root, trees): (Root, _)| tree::measure(&root.path, trees, MAX_ENTRIES, clock::wall());
+    found.into_iter().flat_map(of_root).collect()
+}
+
+/// Returns the number and the size of the files in the quarantine of `root`; nothing if it cannot be read.
+pub(crate) fn stored_in(root: &Path) -> (u64, FileSize) {
+    let quarantine = Quarantine::open_existing(root, None).ok().flatten();
+    let stored = quarantine.and_then(|quarantine| quarantine.stored().ok());
+    let sizes = stored.iter().flatten().map(|one| one.seen.size());
+    let files = stored.as_ref().map_or(0, |stored| stored.len() as u64);
+    (files, sizes.fold(FileSize::default(), FileSize::plus))
+}
+
+/// The number of trees that have a line.
+const MAX_LINES: usize = 10;
+
+/// Returns the lines about trees, for people: the largest first. Returns no line if there are no trees.
+pub(crate) fn tree_lines(trees: &[Tree]) -> Vec<String> {
+    if trees.is_empty() {
+        return Vec::new();
+    }
+    let dirs = trees.iter().filter(|tree| tree.kind == Kind::Dir).count() as u64;
+    let special = trees.len() as u64 - dirs;
+    let counts = [
+        (dirs, "directory", "directories"),
+        (special, "special file", "special files"),
+    ];
+    let counts = counts.iter().filter(|(count, ..)| *count > 0);
+    let what: Vec<String> = counts
+        .map(|(count, one, many)| text::counted(*count, one, many))
+        .collect();
+    let (have, them) = match trees.len() {
+        1 => ("has such a name too", "it"),
+        _ => ("have such names too", "them"),
+    };
+    let mut lines = vec![format!(
+        "{} {have}; orphand never touches {them}:",
+        what.join(" and ")
+    )];
+    let mut largest: Vec<&Tree> = trees.iter().collect();
+    let size = |tree: &Tree| tree.content.map_or(0, |content| content.size.disk_bytes);
+    largest.sort_by_key(|tree| std::cmp::Reverse(size(tree)));
+    lines.extend(largest.iter().take(MAX_LINES).map(|tree| tree_line(tree)));
+    if let Some(more) = trees.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+        lines.push(format!("  and {} more", text::count(more as u64)));
+    }
+    lines
+}
+
+fn tree_line(tree: &Tree) -> String {
+    let path = text::escaped(&tree.path);
+    match (tree.kind, tree.content) {
+        (Kind::Dir, None) => format!("  {path}/   cannot be read"),
+        (Kind::Dir, Some(content)) => format!("  {path}/   {}", content_text(&content)),
+        (Kind::Symlink, _) => format!("  {path}   a symlink"),
+        _ => format!("  {path}   a FIFO, a socket or a device"),
+    }
+}
+
+fn content_text(content: &TreeContent) -> String {
+    let least = if content.is_complete { "" } else { "at least " };
+    format!(
+        "{least}{}, {}, last changed {} ago",
+        text::counted(content.files, "file", "files"),
+        text::size(content.size.disk_bytes),
+        text::span(content.newest)
+    )
+}
