@@ -57,6 +57,9 @@ mod holders;
 // Needs Linux: only there each directory has a watch of its own, and can leave the event path.
 #[cfg(target_os = "linux")]
 mod hot;
+// Needs Linux: strace(1).
+#[cfg(target_os = "linux")]
+mod killed_programs;
 #[cfg(target_os = "linux")]
 mod kills;
 mod model;
