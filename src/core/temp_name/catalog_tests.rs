@@ -112,6 +112,8 @@ const ROWS: &[WriterRow<'_>] = &[
         ("temp-rewriteaof-bg-4711.aof", ""),
     ], &["dump.rdb", "temp.rdb", "temp-a.rdb", "temp-rewriteaof-4711.rdb"]),
     ("redis-config", &[("nodes.conf.tmp-4711-1764444444444", "nodes.conf")], &["nodes.conf.tmp-4711", "nodes.conf"]),
+    ("leveldb", &[("000012.dbtmp", ""), ("CURRENT.000012.dbtmp", ""), ("OPTIONS-000012.dbtmp", "")],
+        &["CURRENT", "OPTIONS-000012", "a.dbtmp", "000012.ldb", "LOCK"]),
     ("etcd", &[("db.tmp.3141592", "")], &["db", "0.tmp", "1.tmp", "xdb.tmp.1"]),
     ("rails", &[(".a.css.tmp.0123456789abcdef0123456789abcdef", "a.css")], &["a.css.tmp.0123456789abcdef0123456789abcdef", ".a.css.tmp.H"]),
 ];
