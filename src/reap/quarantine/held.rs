@@ -1,17 +1,20 @@
-//! Copies in a quarantine that stay leased while the temps that they supersede are removed.
+//! Proves that no process uses a stored file. The copies that supersede temps stay leased while these are removed.
 
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
+use rustix::fs::Mode;
+
 use super::folder::Quarantine;
-use super::stored::Stored;
+use super::stored::{FILE, Stored};
 use crate::core::judge::LeaseCoverage;
 use crate::core::observation::UseState;
 use crate::core::policy::Policy;
-use crate::evidence::{CheckedFile, UseChecker};
+use crate::evidence::{self, CheckedFile, FileId, UseChecker};
 use crate::fs::dir;
 
 /// The leased copies of each directory, for all threads of this process. Two threads that open the same copy would take
@@ -20,7 +23,7 @@ static HELD: [Mutex<Vec<HeldCopy>>; 16] = [const { Mutex::new(Vec::new()) }; 16]
 
 /// A copy that is leased.
 #[derive(Debug)]
-pub(super) struct HeldCopy {
+struct HeldCopy {
     stored: Arc<Stored>,
     checked: CheckedFile,
     /// The thread that gets the signal if the lease is broken. It releases the lease before it unblocks the signal.
@@ -123,12 +126,68 @@ impl Quarantine {
         )
     }
 
-    /// Locks the directory of `stored`, so that the file can be opened for a proof. `Err` is the answer if the file is
-    /// leased: whether it is unchanged and unused.
-    pub(super) fn lock_or_recheck(
+    /// Returns how many bytes of data `stored` has, as a lower bound.
+    pub(crate) fn data_of(&self, stored: &Stored) -> io::Result<u64> {
+        self.data(stored, |_| Ok(()))
+    }
+
+    /// Writes the data of `stored` to the disk, and returns how many bytes of data it has, as a lower bound.
+    pub(crate) fn flushed_data(&self, stored: &Stored) -> io::Result<u64> {
+        self.data(stored, |file| Ok(rustix::fs::fsync(file)?))
+    }
+
+    fn data(
         &self,
         stored: &Stored,
-    ) -> Result<MutexGuard<'static, Vec<HeldCopy>>, bool> {
+        flush: impl FnOnce(&OwnedFd) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        let _locked = lock_released(stored);
+        let (dir, name, seen) = self.locate(stored)?;
+        let file = rustix::fs::openat(&dir, name, FILE, Mode::empty())?;
+        flush(&file)?;
+        dir::data_at_least(file.as_fd(), &seen, seen.fingerprint.size)
+    }
+
+    /// Reports whether it is proven that no process uses `stored`, and whether the file is unchanged.
+    pub(crate) fn is_proven_unused(
+        &self,
+        stored: &Stored,
+        policy: &Policy,
+        use_checker: &UseChecker,
+    ) -> bool {
+        let _locked = match self.lock_or_recheck(stored) {
+            Ok(locked) => locked,
+            Err(is_proven) => return is_proven,
+        };
+        let Ok((dir, name, seen)) = self.locate(stored) else {
+            return false;
+        };
+        let Ok(file) = rustix::fs::openat(&dir, name, FILE, Mode::empty()) else {
+            return false;
+        };
+        let (use_state, checked) = use_checker.check(file);
+        let same =
+            dir::observe_fd(checked.file()).is_ok_and(|now| now == seen && now == stored.seen);
+        let file = FileId::from(&seen.fingerprint);
+        let coverage = self.root.lease_coverage();
+        let is_unmapped = match coverage {
+            LeaseCoverage::OpensAndMaps => true,
+            LeaseCoverage::OpensOnly => {
+                evidence::scan_processes(&[file], coverage).proves_unmapped(file)
+            }
+            LeaseCoverage::Unknown => {
+                rule!("unproven-is-not-dropped", self.root.properties().has_proof(policy), without: true)
+            }
+        };
+        use_state == UseState::Unused
+            && same
+            && is_unmapped
+            && checked.recheck() == UseState::Unused
+    }
+
+    /// Locks the directory of `stored`, so that the file can be opened for a proof. `Err` is the answer if the file is
+    /// leased: whether it is unchanged and unused.
+    fn lock_or_recheck(&self, stored: &Stored) -> Result<MutexGuard<'static, Vec<HeldCopy>>, bool> {
         let mut held = lock(index_of(stored));
         let Some(known) = held.iter().position(|one| one.is(stored)) else {
             return Ok(held);
@@ -143,7 +202,7 @@ impl Quarantine {
 }
 
 /// Locks the directory of `stored`, and releases the file if it is leased.
-pub(super) fn lock_released(stored: &Stored) -> MutexGuard<'static, Vec<HeldCopy>> {
+fn lock_released(stored: &Stored) -> MutexGuard<'static, Vec<HeldCopy>> {
     let mut held = lock(index_of(stored));
     held.retain(|one| !one.is(stored));
     held

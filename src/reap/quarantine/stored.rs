@@ -12,18 +12,15 @@ use rustix::io::Errno;
 
 use super::copy;
 use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
-use super::held;
 use super::stamp::Stamp;
-use crate::core::judge::LeaseCoverage;
-use crate::core::observation::{Kind, Observation, UseState};
-use crate::core::policy::Policy;
+use crate::core::observation::{Kind, Observation};
 use crate::core::time::{Now, Wall};
-use crate::evidence::{self, FileId, UseChecker};
+use crate::evidence::{self, FileId};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
 use crate::reap::calls;
 
-const FILE: OFlags = OFlags::RDONLY
+pub(super) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
@@ -266,32 +263,13 @@ impl Quarantine {
         Ok(rustix::fs::openat(&dir, name, FILE, Mode::empty())?)
     }
 
-    /// Returns how many bytes of data `stored` has, as a lower bound.
-    pub(crate) fn data_of(&self, stored: &Stored) -> io::Result<u64> {
-        self.data(stored, |_| Ok(()))
-    }
-
-    /// Writes the data of `stored` to the disk, and returns how many bytes of data it has, as a lower bound.
-    pub(crate) fn flushed_data(&self, stored: &Stored) -> io::Result<u64> {
-        self.data(stored, |file| Ok(rustix::fs::fsync(file)?))
-    }
-
-    fn data(
-        &self,
-        stored: &Stored,
-        flush: impl FnOnce(&OwnedFd) -> io::Result<()>,
-    ) -> io::Result<u64> {
-        let _locked = held::lock_released(stored);
-        let (dir, name, seen) = self.locate(stored)?;
-        let file = rustix::fs::openat(&dir, name, FILE, Mode::empty())?;
-        flush(&file)?;
-        dir::data_at_least(file.as_fd(), &seen, seen.fingerprint.size)
-    }
-
     /// Opens the directory that contains `stored`, and returns it with the file's name and a new observation of the
     /// file. Each directory on the path must belong to orphand's user alone, and the file must still be the same
     /// regular file.
-    fn locate<'s>(&self, stored: &'s Stored) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
+    pub(super) fn locate<'s>(
+        &self,
+        stored: &'s Stored,
+    ) -> io::Result<(OwnedFd, &'s OsStr, Observation)> {
         let at = self.open_ours(&stored.folder_name, stored.original_dir())?;
         let seen = observe(at.as_fd(), stored.name())?;
         match seen.fingerprint.kind == Kind::File && is_same(&seen, &stored.seen) {
@@ -350,43 +328,6 @@ impl Quarantine {
         }
         copy::whole(file.into(), &seen, to, name, &mark)?;
         Ok(seen)
-    }
-
-    /// Reports whether it is proven that no process uses `stored`, and whether the file is unchanged.
-    pub(crate) fn is_proven_unused(
-        &self,
-        stored: &Stored,
-        policy: &Policy,
-        use_checker: &UseChecker,
-    ) -> bool {
-        let _locked = match self.lock_or_recheck(stored) {
-            Ok(locked) => locked,
-            Err(is_proven) => return is_proven,
-        };
-        let Ok((dir, name, seen)) = self.locate(stored) else {
-            return false;
-        };
-        let Ok(file) = rustix::fs::openat(&dir, name, FILE, Mode::empty()) else {
-            return false;
-        };
-        let (use_state, checked) = use_checker.check(file);
-        let same =
-            dir::observe_fd(checked.file()).is_ok_and(|now| now == seen && now == stored.seen);
-        let file = FileId::from(&seen.fingerprint);
-        let coverage = self.root.lease_coverage();
-        let is_unmapped = match coverage {
-            LeaseCoverage::OpensAndMaps => true,
-            LeaseCoverage::OpensOnly => {
-                evidence::scan_processes(&[file], coverage).proves_unmapped(file)
-            }
-            LeaseCoverage::Unknown => {
-                rule!("unproven-is-not-dropped", self.root.properties().has_proof(policy), without: true)
-            }
-        };
-        use_state == UseState::Unused
-            && same
-            && is_unmapped
-            && checked.recheck() == UseState::Unused
     }
 
     /// Returns the id of the directory that `stored` was moved from, if it was recorded. It is empty for the root, which
