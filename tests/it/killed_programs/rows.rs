@@ -1003,7 +1003,7 @@ printf 'port 0\nunixsocket %s/socket\nsave ""\n' "$PWD" > root/redis.conf"#,
     Writer {
         leaves: &[alone(
             "location-5q27izfq.tmp",
-            r"home/\.config/borg/security/[0-9a-f]{64}/location-([a-z0-9_]{8})\.tmp",
+            r"home/\.config/borg/security/[0-9a-f]{64}/location-[a-z0-9_]{8}\.tmp",
             Moved,
             Moved,
         )],
