@@ -36,11 +36,11 @@ Examples:
   orphand sweep -n ~/.app/sessions             show what one pass would remove
   orphand explain ~/.app/sessions/x.json.tmp   show every gate, its evidence and the verdict
 
-Exit: 0 done, even if temps were kept · 1 failed · 2 wrong usage or a refused directory ·
-3 something could not be read, removed or determined · 4 the service is not installed ·
-5 the service runs, but it cannot do its work · 10 orphans found (scan --exit-code) ·
-75 another orphand process works on the directory · 78 the configuration is invalid ·
-129 SIGHUP ended a sweep · 130 SIGINT did · 143 SIGTERM did")]
+Exit: 0 done, even if temps were kept; 1 failed; 2 wrong usage or a refused directory;
+3 something could not be read, removed or determined; 4 the service is not installed;
+5 the service runs, but it cannot do its work; 10 orphans found (scan --exit-code);
+75 another orphand process works on the directory; 78 the configuration is invalid;
+129 SIGHUP ended a sweep; 130 SIGINT did; 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) output: OutputOptions,

@@ -36,6 +36,17 @@ pub(crate) struct OutputOptions {
     pub(crate) verbose: u8,
 }
 
+/// The options for the lines of a command that shows temps.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ListOptions {
+    /// Print one line for each temp, even if there are many similar ones
+    #[arg(long, help_heading = "Output")]
+    pub(crate) list: bool,
+    /// Print only the paths of the orphans to be removed, each followed by a zero byte
+    #[arg(short = '0', long, conflicts_with = "json", help_heading = "Output")]
+    pub(crate) print0: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
     Auto,

@@ -15,7 +15,7 @@
 //! - [`own_names`]: the names that orphand itself creates
 //! - [`packed`]: a fingerprint in as few bytes as possible
 //! - [`retention`]: how long a quarantine keeps its files
-//! - [`leaks`]: how much each writer left behind in the last hour
+//! - [`sums`]: how many temps of each directory and shape got each verdict
 //! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
@@ -33,7 +33,6 @@ pub mod exclude;
 mod glob;
 pub mod group;
 pub mod judge;
-pub mod leaks;
 pub mod macos_use;
 pub mod observation;
 pub mod own_names;
@@ -44,6 +43,7 @@ pub(crate) mod rescan_schedule;
 pub mod reserved;
 pub mod retention;
 mod suffix;
+pub mod sums;
 pub mod target;
 pub mod temp_name;
 pub mod time;

@@ -30,6 +30,7 @@ mod safety_rules;
 mod scan;
 mod seeds;
 mod service;
+mod sight;
 mod sweep;
 mod targets;
 mod texts;

@@ -102,7 +102,8 @@ fn every_name_is_swept_and_printed_escaped() {
         };
         assert!(Path::new(&path).exists(), "{stored}");
     }
-    let human = with_harmless_output(sandbox.run(["scan", "--grace", "100ms", "root"]).exit(0));
+    let list = ["scan", "--list", "--grace", "100ms", "root"];
+    let human = with_harmless_output(sandbox.run(list).exit(0));
     assert_eq!(
         human.stdout.lines().count(),
         count + 1,

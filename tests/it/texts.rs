@@ -57,9 +57,9 @@ fn scan_lists_orphans_and_the_command() {
         &["scan", "--grace", "100ms", "root"],
         0,
         &expect![[r#"
-            orphan  a.tmp               1 B  unused for SPAN
-            orphan  b.4194304.tmp       0 B  unused for SPAN
-            move    sole.tmp           13 B  unused for SPAN; it may be the only copy
+            move    1      13 B  sole.tmp       unused for SPAN; it may be the only copy
+            remove  1       1 B  a.tmp          unused for SPAN
+            remove  1       0 B  b.4194304.tmp  unused for SPAN
             3 orphans, SIZE, the oldest SPAN.   remove 2 and move 1 to the quarantine: orphand sweep --grace 100ms BASE/root
         "#]],
     );
@@ -75,7 +75,7 @@ fn a_dry_run_lists_actions_and_the_sums() {
             TIME  would remove a.tmp                         1 B  unused for SPAN
             TIME  would remove b.4194304.tmp                 0 B  empty, unused for SPAN
             TIME  would move   sole.tmp                     13 B  there is no "sole": it may be the only copy.
-            2 would be removed · 1 would be moved to the quarantine · 0 kept
+            2 would be removed (4.1 kB) · 1 would be moved to the quarantine (4.1 kB) · 0 kept
             Nothing was changed (dry run).
         "#]],
     );

@@ -240,7 +240,7 @@ mod tests {
         let help = Cli::command().get_after_help().unwrap().to_string();
         let exits = help.split("Exit:").nth(1).unwrap();
         let exits = exits
-            .split('·')
+            .split(';')
             .map(|exit| exit.split_whitespace().next().unwrap());
         let listed = EXIT_STATUS.iter().map(|(code, _)| *code);
         assert!(exits.clone().eq(listed), "{:?}", exits.collect::<Vec<_>>());

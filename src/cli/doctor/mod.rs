@@ -55,7 +55,7 @@ doctor changes no existing file. In each directory it creates an empty file, \
 .orphand-doctor-<random>, and removes it at once, to test whether orphand can prove there that a file \
 is unused. This changes the modification time of the directory.
 
-Exit: 0 if orphand works, even with warnings · 3 if it does not work, or would keep everything
+Exit: 0 if orphand works, even with warnings; 3 if it does not work, or would keep everything
 
 Examples:
   orphand doctor                 this machine, and the directories of the configuration file

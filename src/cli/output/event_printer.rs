@@ -2,21 +2,27 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anstyle::Style;
 use orphand::core::event::{Event, RescanCause, RootState};
 use orphand::core::judge::Reason;
+use orphand::core::sums::Sums;
 use orphand::fs::root::Root;
 use orphand::store::json;
 use orphand::sys::clock;
 use serde::Serialize;
 
-use super::messages::EventFormatter;
+use super::bursts::{Bursts, WindowEnd};
+use super::groups::{self, Grouping, MAX_GROUPS};
+use super::messages::{EventFormatter, SummarySizes};
 use super::standard_streams::has_reader;
-use crate::cli::options::{Color, OutputOptions};
-use crate::cli::runtime::log;
-use crate::cli::runtime::service_notify;
+use super::text;
+use crate::cli::options::{Color, ListOptions, OutputOptions};
+use crate::cli::runtime::suspend::{self, ERASE_LINE};
+use crate::cli::runtime::{log, service_notify, signals};
 
 /// Prints the output of a command on stdout.
 pub(crate) struct EventPrinter {
@@ -34,8 +40,33 @@ pub(crate) struct EventPrinter {
     polled: HashMap<PathBuf, bool>,
     /// The number of temps that were kept because of a running process, by reason, directory and pid.
     kept: HashMap<(Reason, PathBuf, u32), u64>,
-    /// True if each kept temp has a line.
+    /// True if each temp has a line.
     verbose: bool,
+    /// True if only the paths of removed temps are printed, each followed by a zero byte.
+    print0: bool,
+    grouping: Grouping,
+    bursts: Bursts<EventLine>,
+    sizes: SummarySizes,
+}
+
+/// The line of an event.
+#[derive(Debug)]
+struct EventLine {
+    event: LineKind,
+    /// The line for stdout. `None` if JSON is printed instead.
+    text: Option<String>,
+    /// The line for the log file, if there is one.
+    file: Option<String>,
+}
+
+/// The kind of a line, as far as its output depends on it.
+#[derive(Clone, Copy, Debug)]
+struct LineKind {
+    /// The word at its start, with its style.
+    row: (&'static str, Style),
+    /// The priority for systemd's journal.
+    priority: &'static str,
+    is_failure: bool,
 }
 
 /// The largest number of entries in `EventPrinter::kept`. When it is reached, all are dropped.
@@ -71,6 +102,7 @@ impl EventPrinter {
                 color: color && !output.json,
                 has_time: !journal,
                 is_one_pass: false,
+                is_compact: terminal && output.verbose == 0,
                 roots,
             },
             status: None,
@@ -78,7 +110,20 @@ impl EventPrinter {
             polled: HashMap::new(),
             kept: HashMap::new(),
             verbose: output.verbose > 0,
+            print0: false,
+            grouping: Grouping::default(),
+            bursts: Bursts::default(),
+            sizes: SummarySizes::default(),
         }
+    }
+
+    /// Returns the printer for the events of `roots`, with the options for lists.
+    pub(crate) fn for_roots(mut self, roots: &[Root], options: &ListOptions) -> EventPrinter {
+        self.set_roots(roots);
+        self.verbose |= options.list;
+        self.formatter.is_compact &= !options.list;
+        self.print0 = options.print0;
+        self
     }
 
     /// Returns the printer for a command that makes only one pass.
@@ -92,38 +137,187 @@ impl EventPrinter {
         self.is_terminal && !self.json
     }
 
-    /// Sets the roots after a reload.
+    /// Sets the roots, also after a reload.
     pub(crate) fn set_roots(&mut self, roots: &[Root]) {
         self.formatter.roots = roots.iter().map(|root| root.path.clone()).collect();
+        self.grouping = Grouping::new(roots);
     }
 
-    /// Prints `event`. It is not an error if the reader has closed the pipe.
+    /// Prints `event`, or counts it for a line about many. It is not an error if the reader has closed the pipe.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if self.print0 {
+            return self.path_of_removed(event);
+        }
         if !self.json && self.is_repeated_scan(event) {
             return Ok(());
         }
         let choice = self.line_choice(event);
-        if log::path().is_some()
-            && choice != LineChoice::Skip
-            && let Some(line) = self.formatter.for_file().format(event)
-        {
-            log::append(&with_last_note(line, choice));
-        }
-        if self.json {
-            return self.json(&json::event(event, clock::wall()));
-        }
-        if choice == LineChoice::Skip {
+        let printed = match self.json {
+            true => self.json(&json::event(event, clock::wall())),
+            false => Ok(()),
+        };
+        printed.and(self.text_of(event, choice))
+    }
+
+    /// Prints the text of `event`, on stdout unless that is for JSON, and in the log file if there is one.
+    fn text_of(&mut self, event: &Event, choice: LineChoice) -> io::Result<()> {
+        let has_file = log::path().is_some();
+        if self.json && !has_file {
             return Ok(());
         }
-        let failed = matches!(event, Event::Failed { .. });
-        let line = self.formatter.format(event);
-        match line.map(|line| with_last_note(line, choice)) {
-            Some(line) if !self.quiet || failed => match self.is_journal {
-                true => self.line(&format!("{}{line}", priority(event))),
-                false => self.line(&line),
+        let now = Instant::now();
+        let mut printed = self.print_ended(now);
+        self.sizes.count(event);
+        if let Event::Summary(_) = event {
+            printed = printed.and(self.print_rest());
+        }
+        let text = |formatter: &EventFormatter| {
+            let line = formatter.format(event, &self.sizes)?;
+            Some(with_last_note(line, choice))
+        };
+        let line = EventLine {
+            event: LineKind {
+                row: self.formatter.row_start(event),
+                priority: priority(event),
+                is_failure: matches!(event, Event::Failed { .. }),
+            },
+            text: if self.json {
+                None
+            } else {
+                text(&self.formatter)
+            },
+            file: has_file.then(|| text(&self.formatter.for_file())).flatten(),
+        };
+        let group = match self.verbose {
+            true => None,
+            false => self.grouping.of_event(event),
+        };
+        if choice == LineChoice::Skip || (line.text.is_none() && line.file.is_none()) {
+            return printed;
+        }
+        let line = match group {
+            None => Some(line),
+            Some((key, one)) => {
+                if self.bursts.is_full() {
+                    printed = printed.and(self.print_rest());
+                }
+                self.bursts.add(now, key, one, line)
+            }
+        };
+        match line {
+            Some(line) => printed.and(self.event_line(&line)),
+            None => printed,
+        }
+    }
+
+    /// Returns the time at which [`EventPrinter::print_ended`] will print lines, if events have no line yet.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.bursts.due()
+    }
+
+    /// Prints the lines about groups of events that are complete at `now`.
+    pub(crate) fn print_ended(&mut self, now: Instant) -> io::Result<()> {
+        let ends = self.bursts.ended(now);
+        self.window_ends(ends)
+    }
+
+    /// Prints the lines about all events that have no line yet.
+    fn print_rest(&mut self) -> io::Result<()> {
+        let ends = self.bursts.end_all();
+        self.window_ends(ends)
+    }
+
+    fn window_ends(&mut self, ends: Vec<WindowEnd<EventLine>>) -> io::Result<()> {
+        let mut printed = Ok(());
+        let mut rest = Sums::default();
+        let mut failed = false;
+        for (index, end) in ends.into_iter().enumerate() {
+            let lines = match index {
+                MAX_GROUPS.. => {
+                    failed |= end.lines.iter().any(|line| line.event.is_failure);
+                    rest.add_sum(end.key, end.sum);
+                    continue;
+                }
+                _ if end.has_single_lines() => end.lines,
+                _ => self.sum_line(&end).into_iter().collect(),
+            };
+            for line in lines {
+                printed = printed.and(self.event_line(&line));
+            }
+        }
+        let Some(text) = groups::more_line(&rest, 0) else {
+            return printed;
+        };
+        let line = EventLine {
+            event: LineKind {
+                row: ("", Style::new()),
+                priority: "<6>",
+                is_failure: failed,
+            },
+            file: log::path().map(|_| text.clone()),
+            text: (!self.json).then_some(text),
+        };
+        printed.and(self.event_line(&line))
+    }
+
+    /// Returns the line about the sum of a window.
+    fn sum_line(&self, end: &WindowEnd<EventLine>) -> Option<EventLine> {
+        let first = end.lines.first()?;
+        let text = |formatter: &EventFormatter| {
+            formatter.sum_row(first.event.row, &end.key, &end.sum, end.shown)
+        };
+        Some(EventLine {
+            event: first.event,
+            text: first.text.as_ref().map(|_| text(&self.formatter)),
+            file: first
+                .file
+                .as_ref()
+                .map(|_| text(&self.formatter.for_file())),
+        })
+    }
+
+    fn event_line(&mut self, line: &EventLine) -> io::Result<()> {
+        if let Some(file) = &line.file {
+            log::append(file);
+        }
+        match &line.text {
+            Some(text) if !self.quiet || line.event.is_failure => match self.is_journal {
+                true => self.line(&format!("{}{text}", line.event.priority)),
+                false => self.line(text),
             },
             _ => Ok(()),
         }
+    }
+
+    /// Prints the path of a removed temp and a zero byte.
+    fn path_of_removed(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Reaped(disposed) => self.path0(&disposed.subject.path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints a path and a zero byte. Does nothing if the reader has closed the pipe.
+    pub(crate) fn path0(&mut self, path: &Path) -> io::Result<()> {
+        if !self.is_closed {
+            let mut out = io::stdout().lock();
+            let written = out
+                .write_all(path.as_os_str().as_bytes())
+                .and_then(|()| out.write_all(b"\0"))
+                .and_then(|()| out.flush());
+            self.is_closed = !has_reader(written)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the temps that are still kept at the end of a watch. Without this, the summary counts the events.
+    pub(crate) fn set_still_kept(&mut self, temps: u64, bytes: u64) {
+        self.sizes.still_kept = Some((temps, bytes));
+    }
+
+    /// Returns the groups by the rules of the roots.
+    pub(crate) fn grouping(&self) -> &Grouping {
+        &self.grouping
     }
 
     /// Returns whether `event` has a line. A running writer whose temps have changing names has few lines in each
@@ -195,8 +389,11 @@ impl EventPrinter {
 
     fn write(&mut self, line: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if self.status.take().is_some() {
-            write!(out, "\r\x1b[K")?;
+        // The terminal shows Ctrl-C as "^C", where the cursor is.
+        let has_ctrl_c = self.is_interactive() && signals::first().is_some();
+        if self.status.take().is_some() || has_ctrl_c {
+            write!(out, "{ERASE_LINE}")?;
+            suspend::set_shown(false);
         }
         writeln!(out, "{line}")?;
         out.flush()
@@ -213,14 +410,24 @@ impl EventPrinter {
 
     /// Sets the status line at the bottom of a terminal. An empty text removes it.
     pub(crate) fn status(&mut self, status: String) {
+        if suspend::take_suspended() {
+            self.status = None;
+        }
         if !self.is_interactive() || self.quiet || self.status.as_deref().unwrap_or("") == status {
             return;
         }
         let mut out = io::stdout().lock();
+        // A line that is as wide as the terminal would move the cursor, and the next one could not replace it.
+        let width = rustix::termios::tcgetwinsize(&out).map_or(0, |size| size.ws_col);
+        let status = match width {
+            0 => status,
+            width => text::shortened(&status, usize::from(width).saturating_sub(1)),
+        };
         let text = self.formatter.paint(&status, Style::new().dimmed());
         // If the terminal cannot be written to, printing the next event reports it.
-        let _ = write!(out, "\r\x1b[K{text}");
+        let _ = write!(out, "{ERASE_LINE}{text}");
         let _ = out.flush();
+        suspend::set_shown(!status.is_empty());
         self.status = (!status.is_empty()).then_some(status);
     }
 

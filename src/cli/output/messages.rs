@@ -3,17 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
-use orphand::core::event::{Event, RescanCause, RootState, Subject, Summary};
+use orphand::core::event::{Disposed, Event, RescanCause, RootState, Subject, Summary};
+use orphand::core::judge::Reason;
+use orphand::core::observation::FileSize;
+use orphand::core::sums::{SumKey, TempSum};
 
-use super::reasons::{kept_text, move_reason, removal_reason};
+use super::groups;
+use super::reasons::{kept_text, move_reason, removal_reason, restore_command, short_move_reason};
 use super::shell::Suggestion;
 use super::text;
 
 const DIMMED: Style = Style::new().dimmed();
 const GREEN: Style = AnsiColor::Green.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
-const YELLOW: Style = AnsiColor::Yellow.on_default();
+/// Yellow cannot be read on a light background, and blue not on a dark one.
+const KEPT: Style = AnsiColor::Magenta.on_default();
 const RED: Style = AnsiColor::Red.on_default();
+
+/// The width of a line about a moved temp, unless the command that it shows is longer.
+const COMPACT_WIDTH: usize = 80;
+
+/// The smallest width of a name in such a line.
+const MIN_NAME: usize = 12;
 
 /// Formats events. The default is the format for a file: no colors, no time of day, and full paths.
 #[derive(Debug, Default)]
@@ -23,8 +34,44 @@ pub(crate) struct EventFormatter {
     pub(crate) has_time: bool,
     /// True if the command makes only one pass, so that nothing is tried again.
     pub(crate) is_one_pass: bool,
+    /// True if the line about a moved temp is limited to [`COMPACT_WIDTH`].
+    pub(crate) is_compact: bool,
     /// The roots. If there is only one, paths are relative to it.
     pub(crate) roots: Vec<PathBuf>,
+}
+
+/// The sizes that the summary shows besides those of [`Summary`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SummarySizes {
+    /// The size of the temps that are counted as kept.
+    kept: FileSize,
+    /// The size of the temps that would be removed.
+    would_reap: FileSize,
+    /// The size of the temps that would be moved to the quarantine.
+    would_move: FileSize,
+    /// The number and the length of the temps that are still kept, if they are known.
+    pub(super) still_kept: Option<(u64, u64)>,
+}
+
+impl SummarySizes {
+    /// Counts the size of the temp that `event` is about.
+    pub(super) fn count(&mut self, event: &Event) {
+        let (sum, subject) = match event {
+            Event::Reaped(disposed) if disposed.dry_run => {
+                (&mut self.would_reap, &disposed.subject)
+            }
+            Event::Quarantined { disposed, .. } if disposed.dry_run => {
+                (&mut self.would_move, &disposed.subject)
+            }
+            Event::Kept {
+                subject,
+                reported_before: false,
+                ..
+            } => (&mut self.kept, subject),
+            _ => return,
+        };
+        *sum = sum.plus(subject.size.unwrap_or_default());
+    }
 }
 
 impl EventFormatter {
@@ -43,8 +90,26 @@ impl EventFormatter {
         }
     }
 
-    /// Returns the line for `event`, if it has one.
-    pub(crate) fn format(&self, event: &Event) -> Option<String> {
+    /// Returns the word at the start of the line for `event`, with its style.
+    pub(crate) fn row_start(&self, event: &Event) -> (&'static str, Style) {
+        match event {
+            Event::Tracked { .. } => ("tracked", DIMMED),
+            Event::Settled { .. } => ("settled", DIMMED),
+            Event::Kept { .. } => ("kept", KEPT),
+            Event::Reaped(disposed) if disposed.dry_run => ("would remove", GREEN),
+            Event::Reaped(_) => ("removed", GREEN),
+            Event::Quarantined { disposed, .. } if disposed.dry_run => ("would move", CYAN),
+            Event::Quarantined { .. } => ("moved", CYAN),
+            Event::Restored { .. } => ("restored", CYAN),
+            Event::Purged { .. } => ("purged", GREEN),
+            Event::Failed { .. } => ("failed", RED),
+            _ => ("", Style::new()),
+        }
+    }
+
+    /// Returns the line for `event`, if it has one. `sizes` are those of all events so far.
+    pub(crate) fn format(&self, event: &Event, sizes: &SummarySizes) -> Option<String> {
+        let start = self.row_start(event);
         let line = match event {
             Event::Ready { .. }
             | Event::Rescan {
@@ -53,9 +118,9 @@ impl EventFormatter {
             } => return None,
             Event::Tracked { subject, due } => {
                 let rest = format!("next look in {}", text::span(*due));
-                self.row("tracked", DIMMED, subject, &rest)
+                self.row(start, subject, &rest)
             }
-            Event::Settled { subject, how } => self.row("settled", DIMMED, subject, how.as_str()),
+            Event::Settled { subject, how } => self.row(start, subject, how.as_str()),
             Event::Kept {
                 subject,
                 reason,
@@ -65,38 +130,33 @@ impl EventFormatter {
                 ..
             } => {
                 let rest = kept_text(&subject.path, *reason, holders, *retry, details);
-                self.row("kept", YELLOW, subject, &rest)
+                self.row(start, subject, &rest)
             }
             Event::Reaped(disposed) => {
-                let word = match disposed.dry_run {
-                    true => "would remove",
-                    false => "removed",
-                };
-                self.row(word, GREEN, &disposed.subject, &removal_reason(disposed))
+                self.row(start, &disposed.subject, &removal_reason(disposed))
             }
             Event::Quarantined {
                 disposed,
                 id,
                 reason,
-            } => {
-                let word = match disposed.dry_run {
-                    true => "would move",
-                    false => "moved",
-                };
-                let rest = move_reason(disposed, id.as_deref(), *reason);
-                self.row(word, CYAN, &disposed.subject, &rest)
-            }
-            Event::Restored { subject, .. } => self.row("restored", CYAN, subject, ""),
+            } => match id {
+                Some(id) if self.is_compact => self.moved_row(start, disposed, id, *reason),
+                id => {
+                    let rest = move_reason(disposed, id.as_deref(), *reason);
+                    self.row(start, &disposed.subject, &rest)
+                }
+            },
+            Event::Restored { subject, .. } => self.row(start, subject, ""),
             Event::Purged { subject, id } => {
-                let rest = format!("deleted from the quarantine ({id})");
-                self.row("purged", GREEN, subject, &rest)
+                let rest = format!("removed from the quarantine ({id})");
+                self.row(start, subject, &rest)
             }
             Event::Failed { subject, error, .. } => {
                 let again = match self.is_one_pass {
                     true => "the next sweep will try again",
                     false => "orphand will try again later",
                 };
-                self.row("failed", RED, subject, &format!("{error}; {again}"))
+                self.row(start, subject, &format!("{error}; {again}"))
             }
             Event::Rescan { root, cause } => {
                 let (root, why) = (text::escaped(root), rescan_reason(*cause));
@@ -106,22 +166,82 @@ impl EventFormatter {
                 let (root, what) = (text::escaped(root), state_text(*state));
                 format!("{}{root} {what}", self.now())
             }
-            Event::Summary(summary) => self.summary(summary),
+            Event::Summary(summary) => self.summary(summary, sizes),
             _ => return None,
         };
         Some(line.trim_end().to_owned())
     }
 
     /// Formats a line such as `10:42:10  removed  a.tmp      0 B    empty, unused for 10 s`.
-    fn row(&self, word: &str, style: Style, subject: &Subject, rest: &str) -> String {
+    fn row(&self, start: (&str, Style), subject: &Subject, rest: &str) -> String {
+        let name = self.name(&subject.path, &subject.root);
+        let size = subject.size.map(|size| text::size(size.bytes));
+        self.columns(start, &name, &size.unwrap_or_default(), rest)
+    }
+
+    /// Formats a line such as `10:42:31  moved    b.tmp  2 B  there is no "b": orphand restore 7f3a`. The reason is left
+    /// out and the name is shortened if the line would be too long. If that does not suffice, the line has all details.
+    fn moved_row(
+        &self,
+        start: (&str, Style),
+        disposed: &Disposed,
+        id: &str,
+        reason: Option<Reason>,
+    ) -> String {
+        let subject = &disposed.subject;
+        let (word, style) = start;
+        let now = self.now();
+        let name = self.name(&subject.path, &subject.root);
+        let size = subject.size.map(|size| text::size(size.bytes));
+        let size = size.unwrap_or_default();
+        let command = restore_command(id).to_string();
+        let width = |text: &str| text.chars().count();
+        let used = |rest: &str| width(&now) + 8 + 1 + 1 + width(&size) + 2 + width(rest);
+        let with_reason = format!("{}: {command}", short_move_reason(disposed, reason));
+        let rest = match used(&with_reason) + width(&name) <= COMPACT_WIDTH {
+            true => with_reason,
+            false => command,
+        };
+        let room = COMPACT_WIDTH.saturating_sub(used(&rest));
+        if room < MIN_NAME.min(width(&name)) {
+            return self.row(start, subject, &move_reason(disposed, Some(id), reason));
+        }
+        let name = text::shortened(&name, room);
+        // The sizes of short lines are in the column of the other lines.
+        let column = (room + 1 + width(&size)).min(24 + 1 + 8);
+        let gap = column.saturating_sub(width(&name) + width(&size)).max(1);
+        let word = self.paint(&format!("{word:<8}"), style);
+        format!("{now}{word} {name}{:gap$}{size}  {rest}", "")
+    }
+
+    /// Formats a line about the temps of a group: `removed  x.json.<uuid>.tmp  5.1 MB  512 more, unused for 5 min`.
+    /// `shown` of the group have a line already.
+    pub(crate) fn sum_row(
+        &self,
+        start: (&str, Style),
+        key: &SumKey,
+        sum: &TempSum,
+        shown: usize,
+    ) -> String {
+        let name = self.name(&groups::path(key), &key.root);
+        let count = match shown {
+            0 => text::counted(sum.temps, "temp", "temps"),
+            _ => format!("{} more", text::count(sum.temps)),
+        };
+        let reason = groups::reason_text(key, sum);
+        let rest = match reason.is_empty() {
+            true => count,
+            false => format!("{count}, {reason}"),
+        };
+        self.columns(start, &name, &text::size(sum.size.bytes), &rest)
+    }
+
+    fn columns(&self, start: (&str, Style), name: &str, size: &str, rest: &str) -> String {
+        let (word, style) = start;
         let width = if word.starts_with("would") { 12 } else { 8 };
         let word = self.paint(&format!("{word:<width$}"), style);
-        let name = self.name(&subject.path, &subject.root);
-        let bytes = subject
-            .size
-            .map(|size| text::size(size.bytes))
-            .unwrap_or_default();
-        format!("{}{word} {name:<24} {bytes:>8}  {rest}", self.now())
+        let line = format!("{}{word} {name:<24} {size:>8}  {rest}", self.now());
+        line.trim_end().to_owned()
     }
 
     /// Returns the shortest unambiguous form of a path, escaped: relative to the root if there is only one root.
@@ -137,7 +257,7 @@ impl EventFormatter {
         text::escaped(below)
     }
 
-    fn summary(&self, summary: &Summary) -> String {
+    fn summary(&self, summary: &Summary, sizes: &SummarySizes) -> String {
         let mut parts = Vec::new();
         let (would_reap, would_move) = (summary.would_reap, summary.would_quarantine);
         let reaped = summary.reaped - would_reap;
@@ -157,18 +277,30 @@ impl EventFormatter {
                 Suggestion::new("quarantine purge").configured()
             ));
         }
+        let count = |number, size: FileSize, what: &str| {
+            format!(
+                "{} {what} ({})",
+                text::count(number),
+                text::size(size.disk_bytes)
+            )
+        };
         if would_reap > 0 {
-            parts.push(format!("{} would be removed", text::count(would_reap)));
+            parts.push(count(would_reap, sizes.would_reap, "would be removed"));
         }
         if would_move > 0 {
-            let would_move = text::count(would_move);
-            parts.push(format!("{would_move} would be moved to the quarantine"));
+            let what = "would be moved to the quarantine";
+            parts.push(count(would_move, sizes.would_move, what));
         }
-        parts.push(format!("{} kept", text::count(summary.kept)));
+        parts.push(
+            match sizes.still_kept.unwrap_or((summary.kept, sizes.kept.bytes)) {
+                (0, _) => "0 kept".to_owned(),
+                (kept, bytes) => format!("{} kept ({})", text::count(kept), text::size(bytes)),
+            },
+        );
         if summary.failed > 0 {
             parts.push(format!("{} failed", text::count(summary.failed)));
         }
-        parts.join(" · ")
+        text::joined(&parts)
     }
 
     fn now(&self) -> String {
@@ -233,10 +365,13 @@ mod tests {
             let file = formatter.for_file();
             assert!(
                 formatter
-                    .format(&event)
+                    .format(&event, &SummarySizes::default())
                     .is_some_and(|line| line.contains(want))
             );
-            assert!(file.format(&event).is_some_and(|line| line.contains(want)));
+            assert!(
+                file.format(&event, &SummarySizes::default())
+                    .is_some_and(|line| line.contains(want))
+            );
         }
     }
 
@@ -247,19 +382,25 @@ mod tests {
             bytes: 9,
             disk_bytes: 7,
         };
+        let sizes = SummarySizes {
+            kept: seven,
+            would_reap: seven,
+            would_move: seven,
+            still_kept: None,
+        };
         #[rustfmt::skip]
         let rows = [
             (none(), "0 removed (0 B freed) · 0 kept"),
-            (Summary { reaped: 2, freed: seven, kept: 1, ..none() }, "2 removed (7 B freed) · 1 kept"),
-            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none() }, "2 would be removed · 1 kept"),
-            (Summary { quarantined: 1, would_quarantine: 1, ..none() }, "1 would be moved to the quarantine · 0 kept"),
+            (Summary { reaped: 2, freed: seven, kept: 1, ..none() }, "2 removed (7 B freed) · 1 kept (9 B)"),
+            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none() }, "2 would be removed (7 B) · 1 kept (9 B)"),
+            (Summary { quarantined: 1, would_quarantine: 1, ..none() }, "1 would be moved to the quarantine (7 B) · 0 kept"),
             (Summary { reaped: 3, would_reap: 2, freed: seven, ..none() },
-                "1 removed (7 B freed) · 2 would be removed · 0 kept"),
+                "1 removed (7 B freed) · 2 would be removed (7 B) · 0 kept"),
             (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none() },
                 "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {
-            assert_eq!(EventFormatter::default().summary(&summary), want);
+            assert_eq!(EventFormatter::default().summary(&summary, &sizes), want);
         }
     }
 }

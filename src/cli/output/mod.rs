@@ -1,8 +1,10 @@
 //! Text for people: events, messages, names, sizes and durations.
 
+mod bursts;
 pub(super) mod census;
 pub(super) mod duration;
 pub(super) mod event_printer;
+pub(super) mod groups;
 pub(super) mod messages;
 pub(super) mod moment;
 pub(super) mod reasons;

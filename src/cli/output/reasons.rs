@@ -50,33 +50,52 @@ pub(super) fn removal_reason(disposed: &Disposed) -> String {
     }
 }
 
-/// Returns the reason why a temp was moved to the quarantine, and the commands that restore or delete it.
+/// Returns the reason why a temp was moved to the quarantine, and the commands that restore or remove it.
 pub(super) fn move_reason(disposed: &Disposed, id: Option<&str>, reason: Option<Reason>) -> String {
     let is_empty = disposed.subject.size.is_some_and(|size| size.bytes == 0);
-    let mut line = match (reason, &disposed.target) {
-        (Some(Reason::SoleCopy), Some(target)) => {
-            let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
-            let what = match disposed.target_state.fault() {
-                None | Some("is missing") => format!("there is no \"{target}\""),
-                Some(fault) => format!("\"{target}\" {fault}"),
-            };
-            format!("{}.", sole_copy_reason(&what, is_empty))
+    let mut line = match reason {
+        Some(Reason::SoleCopy) => {
+            format!("{}.", sole_copy_reason(&target_fault(disposed), is_empty))
         }
-        (Some(Reason::SoleCopy), None) => {
-            format!("{}.", sole_copy_reason("its target is unknown", is_empty))
-        }
-        (Some(Reason::InUse), _) => "a process has it open.".to_owned(),
-        (Some(_), _) => "it could not be proven that no process uses it.".to_owned(),
-        (None, _) => format!("unused for {}.", text::span(disposed.quiet)),
+        Some(Reason::InUse) => "a process has it open.".to_owned(),
+        Some(_) => "it could not be proven that no process uses it.".to_owned(),
+        None => format!("unused for {}.", text::span(disposed.quiet)),
     };
     if let Some(id) = id {
         line.push_str(&format!(
             "  back: {}   for good: {}",
-            Suggestion::new("restore").configured().arg(id),
+            restore_command(id),
             Suggestion::new("quarantine purge").configured().arg(id)
         ));
     }
     line
+}
+
+/// Returns the command that restores a file from the quarantine.
+pub(super) fn restore_command(id: &str) -> Suggestion {
+    Suggestion::new("restore").configured().arg(id)
+}
+
+/// Returns the reason why a temp was moved to the quarantine, in a few words.
+pub(super) fn short_move_reason(disposed: &Disposed, reason: Option<Reason>) -> String {
+    match reason {
+        Some(Reason::SoleCopy) => target_fault(disposed),
+        Some(Reason::InUse) => "open".to_owned(),
+        Some(_) => "no proof".to_owned(),
+        None => format!("unused for {}", text::span(disposed.quiet)),
+    }
+}
+
+/// Returns why the target of a temp does not count: `there is no "b"`.
+fn target_fault(disposed: &Disposed) -> String {
+    let Some(target) = &disposed.target else {
+        return "its target is unknown".to_owned();
+    };
+    let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
+    match disposed.target_state.fault() {
+        None | Some("is missing") => format!("there is no \"{target}\""),
+        Some(fault) => format!("\"{target}\" {fault}"),
+    }
 }
 
 /// Returns the reason why a temp is not removed, from `fault`, the fault of its target.

@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 pub(crate) use orphand::core::time::span;
@@ -116,6 +117,46 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
+/// Returns `text` with at most `most` characters: an ellipsis replaces its middle.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text.to_owned();
+    }
+    let ellipsis = if is_unicode() { "…" } else { "..." };
+    let kept = most.saturating_sub(ellipsis.chars().count());
+    // The end of a name tells less than its beginning.
+    let tail = kept / 3;
+    let head: String = text.chars().take(kept - tail).collect();
+    let tail: String = text.chars().skip(length - tail).collect();
+    format!("{head}{ellipsis}{tail}")
+}
+
+/// Joins the parts of a line: `2 waiting · 1 held`.
+pub(crate) fn joined(parts: &[String]) -> String {
+    parts.join(if is_unicode() { " · " } else { " | " })
+}
+
+/// Reports whether the terminal shows characters that are not ASCII, by the variables for the locale. Without any of
+/// them it is assumed that it does.
+pub(crate) fn is_unicode() -> bool {
+    static IS_UNICODE: LazyLock<bool> = LazyLock::new(|| {
+        let value = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(value);
+        locale.is_none_or(|locale| is_unicode_locale(&locale.to_string_lossy()))
+    });
+    *IS_UNICODE
+}
+
+/// Reports whether a locale like `de_DE.UTF-8` has the characters of Unicode.
+fn is_unicode_locale(locale: &str) -> bool {
+    let locale = locale.to_ascii_lowercase();
+    match locale.split_once('.') {
+        Some((_, charset)) => charset.starts_with("utf-8") || charset.starts_with("utf8"),
+        None => locale != "c" && locale != "posix",
+    }
+}
+
 /// Formats a number with a noun, like `1 temp` or `2 temps`.
 pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
@@ -139,6 +180,21 @@ mod tests {
             ("\u{9b}31m".as_bytes(), r"\u{9b}31m"),
         ] {
             assert_eq!(escaped(Path::new(OsStr::from_bytes(name))), want);
+        }
+    }
+
+    #[test]
+    fn the_locale_decides_on_characters() {
+        for (locale, want) in [
+            ("C", false),
+            ("POSIX", false),
+            ("C.UTF-8", true),
+            ("de_DE.utf8", true),
+            ("de_DE.UTF-8@euro", true),
+            ("de_DE.ISO-8859-1", false),
+            ("de_DE", true),
+        ] {
+            assert_eq!(is_unicode_locale(locale), want, "{locale}");
         }
     }
 

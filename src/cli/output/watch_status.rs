@@ -1,15 +1,19 @@
 //! The state of a running watch, as `orphand status` and the metrics show it.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use orphand::core::event::{Disposed, Event, RootState, Summary};
+use orphand::core::event::{Event, RootState, Summary};
 use orphand::core::judge::Reason;
-use orphand::core::leaks::{Leak, LeakSource, LeakSum, Leaks};
+use orphand::core::sums::{RecentSums, SumKey, Sums, TempSum};
 use orphand::core::time::Wall;
 use orphand::daemon::{RootStatus, StatusHandle};
+use orphand::fs::root::Root;
 use orphand::sys::clock;
 
+use super::groups::{self, Grouping, MAX_GROUPS};
 use super::shell::Suggestion;
 use super::text;
 use crate::cli::runtime::program::Program;
@@ -24,12 +28,34 @@ pub(crate) struct WatchStatus {
     content: Mutex<StatusContent>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StatusContent {
     status_handle: Option<StatusHandle>,
     config: Option<PathBuf>,
     config_error: Option<String>,
-    leaks: Leaks,
+    grouping: Grouping,
+    /// The leaks of the last hour.
+    hour: RecentSums,
+    /// The leaks of the last minute.
+    minute: RecentSums,
+}
+
+/// The time that the leaks in `status` cover.
+pub(crate) const LEAK_SPAN: Duration = Duration::from_secs(60 * 60);
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Default for StatusContent {
+    fn default() -> StatusContent {
+        StatusContent {
+            status_handle: None,
+            config: None,
+            config_error: None,
+            grouping: Grouping::default(),
+            hour: RecentSums::new(LEAK_SPAN, MINUTE),
+            minute: RecentSums::new(MINUTE, MINUTE / 12),
+        }
+    }
 }
 
 /// A copy of the state at one moment.
@@ -45,7 +71,8 @@ pub(crate) struct Snapshot {
     pub(crate) config: Option<PathBuf>,
     /// The error in the current configuration file, because of which that file is not in force.
     pub(crate) config_error: Option<String>,
-    pub(crate) leaks: Vec<(Leak, LeakSum)>,
+    /// The leaks of the last hour.
+    pub(crate) leaks: Sums,
     /// The watch has not started, because the configuration file is wrong.
     pub(crate) is_waiting: bool,
 }
@@ -75,16 +102,28 @@ impl WatchStatus {
         content.config_error = config_error;
     }
 
-    /// Counts the temp of `event` as a leak of its writer. Returns whether the event concerns a disposed temp.
+    /// Stores the roots, whose rules determine the groups.
+    pub(crate) fn set_roots(&self, roots: &[Root]) {
+        self.lock_content().grouping = Grouping::new(roots);
+    }
+
+    /// Counts the temp of `event` as a leak of its group. Returns whether the event concerns a disposed temp.
     pub(crate) fn note_leak(&self, event: &Event) -> bool {
-        let (Event::Reaped(disposed) | Event::Quarantined { disposed, .. }) = event else {
+        if !matches!(event, Event::Reaped(_) | Event::Quarantined { .. }) {
             return false;
-        };
-        let bytes = disposed.subject.size.map_or(0, |size| size.bytes);
-        self.lock_content()
-            .leaks
-            .record(clock::mono(), leak(disposed), bytes);
+        }
+        let mut content = self.lock_content();
+        if let Some((key, one)) = content.grouping.of_event(event) {
+            let now = clock::mono();
+            content.hour.add(now, key.clone(), one.clone());
+            content.minute.add(now, key, one);
+        }
         true
+    }
+
+    /// Returns the leaks of the last minute.
+    pub(crate) fn last_minute(&self) -> Sums {
+        self.lock_content().minute.before(clock::mono())
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -97,7 +136,7 @@ impl WatchStatus {
             last_created_ms: None,
             config: content.config.clone(),
             config_error: content.config_error.clone(),
-            leaks: content.leaks.in_last_hour(clock::mono()),
+            leaks: content.hour.before(clock::mono()),
             is_waiting: handle.is_none(),
         };
         drop(content);
@@ -192,44 +231,30 @@ pub(crate) fn is_blind(one: &RootStatus) -> bool {
     state(one) == RootState::Blind || unknown.is_some_and(|n| *n > 0)
 }
 
-fn leak(disposed: &Disposed) -> Leak {
-    let target = disposed
-        .target
-        .as_deref()
-        .and_then(|target| target.file_name());
-    let target = target.map(|target| target.to_string_lossy());
-    let who = match (&disposed.writer, target) {
-        (Some(program), _) => LeakSource::Program(program.clone()),
-        (None, Some(target)) => {
-            // If the digits in the name may not be a pid, they are part of the target. They are removed here, because
-            // otherwise each temp would count for a writer of its own.
-            let pid = disposed.writer_pid.map(|pid| format!(".{pid}"));
-            let name = pid.and_then(|pid| target.strip_suffix(&pid));
-            LeakSource::WriterOf(name.unwrap_or(&target).to_owned())
-        }
-        (None, None) => LeakSource::Unknown,
-    };
-    Leak {
-        source: who,
-        dir: disposed.subject.path.parent().map(Into::into),
-    }
+/// Returns the lines about the largest leaks in `sums`: `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/
+/// (x.json.<uuid>.tmp) in the last hour`.
+pub(crate) fn leak_lines(sums: &Sums) -> Vec<String> {
+    let largest = sums.largest_first();
+    let shown = largest.iter().take(MAX_GROUPS);
+    let lines = shown.map(|(key, sum)| leak_line(key, sum));
+    lines.chain(groups::more_line(sums, MAX_GROUPS)).collect()
 }
 
-/// Returns the line about a leak: `openclaw-gateway left 12 temps (71 MB) in /srv/app/sessions/ in the last hour`.
-pub(crate) fn leak_line(leak: &Leak, sum: &LeakSum) -> String {
-    let name = |name: &str| text::escaped(std::path::Path::new(name));
-    let who = match &leak.source {
-        LeakSource::Program(program) => name(program),
-        LeakSource::WriterOf(target) => format!("the writer of \"{}\"", name(target)),
-        LeakSource::Unknown => "an unknown writer".to_owned(),
-    };
-    let dir = match &leak.dir {
-        Some(dir) => format!("in {}/", text::escaped(dir).trim_end_matches('/')),
-        None => "in other directories".to_owned(),
+/// Returns the line about one group of leaks.
+pub(crate) fn leak_line(key: &SumKey, sum: &TempSum) -> String {
+    let name = |name: &OsStr| text::escaped(Path::new(name));
+    let programs = groups::programs(sum);
+    let target = sum.target().and_then(|target| target.file_name());
+    let who = match target {
+        _ if !programs.is_empty() => programs,
+        Some(target) => format!("the writer of \"{}\"", name(target)),
+        None => "an unknown writer".to_owned(),
     };
     format!(
-        "{who} left {} ({}) {dir} in the last hour",
+        "{who} left {} ({}) in {}/ ({}) in the last hour",
         text::counted(sum.temps, "temp", "temps"),
-        text::size(sum.bytes)
+        text::size(sum.size.bytes),
+        text::escaped(&key.dir).trim_end_matches('/'),
+        name(&key.shape)
     )
 }

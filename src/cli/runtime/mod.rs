@@ -11,4 +11,5 @@ pub(super) mod service_notify;
 pub(super) mod signals;
 pub(super) mod status_answer;
 pub(super) mod status_server;
+pub(super) mod suspend;
 pub(super) mod trees;

@@ -32,11 +32,6 @@ impl Plan {
         self.rules.get(&root.path)
     }
 
-    /// Returns the paths of the roots.
-    pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.roots.iter().map(|root| root.path.clone()).collect()
-    }
-
     /// Returns the reason why nothing may be removed in a root, if there is one.
     pub(crate) fn refusal_to_change(&self, root: &Root) -> Option<Refused> {
         match self.broad.contains(&root.path) {

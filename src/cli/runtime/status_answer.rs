@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use orphand::core::census::Tree;
-use orphand::core::leaks::{Leak, LeakSource, LeakSum, SPAN};
 use orphand::core::observation::Kind;
+use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
 use orphand::daemon::RootStatus;
 use orphand::store::json::{self, TreeFields, WirePath, WriteFields, field};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::output::watch_status::{WatchStatus, leak_line, state};
+use crate::cli::output::groups::MAX_GROUPS;
+use crate::cli::output::watch_status::{LEAK_SPAN, WatchStatus, leak_line, leak_lines, state};
 use crate::cli::runtime::program::Program;
 
 /// The answer. Fields that a watcher of another version does not write have their defaults.
@@ -44,7 +45,10 @@ pub(crate) struct WatchAnswer {
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
     pub(crate) disk_bytes: u64,
+    /// The largest groups of leaks.
     pub(crate) leaks: Vec<LeakAnswer>,
+    /// All leaks of the last hour, for people: one line for each of the largest groups.
+    pub(crate) leak_lines: Vec<String>,
 }
 
 /// The state of a root.
@@ -77,15 +81,21 @@ pub(crate) struct RootAnswer {
     pub(crate) slow_write: Option<String>,
 }
 
-/// The temps that one program left in one directory in the last hour.
+/// The temps with similar names that were left in one directory in the last hour.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct LeakAnswer {
+    /// The program that wrote most of them, if it is known.
     pub(crate) program: Option<String>,
     /// The name of the target of its temps, if the program is not known.
     pub(crate) writer_of: Option<String>,
     #[serde(flatten, with = "field::dir")]
     pub(crate) dir: WirePath<'static>,
+    /// The common form of their names.
+    pub(crate) shape: String,
+    /// What was done with them.
+    pub(crate) verdict: String,
+    pub(crate) reason: Option<String>,
     pub(crate) temps: u64,
     pub(crate) bytes: u64,
     pub(crate) within_ms: u64,
@@ -112,7 +122,10 @@ pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
         failed: seen.summary.failed,
         bytes: seen.summary.freed.bytes,
         disk_bytes: seen.summary.freed.disk_bytes,
-        leaks: seen.leaks.iter().map(leak).collect(),
+        leaks: (seen.leaks.largest_first().iter().take(MAX_GROUPS))
+            .map(|(key, sum)| leak(key, sum))
+            .collect(),
+        leak_lines: leak_lines(&seen.leaks),
         config: seen.config.map(Into::into),
         config_error: seen.config_error,
     }
@@ -165,19 +178,26 @@ fn writes(writes: &WriteSummary) -> WriteFields<'static> {
     }
 }
 
-fn leak((leak, sum): &(Leak, LeakSum)) -> LeakAnswer {
-    let (program, writer_of) = match &leak.source {
-        LeakSource::Program(program) => (Some(program.clone()), None),
-        LeakSource::WriterOf(target) => (None, Some(target.clone())),
-        LeakSource::Unknown => (None, None),
+fn leak(key: &SumKey, sum: &TempSum) -> LeakAnswer {
+    let program = sum.programs().first().map(|(name, _)| (*name).to_owned());
+    let target = sum.target().and_then(|target| target.file_name());
+    let writer_of = target.filter(|_| program.is_none());
+    let verdict = match key.outcome {
+        Outcome::Judged(verdict) => Some(verdict),
+        Outcome::Failed | Outcome::Purged => None,
     };
     LeakAnswer {
+        writer_of: writer_of.map(|target| target.to_string_lossy().into_owned()),
         program,
-        writer_of,
-        dir: leak.dir.clone().map(Into::into),
+        dir: Some(key.dir.clone().into()),
+        shape: key.shape.to_string_lossy().into_owned(),
+        verdict: verdict
+            .map(|verdict| verdict.as_str().to_owned())
+            .unwrap_or_default(),
+        reason: verdict.and_then(|verdict| Some(verdict.reason()?.as_str().to_owned())),
         temps: sum.temps,
-        bytes: sum.bytes,
-        within_ms: json::ms(SPAN),
-        line: leak_line(leak, sum),
+        bytes: sum.size.bytes,
+        within_ms: json::ms(LEAK_SPAN),
+        line: leak_line(key, sum),
     }
 }

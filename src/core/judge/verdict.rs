@@ -4,7 +4,7 @@ use std::fmt;
 
 words! {
     /// The reason why a temp is kept. This is a closed list on which scripts rely.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Reason {
         /// It was restored from the quarantine and has not changed since.
         Restored = "restored",
@@ -65,7 +65,7 @@ impl fmt::Display for Reason {
 }
 
 /// The decision on a temp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// Delete it.
     Reap,

@@ -14,7 +14,7 @@ use super::error::{NameError, unknown_writer};
 use super::grammar::{Grammar, ParsedName, built_in};
 use super::name_glob::{DEFAULT, NameGlob};
 use super::own_writers::OwnWriters;
-use super::shape::Shape;
+use super::shape::{Shape, form_of_fixed_name};
 use super::writer::Writer;
 use crate::core::own_names::OWN_PREFIX;
 use crate::core::reserved::{self, IncludedBy, Reserved};
@@ -268,6 +268,17 @@ impl Names {
         self.grammars()
             .find_map(|grammar| grammar.shape(name.as_bytes()))
             .unwrap_or_else(|| Shape::without_grammar(name.as_bytes()))
+    }
+
+    /// Returns the form of a base name for output: the form of its shape. If that contains no random part, counters
+    /// and random parts are replaced that no grammar knows.
+    #[must_use]
+    pub fn display_form(&self, name: &OsStr) -> OsString {
+        let form = self.shape(name).form;
+        match form == name {
+            true => form_of_fixed_name(name),
+            false => form,
+        }
     }
 
     /// Returns the writer whose grammar matches the name, if the rule has it on.

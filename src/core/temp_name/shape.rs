@@ -138,3 +138,28 @@ fn form_without_grammar(name: &[u8]) -> OsString {
     }
     OsStr::from_bytes(&form).to_owned()
 }
+
+/// Returns the form of a name without a random part that a grammar knows: `a-0017.tmp` and `leak17.tmp` are written by
+/// one program with a counter. Only for output: names that differ in a number may be different files.
+pub(super) fn form_of_fixed_name(name: &OsStr) -> OsString {
+    let form = form_without_grammar(name.as_bytes());
+    let mut rest = form.as_bytes();
+    let mut out = Vec::with_capacity(rest.len());
+    while let Some((&first, others)) = rest.split_first() {
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        let after = rest.get(digits..).unwrap_or_default();
+        let is_end = !after.first().is_some_and(u8::is_ascii_alphanumeric);
+        let has_letter = out.last().is_some_and(u8::is_ascii_alphabetic);
+        if digits > 0 && is_end && has_letter {
+            out.extend_from_slice(b"<n>");
+            rest = after;
+        } else if digits > 0 {
+            out.extend(rest.iter().take(digits));
+            rest = after;
+        } else {
+            out.push(first);
+            rest = others;
+        }
+    }
+    OsStr::from_bytes(&out).to_owned()
+}

@@ -1,19 +1,21 @@
-//! The output of `scan` for people: a line for each temp, and the command that removes the orphans.
+//! The output of `scan` for people: a line for each group or temp, and the command that removes the orphans.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use orphand::core::judge::{Reason, Verdict};
+use orphand::core::sums::Sums;
 use orphand::core::temp_name::Names;
 use orphand::engine::Examined;
 use orphand::fs::root::Root;
 
 use super::Scan;
 use super::document::Totals;
-use super::search::{Row, ScanResult, is_orphan};
+use super::search::{Row, ScanGroup, ScanResult, is_orphan};
 use crate::cli::exit::Failure;
 use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::groups::{self, MAX_GROUPS};
 use crate::cli::output::reasons::verdict_reason;
 use crate::cli::output::text;
 use crate::cli::runtime::plan::Plan;
@@ -21,24 +23,79 @@ use crate::cli::runtime::plan::Plan;
 /// The largest width of the column of names.
 const NAME_WIDTH: usize = 60;
 
+/// Prints one line for each temp.
 pub(super) fn print_rows(report: &mut EventPrinter, rows: &[Row<'_>]) -> Result<(), Failure> {
     let name = |row: &Row<'_>| report.name(&row.examined.path, &row.root.path);
     let names: Vec<String> = rows.iter().map(name).collect();
-    let widths = names.iter().map(|name| name.chars().count());
-    let width = widths.max().unwrap_or(0).min(NAME_WIDTH);
+    let width = width(&names);
     for (row, name) in rows.iter().zip(&names) {
-        let (word, style) = match row.examined.verdict {
-            Verdict::Reap => ("orphan", AnsiColor::Green.on_default()),
-            Verdict::Quarantine(_) => ("move", AnsiColor::Cyan.on_default()),
-            Verdict::Keep(_) => ("keep", Style::new().dimmed()),
-        };
-        let word = report.paint(&format!("{word:<6}"), style);
+        let word = verdict_word(report, row.examined.verdict);
         let bytes = text::size(row.examined.evidence.observation.fingerprint.size);
         let rest = verdict_text(&row.examined);
         let line = format!("{word}  {name:<width$}  {bytes:>8}  {rest}");
         report.line(line.trim_end())?;
     }
     Ok(())
+}
+
+/// Prints one line for each of the largest groups.
+pub(super) fn print_groups(
+    report: &mut EventPrinter,
+    groups: &[ScanGroup<'_>],
+    sums: &Sums,
+) -> Result<(), Failure> {
+    let shown = groups.get(..MAX_GROUPS).unwrap_or(groups);
+    let names: Vec<String> = shown
+        .iter()
+        .map(|group| match group.sum.temps {
+            1 => report.name(&group.first.examined.path, &group.key.root),
+            _ => report.name(&groups::path(group.key), &group.key.root),
+        })
+        .collect();
+    let width = width(&names);
+    let counts: Vec<String> = shown
+        .iter()
+        .map(|group| text::count(group.sum.temps))
+        .collect();
+    let count_width = counts.iter().map(String::len).max().unwrap_or(0);
+    for ((group, name), count) in shown.iter().zip(&names).zip(&counts) {
+        let word = verdict_word(report, group.first.examined.verdict);
+        let bytes = text::size(group.sum.size.bytes);
+        let rest = match group.sum.temps {
+            1 => verdict_text(&group.first.examined),
+            _ => groups::reason_text(group.key, group.sum),
+        };
+        let line = format!("{word}  {count:>count_width$}  {bytes:>8}  {name:<width$}  {rest}");
+        report.line(line.trim_end())?;
+    }
+    if let Some(line) = groups::more_line(sums, shown.len()) {
+        report.line(&line)?;
+    }
+    Ok(())
+}
+
+/// Prints the paths of the orphans that a sweep would remove.
+pub(super) fn print_paths(report: &mut EventPrinter, rows: &[Row<'_>]) -> Result<(), Failure> {
+    let is_removed = |row: &&Row<'_>| row.examined.verdict == Verdict::Reap;
+    for row in rows.iter().filter(is_removed) {
+        report.path0(&row.examined.path)?;
+    }
+    Ok(())
+}
+
+/// Returns the width of the column of names.
+fn width(names: &[String]) -> usize {
+    let widths = names.iter().map(|name| name.chars().count());
+    widths.max().unwrap_or(0).min(NAME_WIDTH)
+}
+
+fn verdict_word(report: &EventPrinter, verdict: Verdict) -> String {
+    let (word, style) = match verdict {
+        Verdict::Reap => ("remove", AnsiColor::Green.on_default()),
+        Verdict::Quarantine(_) => ("move", AnsiColor::Cyan.on_default()),
+        Verdict::Keep(_) => ("keep", AnsiColor::Magenta.on_default()),
+    };
+    report.paint(&format!("{word:<6}"), style)
 }
 
 fn verdict_text(examined: &Examined) -> String {

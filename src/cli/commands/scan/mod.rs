@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::options::{OutputOptions, PolicyOptions};
+use crate::cli::options::{ListOptions, OutputOptions, PolicyOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::plan::{Intent, given_or_listed};
@@ -19,6 +19,8 @@ mod search;
 pub(crate) struct Scan {
     #[command(flatten)]
     pub(crate) options: PolicyOptions,
+    #[command(flatten)]
+    pub(crate) list: ListOptions,
     /// Exit with 10 if there are orphans
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -35,16 +37,22 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
     let typed = command.options.settings_without_dry_run();
     let plan = given_or_listed(&command.options.rule, typed, &command.dirs, Intent::Look)?;
     plan.report_rules(output);
-    let mut report = EventPrinter::new(output, plan.paths());
+    let mut report = EventPrinter::new(output, Vec::new()).for_roots(&plan.roots, &command.list);
     let mut result = ScanResult::default();
     for root in &plan.roots {
         result.scan(root, output)?;
     }
-    if output.json {
-        report.json(&ScanDocument::new(&plan, &result))?;
+    let sums = result.sums(report.grouping());
+    let groups = sums.groups();
+    if command.list.print0 {
+        lines::print_paths(&mut report, &result.rows)?;
+    } else if output.json {
+        report.json(&ScanDocument::new(&plan, &result, &groups))?;
     } else {
-        if !output.quiet {
-            lines::print_rows(&mut report, &result.rows)?;
+        match command.list.list || output.verbose > 0 {
+            _ if output.quiet => {}
+            true => lines::print_rows(&mut report, &result.rows)?,
+            false => lines::print_groups(&mut report, &groups, &sums.sums)?,
         }
         if !output.quiet {
             for line in tree_lines(&result.trees) {

@@ -1,5 +1,6 @@
 //! Finds the temps in the roots of a scan, and judges them.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use orphand::core::census::Tree;
 use orphand::core::judge::{Reason, Verdict};
+use orphand::core::sums::{Outcome, SumKey, Summand, Sums, TempSum};
 use orphand::engine::{self, DirContext, Examined, ScannedDir, groups};
 use orphand::evidence::UseChecker;
 use orphand::evidence::guard::GuardChecks;
@@ -21,6 +23,7 @@ use orphand::store::folders::Folders;
 use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
 use crate::cli::output::census::Census;
+use crate::cli::output::groups::Grouping;
 use crate::cli::output::standard_streams::progress_bar;
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::engine::engine;
@@ -31,6 +34,14 @@ use crate::cli::runtime::trees::{measure, stored_in};
 pub(super) struct Row<'a> {
     pub(super) root: &'a Root,
     pub(super) examined: Examined,
+}
+
+/// Temps of one directory with similar names and the same verdict.
+pub(super) struct ScanGroup<'a> {
+    pub(super) key: &'a SumKey,
+    pub(super) sum: &'a TempSum,
+    /// One of them.
+    pub(super) first: &'a Row<'a>,
 }
 
 /// The result of a scan of all roots.
@@ -47,6 +58,25 @@ pub(super) struct ScanResult<'a> {
     pub(super) unread: u64,
     /// A temp could not be examined.
     failed: bool,
+}
+
+/// The sums of the groups of a scan.
+#[derive(Default)]
+pub(super) struct ScanSums<'a> {
+    pub(super) sums: Sums,
+    first: HashMap<SumKey, &'a Row<'a>>,
+}
+
+impl ScanSums<'_> {
+    /// Returns the groups, the one with the most bytes first.
+    pub(super) fn groups(&self) -> Vec<ScanGroup<'_>> {
+        let sums = self.sums.largest_first().into_iter();
+        sums.filter_map(|(key, sum)| {
+            let first = self.first.get(key)?;
+            Some(ScanGroup { key, sum, first })
+        })
+        .collect()
+    }
 }
 
 pub(super) fn is_orphan(examined: &Examined) -> bool {
@@ -144,6 +174,25 @@ impl<'a> ScanResult<'a> {
                 .extend(rows.map(|examined| Row { root, examined }));
         }
         Ok(())
+    }
+
+    /// Returns the sums of the groups.
+    pub(super) fn sums(&self, grouping: &Grouping) -> ScanSums<'_> {
+        let mut all = ScanSums::default();
+        for row in &self.rows {
+            let examined = &row.examined;
+            let outcome = Outcome::Judged(examined.verdict);
+            let key = grouping.key(&row.root.path, &examined.path, outcome);
+            all.first.entry(key.clone()).or_insert(row);
+            let summand = Summand {
+                size: examined.evidence.observation.size(),
+                quiet: examined.temp_info.quiet,
+                target: examined.target.clone(),
+                program: examined.details.writer.clone(),
+            };
+            all.sums.add(key, summand);
+        }
+        all
     }
 
     /// Reports whether a directory could not be read, or the verdict of a temp is not known.

@@ -59,20 +59,20 @@ impl DiskUsage {
     }
 
     pub(super) fn line(&self) -> String {
-        let mut line = format!(
-            "      disk {} % full, {} free",
+        let mut parts = vec![format!(
+            "disk {} % full, {} free",
             self.percent(),
             text::size(self.free)
-        );
+        )];
         if self.quarantined > 0 {
-            line.push_str(&format!(
-                " · {} in quarantine ({}); to delete: {}",
+            parts.push(format!(
+                "{} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
                 text::size(self.quarantined_size.disk_bytes),
                 Suggestion::new("quarantine purge").configured()
             ));
         }
-        line
+        format!("      {}", text::joined(&parts))
     }
 
     /// Returns the usage in percent like df(1): of the space for this user, and rounded up.

@@ -19,6 +19,7 @@ use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::groups::MAX_GROUPS;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::{moment, text};
 use crate::cli::runtime::status_answer::RootAnswer;
@@ -184,8 +185,15 @@ fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Fa
             "  !! it runs {version}, but another build has been installed since.   fix: {fix}"
         ))?;
     }
-    for leak in &answer.leaks {
-        report.line(&format!("  {}", leak.line))?;
+    // Watchers of older versions send no `leak_lines`.
+    let leaks = answer.leaks.iter().map(|leak| &leak.line);
+    let older = leaks.take(if answer.leak_lines.is_empty() {
+        MAX_GROUPS
+    } else {
+        0
+    });
+    for line in answer.leak_lines.iter().chain(older) {
+        report.line(&format!("  {}", text::one_line(line)))?;
     }
     let last = match answer.last_event_ms.map(Duration::from_millis) {
         Some(ago) => format!("last temp created {} ago", text::span(ago)),
@@ -219,7 +227,7 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
         let ago = Timestamp::now().duration_since(scanned).unsigned_abs();
         parts.push(format!("scanned {} ago", text::span(ago)));
     }
-    report.line(&format!("      {}", parts.join(" · ")))?;
+    report.line(&format!("      {}", text::joined(&parts)))?;
     if let Some(writes) = &root.writes {
         report.line(&format!("      {}", writes_line(writes)))?;
     }

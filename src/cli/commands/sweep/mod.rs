@@ -18,7 +18,7 @@ use orphand::store::lock::{Locker, RootBusy, RootLock};
 use orphand::sys::stop::Stop;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::options::{OutputOptions, PolicyOptions};
+use crate::cli::options::{ListOptions, OutputOptions, PolicyOptions};
 use crate::cli::output::census::Census;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::standard_streams::progress_bar;
@@ -38,6 +38,8 @@ mod confirmation;
 pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) options: PolicyOptions,
+    #[command(flatten)]
+    pub(crate) list: ListOptions,
     /// Do not ask for confirmation
     #[arg(long)]
     pub(crate) yes: bool,
@@ -73,7 +75,9 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     engine.reaper.usage().set_limits(plan.config.quarantine);
     let mut sweep = SweepRun {
         output,
-        report: EventPrinter::new(output, plan.paths()).for_one_pass(),
+        report: EventPrinter::new(output, Vec::new())
+            .for_roots(&plan.roots, &command.list)
+            .for_one_pass(),
         engine,
         use_checker: UseChecker::new(),
         stop,
@@ -82,6 +86,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
         left: 0,
         trees: Vec::new(),
         printed: Ok(()),
+        print0: command.list.print0,
     };
     for root in to_sweep {
         if sweep.stop.is_stopped() {
@@ -107,6 +112,8 @@ struct SweepRun<'a> {
     trees: Vec<(Root, Vec<(PathBuf, Kind)>)>,
     /// The first error of the output, which does not end the sweep.
     printed: io::Result<()>,
+    /// Only paths are printed.
+    print0: bool,
 }
 
 impl SweepRun<'_> {
@@ -204,7 +211,7 @@ impl SweepRun<'_> {
             return Ok(exit);
         }
         self.printed.and(summary)?;
-        if dry_run && !self.output.json && !self.output.quiet {
+        if dry_run && !self.output.json && !self.output.quiet && !self.print0 {
             self.report.line("Nothing was changed (dry run).")?;
         }
         Ok(match self.summary.failed > 0 || self.summary.cannot_tell {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Select, TryRecvError};
 use orphand::Watcher;
 use orphand::core::event::Event;
+use orphand::core::sums::Sums;
 use orphand::store::folders::Folders;
 use orphand::sys::clock;
 use orphand::watch::file::FileWatcher;
@@ -15,8 +16,9 @@ use super::Source;
 use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::groups;
 use crate::cli::output::text;
-use crate::cli::output::watch_status::{WatchStatus, leak_line};
+use crate::cli::output::watch_status::{WatchStatus, leak_lines};
 use crate::cli::runtime::log;
 use crate::cli::runtime::metrics::Textfile;
 use crate::cli::runtime::plan::config_missing;
@@ -129,7 +131,8 @@ impl<'a> WatchLoop<'a> {
     fn wait(&mut self) {
         let live = self.report.is_interactive();
         // The status line is worth one wake-up per second only while temps are tracked.
-        if live && self.due.terminal_status.is_none() && self.watcher.tracked() > 0 {
+        let changes = || self.watcher.tracked() > 0 || !self.status.last_minute().is_empty();
+        if live && self.due.terminal_status.is_none() && changes() {
             self.due.terminal_status = Some(Instant::now() + STATUS_INTERVAL);
         }
         let deadline = [
@@ -137,6 +140,7 @@ impl<'a> WatchLoop<'a> {
             self.due.systemd_status,
             self.due.reread,
             self.due.leaks,
+            self.report.due(),
             self.notifier.next_tick(),
             self.metrics.as_ref().map(Textfile::due),
         ];
@@ -180,18 +184,17 @@ impl<'a> WatchLoop<'a> {
             };
             if let Event::Summary(_) = event {
                 self.report.status(String::new());
+                let pending = self.watcher.pending();
+                let kept = pending.held as u64;
+                self.report.set_still_kept(kept, pending.held_bytes);
                 self.notifier.report_stopping();
                 self.ended = true;
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
             let is_leak = self.status.note_leak(&event);
-            // A failure to write output does not end the watch.
-            if let Err(error) = self.report.event(&event)
-                && !std::mem::replace(&mut self.output_failed, true)
-            {
-                ::log::error!("{error}; the watch continues");
-            }
+            let printed = self.report.event(&event);
+            self.check_output(printed);
             if ready {
                 self.is_ready = true;
                 if let Some(metrics) = &mut self.metrics {
@@ -214,12 +217,24 @@ impl<'a> WatchLoop<'a> {
         }
     }
 
+    /// Reports the first failure to write output, which does not end the watch.
+    fn check_output(&mut self, printed: std::io::Result<()>) {
+        if let Err(error) = printed
+            && !std::mem::replace(&mut self.output_failed, true)
+        {
+            ::log::error!("{error}; the watch continues");
+        }
+    }
+
     /// Runs the tasks that are due.
     fn run_due(&mut self, source: &Source<'_>, folders: &Folders) {
         let now = Instant::now();
+        let printed = self.report.print_ended(now);
+        self.check_output(printed);
         let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
         if take(&mut self.due.terminal_status) && !self.ended {
-            self.report.status(status_line(self.watcher));
+            let line = status_line(self.watcher, &self.status.last_minute());
+            self.report.status(line);
         }
         if take(&mut self.due.systemd_status) && self.is_ready && !self.ended {
             self.notifier.report_status(self.status.snapshot().line());
@@ -253,6 +268,7 @@ impl<'a> WatchLoop<'a> {
             Ok(plan) => {
                 if plan.config != self.config {
                     self.report.set_roots(&plan.roots);
+                    self.status.set_roots(&plan.roots);
                     let roots = plan.roots.len();
                     self.watcher.reload(plan.roots, plan.config.quarantine);
                     ::log::info!("{}", in_force(&plan.config, roots));
@@ -277,8 +293,8 @@ impl<'a> WatchLoop<'a> {
 
     fn log_leaks(&mut self) {
         self.due.leaks = None;
-        for (leak, sum) in self.status.snapshot().leaks {
-            ::log::info!("{}", leak_line(&leak, &sum));
+        for line in leak_lines(&self.status.snapshot().leaks) {
+            ::log::info!("{line}");
         }
     }
 }
@@ -292,8 +308,11 @@ fn in_force(config: &Config, roots: usize) -> String {
     )
 }
 
-/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B`.
-fn status_line(watcher: &Watcher) -> String {
+/// The number of groups in the status line.
+const STATUS_GROUPS: usize = 2;
+
+/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B · last minute: 20 x.json.<uuid>.tmp (5 MB)`.
+fn status_line(watcher: &Watcher, last_minute: &Sums) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
     let mut parts = Vec::new();
@@ -318,5 +337,9 @@ fn status_line(watcher: &Watcher) -> String {
             text::size(summary.quarantined_size.disk_bytes)
         ));
     }
-    parts.join(" · ")
+    if !last_minute.is_empty() {
+        let largest = groups::largest_text(last_minute, STATUS_GROUPS);
+        parts.push(format!("last minute: {largest}"));
+    }
+    text::joined(&parts)
 }

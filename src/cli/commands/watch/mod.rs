@@ -17,7 +17,7 @@ use orphand::watch::file::FileWatcher;
 use crate::cli::choices::ExistingArg;
 use crate::cli::config::{Config, RuleSettings};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::options::{OutputOptions, PolicyOptions};
+use crate::cli::options::{ListOptions, OutputOptions, PolicyOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::standard_streams::stdin_is_terminal;
 use crate::cli::output::text;
@@ -28,6 +28,7 @@ use crate::cli::runtime::plan::{Intent, Plan, nothing_listed, plan};
 use crate::cli::runtime::service_notify::ServiceNotifier;
 use crate::cli::runtime::signals::Signals;
 use crate::cli::runtime::status_server::Server;
+use crate::cli::runtime::suspend;
 use follow::WatchLoop;
 
 mod follow;
@@ -36,6 +37,8 @@ mod follow;
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) options: PolicyOptions,
+    #[command(flatten)]
+    pub(crate) list: ListOptions,
     /// Remove at once, remove later, or ignore temps that exist at the start [default: wait on a terminal, else take]
     #[arg(long, value_enum)]
     pub(crate) existing: Option<ExistingArg>,
@@ -74,8 +77,7 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     if source.is_background() {
         log::configure(&plan.config.log, &folders);
     }
-    let roots = plan.roots.iter().map(|root| root.path.clone()).collect();
-    let mut report = EventPrinter::new(output, roots);
+    let mut report = EventPrinter::new(output, Vec::new()).for_roots(&plan.roots, &command.list);
     let existing = command
         .existing
         .map(Existing::from)
@@ -86,7 +88,7 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     if !source.is_background() && !command.wait && stdin_is_terminal() {
         check_existence(&plan.roots)?;
     }
-    let prints = !output.quiet && !output.json;
+    let prints = !output.quiet && !output.json && !command.list.print0;
     // The temps are counted before the start, which may remove some of them.
     let before = (prints && report.is_interactive()).then(|| existing_line(&plan.roots, existing));
     let watcher = Watcher::builder()
@@ -99,6 +101,9 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
         .start()
         .map_err(|error| Failure::from(&error))?;
     signals.stop(watcher.stopper());
+    if report.is_interactive() {
+        suspend::listen();
+    }
     // These lines are printed after the start, which fails if another orphand process works there.
     let first = start_lines(&plan.roots, report.is_interactive()).into_iter();
     let first = first
@@ -108,6 +113,7 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
         // If the output cannot be written, the first event reports it.
         let _ = report.note(&line);
     }
+    status.set_roots(&plan.roots);
     status.set_status_handle(watcher.status_handle());
     status.set_config(plan.config.path.clone(), None);
     // A dry run creates no files, not even a folder for its socket.

@@ -1,0 +1,231 @@
+//! Groups of similar temps: one line for each directory, name shape, verdict and reason.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use orphand::core::event::{Disposed, Event, Subject};
+use orphand::core::judge::{Reason, Verdict};
+use orphand::core::sums::{Outcome, SumKey, Summand, Sums, TempSum};
+use orphand::core::temp_name::Names;
+use orphand::fs::root::Root;
+
+use super::text;
+
+/// The largest number of groups that are shown.
+pub(crate) const MAX_GROUPS: usize = 20;
+
+/// The largest number of programs that a line names.
+const MAX_PROGRAMS: usize = 3;
+
+/// Finds the group of a temp, by the names of its root's rule.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grouping {
+    roots: HashMap<PathBuf, (Arc<PathBuf>, Names)>,
+}
+
+/// The names for a root whose rule is unknown.
+static ALL_NAMES: LazyLock<Names> = LazyLock::new(Names::default);
+
+impl Grouping {
+    /// Returns the grouping by the rules of `roots`.
+    pub(crate) fn new<'r>(roots: impl IntoIterator<Item = &'r Root>) -> Grouping {
+        let entry = |root: &Root| {
+            let names = root.policy.names.clone();
+            (root.path.clone(), (Arc::new(root.path.clone()), names))
+        };
+        Grouping {
+            roots: roots.into_iter().map(entry).collect(),
+        }
+    }
+
+    /// Returns the group of the temp at `path` in `root`.
+    pub(crate) fn key(&self, root: &Path, path: &Path, outcome: Outcome) -> SumKey {
+        let (root, names) = match self.roots.get(root) {
+            Some((root, names)) => (Arc::clone(root), names),
+            None => (Arc::new(root.to_owned()), &*ALL_NAMES),
+        };
+        SumKey {
+            root,
+            dir: path.parent().unwrap_or(Path::new("")).to_owned(),
+            shape: names.display_form(path.file_name().unwrap_or_default()),
+            outcome,
+        }
+    }
+
+    /// Returns the group and the summand of the temp that `event` is about, if it is about a temp that was processed.
+    pub(crate) fn of_event(&self, event: &Event) -> Option<(SumKey, Summand)> {
+        let (subject, outcome, summand) = match event {
+            Event::Reaped(disposed) => (
+                &disposed.subject,
+                Outcome::Judged(Verdict::Reap),
+                disposal(disposed),
+            ),
+            Event::Quarantined {
+                disposed, reason, ..
+            } => {
+                let outcome = Outcome::Judged(Verdict::Quarantine(*reason));
+                (&disposed.subject, outcome, disposal(disposed))
+            }
+            Event::Kept {
+                subject,
+                reason,
+                holders,
+                details,
+                ..
+            } => {
+                let holder = holders.first().map(|holder| holder.name.clone());
+                let summand = Summand {
+                    quiet: details.quiet,
+                    program: holder.or_else(|| details.writer.clone()),
+                    ..sized(subject)
+                };
+                (subject, Outcome::Judged(Verdict::Keep(*reason)), summand)
+            }
+            Event::Failed { subject, .. } if subject.path != subject.root => {
+                (subject, Outcome::Failed, sized(subject))
+            }
+            Event::Purged { subject, .. } => (subject, Outcome::Purged, sized(subject)),
+            _ => return None,
+        };
+        Some((self.key(&subject.root, &subject.path, outcome), summand))
+    }
+}
+
+fn sized(subject: &Subject) -> Summand {
+    Summand {
+        size: subject.size.unwrap_or_default(),
+        ..Summand::default()
+    }
+}
+
+fn disposal(disposed: &Disposed) -> Summand {
+    Summand {
+        quiet: disposed.quiet,
+        target: disposed.target.clone(),
+        program: disposed.writer.clone(),
+        ..sized(&disposed.subject)
+    }
+}
+
+/// Returns the path of a group: its directory and the form of its names.
+pub(crate) fn path(key: &SumKey) -> PathBuf {
+    key.dir.join(&key.shape)
+}
+
+/// Returns how long the temps of a group were unused, and why they get their verdict.
+pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
+    let ages = ages(sum);
+    let programs = programs(sum);
+    let by = |what: &str| match programs.is_empty() {
+        true => what.to_owned(),
+        false => format!("{what} in {programs}"),
+    };
+    let reason = match key.outcome {
+        Outcome::Judged(Verdict::Reap) => return of_programs(ages, &programs),
+        Outcome::Judged(Verdict::Quarantine(None)) => return of_programs(ages, &programs),
+        Outcome::Judged(Verdict::Quarantine(Some(reason))) => match reason {
+            Reason::SoleCopy => format!("maybe the only copy; {ages}"),
+            reason => short_reason(reason).to_owned(),
+        },
+        Outcome::Judged(Verdict::Keep(reason)) => match reason {
+            Reason::InUse | Reason::Locked => by(short_reason(reason)),
+            Reason::Young => format!("too young: {ages}"),
+            reason => short_reason(reason).to_owned(),
+        },
+        Outcome::Failed => "an error occurred".to_owned(),
+        Outcome::Purged => String::new(),
+    };
+    reason
+}
+
+fn of_programs(ages: String, programs: &str) -> String {
+    match programs.is_empty() {
+        true => ages,
+        false => format!("{ages}; written by {programs}"),
+    }
+}
+
+/// Returns `unused for 5 min to 3 months`.
+fn ages(sum: &TempSum) -> String {
+    let (newest, oldest) = (text::span(sum.newest), text::span(sum.oldest));
+    match newest == oldest {
+        true => format!("unused for {oldest}"),
+        false => format!("unused for {newest} to {oldest}"),
+    }
+}
+
+/// Returns the programs with the most temps: `node, bash and 2 more`.
+pub(crate) fn programs(sum: &TempSum) -> String {
+    let programs = sum.programs();
+    let shown = programs.iter().take(MAX_PROGRAMS);
+    let mut names: Vec<String> = shown
+        .map(|(name, _)| text::escaped(Path::new(name)))
+        .collect();
+    let more = programs.len().saturating_sub(MAX_PROGRAMS);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+/// Returns the reason for a verdict in a few words.
+fn short_reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Restored => "restored, and unchanged since",
+        Reason::Young => "too young",
+        Reason::Changed => "just changed",
+        Reason::NotRegular => "not a regular file",
+        Reason::OtherMount => "on another mount",
+        Reason::Protected => "immutable, append-only, or not on this disk",
+        Reason::HardLinked => "has a hard link",
+        Reason::NetworkFs => "on a file system without proof",
+        Reason::ForeignOwner => "belongs to another user",
+        Reason::WriterAlive => "the pid in the name is or may be running",
+        Reason::Closed => "closed (--closed settled)",
+        Reason::Locked => "locked",
+        Reason::InUse => "open",
+        Reason::CannotTell => "cannot prove that no process uses it",
+        Reason::SoleCopy => "maybe the only copy",
+        Reason::NoQuarantine => "no quarantine can be created here",
+        Reason::QuarantineFull => "the quarantine is full",
+        Reason::Reserved => "reserved name, or has a companion",
+    }
+}
+
+/// Returns the line about the groups that are not shown, after the first `shown` ones: `and 12 more groups (34 temps,
+/// 1.2 MB)`.
+pub(crate) fn more_line(sums: &Sums, shown: usize) -> Option<String> {
+    let mut rest = sums.others().clone();
+    let hidden = sums.largest_first();
+    let hidden = hidden.get(shown..).unwrap_or_default();
+    hidden
+        .iter()
+        .for_each(|(_, sum)| rest.merge((*sum).clone()));
+    if rest.temps == 0 {
+        return None;
+    }
+    let groups = match hidden.len() {
+        0 => "other groups".to_owned(),
+        groups => text::counted(groups as u64, "more group", "more groups"),
+    };
+    Some(format!(
+        "and {groups} ({}, {}); to list each temp: --list",
+        text::counted(rest.temps, "temp", "temps"),
+        text::size(rest.size.bytes)
+    ))
+}
+
+/// Returns the largest groups in a few words, for a status line: `1,200 x.json.<uuid>.tmp (9.6 MB)`.
+pub(crate) fn largest_text(sums: &Sums, most: usize) -> String {
+    let largest = sums.largest_first().into_iter().take(most);
+    let parts = largest.map(|(key, sum)| {
+        let shape = text::escaped(Path::new(&key.shape));
+        format!(
+            "{} {shape} ({})",
+            text::count(sum.temps),
+            text::size(sum.size.bytes)
+        )
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
