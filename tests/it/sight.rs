@@ -203,12 +203,33 @@ fn a_sweep_shows_ten_of_a_group_and_a_line_about_the_others() {
             301 removed (SIZE freed) · 4 moved to the quarantine (SIZE; to delete: orphand quarantine purge) · 0 kept
         "#]],
     );
-    let moved = lines(&text, "  moved  ");
+    assert_eq!(lines(&text, "  moved  ").len(), 4, "{text}");
+}
+
+#[test]
+fn on_a_terminal_a_line_about_a_moved_temp_fits_into_80_columns() {
+    let sandbox = with_leaks(0);
+    let (mut ours, theirs) = terminal();
+    let sweep = ["sweep", "--yes", "-r", "--grace", "100ms", "root"];
+    let mut command = sandbox.command(sweep);
+    command.stdout(theirs).env("NO_COLOR", "1");
+    let mut child = command.start_child().unwrap();
+    drop(command);
+    let mut text = String::new();
+    read_until(&mut ours, &mut text, |text| text.contains(" kept"));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let moved: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("  moved "))
+        .collect();
     assert_eq!(moved.len(), 4, "{text}");
-    for line in moved {
+    for line in &moved {
         assert!(line.chars().count() <= 80, "{line}");
-        assert!(line.contains("orphand restore "), "{line}");
     }
+    let gone = moved.iter().find(|line| line.contains("gone.tmp"));
+    check_text(&sandbox, &format!("{}\n", gone.unwrap()), &expect![[r#"
+        TIME  moved    b/gone.tmp             13 B  orphand restore ID
+    "#]]);
 }
 
 #[test]

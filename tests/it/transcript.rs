@@ -53,6 +53,8 @@ const FORMS: &[(&str, &str)] = &[
     (r"\bpid \d+", "pid PID"),
     (r"\b(m[0-9A-Za-z]{15}|n[0-9a-z]{13})\b", "ID"),
     (r"\b[0-9.]+ (ms|s|min|h|days?)( \d+ (s|min|h))?\b", "SPAN"),
+    // The temps of a group may have the same age.
+    (r"SPAN to SPAN", "SPAN"),
     (r"\d+ % full, [0-9.]+ [kMGT]?B (free|left)", "DISK"),
     (r"\b\d+\.\d+\.\d+\b", "VERSION"),
     (r" +", " "),

@@ -425,6 +425,7 @@ impl EventPrinter {
         };
         let text = self.formatter.paint(&status, Style::new().dimmed());
         // If the terminal cannot be written to, printing the next event reports it.
+        suspend::set_shown(true);
         let _ = write!(out, "{ERASE_LINE}{text}");
         let _ = out.flush();
         suspend::set_shown(!status.is_empty());

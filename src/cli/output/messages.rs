@@ -148,7 +148,7 @@ impl EventFormatter {
             },
             Event::Restored { subject, .. } => self.row(start, subject, ""),
             Event::Purged { subject, id } => {
-                let rest = format!("removed from the quarantine ({id})");
+                let rest = format!("deleted from the quarantine ({id})");
                 self.row(start, subject, &rest)
             }
             Event::Failed { subject, error, .. } => {
