@@ -227,9 +227,13 @@ fn on_a_terminal_a_line_about_a_moved_temp_fits_into_80_columns() {
         assert!(line.chars().count() <= 80, "{line}");
     }
     let gone = moved.iter().find(|line| line.contains("gone.tmp"));
-    check_text(&sandbox, &format!("{}\n", gone.unwrap()), &expect![[r#"
+    check_text(
+        &sandbox,
+        &format!("{}\n", gone.unwrap()),
+        &expect![[r#"
         TIME  moved    b/gone.tmp             13 B  orphand restore ID
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
