@@ -121,7 +121,7 @@ pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
         true => what.to_owned(),
         false => format!("{what} in {programs}"),
     };
-    let reason = match key.outcome {
+    match key.outcome {
         Outcome::Judged(Verdict::Reap) => return of_programs(ages, &programs),
         Outcome::Judged(Verdict::Quarantine(None)) => return of_programs(ages, &programs),
         Outcome::Judged(Verdict::Quarantine(Some(reason))) => match reason {
@@ -135,8 +135,7 @@ pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
         },
         Outcome::Failed => "an error occurred".to_owned(),
         Outcome::Purged => String::new(),
-    };
-    reason
+    }
 }
 
 fn of_programs(ages: String, programs: &str) -> String {
