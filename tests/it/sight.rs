@@ -83,14 +83,14 @@ fn a_scan_shows_groups_and_lists_each_temp_on_request() {
     "#]],
     );
     for option in ["--list", "-v"] {
-        let list = with(&option);
+        let list = with(option);
         assert_eq!(list.lines().count(), 306, "{option}: {list}");
         let one = format!("remove  a/sessions.json.{}.tmp", uuid(17));
         assert!(list.contains(&one), "{option}: {list}");
         let sum = list.lines().last().unwrap();
         assert!(sum.starts_with("305 orphans, "), "{option}: {sum}");
     }
-    let paths = with(&"-0");
+    let paths = with("-0");
     let mut paths: Vec<&str> = paths.split('\0').collect();
     assert_eq!(paths.pop(), Some(""), "each path ends with a zero byte");
     assert_eq!(paths.len(), 301, "only those that would be removed");

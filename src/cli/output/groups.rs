@@ -122,8 +122,8 @@ pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
         false => format!("{what} in {programs}"),
     };
     match key.outcome {
-        Outcome::Judged(Verdict::Reap) => return of_programs(ages, &programs),
-        Outcome::Judged(Verdict::Quarantine(None)) => return of_programs(ages, &programs),
+        Outcome::Judged(Verdict::Reap) => of_programs(ages, &programs),
+        Outcome::Judged(Verdict::Quarantine(None)) => of_programs(ages, &programs),
         Outcome::Judged(Verdict::Quarantine(Some(reason))) => match reason {
             Reason::SoleCopy => format!("maybe the only copy; {ages}"),
             reason => short_reason(reason).to_owned(),
