@@ -185,7 +185,7 @@ impl SweepRun<'_> {
         let roots: Vec<PathBuf> = found.iter().map(|(root, _)| root.path.clone()).collect();
         let trees = measure(found);
         let mut lines = Vec::new();
-        if !self.output.json && !self.output.quiet {
+        if !self.output.json && !self.output.quiet && !self.print0 {
             for root in roots {
                 let (files, size) = stored_in(&root);
                 self.census.add_quarantine(files, size);
