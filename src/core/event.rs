@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::core::census::Tree;
 use crate::core::judge::{Reason, Target};
 use crate::core::observation::{FileSize, Holder};
+use crate::core::process::Process;
 use crate::core::write_times::WriteSummary;
 
 /// The file that an event concerns.
@@ -37,6 +38,8 @@ pub struct Disposed {
     pub writer_pid: Option<u32>,
     /// The name of the program that wrote it, if orphand learned that while the program was running.
     pub writer: Option<String>,
+    /// The process that wrote it, as far as it is known.
+    pub process: Option<Process>,
     /// The size that its removal freed. Zero if another hard link keeps the data.
     pub freed: FileSize,
     /// The path of a later copy with as much data, because of which it was not needed. `None` if its target counts, or
@@ -55,6 +58,8 @@ pub struct Details {
     pub writer_pid: Option<u32>,
     /// The name of that process, if known.
     pub writer: Option<String>,
+    /// The process that holds it, or whose pid is in its name.
+    pub process: Option<Process>,
     /// Its data is not on this disk (macOS `SF_DATALESS`).
     pub is_dataless: bool,
     /// The time since it was last changed.

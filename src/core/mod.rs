@@ -10,6 +10,7 @@
 //! - [`census`]: what a scan finds beside temps
 //! - [`event`]: what a watcher or a sweep reports
 //! - [`exclude`]: the files and folders below a root that a rule ignores
+//! - [`process`]: the process that wrote or holds a temp
 //! - [`rate`]: *is a directory hot?*
 //! - [`observation`]: the result of a look at a name
 //! - [`own_names`]: the names that orphand itself creates
@@ -38,6 +39,7 @@ pub mod observation;
 pub mod own_names;
 pub mod packed;
 pub mod policy;
+pub mod process;
 pub mod rate;
 pub(crate) mod rescan_schedule;
 pub mod reserved;

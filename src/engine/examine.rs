@@ -196,15 +196,17 @@ pub(super) fn details(
 ) -> Details {
     let parsed = policy.names.parse(name);
     let file = &seen.fingerprint;
-    let pid = parsed.pid.filter(|_| reason == Reason::WriterAlive);
-    let writer = pid.and_then(|pid| {
+    if let Some(pid) = parsed.pid {
         engine.writers.learn(pid, file.uid);
-        engine.writers.name_of(FileId::from(file), Some(pid))
-    });
+    }
+    let process = engine.writers.process_of(FileId::from(file), parsed.pid);
+    let pid = parsed.pid.filter(|_| reason == Reason::WriterAlive);
+    let writer = pid.and_then(|_| process.as_ref()?.name.clone());
     Details {
         file_system: dir.properties().file_system.to_string(),
         writer_pid: pid,
         writer,
+        process,
         is_dataless: seen.dataless,
         quiet: clock::wall().since(file.newest()),
         grace: policy.grace_of(&parsed, file.size == 0, dir.properties().dates.lag(file)),

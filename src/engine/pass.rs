@@ -657,12 +657,16 @@ impl<'a> Pass<'a> {
             let guard = guard_for(&temp.judged.evidence, reason);
             let file = file_in_use(&temp.judged, reason);
             let holders = process_scan.holders_of(file);
-            if guard.is_none() {
-                self.engine.writers.learn_holders(file, &holders);
-            }
+            // A process that uses the guard file did not write the temp.
+            let holder = match guard {
+                None => self.engine.writers.holder_of(file, &holders),
+                Some(_) => None,
+            };
+            let details = details(self.engine, self.policy(), dir, name, seen, reason);
             let details = Details {
                 guard: guard.map(|guard| guard.path.clone()),
-                ..details(self.engine, self.policy(), dir, name, seen, reason)
+                process: holder.or_else(|| details.process.clone()),
+                ..details
             };
             (self.emit)(Event::Kept {
                 subject: self.dir_context.subject(name, Some(seen.size())),
@@ -703,13 +707,15 @@ impl<'a> Pass<'a> {
         let temp_info = &temp.candidate.temp_info;
         let (size, pid) = (temp.observation().size(), temp_info.parsed.pid);
         let target = evidence::target_name(&temp_info.parsed, temp.target);
+        let process = self.engine.writers.process_of(temp.file(), pid);
         Disposed {
             subject: self.dir_context.subject(&temp_info.name, Some(size)),
             quiet: temp_info.quiet,
             target: target.map(|name| self.dir_context.path(name)),
             target_state: temp.evidence.target,
             writer_pid: pid,
-            writer: self.engine.writers.name_of(temp.file(), pid),
+            writer: process.as_ref().and_then(|process| process.name.clone()),
+            process,
             freed: FileSize::default(),
             superseded_by: None,
             dry_run: false,

@@ -89,6 +89,7 @@ fn quarantined(dir_context: DirContext<'_>, id: String, name: &OsStr, size: File
             target_state: Target::Unknown,
             writer_pid: None,
             writer: None,
+            process: None,
             freed: FileSize::default(),
             superseded_by: None,
             dry_run: false,

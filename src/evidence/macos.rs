@@ -910,6 +910,32 @@ fn vnode_of_port(pid: libc::pid_t, port: u32) -> rustix::io::Result<OpenVnode> {
     Ok(info.open)
 }
 
+/// Returns the path of the program of a process. It is not known here.
+pub(super) fn program(_pid: u32) -> Option<std::path::PathBuf> {
+    None
+}
+
+/// Returns the control group of a process. There are none here.
+pub(super) fn unit(_pid: u32) -> Option<String> {
+    None
+}
+
+/// A handle of a process, which tells how the process ended. There is none here.
+#[derive(Debug)]
+pub(super) enum ProcessHandle {}
+
+impl ProcessHandle {
+    /// Opens a handle of a process.
+    pub(super) fn open(_pid: u32) -> Option<ProcessHandle> {
+        None
+    }
+
+    /// Returns how the process ended.
+    pub(super) fn exit_status(&self) -> Option<crate::core::process::ExitStatus> {
+        match *self {}
+    }
+}
+
 /// Returns the name of the process `pid` of the user `uid`. Returns `None` if there is no such process.
 pub(super) fn writer_name(pid: u32, uid: u32) -> Option<String> {
     let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)?;

@@ -1,63 +1,171 @@
-//! Stores the names of writers while they are running, because the name of a killed process cannot be read any more.
+//! Stores what is known about writers while they are running, because nothing about a killed process can be read any
+//! more.
 //!
-//! The names are for messages. No verdict depends on them.
+//! This is for messages. No verdict depends on it.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use super::{FileId, system};
 use crate::core::observation::Holder;
+use crate::core::process::{Ended, Process, Via};
+use crate::sys::clock;
 
-/// The names that were learnt.
+/// The processes that were learnt.
 #[derive(Debug, Default)]
-pub struct WriterNames(Mutex<NameTable>);
+pub struct WriterNames(Mutex<ProcessTable>);
 
 #[derive(Debug, Default)]
-struct NameTable {
-    by_pid: HashMap<u32, String>,
-    by_file: HashMap<FileId, String>,
+struct ProcessTable {
+    by_pid: HashMap<u32, KnownProcess>,
+    by_file: HashMap<FileId, KnownProcess>,
+    /// The number of handles that were opened since all were last closed.
+    handles: usize,
 }
 
-/// The largest number of names of each kind. When it is reached, all names are dropped. Writers that are still running
+/// A process, and a handle that will tell how it ended.
+#[derive(Debug)]
+struct KnownProcess {
+    process: Process,
+    handle: Option<system::ProcessHandle>,
+}
+
+/// The largest number of processes of each kind. When it is reached, all are dropped. Writers that are still running
 /// are learnt again.
 const MAX_NAMES: usize = 1024;
 
+/// The largest number of open handles. When it is reached, all are closed. Each one is a file descriptor.
+const MAX_HANDLES: usize = 16;
+
 impl WriterNames {
-    /// Learns the name of the process `pid`, if it is running. `pid` comes from the name of a temp that belongs to the
-    /// user `uid`. A process of another user or of the kernel did not write the temp: if the writer runs in a
-    /// container, its pid belongs to another process in this namespace.
+    /// Learns about the process `pid`, if it is running. `pid` comes from the name of a temp that belongs to the user
+    /// `uid`. A process of another user or of the kernel did not write the temp: if the writer runs in a container, its
+    /// pid belongs to another process in this namespace.
     pub fn learn(&self, pid: u32, uid: u32) {
         let Some(name) = system::writer_name(pid, uid) else {
             return;
         };
-        remember(&mut self.known().by_pid, pid, name);
+        let mut known = self.known();
+        let is_known = known
+            .by_pid
+            .get_mut(&pid)
+            .is_some_and(|one| one.is_running(&name));
+        if !is_known {
+            let one = known.examine(pid, name, Via::Name);
+            remember(&mut known.by_pid, pid, one);
+        }
     }
 
-    /// Learns the name of the first of `holders`, which use `file`.
+    /// Learns about the first of `holders`, which use `file`.
     pub fn learn_holders(&self, file: FileId, holders: &[Holder]) {
-        if let Some(holder) = holders.first() {
-            remember(&mut self.known().by_file, file, holder.name.clone());
+        let Some(holder) = holders.first() else {
+            return;
+        };
+        let mut known = self.known();
+        let is_known = known
+            .by_file
+            .get_mut(&file)
+            .is_some_and(|one| one.process.pid == holder.pid && one.is_running(&holder.name));
+        if !is_known {
+            let one = known.examine(holder.pid, holder.name.clone(), Via::Holder);
+            remember(&mut known.by_file, file, one);
         }
     }
 
     /// Returns the name of the program that wrote `file`, if it was learnt. `pid` is the pid in the name of the file.
     #[must_use]
     pub fn name_of(&self, file: FileId, pid: Option<u32>) -> Option<String> {
-        let known = self.known();
-        let by_pid = pid.and_then(|pid| known.by_pid.get(&pid));
-        by_pid.or_else(|| known.by_file.get(&file)).cloned()
+        self.process_of(file, pid)?.name
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, NameTable> {
+    /// Returns the process that wrote `file`: the one whose pid is in its name, or else the last one that held it.
+    #[must_use]
+    pub fn process_of(&self, file: FileId, pid: Option<u32>) -> Option<Process> {
+        let mut known = self.known();
+        let ProcessTable {
+            by_pid, by_file, ..
+        } = &mut *known;
+        let by_pid = pid.and_then(|pid| by_pid.get_mut(&pid));
+        match by_pid.or_else(|| by_file.get_mut(&file)) {
+            Some(one) => Some(one.now()),
+            None => pid.map(|pid| Process {
+                pid,
+                name: None,
+                exe: None,
+                unit: None,
+                ended: None,
+                via: Via::Name,
+            }),
+        }
+    }
+
+    /// Returns what is known about the first of `holders`, which use `file` now.
+    #[must_use]
+    pub fn holder_of(&self, file: FileId, holders: &[Holder]) -> Option<Process> {
+        let holder = holders.first()?;
+        self.learn_holders(file, holders);
+        let mut known = self.known();
+        let one = known.by_file.get_mut(&file)?;
+        (one.process.pid == holder.pid).then(|| one.now())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, ProcessTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn remember<K: std::hash::Hash + Eq>(names: &mut HashMap<K, String>, key: K, name: String) {
-    if names.len() >= MAX_NAMES {
-        names.clear();
+impl ProcessTable {
+    /// Returns what the kernel tells about a running process.
+    fn examine(&mut self, pid: u32, name: String, via: Via) -> KnownProcess {
+        if self.handles >= MAX_HANDLES {
+            let all = self.by_pid.values_mut().chain(self.by_file.values_mut());
+            all.for_each(|one| one.handle = None);
+            self.handles = 0;
+        }
+        let handle = system::ProcessHandle::open(pid);
+        self.handles += usize::from(handle.is_some());
+        KnownProcess {
+            process: Process {
+                pid,
+                name: Some(name),
+                exe: system::program(pid),
+                unit: system::unit(pid),
+                ended: None,
+                via,
+            },
+            handle,
+        }
     }
-    names.insert(key, name);
+}
+
+impl KnownProcess {
+    /// Returns the process. Its end is noted as soon as the kernel tells it.
+    fn now(&mut self) -> Process {
+        if self.process.ended.is_none()
+            && let Some(status) = self
+                .handle
+                .as_ref()
+                .and_then(system::ProcessHandle::exit_status)
+        {
+            let at = clock::wall();
+            self.process.ended = Some(Ended { status, at });
+        }
+        self.process.clone()
+    }
+
+    /// Reports whether this is a process with this name that is not known to have ended.
+    fn is_running(&mut self, name: &str) -> bool {
+        let process = self.now();
+        process.ended.is_none() && process.name.as_deref() == Some(name)
+    }
+}
+
+fn remember<K: Hash + Eq>(known: &mut HashMap<K, KnownProcess>, key: K, one: KnownProcess) {
+    if known.len() >= MAX_NAMES {
+        known.clear();
+    }
+    known.insert(key, one);
 }
 
 #[cfg(test)]
@@ -77,6 +185,13 @@ mod tests {
         writers.learn(us, uid);
         let known = cfg!(any(target_os = "linux", target_os = "macos"));
         assert_eq!(writers.name_of(file(1), Some(us)).is_some(), known);
+        let process = writers
+            .process_of(file(1), Some(us))
+            .expect("the pid is known");
+        assert_eq!((process.pid, process.via), (us, Via::Name));
+        if cfg!(target_os = "linux") {
+            assert_eq!(process.exe, std::env::current_exe().ok());
+        }
         assert_eq!(writers.name_of(file(1), None), None);
     }
 

@@ -26,6 +26,8 @@ enum FieldType {
     Flag,
     /// At most 16 letters and digits, or null in a dry run.
     Id,
+    /// Null or a process.
+    MaybeProcess,
     /// A list of pids and names.
     Holders,
     /// The times of healthy writes, or null.
@@ -87,6 +89,7 @@ const EVENTS: &[(&str, bool, Fields)] = &[
         &[
             ("reason", Word(REASONS)),
             ("holders", Holders),
+            ("process", MaybeProcess),
             ("retry_ms", MaybeCount),
         ],
     ),
@@ -97,6 +100,7 @@ const EVENTS: &[(&str, bool, Fields)] = &[
             ("quiet_ms", Count),
             ("target", MaybePath),
             ("writer_pid", MaybeCount),
+            ("process", MaybeProcess),
             ("dry_run", Flag),
         ],
     ),
@@ -107,6 +111,7 @@ const EVENTS: &[(&str, bool, Fields)] = &[
             ("id", Id),
             ("quiet_ms", Count),
             ("target", MaybePath),
+            ("process", MaybeProcess),
             ("dry_run", Flag),
         ],
     ),
@@ -249,11 +254,31 @@ fn matches_type(is: FieldType, name: &str, value: &Value, object: &Map<String, V
             let is_complete = || times.into_iter().all(|field| value[field].is_u64());
             value.is_null() || (is_complete() && value["max_name"].is_string())
         }
+        MaybeProcess => value.is_null() || is_process(value),
         Holders => value.as_array().is_some_and(|list| {
             list.iter()
                 .all(|holder| holder["pid"].is_u64() && holder["name"].is_string())
         }),
     }
+}
+
+/// Checks a process and its end.
+fn is_process(value: &Value) -> bool {
+    let keys = |value: &Value| {
+        value
+            .as_object()
+            .map(|object| object.keys().cloned().collect())
+    };
+    let keys = |value: &Value| -> Vec<String> { keys(value).unwrap_or_default() };
+    let ended = &value["ended"];
+    let is_ended = ended.is_null()
+        || (keys(ended) == ["signal", "code", "at"]
+            && ended["signal"].is_u64() != ended["code"].is_u64()
+            && is_time(ended["at"].as_str().unwrap_or_default()));
+    keys(value) == ["pid", "name", "exe", "unit", "ended", "via"]
+        && value["pid"].is_u64()
+        && ["name", "holder", "kernel"].contains(&value["via"].as_str().unwrap_or_default())
+        && is_ended
 }
 
 /// Checks a path: the exact bytes must be present if and only if the text does not hold them.

@@ -245,7 +245,8 @@ fn the_root_of_the_schema_lists_every_event() {
 fn valid_event() -> Value {
     json!({
         "event": "kept", "time": "2026-11-29T10:00:00.000Z", "path": "/r/a.tmp", "root": "/r", "bytes": 1,
-        "disk_bytes": null, "reason": "in-use", "holders": [{"pid": 1, "name": "x"}], "retry_ms": null
+        "disk_bytes": null, "reason": "in-use", "holders": [{"pid": 1, "name": "x"}],
+        "process": {"pid": 1, "name": "x", "exe": "/x", "unit": null, "ended": null, "via": "holder"}, "retry_ms": null
     })
 }
 

@@ -10,6 +10,7 @@ use anstyle::AnsiColor;
 use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::policy::Policy;
+use orphand::core::process::{Process, Via};
 use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
 use orphand::engine::{self, DirContext, Examined, ScannedDir};
@@ -20,7 +21,7 @@ use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
 use orphand::reap::quarantine;
 use orphand::store::folders::Folders;
-use orphand::store::json::{self, WirePath, field};
+use orphand::store::json::{self, ProcessFields, WirePath, field};
 use orphand::sys::clock;
 use serde::Serialize;
 
@@ -88,6 +89,7 @@ struct ExplainedFields<'a> {
     grace_ms: Option<u64>,
     grammar: Option<&'a str>,
     holders: &'a [Holder],
+    process: Option<ProcessFields<'a>>,
     matches: bool,
     group: Option<GroupFields>,
     gates: Vec<GateFields>,
@@ -157,6 +159,8 @@ enum Facts {
 struct ExaminedTemp {
     examined: Examined,
     holders: Vec<Holder>,
+    /// The process that holds it, or whose pid is in its name.
+    process: Option<Process>,
     /// The group that decides whether it is needed.
     group: Option<Prediction>,
 }
@@ -212,6 +216,7 @@ impl Explained {
                 grace_ms: Some(json::ms(temp.examined.temp_info.grace)),
                 grammar: temp.examined.temp_info.parsed.grammar.as_deref(),
                 holders: &temp.holders,
+                process: temp.process.as_ref().map(Into::into),
                 matches,
                 group: temp.group.as_ref().map(GroupFields::from),
                 gates: GATES
@@ -235,6 +240,7 @@ impl Explained {
                 grace_ms: None,
                 grammar: None,
                 holders: &[],
+                process: None,
                 group: None,
                 matches,
                 gates: Vec::new(),
@@ -277,6 +283,9 @@ impl Explained {
             if let Some(group) = &temp.group {
                 report.line(&group_line(group))?;
             }
+            if let Some(process) = &temp.process {
+                report.line(&process_line(process))?;
+            }
             for holder in &temp.holders {
                 let name = text::escaped(Path::new(&holder.name));
                 report.line(&format!("  held by {name}[{}]", holder.pid))?;
@@ -314,6 +323,25 @@ fn newest_date(seen: &Metadata) -> Wall {
         sec: seen.mtime().max(seen.ctime()),
         nsec: 0,
     }
+}
+
+/// Returns the line about the process of a temp: `  process: node[4711], /usr/bin/node, in openclaw.service; it holds
+/// the temp`.
+fn process_line(process: &Process) -> String {
+    let name = process.name.as_deref().unwrap_or("unknown");
+    let mut parts = vec![format!(
+        "{}[{}]",
+        text::escaped(Path::new(name)),
+        process.pid
+    )];
+    parts.extend(process.exe.as_deref().map(text::escaped));
+    let unit = process.unit.as_deref().map(Path::new);
+    parts.extend(unit.map(|unit| format!("in {}", text::escaped(unit))));
+    let how = match process.via {
+        Via::Name => "its pid is in the name",
+        Via::Holder => "it holds the temp",
+    };
+    format!("  process: {}; {how}", parts.join(", "))
 }
 
 /// Returns the line about the group of a temp.
@@ -426,9 +454,17 @@ fn examine(
         }
         false => Vec::new(),
     };
+    let file = &examined.evidence.observation.fingerprint;
+    let pid = examined.temp_info.parsed.pid;
+    if let Some(pid) = pid {
+        engine.writers.learn(pid, file.uid);
+    }
+    let holder = engine.writers.holder_of(FileId::from(file), &holders);
+    let process = holder.or_else(|| engine.writers.process_of(FileId::from(file), pid));
     let temp = ExaminedTemp {
         examined,
         holders,
+        process,
         group,
     };
     Ok(Some(Facts::Regular(Box::new(temp))))

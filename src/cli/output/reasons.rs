@@ -222,6 +222,7 @@ mod tests {
             file_system: "nfs".to_owned(),
             writer_pid: Some(24_917),
             writer: Some("bash".to_owned()),
+            process: None,
             is_dataless: false,
             quiet: Duration::from_secs(3),
             grace: Duration::from_secs(300),

@@ -6,6 +6,7 @@ mod lease;
 mod locks;
 mod marks;
 mod proc;
+mod process;
 mod process_scan;
 mod writer;
 
@@ -19,4 +20,5 @@ pub(super) use guard::guard_use;
 pub(super) use lease::is_locked;
 pub(super) use locks::{locked_files, may_be_device};
 pub(super) use marks::RESTORED;
+pub(super) use process::{ProcessHandle, program, unit};
 pub(super) use writer::{container_pids, writer_name};

@@ -34,7 +34,7 @@ macro_rules! path_fields {
     )+};
 }
 
-path_fields!(path root target superseded_by file program config dir max_name);
+path_fields!(exe path root target superseded_by file program config dir max_name);
 
 fn serialize<S: Serializer>(
     path: &WirePath<'_>,

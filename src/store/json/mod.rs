@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::census::Tree;
 use crate::core::event::{Disposed, Event, Subject};
 use crate::core::observation::{Holder, Kind};
+use crate::core::process::Process;
 use crate::core::time::Wall;
 use crate::core::write_times::WriteSummary;
 
@@ -60,6 +61,7 @@ enum EventFields<'a> {
         file: FileFields<'a>,
         reason: &'static str,
         holders: &'a [Holder],
+        process: Option<ProcessFields<'a>>,
         retry_ms: Option<u64>,
     },
     Reaped {
@@ -170,9 +172,58 @@ pub struct DisposalFields<'a> {
     pub target: WirePath<'a>,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
+    /// The process that wrote it. Older versions did not write this field.
+    #[serde(default)]
+    pub process: Option<ProcessFields<'a>>,
     /// True if nothing was changed, because this is a dry run.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// The process that wrote or holds a temp, as far as it is known.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ProcessFields<'a> {
+    /// Its pid.
+    pub pid: u32,
+    /// Its command name.
+    pub name: Option<Cow<'a, str>>,
+    /// The path of its program.
+    #[serde(flatten, with = "field::exe")]
+    pub exe: WirePath<'a>,
+    /// The last part of its control group.
+    pub unit: Option<Cow<'a, str>>,
+    /// How it ended. `None` if that is unknown.
+    pub ended: Option<EndedFields>,
+    /// How it was found: `name` or `holder`.
+    pub via: Cow<'a, str>,
+}
+
+/// The end of a process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct EndedFields {
+    /// The signal that killed it.
+    pub signal: Option<u32>,
+    /// Its exit code.
+    pub code: Option<u32>,
+    /// The time at which its end was noticed, by RFC 3339.
+    pub at: String,
+}
+
+impl<'a> From<&'a Process> for ProcessFields<'a> {
+    fn from(process: &'a Process) -> ProcessFields<'a> {
+        ProcessFields {
+            pid: process.pid,
+            name: process.name.as_deref().map(Into::into),
+            exe: process.exe.as_deref().map(Into::into),
+            unit: process.unit.as_deref().map(Into::into),
+            ended: process.ended.map(|ended| EndedFields {
+                signal: ended.status.signal(),
+                code: ended.status.code(),
+                at: time(ended.at),
+            }),
+            via: process.via.as_str().into(),
+        }
+    }
 }
 
 /// The copy because of which a temp was not needed.
@@ -342,12 +393,13 @@ fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
             holders,
             retry,
             reported_before: _,
-            details: _,
+            details,
         } => {
             let fields = EventFields::Kept {
                 file: subject.into(),
                 reason: reason.as_str(),
                 holders,
+                process: details.process.as_ref().map(Into::into),
                 retry_ms: retry.map(ms),
             };
             ("kept", fields)
@@ -411,6 +463,7 @@ impl<'a> From<&'a Disposed> for DisposalFields<'a> {
             quiet_ms: ms(disposed.quiet),
             target: disposed.target.as_deref().map(Into::into),
             writer_pid: disposed.writer_pid,
+            process: disposed.process.as_ref().map(Into::into),
             dry_run: disposed.dry_run,
         }
     }
