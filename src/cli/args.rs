@@ -11,6 +11,7 @@ use crate::cli::commands::explain::Explain;
 use crate::cli::commands::history::History;
 use crate::cli::commands::man::Man;
 use crate::cli::commands::quarantine::QuarantineCommand;
+use crate::cli::commands::report::Report;
 use crate::cli::commands::restore::Restore;
 use crate::cli::commands::scan::Scan;
 use crate::cli::commands::status::StatusOptions;
@@ -60,6 +61,8 @@ pub(crate) enum CliCommand {
     Explain(Explain),
     /// Show past actions, from the journal
     History(History),
+    /// Show who left how many temps, when, and what was done, from the journal
+    Report(Report),
     /// Move files out of the quarantine; never overwrites
     Restore(Restore),
     /// List or empty the quarantine

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 
 use args::{Cli, CliCommand};
 use commands::{
-    completions, explain, history, man, quarantine, restore, scan, status, sweep, watch,
+    completions, explain, history, man, quarantine, report, restore, scan, status, sweep, watch,
 };
 use exit::Exit;
 use runtime::log;
@@ -37,6 +37,7 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Sweep(command) => sweep::run(&command, &output),
         CliCommand::Explain(command) => explain::run(&command, &output),
         CliCommand::History(command) => history::run(&command, &output),
+        CliCommand::Report(command) => report::run(&command, &output),
         CliCommand::Restore(command) => restore::run(&command, &output),
         CliCommand::Quarantine(command) => quarantine::run(&command, &output),
         CliCommand::Status(command) => status::run(&command, &output),

@@ -39,7 +39,7 @@ fn number(text: &str) -> Result<usize, String> {
 
 pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let filter = Filter::new(command);
+    let filter = Filter::new(command.since, command.until, &command.dirs);
     let mut printer = HistoryPrinter {
         report: EventPrinter::new(output, Vec::new()),
         json: output.json,
@@ -115,7 +115,7 @@ impl HistoryPrinter {
 }
 
 /// The filter for the lines of the journal.
-struct Filter {
+pub(crate) struct Filter {
     /// Times in the format of the journal, which can be compared as text.
     since: Option<String>,
     until: Option<String>,
@@ -124,16 +124,17 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(command: &History) -> Filter {
+    /// Returns the filter for what happened between two times in some directories.
+    pub(crate) fn new(since: Option<Moment>, until: Option<Moment>, dirs: &[PathBuf]) -> Filter {
         let time = |moment: Moment| orphand::store::json::time(moment.wall());
         let names = |dir: &PathBuf| {
             let real = fs::canonicalize(dir).ok();
             std::iter::once(absolute(dir)).chain(real)
         };
         Filter {
-            since: command.since.map(time),
-            until: command.until.map(time),
-            dirs: command.dirs.iter().flat_map(names).collect(),
+            since: since.map(time),
+            until: until.map(time),
+            dirs: dirs.iter().flat_map(names).collect(),
         }
     }
 
@@ -141,7 +142,7 @@ impl Filter {
         self.since.is_none() && self.until.is_none() && self.dirs.is_empty()
     }
 
-    fn matches(&self, line: &HistoryLine) -> bool {
+    pub(crate) fn matches(&self, line: &HistoryLine) -> bool {
         let early = self.until.as_ref().is_some_and(|until| line.time > *until);
         let late = self.since.as_ref().is_some_and(|since| line.time < *since);
         !early && !late && self.is_in(&line.file)

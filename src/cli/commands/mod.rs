@@ -6,6 +6,7 @@ pub(super) mod explain;
 pub(super) mod history;
 pub(super) mod man;
 pub(super) mod quarantine;
+pub(super) mod report;
 pub(super) mod restore;
 mod restore_target;
 mod restored_file;

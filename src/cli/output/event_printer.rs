@@ -289,6 +289,11 @@ impl EventPrinter {
         }
     }
 
+    /// Reports whether the reader has closed stdout.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Prints the path of a removed temp and a zero byte.
     fn path_of_removed(&mut self, event: &Event) -> io::Result<()> {
         match event {

@@ -18,20 +18,20 @@ use crate::cli::output::text;
 
 /// The usage of the file system of a root, and the files in its quarantine.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DiskUsage {
+pub(crate) struct DiskUsage {
     total: u64,
     used: u64,
     /// The free bytes for this user, without those reserved for root.
-    free: u64,
-    quarantined: u64,
-    quarantined_size: FileSize,
+    pub(crate) free: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) quarantined_size: FileSize,
 }
 
 /// The time limit for the answer of a file system. One that hangs must not block the rest of the output.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 impl DiskUsage {
-    pub(super) fn of(root: &Path) -> Option<DiskUsage> {
+    pub(crate) fn of(root: &Path) -> Option<DiskUsage> {
         if !responds(root) {
             return None;
         }
@@ -58,7 +58,7 @@ impl DiskUsage {
         })
     }
 
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let mut parts = vec![format!(
             "disk {} % full, {} free",
             self.percent(),
@@ -76,7 +76,7 @@ impl DiskUsage {
     }
 
     /// Returns the usage in percent like df(1): of the space for this user, and rounded up.
-    fn percent(&self) -> u64 {
+    pub(crate) fn percent(&self) -> u64 {
         let used = u128::from(self.used);
         let all = used + u128::from(self.free);
         let percent = (used * 100).div_ceil(all.max(1));
@@ -86,7 +86,7 @@ impl DiskUsage {
 
 /// The fields of a root in the document. All but the path are null if its file system does not answer.
 #[derive(Serialize)]
-pub(super) struct DiskFields<'a> {
+pub(crate) struct DiskFields<'a> {
     #[serde(flatten, with = "field::root")]
     root: WirePath<'a>,
     bytes: Option<u64>,
@@ -98,8 +98,11 @@ pub(super) struct DiskFields<'a> {
 }
 
 impl DiskFields<'_> {
-    pub(super) fn of(root: &Path) -> DiskFields<'_> {
-        let disk = DiskUsage::of(root);
+    pub(crate) fn of(root: &Path) -> DiskFields<'_> {
+        DiskFields::new(root, DiskUsage::of(root))
+    }
+
+    pub(crate) fn new(root: &Path, disk: Option<DiskUsage>) -> DiskFields<'_> {
         DiskFields {
             root: Some(root.into()),
             bytes: disk.map(|disk| disk.total),

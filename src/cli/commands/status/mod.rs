@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use orphand::core::census::Tree;
@@ -13,6 +13,7 @@ use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
 use orphand::store::json::{HistoryEvent, HistoryLine, TreeFields, WriteFields};
 use orphand::sys::clock;
+use orphand::sys::stop::Stop;
 use serde::Serialize;
 
 use crate::cli::config::Config;
@@ -21,20 +22,25 @@ use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups::MAX_GROUPS;
 use crate::cli::output::shell::Suggestion;
+use crate::cli::output::standard_streams::print;
 use crate::cli::output::{moment, text};
+use crate::cli::runtime::signals;
 use crate::cli::runtime::status_answer::RootAnswer;
 use crate::cli::runtime::trees::tree_lines;
 use client::RunningWatch;
 use disk::{DiskFields, print_disk, with_stored_files};
 
 pub(crate) mod client;
-mod disk;
+pub(crate) mod disk;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusOptions {
     /// Read this configuration file for the directories to show while no watcher runs
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     config: Option<PathBuf>,
+    /// Show the status again each second, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
 }
 
 /// The JSON document.
@@ -48,11 +54,52 @@ struct StatusDocument<'a> {
     totals: &'a JournalTotals,
 }
 
+/// The interval between two updates.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The interval of the checks for a signal.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
+
 pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exit, Failure> {
+    let mut report = EventPrinter::new(output, Vec::new());
+    if !command.watch {
+        let running = show(command, output, &mut report, None)?;
+        return Ok(match running.is_empty() {
+            true => Exit::Failed,
+            false => Exit::Done,
+        });
+    }
+    let stop = Stop::default();
+    signals::end_sweep(stop.clone());
+    let mut last: Option<(Instant, Vec<RunningWatch>)> = None;
+    while !stop.is_stopped() && !report.is_closed() {
+        let began = Instant::now();
+        if report.is_interactive() {
+            // The cursor goes to the corner, and what is below it is erased.
+            print(b"\x1b[H\x1b[J")?;
+        }
+        let running = show(command, output, &mut report, last.as_ref())?;
+        if !report.is_interactive() && !output.json {
+            report.line("")?;
+        }
+        last = Some((began, running));
+        while !stop.is_stopped() && began.elapsed() < INTERVAL {
+            std::thread::sleep(SIGNAL_CHECK);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints the status, and returns the running watchers. `last` has those of an earlier call, and its time.
+fn show(
+    command: &StatusOptions,
+    output: &OutputOptions,
+    report: &mut EventPrinter,
+    last: Option<&(Instant, Vec<RunningWatch>)>,
+) -> Result<Vec<RunningWatch>, Failure> {
     let folders = Folders::from_env();
     let mut running = client::running(&folders);
     let totals = JournalTotals::read(&Journal::new(folders.state.as_deref()));
-    let mut report = EventPrinter::new(output, Vec::new());
     // The watcher reports a wrong configuration file. Here the file only names roots.
     let config = Config::load(command.config.as_deref()).unwrap_or_default();
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
@@ -75,15 +122,42 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
             totals: &totals,
         })?;
     } else {
-        print_status(&running, &totals, roots, &listed, &mut report)?;
+        print_status(&running, &totals, roots, &listed, report)?;
         for line in tree_lines(&trees) {
             report.line(&line)?;
         }
+        if let Some((at, last)) = last {
+            print_rates(&running, last, at.elapsed(), report)?;
+        }
     }
-    Ok(match running.is_empty() {
-        true => Exit::Failed,
-        false => Exit::Done,
-    })
+    Ok(running)
+}
+
+/// Prints how many leaks and healthy writes there were a second since `last`.
+fn print_rates(
+    running: &[RunningWatch],
+    last: &[RunningWatch],
+    span: Duration,
+    report: &mut EventPrinter,
+) -> Result<(), Failure> {
+    let of = |watches: &[RunningWatch]| {
+        let roots = watches.iter().flat_map(|one| &one.answer.roots);
+        roots.fold((0, 0), |(leaks, writes), root| {
+            let count = root.writes.as_ref().map_or(0, |writes| writes.count);
+            (leaks + root.reaped + root.quarantined, writes + count)
+        })
+    };
+    let ((leaks, writes), (old_leaks, old_writes)) = (of(running), of(last));
+    let rate = |new: u64, old: u64| {
+        let rate = new.saturating_sub(old) as f64 / span.as_secs_f64().max(0.001);
+        format!("{rate:.1}")
+    };
+    let parts = [
+        format!("{} leaks a second", rate(leaks, old_leaks)),
+        format!("{} healthy writes a second", rate(writes, old_writes)),
+    ];
+    report.line(&text::joined(&parts))?;
+    Ok(())
 }
 
 /// Prints the status for people. `watched` has the roots of the running watchers, `listed` those of the configuration.

@@ -1,0 +1,117 @@
+//! `orphand report`: who leaked how much, when, and what was done, from the journal.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use orphand::store::folders::Folders;
+use orphand::store::journal::Journal;
+use orphand::store::json::HistoryLine;
+use orphand::sys::clock;
+
+use crate::cli::commands::history::Filter;
+use crate::cli::commands::status::disk::DiskUsage;
+use crate::cli::config::{Config, RuleSettings};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::options::OutputOptions;
+use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::groups::Grouping;
+use crate::cli::output::moment::{self, Moment};
+use crate::cli::output::text;
+use data::ReportData;
+
+mod data;
+mod document;
+mod lines;
+mod page;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  orphand report                            the last seven days
+  orphand report --since yesterday ~/.app   one directory
+  orphand report --html report.html         a page to attach to a bug report")]
+pub(crate) struct Report {
+    /// Only what happened since this time: 90m or 7d (ago), today, yesterday, 2026-11-28
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse, default_value = "7d")]
+    since: Moment,
+    /// Write a page for a browser to this file: one file, without scripts
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    html: Option<PathBuf>,
+    /// Read this configuration file for the names of temps
+    #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
+    config: Option<PathBuf>,
+    /// Only what happened in these directories and below them
+    #[arg(value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+}
+
+/// The disks of the roots, each with its usage if it answers.
+type Disks = Vec<(PathBuf, Option<DiskUsage>)>;
+
+/// What a report shows.
+struct Content {
+    data: ReportData,
+    since: Timestamp,
+    now: Timestamp,
+    disks: Disks,
+}
+
+pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Failure> {
+    let journal = Journal::new(Folders::from_env().state.as_deref());
+    let filter = Filter::new(Some(command.since), None, &command.dirs);
+    let mut lines = Vec::new();
+    let read = journal.outcomes(|line: HistoryLine| {
+        if filter.matches(&line) {
+            lines.push(line);
+        }
+    });
+    read.map_err(|error| {
+        let path = journal.path().unwrap_or(Path::new(""));
+        let what = format!("cannot read the journal {path:?}: {error}");
+        Failure::new(Exit::Failed, what)
+    })?;
+    // The configuration is only needed for the shapes of names, so a wrong one is no error here.
+    let config = Config::load(command.config.as_deref()).unwrap_or_default();
+    let roots = config.roots(&RuleSettings::default()).unwrap_or_default();
+    let now = timestamp(clock::wall());
+    let since = timestamp(command.since.wall());
+    let data = ReportData::new(&lines, Some(since), now, &Grouping::new(&roots));
+    let disk = |root: &PathBuf| (root.clone(), DiskUsage::of(root));
+    let content = Content {
+        disks: data.roots.iter().map(disk).collect(),
+        data,
+        since,
+        now,
+    };
+    let mut report = EventPrinter::new(output, Vec::new());
+    if let Some(file) = &command.html {
+        fs::write(file, page::page(&content)).map_err(|error| {
+            let what = format!(
+                "cannot write {file:?}: {error}; name a file in a folder that you may write to"
+            );
+            Failure::new(Exit::Failed, what)
+        })?;
+        if !output.quiet {
+            report.line(&format!("wrote {}", text::escaped(file)))?;
+        }
+    } else if output.json {
+        report.json(&document::document(&content))?;
+    } else {
+        for line in lines::lines(&content) {
+            report.line(&line)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn timestamp(at: orphand::core::time::Wall) -> Timestamp {
+    let nanos = i32::try_from(at.nsec).unwrap_or(0);
+    Timestamp::new(at.sec, nanos).unwrap_or_default()
+}
+
+/// Formats a time of a report in the time zone of this machine.
+fn local(at: Timestamp) -> String {
+    let zoned = at.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M").to_string()
+}
