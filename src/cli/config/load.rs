@@ -184,6 +184,7 @@ fn read_section(
                 expand(path, home).map_err(|what| error_at(table, "textfile", what))?;
             }
         }
+        "alert" => config.alert = read(table)?,
         _ => {}
     }
     Ok(())

@@ -12,7 +12,7 @@ pub(crate) use error::{ConfigError, RootsError};
 pub(crate) use keys::{Section, TEMPLATE, sections};
 pub(crate) use load::built_in;
 pub(crate) use rule_set::{CoveredDir, RuleLocation};
-pub(crate) use schema::{Config, Lines, LogSettings, RuleSettings};
+pub(crate) use schema::{AlertSettings, Config, Lines, LogSettings, RuleSettings};
 pub(crate) use value::LogFile;
 
 mod check;

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) journal: JournalSettings,
     pub(crate) log: LogSettings,
     pub(crate) metrics: MetricsSettings,
+    pub(crate) alert: AlertSettings,
     /// The file that was read; `None` if there was none.
     #[serde(skip)]
     pub(crate) path: Option<PathBuf>,
@@ -59,6 +60,12 @@ pub(crate) struct RuleSettings {
         serialize_with = "value::write_path"
     )]
     pub(crate) unless_open: Option<PathBuf>,
+    /// More globs, which are relative to the root, from the command line.
+    #[serde(skip)]
+    pub(crate) own_exclude: Vec<String>,
+    /// The largest number of levels below the root, from the command line.
+    #[serde(skip)]
+    pub(crate) max_depth: Option<usize>,
     pub(crate) recursive: Option<bool>,
     #[serde(
         deserialize_with = "value::grace",
@@ -205,6 +212,47 @@ impl Default for MetricsSettings {
     }
 }
 
+/// The settings of the command that is run when there are many leaks.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct AlertSettings {
+    /// The program and its arguments. `None`: there are no alerts.
+    #[serde(deserialize_with = "value::command")]
+    pub(crate) command: Option<Vec<String>>,
+    /// The shortest interval between two alerts about one root, in which leaks are counted.
+    #[serde(
+        deserialize_with = "value::interval",
+        serialize_with = "value::write_duration"
+    )]
+    pub(crate) every: Duration,
+    /// The number of leaks that cause an alert; 0 for no limit.
+    pub(crate) leaks: u64,
+    /// The disk space of leaks that causes an alert, in bytes; 0 for no limit.
+    #[serde(
+        deserialize_with = "value::size_limit",
+        serialize_with = "value::write_size"
+    )]
+    pub(crate) bytes: u64,
+    /// The percentage of free space below which there is an alert; 0 for no limit.
+    #[serde(
+        deserialize_with = "value::min_free",
+        serialize_with = "value::write_percent"
+    )]
+    pub(crate) min_free: u8,
+}
+
+impl Default for AlertSettings {
+    fn default() -> AlertSettings {
+        AlertSettings {
+            command: None,
+            every: Duration::from_secs(60 * 60),
+            leaks: 0,
+            bytes: 0,
+            min_free: 0,
+        }
+    }
+}
+
 impl RuleSettings {
     /// Returns the combination of two sources. A setting in `self` overrides the one in `lower`.
     pub(crate) fn over(self, lower: &RuleSettings) -> RuleSettings {
@@ -220,6 +268,8 @@ impl RuleSettings {
             },
             exclude: self.exclude.or_else(|| lower.exclude.clone()),
             unless_open: self.unless_open.or_else(|| lower.unless_open.clone()),
+            own_exclude: [self.own_exclude, lower.own_exclude.clone()].concat(),
+            max_depth: self.max_depth.or(lower.max_depth),
             recursive: self.recursive.or(lower.recursive),
             grace: self.grace.or(lower.grace),
             fixed_name_grace: self.fixed_name_grace.or(fixed_below),
@@ -239,6 +289,11 @@ impl RuleSettings {
         let names = self.names.as_deref().unwrap_or_default();
         let writers = self.writers.as_deref().unwrap_or_default();
         let exclude = self.exclude.as_deref().unwrap_or_default();
+        let mut exclude = Exclude::new(exclude)?;
+        exclude.add_own(&self.own_exclude)?;
+        if let Some(depth) = self.max_depth {
+            exclude.set_max_depth(depth);
+        }
         let given = self.grace.map(Graces::both).unwrap_or_default();
         let allow_broad = self.broad_names.unwrap_or(false);
         let names = Names::with_own_writers(names, writers, &self.own_writers, allow_broad)?;
@@ -247,7 +302,7 @@ impl RuleSettings {
                 Some([]) => names,
                 _ => names.with_default_writers(),
             },
-            exclude: Exclude::new(exclude)?,
+            exclude,
             unless_open: self.unless_open.clone(),
             grace: Graces {
                 random: given.random,

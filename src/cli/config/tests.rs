@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::error::SettingsError;
 use super::keys::template_lines;
-use super::schema::{JournalSettings, MetricsSettings, WatchRule};
+use super::schema::{AlertSettings, JournalSettings, MetricsSettings, WatchRule};
 use super::*;
 use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LogLevel, OpenArg, SoleCopyArg};
 
@@ -64,6 +64,13 @@ leaks = "1s"
 textfile = "/srv/metrics/orphand.prom"
 every = "1m"
 
+[alert]
+command = ["notify-send", "orphand"]
+every = "2h"
+leaks = 100
+bytes = "1GB"
+min_free = "7%"
+
 [[watch]]
 path = "~/.app/sessions"
 writers = []
@@ -92,7 +99,7 @@ fn errors_have_a_position_and_propose_a_value() {
         // Sections.
         ("[default]\n", "1:2: unknown section \"default\"; did you mean [defaults]?"),
         ("[[watches]]\n", "1:3: unknown section \"watches\"; did you mean [[watch]]?"),
-        ("\n  [history]\nx = 1", "2:4: unknown section \"history\"; did you mean [defaults], [[watch]], [[writer]], [quarantine], [journal], [log] or [metrics]?"),
+        ("\n  [history]\nx = 1", "2:4: unknown section \"history\"; did you mean [defaults], [[watch]], [[writer]], [quarantine], [journal], [log], [metrics] or [alert]?"),
         ("journal = '/x'", "1:1: unknown section \"journal\"; did you mean [journal]?"),
         ("[[log]]", "1:3: unknown section \"log\"; did you mean [log]?"),
         ("metrics = []", "1:1: unknown section \"metrics\"; did you mean [metrics]?"),
@@ -191,6 +198,10 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[log]\nfile = 'off'", "2:8: file cannot be \"off\"; did you mean \"none\", or a path that begins with / or ~/?"),
         ("[log]\nfile = 'logs/x.log'", "2:8: the path \"logs/x.log\" must be absolute or begin with ~/; did you mean \"~/logs/x.log\"?"),
         ("[log]\nfile = '/var/log/'", "2:8: \"/var/log/\" is a directory; name a file in it"),
+        ("[alert]\ncommand = 'x'", "2:11: command must be a list; did you mean [\"x\"]?"),
+        ("[alert]\ncommand = []", "2:11: command needs a program and its arguments, like [\"notify-send\", \"orphand\"]"),
+        ("[alert]\nbytes = 5", "2:9: 5 has no unit; did you mean \"5MB\"?"),
+        ("[alert]\nevery = '0s'", "2:9: an interval of 0s is too short; the shortest is 1s"),
         ("[metrics]\nevery = '0s'", "2:9: an interval of 0s is too short; the shortest is 1s"),
         ("[metrics]\ntextfile = 'x.prom'", "2:12: the path \"x.prom\" must be absolute or begin with ~/; did you mean \"~/x.prom\"?"),
         ("[metrics]\ntextfile = '/m/orphand.txt'", "2:12: \"/m/orphand.txt\" does not end in .prom, so no collector would read it; did you mean \"/m/orphand.prom\"?"),
@@ -331,6 +342,8 @@ fn valid_files_are_read() {
         own_writers: OwnWriters::default(),
         exclude: strings(&["cache", "a/*.tmp"]),
         unless_open: Some("/home/ann/.app/lock".into()),
+        own_exclude: Vec::new(),
+        max_depth: None,
         recursive: Some(true),
         grace: Some(second(30)),
         fixed_name_grace: Some(second(7200)),
@@ -382,6 +395,13 @@ fn valid_files_are_read() {
                 metrics: MetricsSettings {
                     textfile: Some("/srv/metrics/orphand.prom".into()),
                     every: second(60),
+                },
+                alert: AlertSettings {
+                    command: Some(vec!["notify-send".into(), "orphand".into()]),
+                    every: second(2 * 60 * 60),
+                    leaks: 100,
+                    bytes: 1_000_000_000,
+                    min_free: 7,
                 },
                 ..config(
                     full,
@@ -727,6 +747,7 @@ fn the_template_changes_no_setting() {
         "[journal]",
         "[log]",
         "[metrics]",
+        "[alert]",
     ];
     let lines = lines.map(|title| (title, Lines::new()));
     let default = Config {
@@ -799,6 +820,7 @@ fn the_template_has_every_setting_with_its_default() {
     // These have no default, so the template has examples.
     assert_eq!(std::mem::take(&mut config.log.file), LogFile::Off);
     assert!(config.metrics.textfile.take().is_some());
+    assert!(config.alert.command.take().is_some());
     config.defaults = RuleSettings::default();
     let values = serde_json::to_value(&config).expect("a value");
     assert_eq!(values, types);

@@ -79,6 +79,25 @@ pub(super) fn max_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Err
     }
 }
 
+/// Reads a size for which 0 needs no unit, because it means no limit.
+pub(super) fn size_limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Integer(0) => Ok(0),
+        value => with_unit(value, size::parse, &SIZE),
+    }
+}
+
+/// Reads a command: a program and its arguments.
+pub(super) fn command<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let words = Vec::<String>::deserialize(from)?;
+    match words.first() {
+        Some(program) if !program.is_empty() => Ok(Some(words)),
+        _ => Err(Error::custom(
+            "command needs a program and its arguments, like [\"notify-send\", \"orphand\"]",
+        )),
+    }
+}
+
 pub(super) fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
     let wanted = "a whole number from 1 to 100, or 0 for no limit";
     let value = Value::deserialize(from)?.as_integer();

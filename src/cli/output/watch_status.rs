@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orphand::core::event::{Event, RootState, Summary};
 use orphand::core::judge::Reason;
-use orphand::core::sums::{RecentSums, SumKey, Sums, TempSum};
+use orphand::core::sums::{RecentSums, SumKey, Summand, Sums, TempSum};
 use orphand::core::time::Wall;
 use orphand::daemon::{RootStatus, StatusHandle};
 use orphand::fs::root::Root;
@@ -107,18 +107,17 @@ impl WatchStatus {
         self.lock_content().grouping = Grouping::new(roots);
     }
 
-    /// Counts the temp of `event` as a leak of its group. Returns whether the event concerns a disposed temp.
-    pub(crate) fn note_leak(&self, event: &Event) -> bool {
+    /// Counts the temp of `event` as a leak of its group, and returns both, if the event concerns a disposed temp.
+    pub(crate) fn note_leak(&self, event: &Event) -> Option<(SumKey, Summand)> {
         if !matches!(event, Event::Reaped(_) | Event::Quarantined { .. }) {
-            return false;
+            return None;
         }
         let mut content = self.lock_content();
-        if let Some((key, one)) = content.grouping.of_event(event) {
-            let now = clock::mono();
-            content.hour.add(now, key.clone(), one.clone());
-            content.minute.add(now, key, one);
-        }
-        true
+        let (key, one) = content.grouping.of_event(event)?;
+        let now = clock::mono();
+        content.hour.add(now, key.clone(), one.clone());
+        content.minute.add(now, key.clone(), one.clone());
+        Some((key, one))
     }
 
     /// Returns the leaks of the last minute.

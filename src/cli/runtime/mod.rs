@@ -1,5 +1,6 @@
 //! Parts of a running command that have no output of their own: logs, signals, servers, and the directories to work on.
 
+pub(super) mod alert;
 pub(super) mod claims;
 pub(super) mod engine;
 pub(super) mod log;

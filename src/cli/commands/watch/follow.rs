@@ -19,6 +19,7 @@ use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups;
 use crate::cli::output::text;
 use crate::cli::output::watch_status::{WatchStatus, leak_lines};
+use crate::cli::runtime::alert::Alerts;
 use crate::cli::runtime::log;
 use crate::cli::runtime::metrics::Textfile;
 use crate::cli::runtime::plan::config_missing;
@@ -39,6 +40,7 @@ pub(super) struct WatchLoop<'a> {
     status: &'a WatchStatus,
     notifier: ServiceNotifier,
     metrics: Option<Textfile>,
+    alerts: Option<Alerts>,
     /// The configuration that is in force.
     config: Config,
     changes: Option<FileWatcher>,
@@ -77,6 +79,7 @@ impl<'a> WatchLoop<'a> {
             status,
             notifier,
             metrics: None,
+            alerts: None,
             config: Config::default(),
             changes: None,
             leaks_every: Duration::MAX,
@@ -119,11 +122,16 @@ impl<'a> WatchLoop<'a> {
 
     /// Puts `config` in force, and applies its settings other than the rules.
     fn apply_config(&mut self, source: &Source<'_>, config: &Config) {
-        self.config = config.clone();
+        let old = std::mem::replace(&mut self.config, config.clone());
         self.leaks_every = config.log.leaks;
         self.watcher.set_journal_cap(config.journal.max_size);
         let textfile = config.metrics.textfile.as_deref();
         let textfile = textfile.filter(|_| source.is_background());
+        if self.alerts.is_none() || self.config.alert != old.alert {
+            let roots: Vec<_> = self.watcher.status_handle().roots().into_iter().collect();
+            let roots: Vec<_> = roots.into_iter().map(|one| one.root.path).collect();
+            self.alerts = Alerts::start(&config.alert, &roots);
+        }
         self.metrics = textfile.map(|path| Textfile::new(path, config.metrics.every));
     }
 
@@ -143,6 +151,7 @@ impl<'a> WatchLoop<'a> {
             self.report.due(),
             self.notifier.next_tick(),
             self.metrics.as_ref().map(Textfile::due),
+            self.alerts.as_ref().and_then(Alerts::due),
         ];
         let mut select = Select::new();
         let happened = select.recv(self.watcher.events());
@@ -192,7 +201,11 @@ impl<'a> WatchLoop<'a> {
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
-            let is_leak = self.status.note_leak(&event);
+            let leak = self.status.note_leak(&event);
+            let is_leak = leak.is_some();
+            if let (Some((key, one)), Some(alerts)) = (leak, &mut self.alerts) {
+                alerts.count(key, one);
+            }
             let printed = self.report.event(&event);
             self.check_output(printed);
             if ready {
@@ -244,6 +257,9 @@ impl<'a> WatchLoop<'a> {
         }
         if take(&mut self.due.leaks) {
             self.log_leaks();
+        }
+        if let Some(alerts) = &mut self.alerts {
+            alerts.check(now);
         }
         match self.is_ready {
             true => self.notifier.ping_watchdog(now, self.watcher),

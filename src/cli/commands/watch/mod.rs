@@ -40,10 +40,10 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) list: ListOptions,
     /// Remove at once, remove later, or ignore temps that exist at the start [default: wait on a terminal, else take]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "What is done")]
     pub(crate) existing: Option<ExistingArg>,
     /// Wait for a DIR that does not exist yet; if stdin is not a terminal, watch always waits
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub(crate) wait: bool,
     /// The directories; without any, those of the configuration file
     #[arg(value_name = "DIR")]
