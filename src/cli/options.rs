@@ -1,9 +1,12 @@
 //! The options that several commands have in common.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use orphand::core::temp_name::writers;
 use orphand::core::time::typed;
 use orphand::fs::root::absolute;
 
@@ -31,7 +34,7 @@ pub(crate) struct OutputOptions {
     /// Print less: only errors and the requested data
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) quiet: bool,
-    /// Print more, for example each temp that appears or disappears
+    /// Print more, for example one line for each temp
     #[arg(short, long, global = true, help_heading = "Output", action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -70,31 +73,57 @@ pub(crate) struct PolicyOptions {
 pub(crate) struct RuleOptions {
     /// The time for which a temp must be unused before it is removed: 250ms, 1.5s, 30s, 5m, 1h30m, 7d
     /// [default: 5m, and 1h for names without a random part]
-    #[arg(long, value_name = "TIME", value_parser = duration::grace, env = "ORPHAND_GRACE")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = duration::grace,
+        env = "ORPHAND_GRACE",
+        help_heading = "Which temps"
+    )]
     grace: Option<Duration>,
     /// The names of temps, instead of *.tmp; may be repeated
-    #[arg(long = "name", value_name = "GLOB")]
+    #[arg(long = "name", value_name = "GLOB", help_heading = "Which temps")]
     names: Vec<String>,
     /// Remove the temps of this program too; --writer list prints all programs; may be repeated
-    #[arg(long = "writer", value_name = "WRITER")]
+    #[arg(
+        long = "writer",
+        value_name = "WRITER",
+        value_parser = WriterName,
+        hide_possible_values = true,
+        help_heading = "Which temps"
+    )]
     pub(crate) writers: Vec<String>,
+    /// Leave these files and folders alone, besides those of the configuration; may be repeated. A glob with a "/" is
+    /// relative to DIR
+    #[arg(long, value_name = "GLOB", help_heading = "Which temps")]
+    exclude: Vec<String>,
     /// Treat a closed temp as an orphan or as finished (the kernel also closes the files of a killed writer)
-    #[arg(long, value_enum, env = "ORPHAND_CLOSED")]
+    #[arg(
+        long,
+        value_enum,
+        env = "ORPHAND_CLOSED",
+        help_heading = "What is done"
+    )]
     closed: Option<ClosedArg>,
     /// Keep, move or remove a temp that a running process has open
-    #[arg(long, value_enum, env = "ORPHAND_OPEN")]
+    #[arg(long, value_enum, env = "ORPHAND_OPEN", help_heading = "What is done")]
     open: Option<OpenArg>,
     /// Move, keep or remove a temp that may be the only copy of its data
-    #[arg(long, value_enum, env = "ORPHAND_SOLE_COPY")]
+    #[arg(
+        long,
+        value_enum,
+        env = "ORPHAND_SOLE_COPY",
+        help_heading = "What is done"
+    )]
     sole_copy: Option<SoleCopyArg>,
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Allow broad directories, such as /, home directories and system directories
-    #[arg(long = "allow-broad-root")]
+    #[arg(long = "allow-broad-root", help_heading = "Which temps")]
     broad: bool,
     /// Allow name patterns without a literal character other than ".", "-", "_" and "~", such as "*"
-    #[arg(long = "allow-broad-name")]
+    #[arg(long = "allow-broad-name", help_heading = "Which temps")]
     broad_names: bool,
 }
 
@@ -109,9 +138,36 @@ pub(crate) struct RecursiveFlag {
         require_equals = true,
         default_missing_value = "true",
         value_parser = flag,
-        env = "ORPHAND_RECURSIVE"
+        env = "ORPHAND_RECURSIVE",
+        help_heading = "Which temps"
     )]
     recursive: Option<bool>,
+    /// Include subfolders, but only temps at most this many levels below DIR; 1 means directly in it
+    #[arg(long, value_name = "LEVELS", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Which temps")]
+    max_depth: Option<u16>,
+}
+
+/// Parses the name of a writer. Completions propose the known ones; the configuration may have more.
+#[derive(Clone)]
+struct WriterName;
+
+impl TypedValueParser for WriterName {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let known = writers().map(|writer| PossibleValue::new(&*writer.name));
+        let list = std::iter::once(PossibleValue::new("list"));
+        Some(Box::new(list.chain(known)))
+    }
 }
 
 /// Parses the value of a flag or of a variable that is on or off.
@@ -126,10 +182,15 @@ fn flag(text: &str) -> Result<bool, String> {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ActionOptions {
     /// Delete, move or only report an orphan
-    #[arg(long, value_enum, env = "ORPHAND_ACTION")]
+    #[arg(
+        long,
+        value_enum,
+        env = "ORPHAND_ACTION",
+        help_heading = "What is done"
+    )]
     action: Option<ActionArg>,
     /// Only show what would be done
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, help_heading = "What is done")]
     dry_run: bool,
 }
 
@@ -143,10 +204,11 @@ fn word<V: ValueEnum>(value: V) -> String {
 impl RecursiveFlag {
     /// Appends this option to `command`.
     fn append_to(&self, command: Suggestion) -> Suggestion {
-        match self.recursive {
+        let command = match self.recursive {
             Some(false) => command.flag("--recursive=false", true),
             recursive => command.flag("-r", recursive.is_some()),
-        }
+        };
+        command.option("--max-depth", self.max_depth.map(|depth| depth.to_string()))
     }
 }
 
@@ -175,7 +237,11 @@ impl PolicyOptions {
     /// Returns the same settings as if no dry run was asked for.
     pub(crate) fn settings_without_dry_run(&self) -> RuleSettings {
         RuleSettings {
-            recursive: self.recursive.recursive,
+            recursive: match (self.recursive.recursive, self.recursive.max_depth) {
+                (None, Some(_)) => Some(true),
+                (recursive, _) => recursive,
+            },
+            max_depth: self.recursive.max_depth.map(usize::from),
             action: self.action.action,
             ..self.rule.settings()
         }
@@ -202,6 +268,7 @@ impl RuleOptions {
             grace,
             names,
             writers,
+            exclude,
             closed,
             open,
             sole_copy,
@@ -215,7 +282,8 @@ impl RuleOptions {
         };
         let command = command.option("--grace", grace.map(typed));
         let command = each(command, "--name", names);
-        each(command, "--writer", writers)
+        let command = each(command, "--writer", writers);
+        each(command, "--exclude", exclude)
             .option("--closed", closed.map(word))
             .option("--open", open.map(word))
             .option("--sole-copy", sole_copy.map(word))
@@ -230,6 +298,7 @@ impl RuleOptions {
         RuleSettings {
             names: list(&self.names),
             writers: list(&self.writers),
+            own_exclude: self.exclude.clone(),
             grace: self.grace,
             // A grace on the command line applies to all names.
             fixed_name_grace: self.grace,

@@ -18,6 +18,10 @@ pub struct Exclude {
     globs: Vec<ExcludeGlob>,
     /// The path of the root, relative to the directory for which the globs were written.
     base: PathBuf,
+    /// Globs that were written for the root itself, wherever the other globs were written.
+    own_globs: Vec<ExcludeGlob>,
+    /// The largest number of parts in the path from the root to a temp.
+    max_depth: Option<usize>,
     /// Folders below the root that have other rules, as paths relative to the root.
     folders: Vec<PathBuf>,
 }
@@ -87,6 +91,19 @@ impl Exclude {
         }
     }
 
+    /// Also excludes what `globs` match. They are relative to the root, whatever [`Exclude::within`] sets.
+    pub fn add_own<G: AsRef<str>>(&mut self, globs: &[G]) -> Result<(), ExcludeError> {
+        for glob in globs {
+            self.own_globs.push(ExcludeGlob::new(glob.as_ref())?);
+        }
+        Ok(())
+    }
+
+    /// Also excludes what is more than `depth` levels below the root. What is directly in the root has the level 1.
+    pub fn set_max_depth(&mut self, depth: usize) {
+        self.max_depth = Some(depth);
+    }
+
     /// Excludes the folder `below`, a path relative to the root, because it has another rule.
     #[doc(hidden)]
     pub fn add_folder(&mut self, below: PathBuf) {
@@ -97,33 +114,43 @@ impl Exclude {
     /// that contains it. The root itself is never excluded.
     #[must_use]
     pub fn excludes(&self, below: &Path) -> bool {
-        self.folders.iter().any(|folder| below.starts_with(folder)) || self.glob(below).is_some()
+        let is_too_deep = |depth: usize| below.components().count() > depth;
+        self.max_depth.is_some_and(is_too_deep)
+            || self.folders.iter().any(|folder| below.starts_with(folder))
+            || self.glob(below).is_some()
     }
 
     /// Returns the glob that excludes `below`, as it was given.
     #[must_use]
     pub fn glob(&self, below: &Path) -> Option<&str> {
-        if self.globs.is_empty() {
-            return None;
+        let is_match =
+            |glob: &&ExcludeGlob, path: &Path| path.ancestors().any(|path| glob.matches(path));
+        let own = self.own_globs.iter().find(|glob| is_match(glob, below));
+        if own.is_some() || self.globs.is_empty() {
+            return own.map(|glob| glob.text.as_str());
         }
         let path = match self.base.as_os_str().is_empty() {
             true => Cow::Borrowed(below),
             false => Cow::Owned(self.base.join(below)),
         };
         let globs = self.globs.iter();
-        let mut excluding = globs.filter(|glob| path.ancestors().any(|path| glob.matches(path)));
+        let mut excluding = globs.filter(|glob| is_match(glob, &path));
         excluding.next().map(|glob| glob.text.as_str())
     }
 
     /// Returns the globs, as they were given.
     pub fn globs(&self) -> impl Iterator<Item = &str> {
-        self.globs.iter().map(|glob| glob.text.as_str())
+        let all = self.globs.iter().chain(&self.own_globs);
+        all.map(|glob| glob.text.as_str())
     }
 
     /// Reports whether nothing is excluded. This is the case in nearly every rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.globs.is_empty() && self.folders.is_empty()
+        self.globs.is_empty()
+            && self.own_globs.is_empty()
+            && self.max_depth.is_none()
+            && self.folders.is_empty()
     }
 }
 
@@ -194,6 +221,27 @@ mod tests {
         for path in included {
             assert!(!exclude.excludes(Path::new(path)), "{globs:?} {path}");
         }
+    }
+
+    #[test]
+    fn own_globs_and_a_depth_are_relative_to_the_root() {
+        let mut exclude = Exclude::new(&["deep/cache/*"]).expect("a glob");
+        exclude.add_own(&["cache/*", "*.bak.tmp"]).expect("globs");
+        exclude.set_max_depth(2);
+        let exclude = exclude.within(Path::new("deep"));
+        for (below, excluded) in [
+            ("cache/a.tmp", true),
+            ("a.bak.tmp", true),
+            ("x/a.bak.tmp", true),
+            ("a.tmp", false),
+            ("x/a.tmp", false),
+            ("x/y/a.tmp", true),
+            ("x/cache", false),
+        ] {
+            assert_eq!(exclude.excludes(Path::new(below)), excluded, "{below}");
+        }
+        assert!(!exclude.is_empty());
+        assert!(Exclude::default().add_own(&["/x"]).is_err());
     }
 
     #[test]

@@ -209,6 +209,13 @@ fn config_show_gives_each_value_and_its_source() {
             [metrics]
             # textfile is not set  # default
             every = "15s"  # default
+
+            [alert]
+            # command is not set  # default
+            every = "1h"  # default
+            leaks = 0  # default
+            bytes = "0kB"  # default
+            min_free = "0%"  # default
         "##]],
     );
 }

@@ -75,9 +75,10 @@ impl Grouping {
                 ..
             } => {
                 let holder = holders.first().map(|holder| holder.name.clone());
+                let process = || details.process.as_ref()?.name.clone();
                 let summand = Summand {
                     quiet: details.quiet,
-                    program: holder.or_else(|| details.writer.clone()),
+                    program: holder.or_else(process),
                     ..sized(subject)
                 };
                 (subject, Outcome::Judged(Verdict::Keep(*reason)), summand)
@@ -105,6 +106,17 @@ fn disposal(disposed: &Disposed) -> Summand {
         target: disposed.target.clone(),
         program: disposed.writer.clone(),
         ..sized(&disposed.subject)
+    }
+}
+
+/// Returns the word for what was done with the temps of a group.
+pub(crate) fn past_word(key: &SumKey) -> &'static str {
+    match key.outcome {
+        Outcome::Judged(Verdict::Reap) => "removed",
+        Outcome::Judged(Verdict::Quarantine(_)) => "moved to quarantine",
+        Outcome::Judged(Verdict::Keep(_)) => "kept",
+        Outcome::Failed => "failed",
+        Outcome::Purged => "deleted",
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) list: ListOptions,
     /// Do not ask for confirmation
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub(crate) yes: bool,
     /// The directories; without any, those of the configuration file
     #[arg(value_name = "DIR")]
