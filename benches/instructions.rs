@@ -42,8 +42,8 @@ mod linux {
     use orphand::core::policy::{Graces, Policy};
     use orphand::core::rate::{RateMeter, Threshold};
     use orphand::core::time::Mono;
-    use orphand::engine::Engine;
     use orphand::engine::sweep::sweep;
+    use orphand::engine::{Engine, TrackedSets};
     use orphand::evidence::container_pids::ContainerPids;
     use orphand::evidence::locks::Locks;
     use orphand::evidence::restore_marks::RestoreMarks;
@@ -222,6 +222,7 @@ mod linux {
             container_pids: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
+            sets: TrackedSets::default(),
             verbose: false,
         };
         let mut reaped = 0;

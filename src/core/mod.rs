@@ -6,6 +6,8 @@
 //!
 //! - [`temp_name`]: parses the name of a temp into its grammar, target and pid
 //! - [`reserved`]: the list of names that are never leftovers
+//! - [`companions`]: the files that share the fate of a temp
+//! - [`temp_set`]: what happens to a temp with its companions
 //! - [`policy`]: the rule that the user sets for a root
 //! - [`census`]: what a scan finds beside temps
 //! - [`event`]: what a watcher or a sweep reports
@@ -29,6 +31,7 @@
 mod words;
 
 pub mod census;
+pub mod companions;
 pub mod event;
 pub mod exclude;
 mod glob;
@@ -48,6 +51,7 @@ mod suffix;
 pub mod sums;
 pub mod target;
 pub mod temp_name;
+pub mod temp_set;
 pub mod time;
 pub mod tracker;
 pub mod write_times;

@@ -30,6 +30,17 @@ pub fn is_own(name: &OsStr) -> bool {
 pub struct Claim {
     /// The original name of the file; `None` if the name may have been cut.
     pub original: Option<OsString>,
+    /// The digits that the claims of all members of a set have in common. `None` if it is the claim of a single file.
+    pub set: Option<String>,
+}
+
+/// The bit of the second number in a claim's name that the claims of a set have.
+pub(crate) const SET_BIT: u32 = 1 << 31;
+
+/// Reports whether the claim of a file with this name contains the whole name.
+#[must_use]
+pub fn fits_in_claim(name: &OsStr) -> bool {
+    CLAIM_PREFIX.len() + CLAIM_HEX + 1 + name.len() < NAME_MAX
 }
 
 /// Reports whether the file at `path` is named like a claim.
@@ -50,14 +61,29 @@ pub fn parse_claim(name: &OsStr) -> Option<Claim> {
     if !is_hex || original.is_empty() || original == b"." || original == b".." {
         return None;
     }
+    let original = (name.len() < NAME_MAX).then(|| OsString::from_vec(original.to_vec()));
+    let is_set = matches!(hex.get(CLAIM_HEX / 2), Some(b'8'..=b'9' | b'a'..=b'f'));
     Some(Claim {
-        original: (name.len() < NAME_MAX).then(|| OsString::from_vec(original.to_vec())),
+        set: (is_set && original.is_some()).then(|| String::from_utf8_lossy(hex).into_owned()),
+        original,
     })
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_claims_of_a_set_have_the_same_digits() {
+        let set = |name: &str| parse_claim(OsStr::new(name)).and_then(|claim| claim.set);
+        for (digit, is_set) in [('0', false), ('7', false), ('8', true), ('f', true)] {
+            let digits = format!("01234567{digit}9abcdef");
+            let name = format!(".orphand-{digits}-a.tmp");
+            assert_eq!(set(&name), is_set.then_some(digits), "{name}");
+        }
+        let longest = "x".repeat(NAME_MAX - CLAIM_PREFIX.len() - CLAIM_HEX - 2);
+        assert!(fits_in_claim(OsStr::new(&longest)));
+        assert!(!fits_in_claim(OsStr::new(&(longest + "x"))));
+    }
 
     #[test]
     fn other_names_are_no_claims() {

@@ -4,10 +4,10 @@
 //! empty one, `<uuid>` matches 8-4-4-4-12 hex digits, `<n>` decimal digits and `<x>` one hex digit. All other
 //! characters are literal, in upper or lower case.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 
+use super::companions::MAX_COMPANIONS;
 use super::suffix::strip_uuid;
 
 /// The patterns of a rule that include a reserved name.
@@ -85,9 +85,6 @@ pub const LIST: &[ReservedName] = &[
     row("*.dpkg-dist",             "a configuration file that a package brought", Ending),
 ];
 
-/// The suffixes of companions. Each is appended to the whole name of the temp.
-pub const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
 /// The reason for which a name is reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
@@ -99,8 +96,14 @@ pub enum Reserved {
     TargetOf(OsString),
     /// During this watch a temp was renamed to it, or it was found to be the target of another temp.
     WasTarget,
-    /// This companion is in the same directory.
-    HasCompanion(OsString),
+    /// It is a companion of this temp, and is only taken together with it.
+    CompanionOf(OsString),
+    /// It has this number of companions, which are too many.
+    LargeSet(usize),
+    /// The rule excludes this companion.
+    ExcludedCompanion(OsString),
+    /// The names of the set are too long to be renamed and put back.
+    LongNames,
 }
 
 impl fmt::Display for Reserved {
@@ -129,10 +132,20 @@ impl fmt::Display for Reserved {
                 write!(f, "it is the target of {temp:?}, which is also a temp")
             }
             Reserved::WasTarget => f.write_str("it was the target of a temp during this watch"),
-            Reserved::HasCompanion(companion) => write!(
+            Reserved::CompanionOf(temp) => write!(
                 f,
-                "its companion {companion:?} is in the same directory, and may be needed together with it"
+                "it belongs to {temp:?} in the same directory, and is only taken together with it"
             ),
+            Reserved::LargeSet(count) => write!(
+                f,
+                "it has {count} companions; at most {MAX_COMPANIONS} are taken together with a temp"
+            ),
+            Reserved::ExcludedCompanion(companion) => {
+                write!(f, "its companion {companion:?} is excluded by the rule")
+            }
+            Reserved::LongNames => {
+                f.write_str("the name of a companion is too long for the rename before a removal")
+            }
         }
     }
 }
@@ -171,27 +184,6 @@ impl ReservedName {
     pub fn has_ending(&self, ending: &[u8]) -> bool {
         is_match(self.pattern.as_bytes(), ending)
     }
-}
-
-/// Returns the name of the temp whose companion `name` would be.
-#[must_use]
-pub fn companion_of(name: &OsStr) -> Option<&OsStr> {
-    // The three suffixes end in "l" or "m".
-    if !matches!(name.as_bytes().last(), Some(b'l' | b'm')) {
-        return None;
-    }
-    let temp = |ending: &&str| name.as_bytes().strip_suffix(ending.as_bytes());
-    let temp = COMPANIONS.iter().find_map(temp)?;
-    (!temp.is_empty()).then(|| OsStr::from_bytes(temp))
-}
-
-/// Returns the names that companions of `temp` would have.
-pub fn companions(temp: &OsStr) -> impl Iterator<Item = OsString> {
-    COMPANIONS.iter().map(move |ending| {
-        let mut name = temp.to_owned();
-        name.push(ending);
-        name
-    })
 }
 
 fn is_match(pattern: &[u8], name: &[u8]) -> bool {
@@ -256,15 +248,6 @@ mod tests {
         rows(name.as_bytes()).map(|row| row.pattern).collect()
     }
 
-    /// Checks that the early return of [`companion_of`] is right for all suffixes.
-    #[test]
-    fn every_companion_is_recognized() {
-        for companion in companions(OsStr::new("x.tmp")) {
-            assert_eq!(companion_of(&companion), Some(OsStr::new("x.tmp")));
-        }
-        assert_eq!(companion_of(OsStr::new("-wal")), None);
-    }
-
     #[test]
     fn every_row_matches_its_names_and_no_similar_ones() {
         for row in LIST {
@@ -311,23 +294,5 @@ mod tests {
             patterns("a.db-mj0123AB9CD"),
             ["*-mj<x><x><x><x><x><x>9<x><x>"]
         );
-    }
-
-    #[test]
-    fn the_name_of_a_companion_contains_its_temp() {
-        for (name, temp) in [
-            ("a.tmp-wal", Some("a.tmp")),
-            ("a.tmp-shm", Some("a.tmp")),
-            ("a.tmp-journal", Some("a.tmp")),
-            ("-wal", None),
-            ("a.tmp", None),
-        ] {
-            assert_eq!(companion_of(name.as_ref()), temp.map(OsStr::new), "{name}");
-        }
-        let all: Vec<OsString> = companions("a.tmp".as_ref()).collect();
-        assert_eq!(all, ["a.tmp-wal", "a.tmp-shm", "a.tmp-journal"]);
-        for name in &all {
-            assert_eq!(companion_of(name), Some(OsStr::new("a.tmp")));
-        }
     }
 }

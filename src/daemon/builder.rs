@@ -19,7 +19,7 @@ use super::{scheduler, supervisor};
 use crate::core::policy::Policy;
 use crate::core::rate::Threshold;
 use crate::core::retention::Limits;
-use crate::engine::Engine;
+use crate::engine::{Engine, TrackedSets};
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
@@ -282,6 +282,7 @@ impl Builder {
             container_pids: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
+            sets: TrackedSets::default(),
             verbose: self.verbose,
         }
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::sets::TrackedSets;
 use crate::core::event::Subject;
 use crate::core::observation::FileSize;
 use crate::core::policy::Policy;
@@ -36,6 +37,8 @@ pub struct Engine {
     pub locks: Locks,
     /// Lists the siblings of temps.
     pub listings: Listings,
+    /// Tracks the companions of temps.
+    pub sets: TrackedSets,
     /// Reports settled temps too.
     pub verbose: bool,
 }

@@ -6,92 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::context::{DirContext, Engine};
+use super::look::{LookResult, look_at};
+use super::sets::{self, ExaminedMember, SeenMember, SetContext, SetState};
 use crate::core::event::Details;
-use crate::core::judge::{Evidence, GuardFile, LeaseCoverage, Reason, Verdict, judge};
-use crate::core::observation::{Kind, Observation, UseState};
+use crate::core::judge::{Evidence, GuardFile, LeaseCoverage, Reason, Verdict, judge_set};
+use crate::core::observation::{Observation, UseState};
 use crate::core::policy::Policy;
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
-use crate::evidence::{self, CheckedFile, EvidenceContext, FileId, FileUse, TempInfo, UseChecker};
-use crate::fs::dir;
+use crate::evidence::{self, EvidenceContext, FileId, Role, TempInfo, UseChecker};
 use crate::fs::dir::Dir;
 use crate::sys::clock;
-
-/// The result of [`look_at`].
-pub(super) enum LookResult {
-    /// No file has this name.
-    Missing,
-    /// The name refers to something that is never a temp.
-    NotATemp,
-    /// A regular file.
-    File(SeenFile),
-}
-
-/// A regular file that was looked at.
-pub(super) struct SeenFile {
-    pub(super) observation: Observation,
-    pub(super) use_state: UseState,
-    /// Its handle, if it was opened.
-    pub(super) checked: Option<CheckedFile>,
-}
-
-impl SeenFile {
-    pub(super) fn file_use(&self) -> FileUse<'_> {
-        FileUse {
-            state: self.use_state,
-            file: self.checked.as_ref(),
-        }
-    }
-}
-
-/// Observes the file `name`, and checks whether a process uses it if it can be a temp of this user. Changes no state
-/// and gathers no other evidence.
-pub(super) fn look_at(
-    dir: &Dir,
-    name: &OsStr,
-    policy: &Policy,
-    use_checker: &UseChecker,
-    our_uid: u32,
-) -> io::Result<LookResult> {
-    let Some(first) = dir.observe(name)? else {
-        return Ok(LookResult::Missing);
-    };
-    let file = &first.fingerprint;
-    if rule!("only-files-are-temps", file.kind != Kind::File) {
-        return Ok(LookResult::NotATemp);
-    }
-    let unopened = |use_state| {
-        LookResult::File(SeenFile {
-            observation: first,
-            use_state,
-            checked: None,
-        })
-    };
-    let is_ours = our_uid == 0 || file.uid == our_uid;
-    // A file of another user gives no lease. A file whose data is stored elsewhere would be fetched if it were opened.
-    // On a file system whose proof does not count, the check would have no meaning.
-    if !is_ours || first.dataless || !dir.properties().has_proof(policy) {
-        return Ok(unopened(UseState::Unknown));
-    }
-    let opened = match evidence::open_for_check(dir, name) {
-        Ok(opened) => opened,
-        Err(error) => {
-            return match error.kind() {
-                io::ErrorKind::NotFound => Ok(LookResult::Missing),
-                // A lease of another process prevents the open: that process is a holder.
-                io::ErrorKind::WouldBlock => Ok(unopened(UseState::InUse)),
-                io::ErrorKind::PermissionDenied => Ok(unopened(UseState::Unknown)),
-                _ => Err(error),
-            };
-        }
-    };
-    let (use_state, checked) = use_checker.check(opened);
-    Ok(LookResult::File(SeenFile {
-        observation: dir::observe_fd(checked.file())?,
-        use_state,
-        checked: Some(checked),
-    }))
-}
 
 /// The result of [`judge_now`].
 #[derive(Debug)]
@@ -104,6 +29,8 @@ pub struct Examined {
     pub temp_info: TempInfo,
     /// The evidence for the verdict.
     pub evidence: Evidence,
+    /// Its companions.
+    pub companions: Vec<ExaminedMember>,
     /// The verdict.
     pub verdict: Verdict,
     /// Details for messages.
@@ -143,10 +70,37 @@ pub fn judge_now(
     let lag = dir.properties().dates.lag(file);
     let quiet = now.wall.since(file.newest()).saturating_sub(lag);
     let siblings = engine.listings.siblings_of(dir, policy, 1)?;
+    let set_context = SetContext {
+        dir,
+        below: dir_context.below,
+        policy,
+        use_checker,
+        our_uid: context.our_uid,
+    };
+    let names = siblings.companions_of(name);
+    let is_empty = file.size == 0 && names.is_empty();
+    let grace = policy.grace_of(&parsed, is_empty, lag);
+    let by_name = policy.names.reserved(name.as_bytes());
+    let reserved = by_name.or_else(|| sets::reserved(set_context, name, &names));
+    let set = match reserved {
+        Some(_) => SetState::Single,
+        None => sets::look_once(set_context, &names, now, grace)?,
+    };
+    let (members, fault) = match set {
+        SetState::Ready(members) => (members, None),
+        SetState::Kept(reason) => (Vec::new(), Some(reason)),
+        _ => (Vec::new(), None),
+    };
     let temp_info = TempInfo {
         name: name.to_owned(),
-        reserved: policy.names.reserved(name.as_bytes()),
-        grace: policy.grace_of(&parsed, file.size == 0, lag),
+        reserved,
+        grace,
+        role: match members.is_empty() {
+            true => Role::Single,
+            false => Role::Main {
+                companion_bytes: sets::bytes_of(&members),
+            },
+        },
         parsed: siblings.apply_numbered(parsed),
         expected: None,
         quiet,
@@ -156,8 +110,10 @@ pub fn judge_now(
     };
     let coverage = dir.lease_coverage();
     let needs_scan = coverage == LeaseCoverage::OpensOnly && seen.use_state == UseState::Unused;
-    let process_scan =
-        needs_scan.then(|| evidence::scan_processes(&[FileId::from(file)], coverage));
+    let observed = members.iter().map(|member| &member.seen.observation);
+    let files = std::iter::once(&seen.observation).chain(observed);
+    let files: Vec<FileId> = files.map(|seen| FileId::from(&seen.fingerprint)).collect();
+    let process_scan = needs_scan.then(|| evidence::scan_processes(&files, coverage));
     let context = EvidenceContext {
         siblings: &siblings,
         since: now.mono,
@@ -167,9 +123,18 @@ pub fn judge_now(
     };
     let (evidence, found) =
         evidence::gather(dir, &temp_info, seen.observation, seen.file_use(), context)?;
-    let verdict = judge(&evidence, policy);
+    let companions = sets::gather_members(dir, &members, context)?;
+    let verdict = match fault {
+        Some(reason) => Verdict::Keep(reason),
+        None => judge_set(&evidence, &companions, policy, evidence::HAS_LEASES),
+    };
     let target = evidence::target_name(&temp_info.parsed, found.index);
+    let member = |(member, evidence): (&SeenMember, Evidence)| ExaminedMember {
+        path: dir_context.path(&member.temp_info.name),
+        evidence,
+    };
     Ok(Some(Examined {
+        companions: members.iter().zip(companions).map(member).collect(),
         details: match verdict {
             Verdict::Keep(reason) => Details {
                 guard: guard_for(&evidence, reason).map(|guard| guard.path.clone()),

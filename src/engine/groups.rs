@@ -88,7 +88,9 @@ pub fn judge_groups(dir_context: DirContext<'_>, temps: &mut [Examined]) -> Opti
     for (index, temp) in temps.iter_mut().enumerate() {
         let is_sole = temp.verdict == Verdict::Quarantine(Some(Reason::SoleCopy));
         let key = GroupKey::of(policy, &temp.temp_info.name, &temp.evidence.observation);
-        if let Some(key) = key.filter(|_| is_sole) {
+        let is_single =
+            rule!("scanned-set-is-in-no-group", temp.companions.is_empty(), without: true);
+        if let Some(key) = key.filter(|_| is_sole && is_single) {
             if index == 0 {
                 first = Some(key.clone());
             }
@@ -267,7 +269,9 @@ impl Groups {
             Vec::new()
         });
         let mut folders: HashMap<String, bool> = HashMap::new();
-        for file in stored {
+        let is_single =
+            |file: &Stored| rule!("set-supersedes-nothing", !file.is_of_set(), without: true);
+        for file in stored.into_iter().filter(is_single) {
             let is_same = || self.origin.is_some() && quarantine.origin_of(&file) == self.origin;
             let folder = folders.entry(file.folder_name().to_owned());
             let is_same = *folder.or_insert_with(is_same);

@@ -13,7 +13,7 @@ use crate::core::retention::{ClockTrust, Entry, NeededSpace, Space, SupersededBy
 use crate::evidence::UseChecker;
 use crate::fs::dir::RootId;
 use crate::fs::root::Root;
-use crate::reap::quarantine::{Quarantine, QuarantineUsage, Stored};
+use crate::reap::quarantine::{Quarantine, QuarantineUsage, Stored, StoredSet};
 use crate::store::journal::{Journal, LineKind};
 use crate::store::json;
 use crate::sys::clock;
@@ -61,7 +61,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         return LimitsResult::default();
     };
     let files = match quarantine.stored() {
-        Ok(files) => files,
+        Ok(files) => StoredSet::group(files),
         Err(error) => {
             log::warn!("cannot read the quarantine of {:?}: {error}", root.path);
             return LimitsResult::default();
@@ -71,7 +71,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
     let mut targets = StoredTargets::new(root, &quarantine, id);
     let mut entries: Vec<Entry> = files
         .iter()
-        .map(|stored| targets.retention_entry(stored, now))
+        .map(|set| targets.retention_entry(set, now))
         .collect();
     measure_groups(&quarantine, &files, &mut entries);
     let space = Space {
@@ -98,43 +98,45 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
             result.has_more = true;
             break;
         }
-        if let Some(stored) = limited.stored(&entry.id)
-            && let Some(event) = limited.drop_file(stored, entry.target, better)
-        {
-            result.events.push(event);
-            dropped.insert(stored.id.as_str());
+        if let Some(set) = limited.stored(&entry.id) {
+            let events = limited.drop_set(set, entry.target, better);
+            if events.len() == set.members().len() {
+                dropped.insert(set.main.id.as_str());
+            }
+            result.events.extend(events);
         }
     }
     result.holds_files = dropped.len() < files.len();
     let left = files
         .iter()
-        .filter(|stored| !dropped.contains(stored.id.as_str()));
+        .filter(|set| !dropped.contains(set.main.id.as_str()));
+    let left = left.flat_map(StoredSet::members);
     context.usage.record(&quarantine, left, began);
     result
 }
 
 /// Measures the data of the copies of each group that is large enough for a copy to be dropped because of another one.
-fn measure_groups(quarantine: &Quarantine, files: &[Stored], entries: &mut [Entry]) {
+fn measure_groups(quarantine: &Quarantine, files: &[StoredSet], entries: &mut [Entry]) {
     let mut sizes: HashMap<(PathBuf, u32), usize> = HashMap::new();
     let key = |entry: &Entry| Some((entry.group.clone()?, entry.uid));
     for key in entries.iter().filter_map(key) {
         *sizes.entry(key).or_default() += 1;
     }
-    for (stored, entry) in files.iter().zip(entries) {
+    for (set, entry) in files.iter().zip(entries) {
         if key(entry).is_some_and(|key| sizes[&key] > 1) {
-            entry.data = quarantine.data_of(stored).unwrap_or(0);
+            entry.data = quarantine.data_of(&set.main).unwrap_or(0);
         }
     }
 }
 
 /// Returns the files by their ids. An id that two files share identifies neither.
-fn by_id(files: &[Stored]) -> HashMap<&OsStr, Option<&Stored>> {
+fn by_id(files: &[StoredSet]) -> HashMap<&OsStr, Option<&StoredSet>> {
     let mut by_id = HashMap::new();
-    for stored in files {
+    for set in files {
         by_id
-            .entry(OsStr::new(&stored.id))
+            .entry(OsStr::new(&set.main.id))
             .and_modify(|known| *known = None)
-            .or_insert(Some(stored));
+            .or_insert(Some(set));
     }
     by_id
 }
@@ -144,14 +146,14 @@ struct LimitedQuarantine<'a> {
     root: &'a Root,
     quarantine: &'a Quarantine,
     context: LimitContext<'a>,
-    by_id: HashMap<&'a OsStr, Option<&'a Stored>>,
+    by_id: HashMap<&'a OsStr, Option<&'a StoredSet>>,
     targets: StoredTargets<'a>,
     /// The ids of the better copies whose data is on the disk.
     flushed: RefCell<HashSet<String>>,
 }
 
 impl<'a> LimitedQuarantine<'a> {
-    fn stored(&self, id: &OsStr) -> Option<&'a Stored> {
+    fn stored(&self, id: &OsStr) -> Option<&'a StoredSet> {
         self.by_id.get(id).copied().flatten()
     }
 
@@ -161,24 +163,40 @@ impl<'a> LimitedQuarantine<'a> {
             .is_proven_unused(stored, &self.root.policy, use_checker)
     }
 
-    /// Drops `stored` if it is unused and still superseded. `target` was the state of its target when this call of
-    /// [`enforce_limits`] began.
-    fn drop_file(
+    /// Drops `set` if all its members are unused and it is still superseded. `target` was the state of its target when
+    /// this call of [`enforce_limits`] began. Returns the events of the members that were dropped.
+    fn drop_set(
         &mut self,
-        stored: &Stored,
+        set: &StoredSet,
         target: TargetState,
         better: SupersededBy,
-    ) -> Option<Event> {
-        if !self.is_unused(stored) || !self.is_still_superseded(stored, target, better) {
-            return None;
+    ) -> Vec<Event> {
+        let is_unused = |stored: &Stored| {
+            let is_main = std::ptr::eq(stored, &set.main);
+            match is_main {
+                true => self.is_unused(stored),
+                false => {
+                    rule!("dropped-companions-are-unused", self.is_unused(stored), without: true)
+                }
+            }
+        };
+        let are_unused = set.members().into_iter().all(is_unused);
+        if !are_unused || !self.is_still_superseded(set, target, better) {
+            return Vec::new();
         }
-        let event = purged_event(&self.root.path, stored);
-        let line = || json::event(&event, clock::wall());
         let journal = self.context.journal;
-        journal.write(LineKind::Intent, &[line()]);
-        self.quarantine.purge(stored).ok()?;
-        journal.write(LineKind::Outcome, &[line()]);
-        Some(event)
+        let mut events = Vec::new();
+        for stored in set.members() {
+            let event = purged_event(&self.root.path, stored);
+            let line = || json::event(&event, clock::wall());
+            journal.write(LineKind::Intent, &[line()]);
+            if self.quarantine.purge(stored).is_err() {
+                break;
+            }
+            journal.write(LineKind::Outcome, &[line()]);
+            events.push(event);
+        }
+        events
     }
 
     /// Reports whether there still is a better copy of `stored`. It was superseded when this call of [`enforce_limits`]
@@ -189,13 +207,13 @@ impl<'a> LimitedQuarantine<'a> {
     /// that file.
     fn is_still_superseded(
         &mut self,
-        stored: &Stored,
+        set: &StoredSet,
         target: TargetState,
         better: SupersededBy,
     ) -> bool {
         match better {
             SupersededBy::Target => rule!("dropped-while-target-counts",
-                self.targets.state(stored) == TargetState::Counts, without: true),
+                self.targets.state(set) == TargetState::Counts, without: true),
             SupersededBy::Copies(newer) => {
                 let is_unused = |stored: &Stored| rule!("dropped-while-newer-copy", self.is_unused(stored), without: true);
                 let quarantine = self.quarantine;
@@ -207,10 +225,10 @@ impl<'a> LimitedQuarantine<'a> {
                             && flushed.insert(stored.id.clone())
                 };
                 let is_kept = |id: &OsString| {
-                    let stored = self.stored(id);
+                    let stored = self.stored(id).map(|set| &set.main);
                     stored.is_some_and(|stored| is_flushed(stored) && is_unused(stored))
                 };
-                newer.iter().all(is_kept) && self.targets.state(stored) == target
+                newer.iter().all(is_kept) && self.targets.state(set) == target
             }
         }
     }

@@ -4,8 +4,10 @@ mod context;
 mod examine;
 pub mod groups;
 pub mod limits;
+mod look;
 mod pass;
 mod recover;
+mod sets;
 mod stored_targets;
 pub mod sweep;
 
@@ -13,3 +15,4 @@ pub use context::{DirContext, Engine, max_workers};
 pub use examine::{Examined, ScannedDir, judge_now};
 pub use pass::{Pass, PassItem};
 pub use recover::{RecoveryOutcome, kept_claim, recover};
+pub use sets::{ExaminedMember, TrackedSets};

@@ -10,25 +10,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{DirContext, Engine};
-use super::examine::{LookResult, SeenFile, details, guard_for, look_at};
+use super::examine::{details, guard_for};
 use super::groups::{GroupKey, GroupTemp, StoredCopies};
 use super::limits::{self, LimitContext};
+use super::look::{LookResult, SeenFile, look_at};
 use super::recover::{RecoveryOutcome, recover};
+use super::sets::{self, MainLook, SeenMember, SetContext, SetState};
 use crate::core::event::{Details, Disposed, Event, Settlement, Subject};
-use crate::core::judge::{Evidence, LeaseCoverage, Reason, Verdict, judge};
-use crate::core::observation::{FileSize, Observation};
+use crate::core::judge::{Evidence, LeaseCoverage, Reason, Verdict, judge_set};
+use crate::core::observation::{FileSize, Holder, Observation};
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::temp_name::ParsedName;
 use crate::core::time::{ClockJumpDetector, Mono, Now};
-use crate::core::tracker::{Kept, Look, Next, Tracked};
+use crate::core::tracker::{Kept, Look, Next, Origin, Tracked};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
-use crate::evidence::{self, EvidenceContext, FileId, ProcessScan, TempInfo, UseChecker};
+use crate::evidence::{self, EvidenceContext, FileId, ProcessScan, Role, TempInfo, UseChecker};
 use crate::fs::dir::{Dir, RootError};
 use crate::reap::better_copies::BetterCopies;
-use crate::reap::{BatchContext, Candidate, Outcome, quarantine};
+use crate::reap::{BatchContext, Candidate, Companion, CompanionResult, Outcome, quarantine};
 use crate::store::journal::LineKind;
 use crate::store::json::{self, FileFields, IntentLine};
 use crate::sys::clock;
@@ -69,6 +71,10 @@ struct JudgedTemp {
     candidate: Candidate,
     /// The evidence for the verdict.
     evidence: Evidence,
+    /// The evidence about its companions, in their order in the candidate.
+    companions: Vec<Evidence>,
+    /// The reason for which the companions could not be judged.
+    set_fault: Option<Reason>,
     /// The index of its target among the possible target names.
     target: Option<usize>,
 }
@@ -97,7 +103,7 @@ impl Removal<'_> {
     fn set_superseded(&mut self, is_superseded: bool, policy: &Policy) {
         let judged = &mut self.temp.judged;
         judged.evidence.superseded = is_superseded;
-        judged.candidate.verdict = judge(&judged.evidence, policy);
+        judged.judge_again(policy);
     }
 }
 
@@ -120,7 +126,8 @@ fn by_group<'i>(
         let judged = &removal.temp.judged;
         let is_sole = judged.candidate.verdict == Verdict::Quarantine(Some(Reason::SoleCopy));
         let temp = removal.group_temp();
-        let key = (is_sole || judged.evidence.superseded)
+        let is_single = rule!("set-is-in-no-group", judged.companions.is_empty(), without: true);
+        let key = (is_single && (is_sole || judged.evidence.superseded))
             .then(|| GroupKey::of(policy, temp.name, temp.seen))
             .flatten();
         match key {
@@ -134,9 +141,7 @@ fn by_group<'i>(
 /// Returns the space of the temps on the disk, in bytes.
 fn allocated(removals: &[Removal<'_>]) -> u64 {
     let temps = removals.iter().map(|removal| &removal.temp.judged);
-    temps.fold(0, |sum, temp| {
-        sum.saturating_add(temp.observation().allocated)
-    })
+    temps.fold(0, |sum, temp| sum.saturating_add(temp.allocated()))
 }
 
 impl JudgedTemp {
@@ -146,6 +151,31 @@ impl JudgedTemp {
 
     fn file(&self) -> FileId {
         FileId::from(&self.observation().fingerprint)
+    }
+
+    /// Returns the temp and its companions.
+    fn files(&self) -> impl Iterator<Item = FileId> {
+        let all = std::iter::once(&self.evidence).chain(&self.companions);
+        all.map(|evidence| FileId::from(&evidence.observation.fingerprint))
+    }
+
+    /// Returns the space of the temp and its companions on the disk, in bytes.
+    fn allocated(&self) -> u64 {
+        let all = std::iter::once(&self.evidence).chain(&self.companions);
+        let allocated = all.map(|evidence| evidence.observation.allocated);
+        allocated.fold(0, u64::saturating_add)
+    }
+
+    fn judge_again(&mut self, policy: &Policy) {
+        self.candidate.verdict = match self.set_fault {
+            Some(reason) => Verdict::Keep(reason),
+            None => judge_set(
+                &self.evidence,
+                &self.companions,
+                policy,
+                evidence::HAS_LEASES,
+            ),
+        };
     }
 
     fn grace(&self) -> Duration {
@@ -329,13 +359,21 @@ impl<'a> Pass<'a> {
         clock_reading: ClockReading,
         context: EvidenceContext<'_>,
     ) -> Option<ReadyTemp<'i>> {
+        let was_looked_at = item.temp.as_ref().is_some_and(|temp| temp.seen().is_some());
         let judged = match self.track(dir, item, clock_reading, context.our_uid) {
-            Ok(Some((seen, temp_info))) => self.judge(dir, item, seen, temp_info, context),
+            Ok(Some((seen, temp_info))) => {
+                self.judge(dir, item, seen, temp_info, clock_reading, context)
+            }
+            Ok(None) if !was_looked_at => {
+                let looked = self.look_at_found_set(dir, item, clock_reading, context.our_uid);
+                looked.map(|()| None)
+            }
             Ok(None) => return None,
             Err(error) => Err(error),
         };
         match judged {
-            Ok(judged) => Some(ReadyTemp { item, judged }),
+            Ok(Some(judged)) => Some(ReadyTemp { item, judged }),
+            Ok(None) => None,
             Err(error) => {
                 let subject = self.dir_context.subject(&item.name, None);
                 self.report_failure(subject, "examine it", &error);
@@ -401,15 +439,126 @@ impl<'a> Pass<'a> {
         Ok(temp_info.map(|temp_info| (seen, temp_info)))
     }
 
-    /// Gathers the evidence about a temp, and judges it.
+    /// Looks at the companions of a temp that a scan has found, at its own first look. So both are ready at the same
+    /// time. The companions of a temp whose creation was seen are looked at once it is ready itself.
+    fn look_at_found_set(
+        &mut self,
+        dir: &Dir,
+        item: &mut PassItem,
+        clock_reading: ClockReading,
+        our_uid: u32,
+    ) -> io::Result<()> {
+        let temp = item.temp.as_mut();
+        let Some(temp) = temp.filter(|temp| temp.seen().is_some()) else {
+            return Ok(());
+        };
+        if temp.origin() == Origin::Created {
+            return Ok(());
+        }
+        let names = self.siblings(dir)?.companions_of(&item.name);
+        let context = self.set_context(dir, our_uid);
+        if names.is_empty() || sets::reserved(context, &item.name, &names).is_some() {
+            return Ok(());
+        }
+        let lag = temp_lag(dir);
+        let parsed = self.policy().names.parse(&item.name);
+        let main = MainLook {
+            name: &item.name,
+            now: clock_reading.now,
+            last_jump: clock_reading.last_jump,
+            grace: self.policy().grace_of(&parsed, false, lag),
+            origin: temp.origin(),
+        };
+        if let SetState::Wait(at) = self.engine.sets.look(context, main, &names)? {
+            temp.wait_until(at);
+        }
+        Ok(())
+    }
+
+    fn set_context<'d>(&self, dir: &'d Dir, our_uid: u32) -> SetContext<'d>
+    where
+        'a: 'd,
+    {
+        SetContext {
+            dir,
+            below: self.dir_context.below,
+            policy: self.policy(),
+            use_checker: self.use_checker,
+            our_uid,
+        }
+    }
+
+    /// Looks at the companions of a temp whose own grace is over. Returns `None` if the temp is to be looked at again
+    /// later.
+    fn look_at_set(
+        &mut self,
+        dir: &Dir,
+        item: &mut PassItem,
+        temp_info: &mut TempInfo,
+        clock_reading: ClockReading,
+        our_uid: u32,
+    ) -> io::Result<Option<(Vec<SeenMember>, Option<Reason>)>> {
+        let names = self.siblings(dir)?.companions_of(&item.name);
+        let context = self.set_context(dir, our_uid);
+        if temp_info.reserved.is_none() {
+            temp_info.reserved = sets::reserved(context, &item.name, &names);
+        }
+        let Some(temp) = item.temp.as_mut().filter(|_| temp_info.reserved.is_none()) else {
+            return Ok(Some((Vec::new(), None)));
+        };
+        let now = clock_reading.now;
+        // With its companions an empty temp has content.
+        if !names.is_empty() {
+            let lag = temp_lag(dir);
+            let grace = self.policy().grace_of(&temp_info.parsed, false, lag);
+            temp_info.grace = grace.max(temp_info.grace);
+        }
+        let main = MainLook {
+            name: &item.name,
+            now,
+            last_jump: clock_reading.last_jump,
+            grace: temp_info.grace,
+            origin: Origin::FoundWithHalfCredit,
+        };
+        let missing = temp_info.grace.saturating_sub(temp_info.quiet);
+        Ok(match self.engine.sets.look(context, main, &names)? {
+            SetState::Single => Some((Vec::new(), None)),
+            SetState::Changed => {
+                temp.reset(now.mono, temp_info.grace);
+                None
+            }
+            SetState::Wait(at) => {
+                temp.wait_until(at.max(now.mono.after(missing)));
+                None
+            }
+            SetState::Ready(_) | SetState::Kept(_) if !missing.is_zero() => {
+                temp.wait_until(now.mono.after(missing));
+                None
+            }
+            SetState::Kept(reason) => Some((Vec::new(), Some(reason))),
+            SetState::Ready(members) => {
+                temp_info.role = Role::Main {
+                    companion_bytes: sets::bytes_of(&members),
+                };
+                Some((members, None))
+            }
+        })
+    }
+
+    /// Gathers the evidence about a temp, and judges it. Returns `None` if the temp is to be looked at again later.
     fn judge(
         &mut self,
         dir: &Dir,
         item: &mut PassItem,
         mut seen: SeenFile,
         mut temp_info: TempInfo,
+        clock_reading: ClockReading,
         context: EvidenceContext<'_>,
-    ) -> io::Result<JudgedTemp> {
+    ) -> io::Result<Option<JudgedTemp>> {
+        let set = self.look_at_set(dir, item, &mut temp_info, clock_reading, context.our_uid)?;
+        let Some((members, set_fault)) = set else {
+            return Ok(None);
+        };
         let siblings = self.siblings(dir)?;
         let context = EvidenceContext {
             siblings: &siblings,
@@ -429,18 +578,31 @@ impl<'a> Pass<'a> {
         if let Some(checked) = &mut seen.checked {
             checked.release();
         }
-        Ok(JudgedTemp {
+        let companions = sets::gather_members(dir, &members, context)?;
+        let is_single = members.is_empty();
+        let companion = |member: SeenMember| Companion {
+            temp_info: member.temp_info,
+            result: CompanionResult::default(),
+        };
+        let mut judged = JudgedTemp {
             candidate: Candidate {
                 temp_info,
-                verdict: judge(&evidence, context.policy),
+                verdict: Verdict::Keep(Reason::CannotTell),
                 better: None,
                 frees_space: false,
                 // Another name of the file may be due as well, and the file would be found in use: by this process.
-                opened: seen.checked.filter(|_| observation.fingerprint.links == 1),
+                opened: seen
+                    .checked
+                    .filter(|_| is_single && observation.fingerprint.links == 1),
+                companions: members.into_iter().map(companion).collect(),
             },
             evidence,
+            companions,
+            set_fault,
             target: found.index,
-        })
+        };
+        judged.judge_again(context.policy);
+        Ok(Some(judged))
     }
 
     /// Separates the temps that will be superseded once the others are moved to the quarantine. They get the verdict that
@@ -519,18 +681,21 @@ impl<'a> Pass<'a> {
             {
                 continue;
             }
-            let disposed = Disposed {
-                dry_run: true,
-                ..disposed
-            };
-            (self.emit)(match temp.judged.candidate.verdict {
-                Verdict::Quarantine(reason) => Event::Quarantined {
-                    disposed,
-                    id: None,
-                    reason,
-                },
-                _ => Event::Reaped(disposed),
-            });
+            let companions = self.disposed_companions(&temp.judged, &disposed);
+            for disposed in std::iter::once(disposed).chain(companions) {
+                let disposed = Disposed {
+                    dry_run: true,
+                    ..disposed
+                };
+                (self.emit)(match temp.judged.candidate.verdict {
+                    Verdict::Quarantine(reason) => Event::Quarantined {
+                        disposed,
+                        id: None,
+                        reason,
+                    },
+                    _ => Event::Reaped(disposed),
+                });
+            }
         }
     }
 
@@ -542,13 +707,22 @@ impl<'a> Pass<'a> {
         context: EvidenceContext<'_>,
     ) -> Vec<KeptTemp<'i>> {
         self.make_quarantine_space(&removals);
-        let intents: Vec<IntentLine<'_>> = removals.iter().map(intent).collect();
+        let members: Vec<Vec<Disposed>> = removals
+            .iter()
+            .map(|removal| self.disposed_companions(&removal.temp.judged, &removal.disposed))
+            .collect();
+        let intents: Vec<IntentLine<'_>> = removals
+            .iter()
+            .zip(&members)
+            .flat_map(|(removal, members)| intents(removal, members))
+            .collect();
         rule!(
             "intents-are-written-first",
             self.engine.journal.write(LineKind::Intent, &intents),
             without: (),
         );
         drop(intents);
+        drop(members);
         let batch_context = BatchContext {
             root: &self.dir_context.root.path,
             id: self.dir_context.id,
@@ -558,7 +732,8 @@ impl<'a> Pass<'a> {
         };
         let (mut events, mut kept, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         for (removal, outcome) in self.engine.reaper.reap(batch_context, removals) {
-            let Removal { temp, disposed } = removal;
+            let Removal { mut temp, disposed } = removal;
+            let of_companions = self.companion_events(&mut temp.judged, &disposed);
             let event = match outcome {
                 Outcome::Reaped { freed } => Event::Reaped(Disposed { freed, ..disposed }),
                 Outcome::Quarantined { id } => Event::Quarantined {
@@ -585,10 +760,12 @@ impl<'a> Pass<'a> {
                 }
             };
             temp.item.temp = None;
+            self.engine.sets.forget(dir.id(), &temp.item.name);
             if matches!(event, Event::Quarantined { .. }) {
                 moved.push(temp.item.name.clone());
             }
             events.push(event);
+            events.extend(of_companions);
         }
         self.stored.add_moved(self.dir_context, &moved);
         let now = clock::wall();
@@ -598,13 +775,45 @@ impl<'a> Pass<'a> {
         kept
     }
 
+    /// Returns what is reported about the companions of a temp.
+    fn disposed_companions(&self, temp: &JudgedTemp, main: &Disposed) -> Vec<Disposed> {
+        let companions = temp.candidate.companions.iter().zip(&temp.companions);
+        let disposed = |(companion, evidence): (&Companion, &Evidence)| {
+            let (temp_info, size) = (&companion.temp_info, evidence.observation.size());
+            Disposed {
+                subject: self.dir_context.subject(&temp_info.name, Some(size)),
+                quiet: temp_info.quiet,
+                ..main.clone()
+            }
+        };
+        companions.map(disposed).collect()
+    }
+
+    /// Returns the events about the companions of a temp that went through the protocol.
+    fn companion_events(&self, temp: &mut JudgedTemp, main: &Disposed) -> Vec<Event> {
+        let all = self.disposed_companions(temp, main);
+        let reason = temp.candidate.verdict.reason();
+        let results = temp.candidate.companions.iter_mut();
+        let results = results.map(|companion| std::mem::take(&mut companion.result));
+        let event = |(disposed, result)| match result {
+            CompanionResult::Left => None,
+            CompanionResult::Reaped(freed) => Some(Event::Reaped(Disposed { freed, ..disposed })),
+            CompanionResult::Quarantined(id) => Some(Event::Quarantined {
+                disposed,
+                id: Some(id),
+                reason,
+            }),
+        };
+        all.into_iter().zip(results).filter_map(event).collect()
+    }
+
     /// Frees space in the quarantine, as far as its limits permit, if the temps to be moved do not fit.
     fn make_quarantine_space(&mut self, removals: &[Removal<'_>]) {
         let moves = removals
             .iter()
             .map(|removal| &removal.temp.judged)
             .filter(|temp| matches!(temp.candidate.verdict, Verdict::Quarantine(_)));
-        let bytes = moves.map(|temp| temp.observation().allocated);
+        let bytes = moves.map(JudgedTemp::allocated);
         let wanted = NeededSpace {
             total: bytes.clone().fold(0, u64::saturating_add),
             smallest: bytes.min().unwrap_or(0),
@@ -646,7 +855,7 @@ impl<'a> Pass<'a> {
         let held: Vec<FileId> = reports
             .iter()
             .filter(|(one, _)| is_held(one.reason))
-            .map(|(one, _)| file_in_use(&one.temp.judged, one.reason))
+            .flat_map(|(one, _)| files_in_use(&one.temp.judged, one.reason))
             .collect();
         let process_scan = match held.is_empty() {
             true => ProcessScan::default(),
@@ -655,11 +864,19 @@ impl<'a> Pass<'a> {
         for (KeptTemp { temp, reason }, kept) in reports {
             let (name, seen) = (&temp.item.name, temp.judged.observation());
             let guard = guard_for(&temp.judged.evidence, reason);
-            let file = file_in_use(&temp.judged, reason);
-            let holders = process_scan.holders_of(file);
+            let files = files_in_use(&temp.judged, reason);
+            let mut holders: Vec<Holder> = files
+                .into_iter()
+                .flat_map(|file| process_scan.holders_of(file))
+                .collect();
+            holders.sort();
+            holders.dedup();
             // A process that uses the guard file did not write the temp.
             let holder = match guard {
-                None => self.engine.writers.holder_of(file, &holders),
+                None => {
+                    let writers = &self.engine.writers;
+                    writers.holder_of(temp.judged.file(), &holders)
+                }
                 Some(_) => None,
             };
             let details = details(self.engine, self.policy(), dir, name, seen, reason);
@@ -748,7 +965,13 @@ fn enter_look(
         grace,
         written: temp.written_by(look),
         closed: temp.is_closed(),
+        role: Role::Single,
     })
+}
+
+/// Returns the longest time by which a change of a file in `dir` may be later than its dates show.
+fn temp_lag(dir: &Dir) -> Duration {
+    dir.properties().dates.usual_lag()
 }
 
 /// Updates the tracking state of a temp that the protocol kept or put back for `reason`.
@@ -764,10 +987,12 @@ fn put_back(temp: ReadyTemp<'_>, reason: Reason) -> KeptTemp<'_> {
     KeptTemp { temp, reason }
 }
 
-/// Returns the file whose use keeps the temp for `reason`: the temp itself or its guard file.
-fn file_in_use(judged: &JudgedTemp, reason: Reason) -> FileId {
-    let guard = guard_for(&judged.evidence, reason).and_then(|guard| guard.seen);
-    guard.map_or_else(|| judged.file(), |seen| FileId::from(&seen))
+/// Returns the files whose use keeps the temp for `reason`: the temp and its companions, or its guard file.
+fn files_in_use(judged: &JudgedTemp, reason: Reason) -> Vec<FileId> {
+    match guard_for(&judged.evidence, reason).and_then(|guard| guard.seen) {
+        Some(seen) => vec![FileId::from(&seen)],
+        None => judged.files().collect(),
+    }
 }
 
 fn is_held(reason: Reason) -> bool {
@@ -780,18 +1005,42 @@ fn find_mappings(dir: &Dir, policy: &Policy, ready: &mut [ReadyTemp<'_>]) {
     if dir.lease_coverage() != LeaseCoverage::OpensOnly || ready.is_empty() {
         return;
     }
-    let wanted: Vec<FileId> = ready.iter().map(|temp| temp.judged.file()).collect();
+    let wanted: Vec<FileId> = ready.iter().flat_map(|temp| temp.judged.files()).collect();
     let process_scan = evidence::scan_processes(&wanted, dir.lease_coverage());
     for ReadyTemp { judged, .. } in ready {
-        judged.evidence.mappings_examined = process_scan.proves_unmapped(judged.file());
-        judged.candidate.verdict = judge(&judged.evidence, policy);
+        for evidence in std::iter::once(&mut judged.evidence).chain(&mut judged.companions) {
+            let file = FileId::from(&evidence.observation.fingerprint);
+            evidence.mappings_examined = process_scan.proves_unmapped(file);
+        }
+        judged.judge_again(policy);
     }
 }
 
-fn intent<'r>(removal: &'r Removal<'_>) -> IntentLine<'r> {
-    let (disposed, temp) = (&removal.disposed, &removal.temp.judged);
-    let (seen, candidate) = (temp.observation(), &temp.candidate);
-    let (file, temp_info) = (&seen.fingerprint, &candidate.temp_info);
+/// Returns the intents to remove a temp and its companions.
+fn intents<'r>(removal: &'r Removal<'_>, companions: &'r [Disposed]) -> Vec<IntentLine<'r>> {
+    let temp = &removal.temp.judged;
+    let main = intent(
+        temp,
+        &removal.disposed,
+        &temp.candidate.temp_info,
+        temp.observation(),
+    );
+    let members = temp.candidate.companions.iter().zip(&temp.companions);
+    let companion =
+        |(disposed, (companion, evidence)): (&'r Disposed, (&'r Companion, &'r Evidence))| {
+            intent(temp, disposed, &companion.temp_info, &evidence.observation)
+        };
+    let companions = companions.iter().zip(members).map(companion);
+    std::iter::once(main).chain(companions).collect()
+}
+
+fn intent<'r>(
+    temp: &'r JudgedTemp,
+    disposed: &'r Disposed,
+    temp_info: &'r TempInfo,
+    seen: &Observation,
+) -> IntentLine<'r> {
+    let (file, candidate) = (&seen.fingerprint, &temp.candidate);
     IntentLine {
         time: json::time(clock::wall()),
         file: FileFields {

@@ -11,7 +11,7 @@ use crate::evidence::UseChecker;
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
 use crate::fs::dir::Dir;
-use crate::reap::{self, BatchContext, Recovered};
+use crate::reap::{self, BatchContext, Recovered, StoredMember};
 use crate::store::journal::LineKind;
 use crate::store::json;
 use crate::sys::clock;
@@ -60,11 +60,13 @@ pub fn recover(
             RecoveryOutcome::PutBack(name)
         }
         Ok(Some(Recovered::Kept(reason))) => RecoveryOutcome::Kept(reason),
-        Ok(Some(Recovered::Quarantined { id, name, size })) => {
-            let event = quarantined(dir_context, id, &name, size);
-            let line = json::event(&event, clock::wall());
-            engine.journal.write(LineKind::Outcome, &[line]);
-            emit(event);
+        Ok(Some(Recovered::Quarantined(stored))) => {
+            for StoredMember { id, name, size } in stored {
+                let event = quarantined(dir_context, id, &name, size);
+                let line = json::event(&event, clock::wall());
+                engine.journal.write(LineKind::Outcome, &[line]);
+                emit(event);
+            }
             RecoveryOutcome::Done
         }
         Ok(None) => RecoveryOutcome::Done,

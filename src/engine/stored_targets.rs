@@ -15,7 +15,7 @@ use crate::core::time::Now;
 use crate::evidence::{self, ComparedTemp};
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
 use crate::fs::root::Root;
-use crate::reap::quarantine::{Quarantine, Stored, origin_id};
+use crate::reap::quarantine::{Quarantine, Stored, StoredSet, origin_id};
 
 /// Checks the targets of stored files.
 pub(super) struct StoredTargets<'a> {
@@ -44,8 +44,9 @@ impl<'a> StoredTargets<'a> {
         }
     }
 
-    /// Returns the state of the target of `stored`.
-    pub(super) fn state(&mut self, stored: &Stored) -> TargetState {
+    /// Returns the state of the target of a stored file with its companions.
+    pub(super) fn state(&mut self, set: &StoredSet) -> TargetState {
+        let stored = &set.main;
         let mut parsed = self.root.policy.names.parse(stored.name());
         if !parsed.numbered_targets.is_empty() {
             let targets = parsed.targets.clone();
@@ -64,6 +65,7 @@ impl<'a> StoredTargets<'a> {
         let temp = ComparedTemp {
             seen: &stored.seen,
             file: None,
+            companion_bytes: set.companion_size().bytes,
         };
         match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {
@@ -87,9 +89,15 @@ impl<'a> StoredTargets<'a> {
         }
     }
 
-    /// Returns the data of a stored file that the limits need.
-    pub(super) fn retention_entry(&mut self, stored: &Stored, now: Now) -> Entry {
+    /// Returns the data of a stored file, with its companions, that the limits need.
+    ///
+    /// A set is no copy of another file: with its companions, its size does not show how much it contains. So it neither
+    /// supersedes another file nor is superseded.
+    pub(super) fn retention_entry(&mut self, set: &StoredSet, now: Now) -> Entry {
+        let stored = &set.main;
+        let is_single = rule!("stored-set-is-no-copy", !stored.is_of_set(), without: true);
         let (original_dir, seen) = (stored.original_dir(), &stored.seen.fingerprint);
+        let companions = set.companion_size();
         let shape = self.root.policy.names.shape(stored.name());
         // Digits may be part of the target's name.
         let longer = shape.numbered_target.filter(|longer| {
@@ -112,8 +120,8 @@ impl<'a> StoredTargets<'a> {
         Entry {
             id: stored.id.clone().into(),
             below: stored.below.clone(),
-            bytes: seen.size,
-            allocated: stored.seen.allocated,
+            bytes: seen.size.saturating_add(companions.bytes),
+            allocated: stored.seen.allocated.saturating_add(companions.disk_bytes),
             moved: stored.folder_since().map(|since| since.max(seen.ctime)),
             is_steady: stored.is_steady(now),
             born: seen.btime,
@@ -121,14 +129,17 @@ impl<'a> StoredTargets<'a> {
             data: 0,
             group: shape
                 .group
-                .filter(|_| may_supersede)
+                .filter(|_| may_supersede && is_single)
                 .map(|target| original_dir.join(target)),
             is_reliable: group::is_reliable(seen, now.wall) && origin.is_some(),
             origin,
             uid: seen.uid,
-            copy_of: original_dir.join(copy_of),
-            shape: is_known.then(|| original_dir.join(&shape.form)),
-            target: self.state(stored),
+            copy_of: match is_single {
+                true => original_dir.join(copy_of),
+                false => stored.path(),
+            },
+            shape: (is_known && is_single).then(|| original_dir.join(&shape.form)),
+            target: self.state(set),
         }
     }
 

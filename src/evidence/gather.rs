@@ -9,7 +9,7 @@ use super::guard::{GuardChecks, GuardContext};
 use super::holders::{FileId, ProcessScan};
 use super::locks::Locks;
 use super::restore_marks::RestoreMarks;
-use super::siblings::Siblings;
+use super::siblings::{Siblings, find_main};
 use super::system::{self, CheckedFile};
 use super::target::{ComparedTemp, FoundTarget, find_target};
 use crate::core::judge::{DirProperties, Evidence, Target, Writer};
@@ -43,6 +43,23 @@ pub struct TempInfo {
     pub written: Option<Mono>,
     /// A close by a writer was reported.
     pub closed: bool,
+    /// The part that it has in a set.
+    pub role: Role,
+}
+
+/// The part that a file has in a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It is in no set.
+    #[default]
+    Single,
+    /// It is the main file, and its companions have this size together, in bytes.
+    Main {
+        /// The size of the companions.
+        companion_bytes: u64,
+    },
+    /// It is a companion.
+    Companion,
 }
 
 /// Facts that apply to all temps of one directory.
@@ -132,9 +149,14 @@ pub fn gather(
 ) -> io::Result<(Evidence, FoundTarget)> {
     let checked = file_use.file;
     let fingerprint = seen.fingerprint;
+    let companion_bytes = match temp_info.role {
+        Role::Main { companion_bytes } => companion_bytes,
+        Role::Single | Role::Companion => 0,
+    };
     let temp = ComparedTemp {
         seen: &seen,
         file: checked.map(CheckedFile::file),
+        companion_bytes,
     };
     let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
     let writer = match temp_info.parsed.pid {
@@ -148,6 +170,14 @@ pub fn gather(
     };
     let by_name = temp_info.reserved.clone();
     let reserved = by_name.or_else(|| context.siblings.protect(&temp_info.name));
+    let names = &context.policy.names;
+    let reserved = match (reserved, temp_info.role) {
+        // A companion is only taken together with its temp, also if the rule names it.
+        (None, Role::Single | Role::Main { .. }) => {
+            find_main(dir, names, &temp_info.name)?.map(Reserved::CompanionOf)
+        }
+        (reserved, _) => reserved,
+    };
     let file = FileId::from(&fingerprint);
     let evidence = Evidence {
         observation: seen,
@@ -167,6 +197,7 @@ pub fn gather(
         mappings_examined: context
             .process_scan
             .is_some_and(|process_scan| process_scan.proves_unmapped(file)),
+        companion_bytes,
         target: found.target,
         // `Unknown` with an index means that another file has a similar name.
         discarded: temp_info.parsed.is_discarded

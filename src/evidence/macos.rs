@@ -35,6 +35,9 @@ use crate::core::observation::{Holder, UseState};
 use crate::core::time::Mono;
 use crate::fs::dir::Dir;
 
+/// A program without Apple's entitlement gets no lease, so the members of a set could be opened while they are claimed.
+pub const HAS_LEASES: bool = false;
+
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
 /// `O_EVTONLY` makes the descriptor one of an event listener. The kernel does not count it as a use of the file, so it

@@ -1,11 +1,12 @@
-//! Finds the other names in a temp's directory that protect the temp: companions (`x.tmp-wal` beside `x.tmp`), and
+//! Finds the other names in a temp's directory that concern the temp: its companions (`x.tmp-wal` beside `x.tmp`), and
 //! temps of which it may be the target (`x.tmp.tmp` beside `x.tmp`).
 //!
 //! A directory is listed once for many temps. For few temps it is cheaper to look up the three companions of each. The
 //! listing of a large directory is reused for fifty times the time that it took, so that listings take at most a
 //! fiftieth of the time. The companions are looked up again right before each removal.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,9 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::core::policy::Policy;
-use crate::core::reserved;
 use crate::core::reserved::Reserved;
 use crate::core::temp_name::{Names, ParsedName, strip_number};
+use crate::core::temp_set::SetNames;
 use crate::core::time::Mono;
 use crate::fs::dir::{Buffer, Dir, RootId};
 use crate::sys::clock;
@@ -28,10 +29,11 @@ const REUSE_FACTOR: u32 = 50;
 /// The largest number of listings that are stored.
 const MAX_LISTINGS: usize = 16;
 
-/// The names in one directory that protect temps.
+/// The names in one directory that concern temps.
 #[derive(Clone, Debug, Default)]
 pub struct Siblings {
-    companions: HashSet<OsString>,
+    /// The companions of each temp.
+    companions: HashMap<OsString, BTreeSet<OsString>>,
     /// The names that may be targets of a temp in the directory, each with that temp.
     targets: HashMap<OsString, OsString>,
     /// The names of files that are not temps, without the number or uuid at their end.
@@ -41,15 +43,15 @@ pub struct Siblings {
 impl Siblings {
     /// Lists `dir` and counts its names. Stops early if there are more than `max`.
     fn read(dir: &Dir, names: &Names, max: usize) -> io::Result<(Siblings, usize)> {
-        let mut companions = HashSet::new();
+        let mut companions = HashMap::<OsString, BTreeSet<OsString>>::new();
         let mut temps = Vec::new();
         let mut numbered = HashSet::new();
         let mut count = 0;
         let listed = dir.read_while(&mut Buffer::default(), &mut |name, _| {
             count += 1;
-            let is_companion = |temp: &OsStr| names.matches(temp.as_encoded_bytes());
-            if reserved::companion_of(name).is_some_and(is_companion) {
-                companions.insert(name.to_owned());
+            for temp in names.temps_of(name) {
+                let of_temp = companions.entry(temp.to_owned()).or_default();
+                of_temp.insert(name.to_owned());
             }
             let bytes = name.as_encoded_bytes();
             if names.may_have_target(bytes) {
@@ -93,29 +95,91 @@ impl Siblings {
     #[must_use]
     pub fn protect(&self, name: &OsStr) -> Option<Reserved> {
         let temp = rule!("target-of-another-temp", self.targets.get(name), without: None);
-        temp.cloned().map(Reserved::TargetOf).or_else(|| {
-            // The usual case.
-            if self.companions.is_empty() {
-                return None;
-            }
-            let companion = reserved::companions(name).find(|name| self.companions.contains(name));
-            companion.map(Reserved::HasCompanion)
-        })
+        temp.cloned().map(Reserved::TargetOf)
+    }
+
+    /// Returns the companions of the temp `name`, and their companions.
+    #[must_use]
+    pub fn companions_of(&self, name: &OsStr) -> BTreeSet<OsString> {
+        // The usual case.
+        if self.companions.is_empty() {
+            return BTreeSet::new();
+        }
+        let of = |name: &OsStr| Ok(self.companions.get(name).cloned().unwrap_or_default());
+        with_their_own(name, of).unwrap_or_default()
     }
 }
 
-/// Looks up the companions of the temp `name`.
-pub fn find_companion(dir: &Dir, name: &OsStr) -> io::Result<Option<Reserved>> {
-    for companion in reserved::companions(name) {
-        match dir.observe(&companion) {
-            Ok(None) => {}
+/// Returns the companions of the temp `name`, and their companions. `of` returns the companions of one file.
+fn with_their_own(
+    name: &OsStr,
+    of: impl Fn(&OsStr) -> io::Result<BTreeSet<OsString>>,
+) -> io::Result<BTreeSet<OsString>> {
+    let mut all = of(name)?;
+    let mut unread: Vec<OsString> = all.iter().cloned().collect();
+    while let Some(companion) = unread.pop() {
+        for more in of(&companion)? {
+            if all.insert(more.clone()) {
+                unread.push(more);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Reads the names of the set of the temp `name` from the directory.
+pub fn find_set(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<SetNames> {
+    let exists = |name: &OsStr| -> io::Result<bool> {
+        match dir.observe(name) {
             // No file can have a name that is too long.
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {}
-            Ok(Some(_)) => return Ok(Some(Reserved::HasCompanion(companion))),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Ok(false),
+            seen => Ok(seen?.is_some()),
+        }
+    };
+    // There are too many possible names if a row has patterns with variable parts.
+    let has_too_many = Cell::new(false);
+    let looked_up = with_their_own(name, |name| {
+        let possible = names.companion_names(name);
+        has_too_many.set(has_too_many.get() || possible.is_none());
+        let mut found = BTreeSet::new();
+        for companion in possible.unwrap_or_default() {
+            if exists(&companion)? {
+                found.insert(companion);
+            }
+        }
+        Ok(found)
+    })?;
+    Ok(SetNames {
+        has_main: exists(name)?,
+        companions: match has_too_many.get() {
+            false => looked_up,
+            true => Siblings::read(dir, names, usize::MAX)?
+                .0
+                .companions_of(name),
+        },
+    })
+}
+
+/// Returns the temp of which the file `name` is a companion, if both exist and the rule matches both.
+pub fn find_main(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<Option<OsString>> {
+    for temp in names.temps_of(name) {
+        let is_companion = names.matches(temp.as_bytes()) && dir.observe(temp)?.is_some();
+        if rule!("companion-is-not-taken-alone", is_companion) {
+            return Ok(Some(temp.to_owned()));
         }
     }
     Ok(None)
+}
+
+/// The result of a check whether another name concerns a temp that is about to be removed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FreshSibling {
+    /// No name does.
+    None,
+    /// Its name is reserved because of another one.
+    Reserved(Reserved),
+    /// A companion has appeared.
+    Companion,
 }
 
 /// The siblings of a batch of temps, read right before their removal.
@@ -138,23 +202,40 @@ impl<'a> FreshSiblings<'a> {
         }
     }
 
-    /// Returns the sibling for which the temp `name` is reserved, if there is one. The first call of a batch
-    /// lists the directory.
-    pub fn protect(&mut self, names: &Names, name: &OsStr) -> io::Result<Option<Reserved>> {
+    /// Returns the sibling that concerns the single temp `name`, if there is one. The first call of a batch lists the
+    /// directory.
+    pub fn find(&mut self, names: &Names, name: &OsStr) -> io::Result<FreshSibling> {
         if self.listed.is_none() {
             let max = self.temps.saturating_mul(LISTED_PER_TEMP);
             let (siblings, count) = Siblings::read(self.dir, names, max)?;
             self.listed = Some((count <= max).then_some(siblings));
         }
-        match &self.listed {
-            Some(Some(siblings)) => Ok(siblings.protect(name)),
+        let has_companion = match &self.listed {
+            Some(Some(siblings)) => {
+                if let Some(reserved) = siblings.protect(name) {
+                    return Ok(FreshSibling::Reserved(reserved));
+                }
+                !siblings.companions_of(name).is_empty()
+            }
             _ => rule!(
                 "companions-in-a-large-directory",
-                find_companion(self.dir, name),
-                without: Ok(None),
+                has_companion(self.dir, names, name)?,
+                without: false,
             ),
+        };
+        if has_companion {
+            return Ok(FreshSibling::Companion);
         }
+        let main = find_main(self.dir, names, name)?;
+        Ok(main.map_or(FreshSibling::None, |main| {
+            FreshSibling::Reserved(Reserved::CompanionOf(main))
+        }))
     }
+}
+
+/// Reports whether the directory has a companion of the temp `name`.
+pub fn has_companion(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<bool> {
+    Ok(!find_set(dir, names, name)?.companions.is_empty())
 }
 
 /// Lists directories, and stores the listings of large ones for a while.

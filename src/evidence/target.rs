@@ -22,6 +22,8 @@ pub struct ComparedTemp<'a> {
     pub seen: &'a Observation,
     /// The open temp. `None` if it could not be opened; its length counts as data then.
     pub file: Option<BorrowedFd<'a>>,
+    /// The sum of the sizes of its companions, in bytes. It is added to the size and to the data of the temp.
+    pub companion_bytes: u64,
 }
 
 /// The result of the search for a target.
@@ -206,10 +208,12 @@ fn compare_with_file(
             && rule!("mount-may-be-later", !seen.mount_root, without: true))
         .then(|| file.mtime.max(file.ctime)),
     };
+    let companions = rule!("companions-count-as-data", temp.companion_bytes, without: 0);
+    let size = other.size.saturating_add(companions);
     let mut compared = TempFile {
         uid: other.uid,
         // The data of a file is at most its length.
-        data: other.size,
+        data: size,
         written: TempFile::written(other.mtime, other.ctime),
     };
     if let Target::Foreign = assess(&target, &compared, clock::wall(), step) {
@@ -231,9 +235,10 @@ fn compare_with_file(
     if dir::observe_fd(opened)? != *seen {
         return Ok(Target::Unreadable);
     }
-    target.data = dir::data_at_least(opened, seen, other.size.max(1))?;
-    if let (true, Some(temp_file)) = (target.data < other.size, temp.file) {
-        compared.data = dir::data_at_most(temp_file, temp.seen).unwrap_or(other.size);
+    target.data = dir::data_at_least(opened, seen, size.max(1))?;
+    if let (true, Some(temp_file)) = (target.data < size, temp.file) {
+        let data = dir::data_at_most(temp_file, temp.seen).unwrap_or(other.size);
+        compared.data = data.saturating_add(companions);
     }
     Ok(assess(&target, &compared, clock::wall(), step))
 }

@@ -14,7 +14,7 @@ use crate::core::judge::{LeaseCoverage, Reason, Verdict, judge};
 use crate::core::observation::{FileSize, Observation, UseState};
 use crate::core::policy::{Open, Policy};
 use crate::evidence::guard::GuardChecks;
-use crate::evidence::siblings::{self, FreshSiblings};
+use crate::evidence::siblings::{self, FreshSibling, FreshSiblings};
 use crate::evidence::{self, CheckedFile, FileUse};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
@@ -308,14 +308,15 @@ impl<'a> Batch<'a> {
             _ => return Err(EarlyEnd::Keep(Reason::Changed)),
         }
         self.check_better_copies(candidate)?;
-        // No companion that protects the temp has appeared beside its name.
+        // No companion has appeared beside its name, and no temp of which it is the target.
         let (names, name) = (&self.policy().names, &candidate.temp_info.name);
-        let companion = after.siblings.protect(names, name);
-        match rule!("new-companion-puts-back", companion, without: Ok(None))? {
-            None => {
+        let sibling = after.siblings.find(names, name);
+        match rule!("new-companion-puts-back", sibling, without: Ok(FreshSibling::None))? {
+            FreshSibling::None => {
                 rule!("guard-after-the-claims", self.check_guard(candidate, &after.guards), without: Ok(()))
             }
-            Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
+            FreshSibling::Companion => Err(EarlyEnd::Keep(Reason::Changed)),
+            FreshSibling::Reserved(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
         }
     }
 
@@ -485,14 +486,15 @@ impl<'a> Batch<'a> {
             return Err(EarlyEnd::Keep(Reason::Changed));
         }
         self.check_better_copies(candidate)?;
-        match rule!("full-disk-no-companion", siblings::find_companion(dir, name), without: Ok(None))?
-        {
-            None => rule!(
+        let names = &self.policy().names;
+        let has_companion = siblings::has_companion(dir, names, name);
+        match rule!("full-disk-no-companion", has_companion, without: Ok(false))? {
+            false => rule!(
                 "full-disk-guard-is-unused",
                 self.check_guard(candidate, &GuardChecks::default()),
                 without: Ok(()),
             ),
-            Some(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
+            true => Err(EarlyEnd::Keep(Reason::Changed)),
         }
     }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::core::own_names::{CLAIM_PREFIX, NAME_MAX};
+use crate::core::own_names::{CLAIM_PREFIX, NAME_MAX, SET_BIT};
 use crate::fs::dir::RootId;
 
 /// Creates claim names, and tracks those that this process is using. Any other claim was left by a crash or could not
@@ -48,7 +48,21 @@ impl Claims {
     /// Creates a claim name for `name`. A name that is too long is cut in the middle.
     #[must_use]
     pub fn name(&self, name: &OsStr) -> ClaimName<'_> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.numbered(self.next_number(), name)
+    }
+
+    /// Creates claim names for the members of a set. They have the same digits, which show that they belong together.
+    #[must_use]
+    pub fn names_of_set<'n>(&self, names: impl Iterator<Item = &'n OsStr>) -> Vec<ClaimName<'_>> {
+        let number = self.next_number() | SET_BIT;
+        names.map(|name| self.numbered(number, name)).collect()
+    }
+
+    fn next_number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed) & !SET_BIT
+    }
+
+    fn numbered(&self, number: u32, name: &OsStr) -> ClaimName<'_> {
         let mut claim = Vec::with_capacity(NAME_MAX);
         claim.extend_from_slice(CLAIM_PREFIX);
         // A write to memory does not fail.
@@ -184,6 +198,19 @@ mod tests {
         assert!(take(here, "a").is_empty());
         assert_eq!(take(there, "a"), ["2"]);
         assert_eq!(take(here, "b"), ["4"]);
+    }
+
+    #[test]
+    fn the_claims_of_a_set_belong_together() {
+        let claims = Claims::new(7);
+        let names = ["a.tmp", "a.tmp-wal"].map(OsStr::new);
+        let set = |claim: &ClaimName<'_>| parse(claim.name()).unwrap().set;
+        let one = claims.names_of_set(names.into_iter());
+        let two = claims.names_of_set(names.into_iter());
+        assert!(set(&one[0]).is_some());
+        assert_eq!(set(&one[0]), set(&one[1]));
+        assert_ne!(set(&one[0]), set(&two[0]));
+        assert_eq!(set(&claims.name(names[0])), None);
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Judged {
         let temp = ComparedTemp {
             seen: &self.evidence.observation,
             file: Some(checked.file()),
+            companion_bytes: self.evidence.companion_bytes,
         };
         let parsed = &candidate.temp_info.parsed;
         evidence::recheck_target(dir, policy, parsed, temp, &self.target)

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use super::quarantine::{Quarantine, QuarantineDir, Slot};
 use super::types::{BatchContext, Outcome, Step, failed};
 use crate::core::judge::Reason;
+use crate::core::time::Wall;
 use crate::fs::dir::RootError;
 
 /// The quarantine of a batch, opened for the first temp that needs it.
@@ -38,19 +40,46 @@ impl<'a> LazyQuarantine<'a> {
         {
             return Ok(slot);
         }
+        let slot = self.with_quarantine(|quarantine| quarantine.new_slot(&below))?;
+        self.dir.replace(Some(Arc::clone(slot.dir())));
+        Ok(slot)
+    }
+
+    /// Returns slots for the members of a set, the first of which is the main file, in a folder of their own.
+    pub(super) fn set_slots(&self, names: &[&OsStr]) -> Result<Vec<Slot>, Outcome> {
+        let dir = self.batch_context.dir.below();
+        let below: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+        self.with_quarantine(|quarantine| quarantine.new_set_slots(&below))
+    }
+
+    /// Returns a slot for a companion of `main` beside that file, which a killed orphand had moved after the companion
+    /// was claimed, at the time `claimed`. Returns `None` if there is no such file in the quarantine.
+    pub(super) fn slot_beside(
+        &self,
+        main: &OsStr,
+        name: &OsStr,
+        claimed: Wall,
+    ) -> Result<Option<Slot>, Outcome> {
+        let dir = self.batch_context.dir.below();
+        let (main, below) = (dir.join(main), dir.join(name));
+        self.with_quarantine(|quarantine| quarantine.slot_beside(&main, &below, claimed))
+    }
+
+    fn with_quarantine<T>(
+        &self,
+        act: impl Fn(&Arc<Quarantine>) -> io::Result<T>,
+    ) -> Result<T, Outcome> {
         let mut tries = 3;
-        let slot = loop {
-            match self.open()?.new_slot(&below) {
+        loop {
+            match act(&self.open()?) {
                 // Another thread or process has removed the empty quarantine.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
                     tries -= 1;
                     self.quarantine.take();
                 }
-                slot => break slot.map_err(no_quarantine)?,
+                done => return done.map_err(no_quarantine),
             }
-        };
-        self.dir.replace(Some(Arc::clone(slot.dir())));
-        Ok(slot)
+        }
     }
 
     fn open(&self) -> Result<Arc<Quarantine>, Outcome> {

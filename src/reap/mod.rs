@@ -5,6 +5,8 @@
 //! can be put back until it is removed. So no byte is lost if the file is opened or replaced, or if a check fails,
 //! between the verdict and the removal. The remaining races are marked `RACE:`.
 //!
+//! A temp with its companions is a *set*, whose members go through the protocol together (`set.rs`).
+//!
 //! [`Step`] lists the steps. docs/safety.md gives the reason for each of them.
 
 mod batch;
@@ -16,6 +18,9 @@ mod protocol;
 pub mod quarantine;
 mod reaper;
 mod recover;
+mod recover_set;
+mod recovered;
+mod set;
 mod types;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -23,5 +28,6 @@ mod types;
 mod calls;
 
 pub use reaper::{BATCH, RELEASE_WAIT, Reaper};
-pub use recover::{Recovered, recover};
-pub use types::{BatchContext, Candidate, Hook, Outcome, Step};
+pub use recover::recover;
+pub use recovered::{Recovered, StoredMember};
+pub use types::{BatchContext, Candidate, Companion, CompanionResult, Hook, Outcome, Step};

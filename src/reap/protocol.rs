@@ -1,4 +1,4 @@
-//! Takes temps through the protocol, in batches.
+//! Takes temps through the protocol, in batches. A temp with companions goes through it alone with them (`set.rs`).
 
 use super::batch::{AfterClaims, Batch};
 use super::claimed::Claimed;
@@ -23,13 +23,16 @@ impl Reaper {
             .into_iter()
             .map(|candidate| (candidate, unprocessed()))
             .collect();
-        let mut order: Vec<(&mut Candidate, &mut Outcome)> = all
+        let (sets, mut order): (Vec<_>, Vec<_>) = all
             .iter_mut()
             .map(|(candidate, outcome)| (candidate.as_mut(), outcome))
-            .collect();
+            .partition(|(candidate, _)| !candidate.companions.is_empty());
         order.sort_by_key(|(candidate, _)| candidate.verdict != Verdict::Reap);
         for temps in order.chunks_mut(self.batch()) {
             self.reap_batch(batch_context, temps);
+        }
+        for (candidate, outcome) in sets {
+            *outcome = self.reap_set(batch_context, candidate);
         }
         all
     }
@@ -97,7 +100,7 @@ impl Reaper {
 }
 
 /// Scans all processes for mappings of `files`, if a lease does not show mappings in `dir`.
-fn scan_mappings(dir: &Dir, files: &[FileId]) -> Option<ProcessScan> {
+pub(super) fn scan_mappings(dir: &Dir, files: &[FileId]) -> Option<ProcessScan> {
     let coverage = dir.lease_coverage();
     (coverage == LeaseCoverage::OpensOnly).then(|| evidence::scan_processes(files, coverage))
 }

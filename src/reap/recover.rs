@@ -5,39 +5,28 @@ use std::io;
 
 use super::calls;
 use super::lazy_quarantine::LazyQuarantine;
+use super::recover_set::recover_set;
+use super::recovered::{Recovered, StoredMember, is_ours};
 use super::types::{BatchContext, Outcome, held_reason};
 use crate::core::judge::Reason;
-use crate::core::observation::{FileSize, Kind, Observation};
+use crate::core::observation::{FileSize, Kind};
 use crate::core::own_names;
 use crate::evidence;
 use crate::fs::dir;
 
-/// The result of the recovery of a claim.
-#[derive(Debug)]
-pub enum Recovered {
-    /// The claim was kept: a process holds it, or that is unknown.
-    Kept(Reason),
-    /// The file has this name again.
-    PutBack(OsString),
-    /// The file was moved to the quarantine, because its name is in use or not known.
-    Quarantined {
-        /// Its id in the quarantine.
-        id: String,
-        /// Its name in the quarantine: the original name if that is known.
-        name: OsString,
-        /// Its size.
-        size: FileSize,
-    },
-}
-
 /// Recovers a claim that a crash left: gives it its original name back, so that it is a temp like any other. If another
 /// file has the name, or the name is not known, the claim is moved to the quarantine.
+///
+/// The claim of a member of a set is recovered together with all others of that set.
 ///
 /// A held claim is kept: another orphand may be processing it. Returns `None` if the file is not a claim of ours.
 pub fn recover(batch_context: BatchContext<'_>, claim: &OsStr) -> io::Result<Option<Recovered>> {
     let Some(parsed) = own_names::parse_claim(claim) else {
         return Ok(None);
     };
+    if let Some(set) = &parsed.set {
+        return recover_set(batch_context, set);
+    }
     let dir = batch_context.dir;
     match dir.observe(claim)? {
         Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
@@ -100,14 +89,10 @@ fn undo(
         _ => io::Error::other("another file has its name, and no quarantine is possible here"),
     })?;
     calls::rename(dir.fd(), claim, slot.inner_dir(), &name)?;
-    Ok(Some(Recovered::Quarantined {
-        id: slot.keep(),
+    let id = slot.keep();
+    Ok(Some(Recovered::Quarantined(vec![StoredMember {
+        id,
         name,
         size,
-    }))
-}
-
-fn is_ours(seen: &Observation) -> bool {
-    let us = rustix::process::geteuid();
-    us.is_root() || seen.fingerprint.uid == us.as_raw()
+    }])))
 }

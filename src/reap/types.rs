@@ -164,6 +164,29 @@ pub struct Candidate {
     /// The file, if it is still open since the look that led to the verdict. It is then not opened again, but the
     /// protocol still checks that the name refers to it.
     pub opened: Option<CheckedFile>,
+    /// Its companions. They are removed or moved together with it.
+    pub companions: Vec<Companion>,
+}
+
+/// A companion of a temp that is to be removed or moved.
+#[derive(Debug)]
+pub struct Companion {
+    /// The companion. Its `expected` is the fingerprint at the last look.
+    pub temp_info: TempInfo,
+    /// The result for the companion, if its temp was removed or moved.
+    pub result: CompanionResult,
+}
+
+/// The result for a companion whose temp was removed or moved.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum CompanionResult {
+    /// It has its name, or the name of a claim.
+    #[default]
+    Left,
+    /// It was removed, which freed this much space.
+    Reaped(FileSize),
+    /// It was moved to the quarantine, and has this id there.
+    Quarantined(String),
 }
 
 impl AsMut<Candidate> for Candidate {

@@ -535,7 +535,7 @@ fn changes_on_a_full_disk_keep_the_temp() {
             ("its target is removed", lose_target, Reason::Changed),
             ("its target is emptied", empty_target, Reason::Changed),
             ("touched", touch, Reason::Changed),
-            ("a companion appears", companion, Reason::Reserved),
+            ("a companion appears", companion, Reason::Changed),
             ("its program starts", start, Reason::InUse),
         ] {
             let policy = Policy {

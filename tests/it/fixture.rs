@@ -21,14 +21,14 @@ use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};
 use orphand::core::time::ClockJumpDetector;
 use orphand::core::tracker::{Origin, Tracked};
-use orphand::engine::{DirContext, Engine, Pass, PassItem};
+use orphand::engine::{DirContext, Engine, Pass, PassItem, TrackedSets};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::guard::GuardChecks;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::{Listings, Siblings};
 use orphand::evidence::writer_names::WriterNames;
-use orphand::evidence::{self, EvidenceContext, TempInfo, UseChecker};
+use orphand::evidence::{self, EvidenceContext, Role, TempInfo, UseChecker};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
 use orphand::reap::{BatchContext, Candidate, Hook, Outcome, Reaper, Recovered, Step, quarantine};
@@ -246,6 +246,7 @@ impl Fixture {
             written: None,
             closed: false,
             reserved: None,
+            role: Role::Single,
         };
         Candidate {
             temp_info,
@@ -253,6 +254,7 @@ impl Fixture {
             better: None,
             frees_space: false,
             opened: None,
+            companions: Vec::new(),
         }
     }
 
@@ -416,6 +418,7 @@ pub(crate) fn engine(hook: Option<Hook>) -> Engine {
         container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
+        sets: TrackedSets::default(),
         verbose: false,
     }
 }

@@ -12,11 +12,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use orphand::core::event::Event;
 use orphand::core::exclude::Exclude;
+use orphand::core::judge::Verdict;
 use orphand::core::observation::UseState;
 use orphand::core::policy::{Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
+use orphand::engine::groups::judge_groups;
 use orphand::engine::sweep::sweep;
+use orphand::engine::{DirContext, Examined, ScannedDir, judge_now};
 use orphand::evidence::UseChecker;
+use orphand::evidence::guard::GuardChecks;
+use orphand::fs::dir::Dir;
 use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Hook, Step};
 use orphand::sys::stop::Stop;
@@ -395,6 +400,73 @@ fn a_restore_waits_for_a_leased_copy() {
             assert!(restore.join().unwrap(), "the restored file is marked");
         });
         assert_eq!(fs::read(fixture.dir.join("back")).unwrap(), [b'c'; 9]);
+    });
+}
+
+/// Returns how many temps of the fixture would be moved to the quarantine.
+#[cfg(target_os = "linux")]
+fn moved_by_scan(fixture: &Fixture) -> usize {
+    let (engine, below) = (engine(None), Path::new(SUBDIR));
+    let root = &fixture.root;
+    let dir_context = DirContext {
+        root,
+        id: None,
+        below,
+    };
+    let dir = Dir::open_below(&root.path, None, below).unwrap();
+    let use_checker = UseChecker::new();
+    let scanned = ScannedDir {
+        dir: &dir,
+        has_quarantine: true,
+        guards: &GuardChecks::default(),
+    };
+    let judge = |name: &String| {
+        let name = OsStr::new(name);
+        let judged = judge_now(&engine, dir_context, scanned, &use_checker, name);
+        judged.unwrap()
+    };
+    let temps = names(fixture).0;
+    let temps = temps.iter().filter(|name| name.ends_with(".tmp"));
+    let mut judged: Vec<_> = temps.filter_map(judge).collect();
+    judge_groups(dir_context, &mut judged);
+    let is_moved = |temp: &&Examined| matches!(temp.verdict, Verdict::Quarantine(_));
+    judged.iter().filter(is_moved).count()
+}
+
+/// With its companions the size of a temp does not show how much it contains.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_set_is_not_compared_with_other_copies() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        // (the copy with a companion, whether the oldest one is in use at first, the stored files)
+        for (set, is_held, stored) in [(4, false, 3), (0, false, 5), (3, false, 5), (3, true, 5)] {
+            let fixture = empty();
+            leave(&fixture, "sessions.json", &[9; 4]);
+            if set < 4 {
+                let companion = temp("sessions.json", set) + "-wal";
+                fs::write(fixture.dir.join(companion), "rest").unwrap();
+            }
+            let oldest = File::open(fixture.dir.join(temp("sessions.json", 0))).unwrap();
+            let oldest = Some(oldest).filter(|_| is_held);
+            std::thread::sleep(GRACE);
+            assert_eq!(
+                moved_by_scan(&fixture),
+                if is_held {
+                    3
+                } else {
+                    stored - usize::from(set < 4)
+                }
+            );
+            sweep_all(&fixture);
+            drop(oldest);
+            sweep_all(&fixture);
+            let found = names(&fixture);
+            assert_eq!(
+                (found.0.len(), found.1.len()),
+                (0, stored),
+                "{set} {is_held}: {found:?}"
+            );
+        }
     });
 }
 

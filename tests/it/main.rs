@@ -63,7 +63,12 @@ mod hot;
 mod killed_programs;
 #[cfg(target_os = "linux")]
 mod kills;
+// Needs Linux: without leases no set is taken.
 mod model;
+#[cfg(target_os = "linux")]
+mod set_attacks;
+#[cfg(target_os = "linux")]
+mod sets;
 // Most of these incidents happened on Linux.
 #[cfg(target_os = "linux")]
 mod incidents;

@@ -1330,6 +1330,7 @@ fn judge_as(
         use_state,
         opened: true,
         mappings_examined: false,
+        companion_bytes: 0,
         target,
         superseded,
         discarded: false,

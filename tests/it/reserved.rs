@@ -3,8 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use orphand::core::event::Event;
-use orphand::core::judge::{Reason, Verdict};
+use orphand::core::judge::Reason;
 use orphand::core::reserved::{IncludedBy, LIST, ReservedName};
 use orphand::reap::{Outcome, Reaper, Step};
 
@@ -241,36 +240,6 @@ fn the_new_name_of_a_renamed_temp_is_reserved() {
     watching.stop();
 }
 
-#[test]
-fn a_temp_with_a_companion_is_kept() {
-    for ending in ["-wal", "-shm", "-journal"] {
-        let companion = format!("cache.tmp{ending}");
-        let sandbox = Sandbox::new()
-            .file("cache", "whole")
-            .file("cache.tmp", "half")
-            .file(&companion, "the rest of it")
-            .aged(OLD_ENOUGH);
-        let rows = sandbox.scan(SHORT).exit(0).stdout_json();
-        assert_eq!(rows["temps"][0]["reason"], "reserved", "{ending}");
-        let explained = sandbox.run(["explain", "--grace", "100ms", "root/cache.tmp"]);
-        explained
-            .exit(0)
-            .stdout_has(&companion)
-            .stdout_has("keep: reserved");
-        for dry_run in [&["-n"][..], &[]] {
-            let events = sandbox.sweep(with(&SHORT, dry_run)).exit(0).events();
-            assert_eq!(events.about("cache.tmp"), ["kept reserved"], "{ending}");
-        }
-        let mut watching = sandbox.watch(SHORT).ready();
-        watching.wait_for(kept("cache.tmp", "reserved"));
-        assert!(sandbox.has("cache.tmp") && sandbox.has(&companion));
-        // Without its companion it is a temp like any other.
-        fs::remove_file(sandbox.path(&companion)).unwrap();
-        watching.wait_for(is("reaped", "cache.tmp"));
-        watching.stop();
-    }
-}
-
 /// Both if the directory is listed for companions, and if it is too large for that.
 #[test]
 fn a_companion_that_appears_puts_the_temp_back() {
@@ -293,38 +262,13 @@ fn a_companion_that_appears_puts_the_temp_back() {
             let what = format!("{step:?} {others} {has_target}");
             match (&outcome, step) {
                 (Outcome::Reaped { .. } | Outcome::Quarantined { .. }, Step::Unlink) => {}
-                (Outcome::Kept(Reason::Reserved), _) => {
+                (Outcome::Kept(Reason::Changed), _) => {
                     fixture.assert_only_at(TEMP_CONTENT, &fixture.temp, &what)
                 }
                 _ => panic!("{what}: {outcome:?}"),
             }
             fixture.assert_no_leftovers(&what);
         }
-    });
-}
-
-/// A directory with many names is listed once for many looks; the look before the removal checks for itself.
-#[test]
-fn a_companion_in_a_large_directory_is_found() {
-    in_own_process(ALL_USERS, || {
-        let fixture = Fixture::new();
-        for n in 0..5_000 {
-            fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
-        }
-        let companion = fixture.dir.join(format!("{TEMP}-journal"));
-        fs::write(&companion, "the rest of it").unwrap();
-        let event = fixture.judge(TEMP);
-        let is_kept = matches!(
-            event,
-            Event::Kept {
-                reason: Reason::Reserved,
-                ..
-            }
-        );
-        assert!(is_kept, "{event:?}");
-        fs::remove_file(companion).unwrap();
-        let outcome = fixture.reap_as(&Reaper::new(), Verdict::Reap);
-        assert!(matches!(outcome, Outcome::Reaped { .. }), "{outcome:?}");
     });
 }
 

@@ -94,7 +94,7 @@ fn explain_gives_the_evidence_of_each_gate() {
         &expect![[r#"
         BASE/root/a.tmp
           passes  not restored                    it has no mark of a restored file
-          passes  name not reserved               its name is not reserved, and it has no companion
+          passes  name not reserved               its name is not reserved
           passes  quiet for its grace             quiet for SPAN; its grace is 100 ms
           passes  unchanged                       one look: inode INODE, 1 bytes
           passes  regular file                    a regular file
@@ -121,7 +121,7 @@ fn explain_gives_the_evidence_of_each_gate() {
         &expect![[r#"
         BASE/root/sole.tmp
           passes  not restored                    it has no mark of a restored file
-          passes  name not reserved               its name is not reserved, and it has no companion
+          passes  name not reserved               its name is not reserved
           passes  quiet for its grace             quiet for SPAN; its grace is 100 ms
           passes  unchanged                       one look: inode INODE, 13 bytes
           passes  regular file                    a regular file

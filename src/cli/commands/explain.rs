@@ -7,13 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
-use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict};
+use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict, check_companion};
 use orphand::core::observation::Holder;
 use orphand::core::policy::Policy;
 use orphand::core::process::{Process, Via};
 use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
-use orphand::engine::{self, DirContext, Examined, ScannedDir};
+use orphand::engine::{self, DirContext, Examined, ExaminedMember, ScannedDir};
 use orphand::evidence::guard::GuardChecks;
 use orphand::evidence::{self, FileId, UseChecker};
 use orphand::fs::dir::{Buffer, Dir, RootError};
@@ -234,6 +234,8 @@ impl Explained {
                     target: None,
                     writer_pid: None,
                     writer: None,
+                    set: None,
+                    set_b64: None,
                     rule: rule.map(Into::into),
                 },
                 root,
@@ -313,7 +315,26 @@ impl Explained {
             let evidence = gate.describe(&examined.evidence);
             report.line(&format!("  {mark}  {:<30}  {evidence}", gate.name))?;
         }
+        for companion in &examined.companions {
+            report.line(&self.companion_line(companion))?;
+        }
         Ok(())
+    }
+}
+
+impl Explained {
+    /// Returns the line about a companion, with the first gate that it does not pass.
+    fn companion_line(&self, companion: &ExaminedMember) -> String {
+        let policy = &self.root.policy;
+        let passes =
+            |gate: &&Gate| check_companion(gate, &companion.evidence, policy) == GateResult::Pass;
+        let failed = GATES.iter().find(|gate| !passes(gate));
+        let result = failed.map_or_else(
+            || "passes every gate".to_owned(),
+            |gate| format!("{}: {}", gate.name, gate.describe(&companion.evidence)),
+        );
+        let path = text::escaped(&companion.path);
+        format!("  its companion {path}, which shares its fate: {result}")
     }
 }
 
@@ -366,6 +387,27 @@ fn group_line(group: &Prediction) -> String {
         group.stored,
         best.join(", ")
     )
+}
+
+/// Returns the processes that use a temp or its companions.
+fn holders_of(dir: &Dir, examined: &Examined) -> Vec<Holder> {
+    let companions = examined.companions.iter().map(|member| &member.evidence);
+    let all = std::iter::once(&examined.evidence).chain(companions);
+    let held = all.filter(|evidence| evidence.use_state.is_held());
+    let held: Vec<FileId> = held
+        .map(|evidence| FileId::from(&evidence.observation.fingerprint))
+        .collect();
+    if held.is_empty() {
+        return Vec::new();
+    }
+    let scan = evidence::scan_processes(&held, dir.lease_coverage());
+    let mut holders: Vec<Holder> = held
+        .iter()
+        .flat_map(|file| scan.holders_of(*file))
+        .collect();
+    holders.sort();
+    holders.dedup();
+    holders
 }
 
 fn verdict_line(examined: &Examined) -> String {
@@ -447,13 +489,7 @@ fn examine(
     };
     let group = groups::judge_groups(dir_context, &mut members);
     let examined = members.swap_remove(0);
-    let holders = match examined.evidence.use_state.is_held() {
-        true => {
-            let file = FileId::from(&examined.evidence.observation.fingerprint);
-            evidence::scan_processes(&[file], dir.lease_coverage()).holders_of(file)
-        }
-        false => Vec::new(),
-    };
+    let holders = holders_of(&dir, &examined);
     let file = &examined.evidence.observation.fingerprint;
     let pid = examined.temp_info.parsed.pid;
     if let Some(pid) = pid {

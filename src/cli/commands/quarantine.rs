@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use orphand::core::observation::FileSize;
 use orphand::engine::limits::purged_event;
 use orphand::fs::root::absolute;
-use orphand::reap::quarantine::{FOLDER, Quarantine, Stored};
+use orphand::reap::quarantine::{FOLDER, Quarantine, SetError, Stored, StoredSet};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json::{self, FileFields};
@@ -173,15 +173,15 @@ fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
 /// Returns the files to delete, by root.
 fn select_files(
     command: &Purge,
-    all: Vec<(PathBuf, Vec<Stored>)>,
+    all: Vec<(PathBuf, Vec<StoredSet>)>,
     quarantines: &Quarantines,
-) -> Result<Vec<(PathBuf, Vec<Stored>)>, Failure> {
+) -> Result<Vec<(PathBuf, Vec<StoredSet>)>, Failure> {
     if command.ids.is_empty() {
         return Ok(all);
     }
     let mut places: HashMap<&str, Vec<&PathBuf>> = HashMap::new();
-    for (root, stored) in &all {
-        for one in stored {
+    for (root, sets) in &all {
+        for one in sets.iter().flat_map(StoredSet::members) {
             places.entry(&one.id).or_default().push(root);
         }
     }
@@ -204,12 +204,14 @@ fn select_files(
     }
     let asked: std::collections::HashSet<&str> =
         command.ids.iter().filter_map(|id| id.to_str()).collect();
-    let of_root = |(root, stored): (PathBuf, Vec<Stored>)| {
-        let stored: Vec<Stored> = stored
-            .into_iter()
-            .filter(|one| asked.contains(one.id.as_str()))
-            .collect();
-        (!stored.is_empty()).then_some((root, stored))
+    // The id of one member means the whole set.
+    let is_asked = |set: &StoredSet| {
+        let mut members = set.members().into_iter();
+        members.any(|one| asked.contains(one.id.as_str()))
+    };
+    let of_root = |(root, mut sets): (PathBuf, Vec<StoredSet>)| {
+        sets.retain(|set| is_asked(set));
+        (!sets.is_empty()).then_some((root, sets))
     };
     Ok(all.into_iter().filter_map(of_root).collect())
 }
@@ -231,10 +233,15 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         yes: command.yes,
         ids: ids.into_iter().cloned().collect(),
     };
+    let all = all
+        .into_iter()
+        .map(|(root, stored)| (root, StoredSet::group(stored)))
+        .collect();
     let wanted = select_files(command, all, &quarantines)?;
     let mut sum = QuarantineSum::default();
     let mut bytes = 0u64;
-    for stored in wanted.iter().flat_map(|(_, stored)| stored) {
+    let sets = wanted.iter().flat_map(|(_, sets)| sets);
+    for stored in sets.flat_map(StoredSet::members) {
         sum.requested += 1;
         bytes = bytes.saturating_add(stored.seen.allocated);
     }
@@ -264,28 +271,28 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     let mut report = EventPrinter::new(output, Vec::new());
     // A closed pipe does not stop the command.
     let mut printed = Ok(());
-    for (root, stored) in wanted {
+    for (root, sets) in wanted {
         let quarantine = match Quarantine::open_existing(&root, None) {
             Ok(Some(quarantine)) => quarantine,
             // The quarantine has been removed; all its files count as left.
             _ => continue,
         };
-        for one in stored {
-            match quarantine.purge(&one) {
-                Ok(()) => {
-                    sum.done += 1;
-                    let event = purged_event(&root, &one);
-                    journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
-                    printed = printed.and_then(|()| report.event(&event));
+        for set in sets {
+            let purged = quarantine.purge_set(&set, &mut |one| {
+                sum.done += 1;
+                let event = purged_event(&root, one);
+                journal.write(LineKind::Outcome, &[json::event(&event, clock::wall())]);
+                if printed.is_ok() {
+                    printed = report.event(&event);
                 }
-                Err(error) => {
-                    sum.failed += 1;
-                    log::error!(
-                        "cannot delete {} from the quarantine of {}: {error}",
-                        one.id,
-                        text::escaped(&root)
-                    );
-                }
+            });
+            if let Err(SetError { member, error }) = purged {
+                sum.failed += 1;
+                let id = set.members().get(member).map_or("", |one| one.id.as_str());
+                log::error!(
+                    "cannot delete {id} from the quarantine of {}: {error}",
+                    text::escaped(&root)
+                );
             }
         }
     }

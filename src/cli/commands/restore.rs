@@ -1,25 +1,24 @@
 //! `orphand restore`: moves files out of the quarantine, to their old paths or elsewhere, or copies them to the names of
 //! their targets. It never overwrites a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::event::{Event, Subject};
-use orphand::core::observation::Observation;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::Dir;
 use orphand::fs::root::absolute;
-use orphand::reap::quarantine::{Quarantine, Stored, is_id};
+use orphand::reap::quarantine::{Quarantine, Stored, StoredSet, is_id};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json;
 use orphand::sys::clock;
 
 use super::restore_target::TargetRestorer;
-use super::restored_file::{marking, not_restored};
+use super::restored_file::{marking, not_restored, set_not_restored};
 use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
@@ -74,9 +73,11 @@ pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
     let mut printed = Ok(());
     for which in &command.which {
         match context.restore(which) {
-            Ok(event) => {
+            Ok(events) => {
                 sum.done += 1;
-                printed = printed.and_then(|()| report.event(&event));
+                for event in events {
+                    printed = printed.and_then(|()| report.event(&event));
+                }
             }
             Err(failure) if sum.requested == 1 => return Err(failure),
             Err(failure) => {
@@ -119,8 +120,12 @@ struct RestoreContext {
 }
 
 impl RestoreContext {
-    fn restore(&mut self, which: &Path) -> Result<Event, Failure> {
-        let (root, stored) = self.stored_files.take(which)?;
+    /// Restores the file that `which` names, and the other members of its set. Returns no event if they were restored
+    /// because of another argument.
+    fn restore(&mut self, which: &Path) -> Result<Vec<Event>, Failure> {
+        let Some((root, set)) = self.stored_files.take(which)? else {
+            return Ok(Vec::new());
+        };
         let quarantine = match Quarantine::open_existing(&root, None) {
             Ok(Some(quarantine)) => quarantine,
             _ => {
@@ -129,46 +134,72 @@ impl RestoreContext {
                 return Err(Failure::new(Exit::Failed, what));
             }
         };
-        let (to, seen) = match &mut self.targets {
-            Some(targets) => targets.restore(&quarantine, &stored, &self.marks)?,
-            None => self.move_back(&quarantine, &stored)?,
+        check_complete(&quarantine, &root, &set)?;
+        let to = match &mut self.targets {
+            Some(targets) => targets.restore(&quarantine, &set, &self.marks)?,
+            None => self.move_back(&quarantine, &set)?,
         };
-        let event = Event::Restored {
+        let (parent, name) = (to.parent(), to.file_name());
+        let (parent, name) = (parent.unwrap_or(Path::new("")), name.unwrap_or_default());
+        let event = |stored: &Stored| Event::Restored {
             subject: Subject {
-                path: to,
-                root,
-                size: Some(seen.size()),
+                path: parent.join(set.name_beside(stored, name)),
+                root: root.clone(),
+                size: Some(stored.seen.size()),
             },
-            id: stored.id,
+            id: stored.id.clone(),
         };
-        let line = json::event(&event, clock::wall());
-        self.journal.write(LineKind::Outcome, &[line]);
-        Ok(event)
+        let events: Vec<Event> = set.members().into_iter().map(event).collect();
+        let now = clock::wall();
+        let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
+        self.journal.write(LineKind::Outcome, &lines);
+        Ok(events)
     }
 
-    /// Moves `stored` to its old path or to the path of the command line, and returns that path.
-    fn move_back(
-        &self,
-        quarantine: &Quarantine,
-        stored: &Stored,
-    ) -> Result<(PathBuf, Observation), Failure> {
+    /// Moves a file with its companions to its old path or to the path of the command line, and returns that path.
+    fn move_back(&self, quarantine: &Quarantine, set: &StoredSet) -> Result<PathBuf, Failure> {
+        let below = &set.main.below;
         let to = match &self.to {
-            Some(to) if self.to_folder => to.join(stored.below.file_name().unwrap_or_default()),
+            Some(to) if self.to_folder => to.join(below.file_name().unwrap_or_default()),
             Some(to) => to.clone(),
-            None => quarantine.root().path().join(&stored.below),
+            None => quarantine.root().path().join(below),
         };
-        let seen = move_back(quarantine, stored, &to, self.to.is_none(), &self.marks)?;
-        Ok((to, seen))
+        move_back(quarantine, set, &to, self.to.is_none(), &self.marks)?;
+        Ok(to)
+    }
+}
+
+/// Refuses a set of which a killed orphand has moved only a part.
+fn check_complete(quarantine: &Quarantine, root: &Path, set: &StoredSet) -> Result<(), Failure> {
+    let main = &set.main;
+    let left = quarantine.has_left_claims(set);
+    let is_left =
+        left.map_err(|error| not_restored(main, &root.join(&main.below), io::Error::other(error)))?;
+    match rule!("incomplete-set-is-not-restored", is_left) {
+        false => Ok(()),
+        true => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "cannot restore {}: orphand was killed while it moved this file, and companions of it are still in \
+                 their directory; to move them too: {}",
+                main.id,
+                Suggestion::new("sweep")
+                    .flag("-r", true)
+                    .configured()
+                    .arg(root)
+            ),
+        )),
     }
 }
 
 fn move_back(
     quarantine: &Quarantine,
-    stored: &Stored,
+    set: &StoredSet,
     to: &Path,
     to_old_path: bool,
     marks: &RestoreMarks,
-) -> Result<Observation, Failure> {
+) -> Result<(), Failure> {
+    let stored = &set.main;
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(Failure::new(
             Exit::Usage,
@@ -190,8 +221,8 @@ fn move_back(
     };
     let dir = dir.map_err(|error| not_restored(stored, to, io::Error::other(error)))?;
     let mark = marking(marks, to);
-    let restored = quarantine.restore(stored, dir.fd().as_fd(), name, mark);
-    restored.map_err(|error| not_restored(stored, to, error))
+    let restored = quarantine.restore_set(set, dir.fd().as_fd(), name, mark);
+    restored.map_err(|error| set_not_restored(set, to, error))
 }
 
 /// The files in all quarantines that were found, by id and by path.
@@ -199,13 +230,16 @@ struct StoredFiles {
     quarantines: Quarantines,
     /// One item per quarantine.
     indexes: Vec<QuarantineIndex>,
+    /// The positions of sets with companions that were taken out.
+    restored: HashSet<(usize, usize)>,
 }
 
 struct QuarantineIndex {
     /// All paths under which the root was found.
     paths: Vec<PathBuf>,
-    /// The files; `None` for a file that this run has already restored.
-    stored: Vec<Option<Stored>>,
+    /// The files with their companions; `None` for those that this run has already restored.
+    stored: Vec<Option<StoredSet>>,
+    /// The positions of all files, by their ids. A companion has the position of its temp.
     by_id: HashMap<String, usize>,
     /// The positions of the files that had the same path below the root, the oldest first.
     by_path: HashMap<PathBuf, Vec<usize>>,
@@ -231,11 +265,13 @@ impl StoredFiles {
                 by_path: HashMap::new(),
                 stored: Vec::new(),
             };
-            for (index, one) in stored.into_iter().enumerate() {
-                files.by_id.insert(one.id.clone(), index);
-                let of_path = files.by_path.entry(one.below.clone());
-                of_path.or_default().push(index);
-                files.stored.push(Some(one));
+            for (index, set) in StoredSet::group(stored).into_iter().enumerate() {
+                for one in set.members() {
+                    files.by_id.insert(one.id.clone(), index);
+                    let of_path = files.by_path.entry(one.below.clone());
+                    of_path.or_default().push(index);
+                }
+                files.stored.push(Some(set));
             }
             Some(files)
         };
@@ -243,11 +279,13 @@ impl StoredFiles {
         StoredFiles {
             quarantines,
             indexes,
+            restored: HashSet::new(),
         }
     }
 
-    /// Takes out the file that `which` names by its id or by its old path. Returns the file and the path of its root.
-    fn take(&mut self, which: &Path) -> Result<(PathBuf, Stored), Failure> {
+    /// Takes out the file that `which` names by its id or by its old path, with the other members of its set. Returns
+    /// them and the path of their root, or `None` if another argument named a member of the same set.
+    fn take(&mut self, which: &Path) -> Result<Option<(PathBuf, StoredSet)>, Failure> {
         let id = which.to_str().filter(|id| is_id(id));
         let path = absolute(which);
         let mut found = Vec::new();
@@ -258,7 +296,12 @@ impl StoredFiles {
                 let all = files.by_path.get(path.strip_prefix(root).ok()?)?;
                 let is_stored =
                     |index: &&usize| files.stored.get(**index).is_some_and(Option::is_some);
-                all.iter().rev().find(is_stored).copied()
+                let newest = all.iter().rev();
+                newest
+                    .clone()
+                    .find(is_stored)
+                    .or(newest.clone().next())
+                    .copied()
             };
             let by_path = || {
                 files
@@ -279,9 +322,16 @@ impl StoredFiles {
             (1, Some((number, root, index))) => {
                 let slot = self.indexes.get_mut(number);
                 let slot = slot.and_then(|files| files.stored.get_mut(index));
-                let one = slot.and_then(Option::take);
-                let one = one.ok_or_else(|| Failure::new(Exit::Failed, nothing))?;
-                Ok((root, one))
+                match slot.and_then(Option::take) {
+                    Some(set) => {
+                        if !set.companions.is_empty() {
+                            self.restored.insert((number, index));
+                        }
+                        Ok(Some((root, set)))
+                    }
+                    None if self.restored.contains(&(number, index)) => Ok(None),
+                    None => Err(Failure::new(Exit::Failed, nothing)),
+                }
             }
             (0, _) | (_, None) => Err(Failure::new(Exit::Failed, nothing)),
             (_, Some(_)) => Err(Failure::new(

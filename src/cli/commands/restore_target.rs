@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use orphand::core::observation::{Holder, Observation};
+use orphand::core::observation::Holder;
 use orphand::core::own_names::is_own;
 use orphand::core::policy::Policy;
 use orphand::core::temp_name::{Names, ParsedName, unambiguous_writers};
@@ -15,9 +15,9 @@ use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::Listings;
 use orphand::evidence::{self, FileId};
 use orphand::fs::dir::{Dir, observe_fd};
-use orphand::reap::quarantine::{Quarantine, Stored};
+use orphand::reap::quarantine::{Quarantine, Stored, StoredSet};
 
-use super::restored_file::{marking, not_restored};
+use super::restored_file::{marking, not_restored, set_not_restored};
 use crate::cli::config::{Config, RuleSettings};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::shell::Suggestion;
@@ -38,13 +38,15 @@ impl TargetRestorer {
         }
     }
 
-    /// Copies `stored` to the name of its target, if no file has that name. Returns the path of the target.
+    /// Copies a stored file to the name of its target, and its companions beside it, if no file has one of these names.
+    /// Returns the path of the target.
     pub(crate) fn restore(
         &mut self,
         quarantine: &Quarantine,
-        stored: &Stored,
+        set: &StoredSet,
         marks: &RestoreMarks,
-    ) -> Result<(PathBuf, Observation), Failure> {
+    ) -> Result<PathBuf, Failure> {
+        let stored = &set.main;
         let root = quarantine.root();
         let below = stored.below.parent().unwrap_or(Path::new(""));
         let dir = Dir::open_below(root.path(), Some(root.id()), below);
@@ -67,9 +69,9 @@ impl TargetRestorer {
         }
         self.warn_if_open(&dir);
         let mark = marking(marks, &target);
-        let copied = quarantine.copy_out(stored, dir.fd().as_fd(), &name, mark);
-        let seen = copied.map_err(|error| not_restored(stored, &target, error))?;
-        Ok((target, seen))
+        let copied = quarantine.copy_set_out(set, dir.fd().as_fd(), &name, mark);
+        copied.map_err(|error| set_not_restored(set, &target, error))?;
+        Ok(target)
     }
 
     /// Parses the name of `stored` by the rule of its directory. A name that the rule cannot parse is parsed by the

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use orphand::core::observation::Observation;
 use orphand::evidence::restore_marks::RestoreMarks;
-use orphand::reap::quarantine::Stored;
+use orphand::reap::quarantine::{SetError, Stored, StoredSet};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::shell::Suggestion;
@@ -28,6 +28,15 @@ pub(super) fn not_restored(stored: &Stored, to: &Path, error: impl Into<io::Erro
             "cannot restore {id} to {to:?}: {cause}; to restore it elsewhere: {elsewhere} --to PATH {id}"
         ),
     )
+}
+
+/// Returns the error for a set whose main file could not be restored to `to`. It names the member that failed.
+pub(super) fn set_not_restored(set: &StoredSet, to: &Path, failure: SetError) -> Failure {
+    let SetError { member, error } = failure;
+    let members = set.members();
+    let stored = members.get(member).copied().unwrap_or(&set.main);
+    let name = set.name_beside(stored, to.file_name().unwrap_or_default());
+    not_restored(stored, &to.with_file_name(name), error)
 }
 
 /// Returns the function that marks the file that is restored to `to`.

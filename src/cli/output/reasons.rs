@@ -171,8 +171,8 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
             )
         }
         Reason::Reserved => {
-            "its name is reserved (a lock, a database, a transfer, a backup, the target of another \
-             temp), or it has a companion file"
+            "its name is reserved (a lock, a database, a transfer, a backup, the target or a \
+             companion of another temp)"
                 .to_owned()
         }
     }

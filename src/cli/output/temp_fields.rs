@@ -1,5 +1,8 @@
 //! The fields of a temp in the documents of `scan` and `explain`.
 
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
 use orphand::core::judge::{Reason, Verdict};
 use orphand::engine::Examined;
 use orphand::store::json::{self, WirePath, field};
@@ -23,6 +26,11 @@ pub(crate) struct TempFields<'a> {
     pub(crate) writer_pid: Option<u32>,
     /// The writer whose grammar the name fits, if the rule has it on.
     pub(crate) writer: Option<&'a str>,
+    /// The paths of the temp and its companions, the temp first. `None` if it has no companions.
+    pub(crate) set: Option<Vec<Cow<'a, str>>>,
+    /// Their bytes, if one of them is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) set_b64: Option<Vec<String>>,
     pub(crate) rule: Option<RuleFields<'a>>,
 }
 
@@ -49,6 +57,7 @@ impl<'a> TempFields<'a> {
         rule: Option<&'a RuleLocation>,
     ) -> TempFields<'a> {
         let size = examined.evidence.observation.size();
+        let set = set(examined);
         TempFields {
             path: Some(examined.path.as_path().into()),
             bytes: size.bytes,
@@ -63,9 +72,21 @@ impl<'a> TempFields<'a> {
                 .writer
                 .as_ref()
                 .map(|row| row.name.as_str()),
+            set: set
+                .as_deref()
+                .map(|set| set.iter().map(|path| path.to_string_lossy()).collect()),
+            set_b64: set.as_deref().and_then(json::paths_b64),
             rule: rule.map(Into::into),
         }
     }
+}
+
+/// Returns the paths of a temp and its companions, if it has any.
+fn set(examined: &Examined) -> Option<Vec<&Path>> {
+    let companions = examined.companions.iter().map(|member| &member.path);
+    let paths = std::iter::once(&examined.path).chain(companions);
+    let paths: Vec<&Path> = paths.map(PathBuf::as_path).collect();
+    (paths.len() > 1).then_some(paths)
 }
 
 impl From<Option<Verdict>> for VerdictFields {

@@ -1,6 +1,6 @@
 //! The engine of a command that runs without a watcher.
 
-use orphand::engine::Engine;
+use orphand::engine::{Engine, TrackedSets};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
@@ -23,6 +23,7 @@ pub(crate) fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure
         container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
+        sets: TrackedSets::default(),
         verbose,
     })
 }

@@ -105,6 +105,8 @@ pub struct Evidence {
     /// True if every process could be examined for mappings in another way, and none had the file mapped. It matters
     /// only if the proof does not cover mappings.
     pub mappings_examined: bool,
+    /// The sum of the sizes of its companions, in bytes.
+    pub companion_bytes: u64,
     /// The state of its target.
     pub target: Target,
     /// True if its writer never removes or truncates the target before it has replaced it, and no possible target is

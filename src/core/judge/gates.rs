@@ -78,6 +78,9 @@ pub static GATES: &[Gate] = &[
     gate("not the only copy", check_only_copy, describe_only_copy),
 ];
 
+/// The name of the gate that is not asked of companions.
+pub(super) const ONLY_COPY: &str = "not the only copy";
+
 fn keep_if(condition: bool, reason: Reason) -> GateResult {
     if condition {
         GateResult::Keep(reason)
@@ -104,7 +107,7 @@ fn check_name(e: &Evidence, _: &Policy) -> GateResult {
 fn describe_name(e: &Evidence) -> String {
     match &e.reserved {
         Some(reserved) => reserved.to_string(),
-        None => "its name is not reserved, and it has no companion".into(),
+        None => "its name is not reserved".into(),
     }
 }
 
@@ -363,7 +366,7 @@ fn describe_mappings(e: &Evidence) -> String {
 /// a flag: a file whose existence is the message. It passes only if its name has a random part or its target counts.
 fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
-    let is_worthless = e.observation.fingerprint.size == 0 && is_random;
+    let is_worthless = size_with_companions(e) == 0 && is_random;
     let sole = !is_worthless && !e.target.counts() && !is_discarded(e);
     match (sole, policy.sole_copy) {
         (true, SoleCopy::Quarantine) if is_superseded(e) => GateResult::Pass,
@@ -391,8 +394,14 @@ fn is_superseded(e: &Evidence) -> bool {
     e.superseded && rule!("superseded-temp-is-unused", is_unused, without: true)
 }
 
+/// Returns the size of the temp and its companions, in bytes.
+fn size_with_companions(e: &Evidence) -> u64 {
+    let companions = rule!("companions-count-as-content", e.companion_bytes, without: 0);
+    e.observation.fingerprint.size.saturating_add(companions)
+}
+
 fn describe_only_copy(e: &Evidence) -> String {
-    match (e.observation.fingerprint.size, e.target) {
+    match (size_with_companions(e), e.target) {
         _ if is_superseded(e) => "later copies with as much data are in the quarantine".into(),
         _ if is_discarded(e) => {
             "its writer never removes a target before it has replaced it".into()

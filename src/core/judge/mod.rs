@@ -10,12 +10,14 @@ pub use dates::Dates;
 pub use evidence::{DirProperties, Evidence, LeaseCoverage, Writer};
 pub use gates::{GATES, Gate, GateResult};
 pub use guard::{GuardFile, GuardState};
+pub use set::{check_companion, judge_set};
 pub use verdict::{Reason, Verdict};
 
 mod dates;
 mod evidence;
 mod gates;
 mod guard;
+mod set;
 mod verdict;
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ fn orphan() -> Evidence {
         use_state: UseState::Unused,
         opened: true,
         mappings_examined: false,
+        companion_bytes: 0,
         target: Target::Whole { same_file: false },
         discarded: false,
         superseded: false,
@@ -876,4 +877,94 @@ fn a_verdict_has_a_word_and_a_reason() {
         [Some(7), Some(8), Some(9)]
     );
     assert_eq!(Writer::Unknown(7).pid(), Some(7));
+}
+
+/// Each gate that keeps a temp keeps its set too, if it keeps a companion. Only the main file can be the only copy.
+#[test]
+fn a_companion_that_is_kept_keeps_its_set() {
+    let set = |companion: &Evidence| {
+        judge_set(&orphan(), &[orphan(), companion.clone()], &policy(), true)
+    };
+    assert_eq!(set(&orphan()), Verdict::Reap);
+    let rows: [(Evidence, Verdict); 11] = [
+        (with(|e| e.quiet = GRACE / 2), Verdict::Keep(Reason::Young)),
+        (with(|e| e.restored = true), Verdict::Keep(Reason::Restored)),
+        (
+            with(|e| e.reserved = Some(Reserved::WasTarget)),
+            Verdict::Keep(Reason::Reserved),
+        ),
+        (
+            with(|e| e.observation.fingerprint.kind = Kind::Symlink),
+            Verdict::Keep(Reason::Changed),
+        ),
+        (
+            with(|e| e.observation.protected = true),
+            Verdict::Keep(Reason::Protected),
+        ),
+        (with(|e| e.our_uid = 7), Verdict::Keep(Reason::ForeignOwner)),
+        (
+            with(|e| e.use_state = UseState::Locked),
+            Verdict::Keep(Reason::Locked),
+        ),
+        (
+            with(|e| e.use_state = UseState::InUse),
+            Verdict::Keep(Reason::InUse),
+        ),
+        (
+            with(|e| e.use_state = UseState::Unknown),
+            Verdict::Keep(Reason::CannotTell),
+        ),
+        (
+            with(|e| e.dir.lease_coverage = LeaseCoverage::OpensOnly),
+            Verdict::Quarantine(Some(Reason::CannotTell)),
+        ),
+        (with(|e| e.target = Target::Absent), Verdict::Reap),
+    ];
+    for (companion, verdict) in rows {
+        assert_eq!(set(&companion), verdict, "{companion:?}");
+    }
+}
+
+#[test]
+fn a_set_is_the_only_copy_if_its_main_file_is() {
+    let main = with(|e| e.target = Target::Absent);
+    let moved = Verdict::Quarantine(Some(Reason::SoleCopy));
+    assert_eq!(judge_set(&main, &[orphan()], &policy(), true), moved);
+    // With a companion that has content, an empty main file is not without content.
+    let empty = |companion_bytes| {
+        with(|e| {
+            e.observation.fingerprint.size = 0;
+            e.expected = None;
+            e.target = Target::Absent;
+            e.companion_bytes = companion_bytes;
+        })
+    };
+    for (bytes, verdict) in [(0, Verdict::Reap), (1, moved)] {
+        assert_eq!(
+            judge_set(&empty(bytes), &[orphan()], &policy(), true),
+            verdict
+        );
+    }
+}
+
+/// Whatever the rule says about open files.
+#[test]
+fn a_set_in_use_is_kept() {
+    let policy = Policy {
+        open: Open::Reap,
+        ..policy()
+    };
+    let held = with(|e| e.use_state = UseState::InUse);
+    assert_eq!(judge_set(&held, &[], &policy, true), Verdict::Reap);
+    for (main, companion) in [(&held, &orphan()), (&orphan(), &held)] {
+        let verdict = judge_set(main, std::slice::from_ref(companion), &policy, true);
+        assert_eq!(verdict, Verdict::Keep(Reason::InUse));
+    }
+}
+
+#[test]
+fn without_leases_every_set_is_kept() {
+    let verdict = |companions: &[Evidence]| judge_set(&orphan(), companions, &policy(), false);
+    assert_eq!(verdict(&[]), Verdict::Reap);
+    assert_eq!(verdict(&[orphan()]), Verdict::Keep(Reason::CannotTell));
 }

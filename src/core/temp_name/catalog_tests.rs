@@ -325,6 +325,24 @@ fn companions_are_recognized() {
     let patterns: Vec<_> = companions.iter().map(Companion::pattern).collect();
     assert_eq!(patterns, ["<temp>-log", "<temp>.<n>"]);
     assert!(names.companions_of(b"x").is_empty());
+    // A companion of a row belongs only to the temps of that row.
+    let temps = |name: &'static str| names.temps_of(OsStr::new(name));
+    for (name, temp) in [
+        ("a.own-7-log", Some("a.own-7")),
+        ("a.own-7.12", Some("a.own-7")),
+        ("a.own-7-wal", Some("a.own-7")),
+        ("x-wal", Some("x")),
+        ("x-log", None),
+        ("a.own-x.12", None),
+    ] {
+        let found: Vec<&OsStr> = temps(name);
+        assert_eq!(found, Vec::from_iter(temp.map(OsStr::new)), "{name}");
+    }
+    assert_eq!(names.companion_names("a.own-7".as_ref()), None);
+    let of_x = names
+        .companion_names("x".as_ref())
+        .expect("no variable part");
+    assert_eq!(of_x, ["x-wal", "x-shm", "x-journal"]);
     let parsed = names.parse(OsStr::new("a.own-7"));
     assert_eq!(
         parsed

@@ -22,6 +22,7 @@ mod own_writers;
 mod pattern;
 mod random;
 mod row;
+mod set_names;
 mod shape;
 mod token;
 mod writer;

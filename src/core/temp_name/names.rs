@@ -33,6 +33,8 @@ pub struct Names {
     writers: Vec<Arc<Writer>>,
     /// The writers that are on by default are on.
     has_default_writers: bool,
+    /// The writers among these whose temps have companions that not every temp has.
+    pub(super) with_companions: Vec<Arc<Writer>>,
 }
 
 impl Default for Names {
@@ -50,6 +52,7 @@ impl Names {
             globs: Vec::new(),
             writers: Vec::new(),
             has_default_writers: false,
+            with_companions: Vec::new(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Names {
         if self.has_default_writers {
             self.writers.retain(|writer| !writer.row().default);
         }
+        self.with_companions = self.find_writers_with_companions();
         self
     }
 
@@ -122,6 +126,7 @@ impl Names {
             };
             names.writers.push(Arc::clone(writer));
         }
+        names.with_companions = names.find_writers_with_companions();
         Ok(names)
     }
 
@@ -301,7 +306,7 @@ impl Names {
         of_writers.chain(built_in())
     }
 
-    fn active_writers(&self) -> impl Iterator<Item = &Arc<Writer>> {
+    pub(super) fn active_writers(&self) -> impl Iterator<Item = &Arc<Writer>> {
         let defaults = self.has_default_writers.then(|| &default_rows().rows);
         self.writers.iter().chain(defaults.into_iter().flatten())
     }

@@ -242,6 +242,11 @@ impl Tracked {
         self.flags.has(Flags::NEW_RULES)
     }
 
+    /// Postpones the next look until `at`, because a companion is not ready before.
+    pub fn wait_until(&mut self, at: Mono) {
+        self.due = self.due.max(at);
+    }
+
     /// Marks the temp as being processed, and returns a copy of its state for the worker.
     pub fn check_out(&mut self) -> Tracked {
         self.flags.set(Flags::CHECKED_OUT, true);

@@ -72,7 +72,7 @@ impl Services {
         else {
             return false;
         };
-        let original = own_names::parse_claim(claim).and_then(|claim| claim.original);
+        let original = tracked_name(dir_context, claim);
         // A claim whose original name was cut off is tracked by its present name.
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
@@ -96,8 +96,17 @@ impl Services {
         let dir =
             Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
         let existed = existed_before(&dir, claim, self.boundary)?;
-        own_names::parse_claim(claim)?
-            .original
+        tracked_name(dir_context, claim)
             .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))
     }
+}
+
+/// Returns the name by which the temp of a claim is tracked: its original name, or for a companion the name of its main
+/// file. Returns `None` if that name was cut off.
+fn tracked_name(dir_context: DirContext<'_>, claim: &OsStr) -> Option<OsString> {
+    let claim = own_names::parse_claim(claim)?;
+    let original = claim.original?;
+    let names = &dir_context.root.policy.names;
+    let main = claim.set.and_then(|_| names.temp_of(&original));
+    Some(main.map_or_else(|| original.clone(), OsStr::to_owned))
 }

@@ -13,6 +13,9 @@ use super::locks::{has_posix_lock, lock_whole_file};
 use crate::core::observation::UseState;
 use crate::fs::dir::Dir;
 
+/// A file can be leased, which proves for as long as the lease lasts that no process uses it.
+pub const HAS_LEASES: bool = true;
+
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
 /// `RACE:` between the observation and this call the name may be given to a FIFO, a socket or a device. `O_NONBLOCK`

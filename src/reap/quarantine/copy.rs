@@ -21,17 +21,19 @@ use crate::sys::random::random_u64;
 const CHUNK: usize = 1 << 16;
 
 /// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. The copy gets the name
-/// when it is complete. A crash before that leaves it under a name that no rule matches and that is not a claim.
+/// when it is complete. A crash before that leaves it under a name that no rule matches and that is not a claim. Returns the
+/// identity of the copy.
 pub(super) fn whole(
     from: File,
     seen: &Observation,
     to: BorrowedFd<'_>,
     name: &OsStr,
     mark: &dyn Fn(BorrowedFd<'_>, &Observation),
-) -> io::Result<()> {
+) -> io::Result<FileId> {
     let own = OsString::from(format!("{OWN_PREFIX}-restore-{:016x}", random_u64()));
     let made = across(from, seen, to, &own, mark)?;
-    calls::rename(to, &own, to, name).inspect_err(|_| remove(to, &own, made))
+    calls::rename(to, &own, to, name).inspect_err(|_| remove(to, &own, made))?;
+    Ok(made)
 }
 
 /// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. If anything fails,
@@ -72,7 +74,7 @@ pub(super) fn across(
 }
 
 /// Removes the copy `made`, if it still has this name.
-fn remove(dir: BorrowedFd<'_>, name: &OsStr, made: FileId) {
+pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr, made: FileId) {
     // RACE: the name may be given to another file at any time. Worst case: a file that got the name between this check
     // and the removal is lost.
     let now = dir::observe_at(dir, name);

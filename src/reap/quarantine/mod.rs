@@ -5,6 +5,8 @@
 //! needed whose write could fail. Files that are moved within one hour share a folder, unless two of them had the same
 //! path. Each file has its own id, which follows from the folder's name and the path.
 //!
+//! A file and its companions form a set, whose members are in one folder (`sets.rs`).
+//!
 //! Older versions gave each file its own folder, with the file's id as its name. Such folders are read too.
 //!
 //! The quarantine is created when it is needed and removed when it is empty. It must belong to orphand's user and be
@@ -13,6 +15,7 @@
 mod copy;
 mod folder;
 mod held;
+mod sets;
 mod slots;
 mod stamp;
 mod stored;
@@ -22,6 +25,7 @@ mod usage;
 
 pub use folder::{FOLDER, Quarantine, is_possible};
 pub(super) use held::HeldCopies;
+pub use sets::{SetError, StoredSet};
 pub use slots::{QuarantineDir, Slot};
 pub(crate) use stored::origin_id;
 pub use stored::{Stored, is_id};

@@ -14,6 +14,7 @@ use super::stamp::Stamp;
 use super::stored::is_old_id;
 use super::usage::QuarantineUsage;
 use crate::core::observation::{Kind, Observation};
+use crate::core::time::Wall;
 use crate::evidence::{self, FileId};
 use crate::fs::dir;
 use crate::fs::dir::RootError;
@@ -94,6 +95,87 @@ impl Quarantine {
             });
         }
         Err(Errno::EXIST.into())
+    }
+
+    /// Returns slots for the members of a set, which have these paths below the root, in a new folder of their own.
+    pub(in crate::reap) fn new_set_slots(
+        self: &Arc<Quarantine>,
+        below: &[PathBuf],
+    ) -> io::Result<Vec<Slot>> {
+        let Some(main) = below
+            .first()
+            .filter(|main| main.components().count() < MAX_DEPTH)
+        else {
+            return Err(Errno::NAMETOOLONG.into());
+        };
+        let now = clock::now();
+        for stamp in (0..64).filter_map(|number| Stamp::of_set(now, below, number)) {
+            let name = stamp.name();
+            match calls::make_dir(self.fd.as_fd(), OsStr::new(&name)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            }
+            let slots = QuarantineDir::open(self, &name, main).and_then(|dir| {
+                let dir = Arc::new(dir.ok_or(Errno::NOENT)?);
+                below.iter().map(|below| dir.set_slot(below)).collect()
+            });
+            if slots.is_err() {
+                // Removes the new folder.
+                self.remove_empty(&name, main.parent().unwrap_or(Path::new("")));
+            }
+            return slots;
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    /// Returns a slot for a companion at the path `below` the root, in the folder of its set. A killed orphand had moved
+    /// the main file of that set after the claim of the companion, which was at the time `claimed`. Returns `None` if
+    /// there is no such folder.
+    pub(in crate::reap) fn slot_beside(
+        self: &Arc<Quarantine>,
+        main: &Path,
+        below: &Path,
+        claimed: Wall,
+    ) -> io::Result<Option<Slot>> {
+        let mut found: Option<(Wall, Arc<QuarantineDir>)> = None;
+        for folder in names(self.fd.as_fd())? {
+            let Some(folder) = folder.to_str().filter(|folder| Stamp::is_of_set(folder)) else {
+                continue;
+            };
+            // This creates no directory where the main file is not stored.
+            if self.observe_in(folder, main)?.is_none() {
+                continue;
+            }
+            let Some(dir) = QuarantineDir::open(self, folder, main)? else {
+                continue;
+            };
+            let moved = match dir.observe(main.file_name().unwrap_or_default())? {
+                Some(seen) => seen.fingerprint.ctime,
+                None => continue,
+            };
+            let is_free = dir
+                .observe(below.file_name().unwrap_or_default())?
+                .is_none();
+            let is_sooner = found.as_ref().is_none_or(|(known, _)| moved < *known);
+            if is_free && moved >= claimed && is_sooner {
+                found = Some((moved, Arc::new(dir)));
+            }
+        }
+        found.map(|(_, dir)| dir.set_slot(below)).transpose()
+    }
+
+    /// Observes the file at `below` in `folder`, if there is one.
+    fn observe_in(&self, folder: &str, below: &Path) -> io::Result<Option<Observation>> {
+        let parent = below.parent().unwrap_or(Path::new(""));
+        let seen = self
+            .open_ours(folder, parent)
+            .and_then(|dir| observe(dir.as_fd(), below.file_name().unwrap_or_default()));
+        match seen {
+            Ok(seen) => Ok(Some(seen)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the empty folders that a crash left between the creation of a slot and its use. No other process may be
@@ -220,6 +302,19 @@ impl QuarantineDir {
             id: self.stamp.id(&self.folder_name, below),
             reserved: None,
         }))
+    }
+
+    /// Returns a slot for a member of the set that this folder is for.
+    fn set_slot(self: &Arc<QuarantineDir>, below: &Path) -> io::Result<Slot> {
+        let name = below.file_name().unwrap_or_default();
+        if below.parent() != Some(&self.below) || self.observe(name)?.is_some() {
+            return Err(Errno::EXIST.into());
+        }
+        Ok(Slot {
+            dir: Arc::clone(self),
+            id: self.stamp.id(&self.folder_name, below),
+            reserved: None,
+        })
     }
 
     fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {

@@ -1,17 +1,18 @@
 //! The names of the folders in a quarantine. They show when the files in a folder were moved there.
 //!
-//! A name is a letter and fifteen base-62 characters. They encode the wall clock when the folder was created, the
+//! A name is a letter (`m`, or `s` for the folder of one set) and fifteen base-62 characters. They encode the wall clock when the folder was created, the
 //! monotonic clock at the same moment (which reveals later changes of either clock), and a few bits of the path of the
 //! file that the folder was created for: the id of that file is the folder's name. The rest is a checksum, so that
 //! other names are not mistaken for ours.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::core::time::{Mono, Now, Wall};
 
 const FOLDER_PREFIX: char = 'm';
+const SET_PREFIX: char = 's';
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 15;
 
@@ -45,6 +46,8 @@ pub(super) struct Stamp {
     mono: u64,
     /// Hash bits of the path of the file that the folder was created for.
     tag: u64,
+    /// The folder contains one set, and is shared with no other file.
+    is_set: bool,
 }
 
 impl Stamp {
@@ -64,12 +67,31 @@ impl Stamp {
             },
             mono: (now.mono.0 / 1_000_000_000 / UNIT).min(mask(MONO)),
             tag: tag(below) ^ if known { 0 } else { number },
+            is_set: false,
         }
+    }
+
+    /// Creates the stamp of a new folder for the set with the members at `below`. It differs from the stamps of all its
+    /// members, so that none of them has the folder's name as its id.
+    pub(super) fn of_set(now: Now, below: &[PathBuf], number: u64) -> Option<Stamp> {
+        let path = PathBuf::from(number.to_string());
+        let stamp = Stamp {
+            is_set: true,
+            ..Stamp::new(now, number, &path)
+        };
+        let is_free = !below.iter().any(|below| stamp.is_made_for(below));
+        is_free.then_some(stamp)
+    }
+
+    /// Reports whether this is the name of a folder of a set.
+    pub(super) fn is_of_set(name: &str) -> bool {
+        name.starts_with(SET_PREFIX) && Stamp::parse(name).is_some()
     }
 
     /// Parses a folder's name. Returns `None` for any other name.
     pub(super) fn parse(name: &str) -> Option<Stamp> {
-        let digits = name.strip_prefix(FOLDER_PREFIX)?;
+        let is_set = name.starts_with(SET_PREFIX);
+        let digits = name.strip_prefix([FOLDER_PREFIX, SET_PREFIX])?;
         if digits.len() != LENGTH {
             return None;
         }
@@ -82,6 +104,7 @@ impl Stamp {
             wall: part(CHECK + TAG + MONO, WALL),
             mono: part(CHECK + TAG, MONO),
             tag: part(CHECK, TAG),
+            is_set,
         };
         rule!("folder-name-check-sum", stamp.name() == name, without: true).then_some(stamp)
     }
@@ -98,7 +121,11 @@ impl Stamp {
             bits /= 62;
         }
         let digits = digits.iter().map(|digit| char::from(*digit));
-        std::iter::once(FOLDER_PREFIX).chain(digits).collect()
+        let prefix = match self.is_set {
+            true => SET_PREFIX,
+            false => FOLDER_PREFIX,
+        };
+        std::iter::once(prefix).chain(digits).collect()
     }
 
     /// Returns the time when the folder was created, if it is known. No file in it was moved earlier.
@@ -131,7 +158,8 @@ impl Stamp {
     /// Reports whether the folder accepts more files.
     pub(super) fn is_open(self, now: Now) -> bool {
         let is_young = |since: Wall| since <= now.wall && now.wall.since(since) < OPEN;
-        self.is_steady(now) && self.since().is_some_and(is_young)
+        let is_shared = rule!("folder-of-a-set-is-not-shared", !self.is_set, without: true);
+        is_shared && self.is_steady(now) && self.since().is_some_and(is_young)
     }
 
     /// Reports whether the folder was created for the file at `below`.
@@ -200,8 +228,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_folder_name_round_trips(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG) {
-            let stamp = Stamp { wall, mono, tag };
+        fn a_folder_name_round_trips(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG, is_set: bool) {
+            let stamp = Stamp { wall, mono, tag, is_set };
             prop_assert_eq!(stamp.name().len(), 16);
             prop_assert!(stamp.name().bytes().all(|b| b.is_ascii_alphanumeric()));
             prop_assert_eq!(Stamp::parse(&stamp.name()), Some(stamp));

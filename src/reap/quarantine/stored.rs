@@ -209,7 +209,7 @@ impl Quarantine {
     }
 
     /// Opens the directory `below` in `folder`. Each directory on the path must belong to orphand's user alone.
-    fn open_ours(&self, folder: &str, below: &Path) -> io::Result<OwnedFd> {
+    pub(super) fn open_ours(&self, folder: &str, below: &Path) -> io::Result<OwnedFd> {
         let mut at = open_dir(self.fd.as_fd(), OsStr::new(folder))?;
         let check = |at: &OwnedFd| {
             let is_ours = is_ours(&self.root, &dir::observe_fd(at.as_fd())?);
@@ -312,24 +312,6 @@ impl Quarantine {
         Ok(seen)
     }
 
-    /// Copies `stored` to `name` in `to`, without overwriting anything, and keeps it in the quarantine. Calls `mark` with
-    /// the copy before the copy has its name.
-    pub fn copy_out(
-        &self,
-        stored: &Stored,
-        to: BorrowedFd<'_>,
-        name: &OsStr,
-        mark: impl Fn(BorrowedFd<'_>, &Observation),
-    ) -> io::Result<Observation> {
-        let (dir, stored_name, seen) = self.locate(stored)?;
-        let file = open_to_read(dir.as_fd(), stored_name)?;
-        if dir::observe_fd(file.as_fd())? != seen {
-            return Err(Errno::BUSY.into());
-        }
-        copy::whole(file.into(), &seen, to, name, &mark)?;
-        Ok(seen)
-    }
-
     /// Returns the id of the directory that `stored` was moved from, if it was recorded. It is empty for the root, which
     /// contains the quarantine.
     pub(crate) fn origin_of(&self, stored: &Stored) -> Option<Vec<u8>> {
@@ -392,6 +374,11 @@ impl Stored {
         &self.folder_name
     }
 
+    /// Reports whether it is, or was, a member of a set.
+    pub(crate) fn is_of_set(&self) -> bool {
+        Stamp::is_of_set(&self.folder_name)
+    }
+
     pub(crate) fn name(&self) -> &OsStr {
         self.below.file_name().unwrap_or_default()
     }
@@ -415,7 +402,7 @@ pub fn is_id(id: &str) -> bool {
 
 /// Opens a stored file to mark or copy it. Another orphand may lease it at the moment, to prove that it is unused. This
 /// attempt makes it release the file.
-fn open_to_read(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+pub(super) fn open_to_read(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     const LONGEST: Duration = Duration::from_secs(5);
     let end = Instant::now() + LONGEST;
     loop {

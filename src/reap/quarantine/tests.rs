@@ -205,7 +205,7 @@ fn a_copy_gets_its_name_last() {
     )
     .unwrap();
     fs::write(path.join(".orphand/q0000001/a.tmp"), "stored").unwrap();
-    let stored = quarantine.stored().unwrap();
+    let sets = StoredSet::group(quarantine.stored().unwrap());
     let dir = Dir::open_root(&path, None).unwrap();
     let names = || {
         let names = fs::read_dir(&path).unwrap();
@@ -213,8 +213,10 @@ fn a_copy_gets_its_name_last() {
         names.sort();
         names
     };
-    let copy =
-        |mark: &dyn Fn()| quarantine.copy_out(&stored[0], dir.fd(), "a".as_ref(), |_, _| mark());
+    let copy = |mark: &dyn Fn()| {
+        let copied = quarantine.copy_set_out(&sets[0], dir.fd(), "a".as_ref(), |_, _| mark());
+        copied.map_err(|error| error.error)
+    };
     let taken = copy(&|| {
         let names = names();
         assert!(names.len() == 2, "{names:?}");
@@ -232,4 +234,148 @@ fn a_copy_gets_its_name_last() {
     assert_eq!(names(), [".orphand", "a"]);
     assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "stored");
     assert_eq!(quarantine.stored().unwrap().len(), 1);
+}
+
+/// Stores a set of these names, the first of which is the main file. Returns the ids.
+fn store_set(quarantine: &Arc<Quarantine>, names: &[&str]) -> Vec<String> {
+    let below: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+    let slots = quarantine.new_set_slots(&below).unwrap();
+    for (slot, name) in slots.iter().zip(names) {
+        make(slot, name);
+    }
+    slots.into_iter().map(Slot::keep).collect()
+}
+
+/// Only files that were moved together form a set, whatever the names of others are.
+#[test]
+fn a_set_has_a_folder_of_its_own() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let store_single = |name: &str| {
+        let slot = quarantine.new_slot(Path::new(name)).unwrap();
+        make(&slot, name);
+        slot.keep()
+    };
+    let wal = store_single("a.tmp-wal");
+    let set = store_set(&quarantine, &["a.tmp", "a.tmp-wal", "a.tmp-shm"]);
+    let other = store_set(&quarantine, &["a.tmp", "a.tmp-wal"]);
+    let single = store_single("a.tmp");
+    let other_name = store_single("b.tmp");
+    assert_eq!(folders(&path), 3);
+    let all = quarantine.stored().unwrap();
+    let of_name = all.iter().find(|one| one.id == other_name).unwrap();
+    assert!(!of_name.is_of_set(), "the folder of a set is not shared");
+    fs::remove_file(path.join(of_name.path())).unwrap();
+    let ids: HashSet<&String> = set.iter().chain(&other).chain([&wal, &single]).collect();
+    assert_eq!(ids.len(), 7, "each file has its own id");
+    let sets = StoredSet::group(quarantine.stored().unwrap());
+    let mut found: Vec<Vec<&str>> = sets
+        .iter()
+        .map(|set| {
+            set.members()
+                .into_iter()
+                .map(|one| one.id.as_str())
+                .collect()
+        })
+        .collect();
+    for ids in &mut found {
+        ids[1..].sort_unstable();
+    }
+    found.sort();
+    let singles = [vec![wal], vec![single]];
+    let mut expected: Vec<Vec<&str>> = [&set, &other, &singles[0], &singles[1]]
+        .map(|ids| ids.iter().map(String::as_str).collect())
+        .to_vec();
+    for ids in &mut expected {
+        ids[1..].sort_unstable();
+    }
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+/// Companions that a killed orphand left follow their main file, and not another one of the same name.
+#[test]
+fn a_companion_follows_its_main_file() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let old = store_set(&quarantine, &["a.tmp"]);
+    let stored = quarantine.stored().unwrap();
+    let claimed = stored[0].since();
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
+    pause();
+    store_set(&quarantine, &["a.tmp"]);
+    let slot = |claimed| {
+        let (main, wal) = (Path::new("a.tmp"), Path::new("a.tmp-wal"));
+        quarantine.slot_beside(main, wal, claimed).unwrap()
+    };
+    let folder_of = |id: &String| {
+        let all = quarantine.stored().unwrap();
+        let one = all.into_iter().find(|one| one.id == *id).unwrap();
+        one.folder_name().to_owned()
+    };
+    let found = slot(claimed).expect("the folder of the first set");
+    assert_eq!(found.dir().folder_name, folder_of(&old[0]));
+    make(&found, "a.tmp-wal");
+    drop(found);
+    // The name is in use there.
+    let found = slot(claimed).expect("the folder of the second set");
+    assert_ne!(found.dir().folder_name, folder_of(&old[0]));
+    drop(found);
+    let newest = quarantine.stored().unwrap().iter().map(Stored::since).max();
+    let later = crate::core::time::Wall {
+        sec: newest.unwrap().sec + 1,
+        nsec: 0,
+    };
+    assert!(slot(later).is_none(), "no main file was moved after that");
+}
+
+#[test]
+fn a_set_is_restored_or_copied_if_all_names_are_free() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    store_set(&quarantine, &["a.tmp", "a.tmp-wal"]);
+    let sets = StoredSet::group(quarantine.stored().unwrap());
+    let dir = Dir::open_root(&path, None).unwrap();
+    let names = || {
+        let names = fs::read_dir(&path).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for taken in ["b-wal", "b"] {
+        fs::write(path.join(taken), "other").unwrap();
+        for copies in [true, false] {
+            let done = match copies {
+                true => quarantine.copy_set_out(&sets[0], dir.fd(), "b".as_ref(), |_, _| {}),
+                false => quarantine.restore_set(&sets[0], dir.fd(), "b".as_ref(), |_, _| {}),
+            };
+            let error = done.expect_err("a name exists");
+            assert_eq!(error.error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(names(), [".orphand", taken]);
+        }
+        fs::remove_file(path.join(taken)).unwrap();
+    }
+    quarantine
+        .copy_set_out(&sets[0], dir.fd(), "b".as_ref(), |_, _| {})
+        .unwrap();
+    assert_eq!(names(), [".orphand", "b", "b-wal"]);
+    // The main file's name is taken at the last moment: the companion is taken back.
+    let take = |_: rustix::fd::BorrowedFd<'_>, _: &crate::core::observation::Observation| {
+        let _ = fs::write(path.join("c"), "other");
+    };
+    for copies in [true, false] {
+        let done = match copies {
+            true => quarantine.copy_set_out(&sets[0], dir.fd(), "c".as_ref(), take),
+            false => quarantine.restore_set(&sets[0], dir.fd(), "c".as_ref(), take),
+        };
+        assert_eq!(done.expect_err("the name exists").member, 0);
+        assert_eq!(names(), [".orphand", "b", "b-wal", "c"], "{copies}");
+        fs::remove_file(path.join("c")).unwrap();
+    }
+    assert_eq!(quarantine.stored().unwrap().len(), 2);
+    quarantine
+        .restore_set(&sets[0], dir.fd(), "c".as_ref(), |_, _| {})
+        .unwrap();
+    assert_eq!(names(), [".orphand", "b", "b-wal", "c", "c-wal"]);
+    assert_eq!(folders(&path), 0);
 }

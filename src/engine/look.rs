@@ -1,0 +1,86 @@
+//! Looks at one file.
+
+use std::ffi::OsStr;
+use std::io;
+
+use crate::core::observation::{Kind, Observation, UseState};
+use crate::core::policy::Policy;
+use crate::evidence::{self, CheckedFile, FileUse, UseChecker};
+use crate::fs::dir;
+use crate::fs::dir::Dir;
+
+/// The result of [`look_at`].
+pub(super) enum LookResult {
+    /// No file has this name.
+    Missing,
+    /// The name refers to something that is never a temp.
+    NotATemp,
+    /// A regular file.
+    File(SeenFile),
+}
+
+/// A regular file that was looked at.
+pub(super) struct SeenFile {
+    pub(super) observation: Observation,
+    pub(super) use_state: UseState,
+    /// Its handle, if it was opened.
+    pub(super) checked: Option<CheckedFile>,
+}
+
+impl SeenFile {
+    pub(super) fn file_use(&self) -> FileUse<'_> {
+        FileUse {
+            state: self.use_state,
+            file: self.checked.as_ref(),
+        }
+    }
+}
+
+/// Observes the file `name`, and checks whether a process uses it if it can be a temp of this user. Changes no state
+/// and gathers no other evidence.
+pub(super) fn look_at(
+    dir: &Dir,
+    name: &OsStr,
+    policy: &Policy,
+    use_checker: &UseChecker,
+    our_uid: u32,
+) -> io::Result<LookResult> {
+    let Some(first) = dir.observe(name)? else {
+        return Ok(LookResult::Missing);
+    };
+    let file = &first.fingerprint;
+    if rule!("only-files-are-temps", file.kind != Kind::File) {
+        return Ok(LookResult::NotATemp);
+    }
+    let unopened = |use_state| {
+        LookResult::File(SeenFile {
+            observation: first,
+            use_state,
+            checked: None,
+        })
+    };
+    let is_ours = our_uid == 0 || file.uid == our_uid;
+    // A file of another user gives no lease. A file whose data is stored elsewhere would be fetched if it were opened.
+    // On a file system whose proof does not count, the check would have no meaning.
+    if !is_ours || first.dataless || !dir.properties().has_proof(policy) {
+        return Ok(unopened(UseState::Unknown));
+    }
+    let opened = match evidence::open_for_check(dir, name) {
+        Ok(opened) => opened,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Ok(LookResult::Missing),
+                // A lease of another process prevents the open: that process is a holder.
+                io::ErrorKind::WouldBlock => Ok(unopened(UseState::InUse)),
+                io::ErrorKind::PermissionDenied => Ok(unopened(UseState::Unknown)),
+                _ => Err(error),
+            };
+        }
+    };
+    let (use_state, checked) = use_checker.check(opened);
+    Ok(LookResult::File(SeenFile {
+        observation: dir::observe_fd(checked.file())?,
+        use_state,
+        checked: Some(checked),
+    }))
+}

@@ -1,0 +1,310 @@
+//! Recovers the claims of a set that a crash left. They have the same digits.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+
+use super::calls;
+use super::lazy_quarantine::LazyQuarantine;
+use super::quarantine::Slot;
+use super::recovered::{Recovered, StoredMember, is_ours};
+use super::types::{BatchContext, Outcome, held_reason};
+use crate::core::companions;
+use crate::core::observation::{Kind, Observation};
+use crate::core::own_names;
+use crate::core::policy::Policy;
+use crate::core::temp_set::{LeftSet, SetRecovery, recovery};
+use crate::evidence::siblings::find_set;
+use crate::evidence::{self, CheckedFile};
+use crate::fs::dir::{self, Buffer};
+
+/// A claim of a member.
+struct LeftClaim {
+    /// The present name.
+    claim: OsString,
+    seen: Observation,
+    /// The lease on the file, until it has another name.
+    _lease: CheckedFile,
+}
+
+/// The claims of a set, by their original names.
+type LeftClaims = BTreeMap<OsString, LeftClaim>;
+
+/// Recovers the set whose claims have the digits `set`. Returns `None` if there are no claims of ours that this rule may
+/// rename.
+pub(super) fn recover_set(
+    batch_context: BatchContext<'_>,
+    set: &str,
+) -> io::Result<Option<Recovered>> {
+    let names = claims_of(batch_context, set)?;
+    let Some(main) = main_of(batch_context, &names) else {
+        return Ok(None);
+    };
+    let mut claims = LeftClaims::new();
+    for (original, claim) in names {
+        match open(batch_context, &claim)? {
+            Opened::Claim(found) => _ = claims.insert(original, *found),
+            Opened::Gone => {}
+            // A set that this process cannot put back as a whole is not put back in part.
+            Opened::NotOurs | Opened::Stays => return Ok(None),
+            Opened::Held(reason) => return Ok(Some(Recovered::Kept(reason))),
+        }
+    }
+    if claims.is_empty() {
+        return Ok(None);
+    }
+    let policy = batch_context.context.policy;
+    let has_main_claim = claims.contains_key(&main);
+    let left = LeftSet {
+        has_main_claim,
+        claimed: claims
+            .keys()
+            .filter(|name| **name != main)
+            .cloned()
+            .collect(),
+        names: find_set(batch_context.dir, &policy.names, &main)?,
+    };
+    match rule!("left-set-stays-together", recovery(&left), without: SetRecovery::PutBack) {
+        SetRecovery::PutBack => put_back(batch_context, &main, claims),
+        SetRecovery::Quarantine => {
+            add_members_in_place(batch_context, &main, &left, &mut claims)?;
+            quarantine(batch_context, &main, claims)
+        }
+        SetRecovery::QuarantineRest => quarantine_rest(batch_context, &main, claims),
+    }
+}
+
+/// Returns the names of the claims with the digits `set`, by their original names.
+fn claims_of(
+    batch_context: BatchContext<'_>,
+    set: &str,
+) -> io::Result<BTreeMap<OsString, OsString>> {
+    let mut names = BTreeMap::new();
+    let mut add = |name: &OsStr, _| {
+        let claim = own_names::parse_claim(name);
+        if let Some(claim) = claim.filter(|claim| claim.set.as_deref() == Some(set))
+            && let Some(original) = claim.original
+        {
+            names.insert(original, name.to_owned());
+        }
+        true
+    };
+    let dir = batch_context.dir;
+    dir.read_while(&mut Buffer::default(), &mut add)?;
+    Ok(names)
+}
+
+/// Returns the name of the main file of a set, if the rule matches it. Any user can create such names, so a set of which
+/// the rule takes no temp is left alone.
+fn main_of(
+    batch_context: BatchContext<'_>,
+    names: &BTreeMap<OsString, OsString>,
+) -> Option<OsString> {
+    let policy = batch_context.context.policy;
+    let below = batch_context.dir.below();
+    let is_temp = |name: &OsStr| policy.is_temp(below, name);
+    let is_main = |main: &OsStr| {
+        let mut all = names.keys();
+        all.all(|name| name == main || companions::may_belong(main, name))
+    };
+    let claimed = names.keys().map(OsString::as_os_str);
+    // The claim of the main file is missing if that was removed or moved before.
+    let missing = names.keys().flat_map(|name| temps_above(policy, name));
+    let missing = missing.filter(|name| !names.contains_key(*name));
+    let mut mains = missing.chain(claimed);
+    let takes = |main: &OsStr| rule!("set-of-other-rules-stays", is_temp(main), without: true);
+    let main = mains.find(|main| is_main(main) && takes(main));
+    main.map(OsStr::to_owned)
+}
+
+/// Returns the names of the temps of which `name` may be a companion, or a companion of one, and so on.
+fn temps_above<'n>(policy: &Policy, name: &'n OsStr) -> Vec<&'n OsStr> {
+    let mut all = policy.names.temps_of(name);
+    let mut at = 0;
+    while let Some(companion) = all.get(at).copied() {
+        let more = policy.names.temps_of(companion);
+        let new: Vec<&OsStr> = more
+            .into_iter()
+            .filter(|temp| !all.contains(temp))
+            .collect();
+        all.extend(new);
+        at += 1;
+    }
+    all
+}
+
+enum Opened {
+    Claim(Box<LeftClaim>),
+    Gone,
+    /// Another user's file, or one that is not regular.
+    NotOurs,
+    /// A user restored it.
+    Stays,
+    Held(crate::core::judge::Reason),
+}
+
+/// Opens a claim or a member with its own name, and leases it.
+fn open(batch_context: BatchContext<'_>, name: &OsStr) -> io::Result<Opened> {
+    let dir = batch_context.dir;
+    match dir.observe(name)? {
+        Some(seen) if seen.fingerprint.kind == Kind::File && is_ours(&seen) => {}
+        Some(_) => return Ok(Opened::NotOurs),
+        None => return Ok(Opened::Gone),
+    }
+    let opened = match evidence::open_for_check(dir, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Ok(Opened::Held(crate::core::judge::Reason::InUse));
+        }
+        opened => opened?,
+    };
+    let (use_state, checked) = batch_context.use_checker.check(opened);
+    let seen = dir::observe_fd(checked.file())?;
+    let marks = batch_context.context.marks;
+    let is_restored = marks.has(checked.file(), &seen.fingerprint)?;
+    if rule!("restored-member-stays", is_restored) {
+        return Ok(Opened::Stays);
+    }
+    if let Some(reason) = held_reason(
+        rule!("held-set-stays", use_state, without: crate::core::observation::UseState::Unused),
+    ) {
+        return Ok(Opened::Held(reason));
+    }
+    Ok(Opened::Claim(Box::new(LeftClaim {
+        claim: name.to_owned(),
+        seen,
+        _lease: checked,
+    })))
+}
+
+/// Gives all members their names back, the main file last. If one of the names is taken in the meantime, all members
+/// are moved to the quarantine.
+fn put_back(
+    batch_context: BatchContext<'_>,
+    main: &OsStr,
+    mut claims: LeftClaims,
+) -> io::Result<Option<Recovered>> {
+    let dir = batch_context.dir;
+    let main_claim = claims.remove_entry(main);
+    let mut in_place = LeftClaims::new();
+    let rest = std::mem::take(&mut claims);
+    for (name, mut left) in rest.into_iter().chain(main_claim) {
+        if !claims.is_empty() {
+            claims.insert(name, left);
+            continue;
+        }
+        match calls::rename(dir.fd(), &left.claim, dir.fd(), &name) {
+            Ok(()) => {
+                left.claim.clone_from(&name);
+                in_place.insert(name, left);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                claims.insert(name, left);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if claims.is_empty() {
+        return Ok(Some(Recovered::PutBack(main.to_owned())));
+    }
+    claims.extend(in_place);
+    quarantine(batch_context, main, claims)
+}
+
+/// Adds the companions that the crash left under their own names. A file that has changed since the claim of the main
+/// file, or that is in use, may belong to another main file.
+fn add_members_in_place(
+    batch_context: BatchContext<'_>,
+    main: &OsStr,
+    left: &LeftSet,
+    claims: &mut LeftClaims,
+) -> io::Result<()> {
+    let Some(claimed) = claims.get(main).map(|main| main.seen.fingerprint.ctime) else {
+        return Ok(());
+    };
+    for name in &left.names.companions {
+        if left.claimed.contains(name) {
+            continue;
+        }
+        if let Opened::Claim(found) = open(batch_context, name)? {
+            let is_older = found.seen.fingerprint.newest() < claimed;
+            if rule!("newer-companion-is-not-of-the-set", is_older, without: true) {
+                claims.insert(name.clone(), *found);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves all members to the quarantine, the main file first.
+fn quarantine(
+    batch_context: BatchContext<'_>,
+    main: &OsStr,
+    mut claims: LeftClaims,
+) -> io::Result<Option<Recovered>> {
+    let main_claim = claims.remove_entry(main);
+    let members: Vec<(OsString, LeftClaim)> = main_claim.into_iter().chain(claims).collect();
+    let names: Vec<&OsStr> = members.iter().map(|(name, _)| name.as_os_str()).collect();
+    let slots = LazyQuarantine::new(batch_context).set_slots(&names);
+    let slots = slots.map_err(no_quarantine)?;
+    let mut stored = Vec::with_capacity(members.len());
+    for ((name, left), slot) in members.into_iter().zip(slots) {
+        stored.extend(store(batch_context, name, left, slot)?);
+    }
+    Ok(Some(Recovered::Quarantined(stored)))
+}
+
+/// Moves companions whose main file was removed or moved before: beside that file if it is in the quarantine.
+fn quarantine_rest(
+    batch_context: BatchContext<'_>,
+    main: &OsStr,
+    claims: LeftClaims,
+) -> io::Result<Option<Recovered>> {
+    let quarantine = LazyQuarantine::new(batch_context);
+    let mut stored = Vec::with_capacity(claims.len());
+    for (name, left) in claims {
+        let claimed = left.seen.fingerprint.ctime;
+        let slot = quarantine.slot_beside(main, &name, claimed);
+        let slot = match rule!("rest-follows-its-main", slot, without: Ok(None)) {
+            Ok(Some(slot)) => slot,
+            Ok(None) => {
+                let slots = quarantine.set_slots(&[&name]).map_err(no_quarantine)?;
+                let Some(slot) = slots.into_iter().next() else {
+                    continue;
+                };
+                slot
+            }
+            Err(outcome) => return Err(no_quarantine(outcome)),
+        };
+        stored.extend(store(batch_context, name, left, slot)?);
+    }
+    Ok(Some(Recovered::Quarantined(stored)))
+}
+
+fn store(
+    batch_context: BatchContext<'_>,
+    name: OsString,
+    left: LeftClaim,
+    slot: Slot,
+) -> io::Result<Option<StoredMember>> {
+    let dir = batch_context.dir;
+    match calls::rename(dir.fd(), &left.claim, slot.inner_dir(), &name) {
+        Ok(()) => Ok(Some(StoredMember {
+            id: slot.keep(),
+            name,
+            size: left.seen.size(),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn no_quarantine(outcome: Outcome) -> io::Error {
+    match outcome {
+        Outcome::Failed { error, .. } => error,
+        _ => io::Error::other(
+            "another file has a name of its set, and no quarantine is possible here",
+        ),
+    }
+}
