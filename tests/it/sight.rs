@@ -791,3 +791,168 @@ fn an_alert_runs_a_command_once() {
         "{alert}"
     );
 }
+
+#[test]
+fn options_exclude_files_and_limit_the_depth() {
+    let sandbox = Sandbox::new();
+    for dir in ["", "a/", "a/b/", "a/b/c/", "cache/"] {
+        sandbox.write(format!("{dir}t.4194304.tmp"), "");
+        sandbox.write(format!("{dir}u.bak.4194304.tmp"), "");
+    }
+    sandbox.age(OLD_ENOUGH);
+    let found = |options: &[&str]| {
+        let scan = ["--grace", "100ms"].iter().chain(options);
+        let json = sandbox.scan(scan).exit(0).stdout_json();
+        let root = sandbox.root();
+        let path = |temp: &Value| {
+            temp["path"]
+                .as_str()
+                .unwrap()
+                .replace(root.to_str().unwrap(), "")
+        };
+        let mut paths: Vec<String> = json["temps"].as_array().unwrap().iter().map(path).collect();
+        paths.retain(|path| path.contains("/t."));
+        paths.sort();
+        paths.join(" ").replace("t.4194304.tmp", "t")
+    };
+    for (options, want) in [
+        (&[][..], "/t"),
+        (&["-r"], "/a/b/c/t /a/b/t /a/t /cache/t /t"),
+        (&["--max-depth", "1"], "/t"),
+        (&["--max-depth", "2"], "/a/t /cache/t /t"),
+        (&["--max-depth", "3"], "/a/b/t /a/t /cache/t /t"),
+        (&["-r", "--exclude", "cache"], "/a/b/c/t /a/b/t /a/t /t"),
+        (&["-r", "--exclude", "a/b", "--exclude", "cache"], "/a/t /t"),
+        (&["-r", "--exclude", "a/b/*"], "/a/t /cache/t /t"),
+    ] {
+        assert_eq!(found(options), want, "{options:?}");
+    }
+    let scan = [
+        "scan",
+        "--grace",
+        "100ms",
+        "--max-depth",
+        "2",
+        "--exclude",
+        "*.bak.*",
+        "root",
+    ];
+    let out = sandbox.run(scan).exit(0);
+    out.stdout_has("orphand sweep --max-depth 2 --grace 100ms --exclude '*.bak.*' ");
+    sandbox.run(["scan", "--max-depth", "0", "root"]).exit(2);
+    sandbox
+        .run(["scan", "--exclude", "/x", "root"])
+        .exit(2)
+        .stderr_has("would exclude nothing");
+
+    // They do not replace what the configuration excludes, also where a rule of a directory above applies.
+    let text = format!(
+        "[[watch]]\npath = {:?}\nrecursive = true\nexclude = [\"a/b\"]\n",
+        sandbox.root()
+    );
+    sandbox.write("../config/orphand/config.toml", text);
+    assert_eq!(found(&["--exclude", "cache"]), "/a/t /t");
+    let below = sandbox.run([
+        "scan",
+        "--json",
+        "--grace",
+        "100ms",
+        "--max-depth",
+        "1",
+        "root/a",
+    ]);
+    assert_eq!(below.exit(0).stdout_json()["total"]["temps"], 2);
+    sandbox
+        .run([
+            "sweep",
+            "--yes",
+            "--grace",
+            "100ms",
+            "--exclude",
+            "t.*",
+            "root",
+        ])
+        .exit(0);
+    assert!(sandbox.has("t.4194304.tmp") && sandbox.has("a/b/u.bak.4194304.tmp"));
+    assert!(!sandbox.has("a/u.bak.4194304.tmp"));
+}
+
+#[test]
+fn the_status_is_shown_again_each_second() {
+    let sandbox = watched();
+    let watch = sandbox.watch(["--grace", "300ms"]).ready();
+    let mut command = sandbox.command(["status", "--watch", "--json"]);
+    command.stdout(std::process::Stdio::piped());
+    let mut child = command.start_child().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut text = String::new();
+    read_until(&mut out, &mut text, |text| {
+        text.lines().count() >= 3 && text.ends_with('\n')
+    });
+    signal(child.id(), libc::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    for line in text.lines() {
+        let status: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(status["running"], true, "{status}");
+    }
+    let mut command = sandbox.command(["status", "--watch"]);
+    command.stdout(std::process::Stdio::piped());
+    let mut child = command.start_child().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut text = String::new();
+    let wanted = "0.0 leaks a second · 0.0 healthy writes a second";
+    read_until(&mut out, &mut text, |text| text.contains(wanted));
+    signal(child.id(), libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    watch.stop();
+}
+
+#[test]
+fn completions_propose_writers_and_ids() {
+    let sandbox = with_leaks(0);
+    sandbox
+        .run(["sweep", "--yes", "-r", "--grace", "100ms", "root"])
+        .exit(0);
+    let list = sandbox.run(["quarantine", "list", "--json"]).exit(0).stdout;
+    let first: Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
+    let id = first["id"].as_str().unwrap().to_owned();
+    let script = sandbox.run(["completions", "bash"]).exit(0).stdout;
+    sandbox.write("../orphand.bash", script);
+    let bin = sandbox.binary().parent().unwrap().to_owned();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let complete = |words: &str| {
+        let mut command = sandbox.program("bash");
+        let text = format!(
+            "source ../orphand.bash; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _orphand_with_ids orphand \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        command
+            .args(["-c", &text])
+            .current_dir(sandbox.root())
+            .env("PATH", &path);
+        sandbox.finish(command).exit(0).stdout
+    };
+    let restored = complete("orphand restore ''");
+    assert!(
+        restored.lines().any(|line| line == id),
+        "{id} is not in {restored}"
+    );
+    let writers = complete("orphand scan --writer ''");
+    assert!(writers.lines().any(|line| line == "openclaw"), "{writers}");
+    assert!(!writers.contains(&id), "{writers}");
+    let fish = sandbox.run(["completions", "fish"]).exit(0).stdout;
+    assert!(fish.contains("orphand quarantine list --json"), "{fish}");
+}
+
+#[test]
+fn the_help_has_headings() {
+    let sandbox = Sandbox::new();
+    for command in ["watch", "scan", "sweep", "explain"] {
+        let help = sandbox.run([command, "--help"]).exit(0).stdout;
+        for heading in ["\nWhich temps:\n", "\nWhat is done:\n", "\nOutput:\n"] {
+            assert!(help.contains(heading), "no {heading:?}: {help}");
+        }
+        assert!(!help.contains("possible values: list"), "{help}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::data::{ProgramKey, ProgramSum};
-use super::{Content, local};
+use super::{Content, axis_time, local};
 use crate::cli::output::groups::{self, MAX_GROUPS};
 use crate::cli::output::text;
 
@@ -17,8 +17,8 @@ pub(super) fn lines(content: &Content) -> Vec<String> {
     let mut lines = vec![headline(content), chart(&data.temps_by_step())];
     lines.push(format!(
         "{}  to  {}, {} a column",
-        local(data.timeline.start),
-        local(data.timeline.end),
+        axis_time(content, data.timeline.start),
+        axis_time(content, data.timeline.end),
         step_text(data.timeline.step)
     ));
     lines.push(String::new());

@@ -115,3 +115,14 @@ fn local(at: Timestamp) -> String {
     let zoned = at.to_zoned(jiff::tz::TimeZone::system());
     zoned.strftime("%Y-%m-%d %H:%M").to_string()
 }
+
+/// Formats a time of the timeline: with seconds, if a step is shorter than a minute.
+fn axis_time(content: &Content, at: Timestamp) -> String {
+    match content.data.timeline.step {
+        ..60 => {
+            let zoned = at.to_zoned(jiff::tz::TimeZone::system());
+            zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+        _ => local(at),
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use orphand::core::sums::{SumKey, TempSum};
 
 use super::lines::{ends_text, headline, step_text};
-use super::{Content, local};
+use super::{Content, axis_time, local};
 use crate::cli::output::{groups, text};
 
 /// The number of groups with a color of their own in the timeline.
@@ -111,8 +111,8 @@ fn timeline(content: &Content, out: &mut String) {
     let _ = writeln!(
         out,
         "</svg>\n<div class=\"axis\"><span>{}</span><span>{}</span></div>\n<ul class=\"key\">",
-        local(data.timeline.start),
-        local(data.timeline.end)
+        axis_time(content, data.timeline.start),
+        axis_time(content, data.timeline.end)
     );
     for (color, (key, _)) in colored.iter().enumerate() {
         let word = groups::past_word(key);
@@ -150,7 +150,7 @@ fn bar(
         "<rect class=\"s{color}\" x=\"{step}.1\" width=\".8\" y=\"{:.2}\" height=\"{:.2}\"><title>{}: {} {}</title></rect>",
         100.0 - height(top),
         height(sum.temps),
-        local(content.data.timeline.time_of(step)),
+        axis_time(content, content.data.timeline.time_of(step)),
         text::counted(sum.temps, "temp", "temps"),
         path(&groups::path(key))
     );
@@ -270,7 +270,10 @@ fn disks_table(content: &Content, out: &mut String) {
                     text::count(disk.quarantined),
                     text::size(disk.quarantined_size.disk_bytes),
                 ]),
-                None => row.push("unknown".to_owned()),
+                None => {
+                    row.push("unknown".to_owned());
+                    row.resize(5, String::new());
+                }
             }
             row
         })
