@@ -161,6 +161,7 @@ mod linux {
             hot_threshold: Threshold::default(),
             event_tx: None,
             writes: Arc::default(),
+            learn: Some(Arc::default()),
         });
         let name = |mode| EventKind::Modify(ModifyKind::Name(mode));
         let target = PathBuf::from("/srv/app/sessions/sessions.json");

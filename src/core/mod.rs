@@ -19,6 +19,7 @@
 //! - [`packed`]: a fingerprint in as few bytes as possible
 //! - [`retention`]: how long a quarantine keeps its files
 //! - [`sums`]: how many temps of each directory and shape got each verdict
+//! - [`learn`]: shapes of names, learned from healthy renames
 //! - [`target`]: when a target counts
 //! - [`time`]: moments as values
 //! - [`tracker`]: *is it time?*
@@ -37,6 +38,7 @@ pub mod exclude;
 mod glob;
 pub mod group;
 pub mod judge;
+pub mod learn;
 pub mod macos_use;
 pub mod observation;
 pub mod own_names;

@@ -12,6 +12,7 @@ use crossbeam_channel::{bounded, unbounded};
 use super::active_roots::ActiveRoots;
 use super::command::Mailbox;
 use super::existing::Existing;
+use super::learning::Learning;
 use super::shared::Shared;
 use super::stats::Stats;
 use super::watcher::{Stopper, Watcher};
@@ -34,7 +35,7 @@ use crate::store::folders::Folders;
 use crate::store::journal::Journal;
 use crate::store::lock::RootBusy;
 use crate::sys::clock;
-use crate::watch::CallbackContext;
+use crate::watch::{CallbackContext, RECURSIVE};
 
 /// Settings for a [`Watcher`].
 #[derive(Clone, Debug)]
@@ -205,6 +206,8 @@ impl Builder {
             hot_threshold: self.hot_from,
             event_tx: self.verbose.then(|| event_tx.clone()),
             writes: Arc::default(),
+            // FSEvents does not show which side of a rename a name is.
+            learn: (!RECURSIVE).then(Arc::default),
         };
         let stopper = Stopper {
             stopping: Arc::default(),
@@ -219,6 +222,7 @@ impl Builder {
             rescan: self.rescan,
             events: Mutex::new(Some(event_tx)),
             stats: Mutex::new(Stats::new(clock::wall())),
+            learning: Learning::new(callback_context.learn.clone().unwrap_or_default()),
             writes: Arc::clone(&callback_context.writes),
             heartbeats: Default::default(),
             activity_tx,

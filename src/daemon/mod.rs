@@ -6,12 +6,16 @@
 //! - The *supervisor* attaches roots: it watches and scans them. It does so again when a root returns, when events were
 //!   lost, when directories appeared, and once an hour.
 //!
+//! - The *learner* derives the shapes of temps from healthy renames. The watch works without it.
+//!
 //! All of them report their events through one channel to the consumer.
 
 mod active_roots;
 mod builder;
 mod command;
 mod existing;
+mod learner;
+mod learning;
 mod panic_guard;
 mod scheduler;
 mod shared;
@@ -23,5 +27,6 @@ mod worker;
 
 pub use builder::{Builder, StartError};
 pub use existing::Existing;
+pub use learning::KnownShape;
 pub use status::{RootStatus, StatusHandle};
 pub use watcher::{Stopper, Watcher};

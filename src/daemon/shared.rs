@@ -8,6 +8,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::active_roots::ActiveRoots;
 use super::existing::Existing;
+use super::learning::Learning;
 use super::stats::Stats;
 use crate::core::event::{Event, Summary};
 use crate::engine::Engine;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) rescan: Duration,
     pub(super) events: Mutex<Option<Sender<Event>>>,
     pub(super) stats: Mutex<Stats>,
+    /// What is learned from healthy renames.
+    pub(super) learning: Learning,
     /// The times of healthy writes, which the callbacks measure.
     pub(super) writes: Arc<RootWrites>,
     /// The number of loops of the scheduler and of the supervisor, in the order of [`CriticalThread`].

@@ -37,6 +37,8 @@ pub struct RootStats {
     pub directories: usize,
     /// The time at which a temp was last removed or moved to the quarantine.
     pub last_disposal: Option<Wall>,
+    /// The number of its directories that are scanned instead of watched, because temps are created in them too fast.
+    pub hot_directories: usize,
     /// Directories and special files whose names the rule matches, as paths relative to the root, with their type. The
     /// last scan found them.
     pub trees: Vec<(PathBuf, Kind)>,
@@ -93,6 +95,11 @@ impl Stats {
         let root_stats = self.entry(root);
         root_stats.last_scan = Some(scan);
         root_stats.directories = directories;
+    }
+
+    /// Records the number of hot directories of a root.
+    pub fn record_hot(&mut self, root: &Path, hot_directories: usize) {
+        self.entry(root).hot_directories = hot_directories;
     }
 
     /// Records the directories and special files that a scan of the directory `below` the root has found.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::learning::KnownShape;
 use super::shared::Shared;
 use super::stats::RootStats;
 use crate::core::event::Summary;
@@ -64,6 +65,12 @@ impl StatusHandle {
     #[must_use]
     pub fn since(&self) -> Wall {
         guard(&self.shared.stats).since
+    }
+
+    /// Returns the shapes of temps that are known from healthy renames.
+    #[must_use]
+    pub fn known_shapes(&self) -> Vec<KnownShape> {
+        self.shared.learning.known()
     }
 
     /// Returns the number of tracked temps.

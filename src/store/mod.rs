@@ -13,3 +13,4 @@ pub mod journal;
 pub mod json;
 pub mod lock;
 pub mod regular_file;
+pub mod shapes;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use super::learn_feed::{Follower, LearnFeed};
 use super::notification::Notification;
 use super::root_writes::{RootWrites, WriteRecorder};
 use super::translate::{FsChange, NameCause, Translator};
@@ -35,6 +36,8 @@ pub struct CallbackContext {
     pub event_tx: Option<Sender<Event>>,
     /// The times of healthy writes.
     pub writes: Arc<RootWrites>,
+    /// What is learned from. `None` if nothing is learned.
+    pub learn: Option<Arc<LearnFeed>>,
 }
 
 /// The values that a new watcher needs.
@@ -63,6 +66,7 @@ struct Callback {
     /// `None` if no directory can become hot: because one watch covers a whole tree, or because no rule asks for it.
     meter: Option<RateMeter>,
     writes: WriteRecorder,
+    follower: Option<Follower>,
     /// The last result was an error.
     last_failed: bool,
 }
@@ -77,6 +81,7 @@ impl Callback {
             reports_dirs: roots.iter().any(|root| root.policy.recursive),
             meter: can_be_hot.then(|| RateMeter::new(context.hot_threshold)),
             writes: WriteRecorder::new(&context.writes, roots),
+            follower: context.learn.clone().map(Follower::new),
             last_failed: false,
             context,
         }
@@ -88,6 +93,9 @@ impl Callback {
             Err(error) => return self.report_error(error),
         };
         self.last_failed = false;
+        if let Some(follower) = &mut self.follower {
+            follower.note(&event, clock::mono);
+        }
         let (names, roots) = (&self.names, &self.context.roots);
         let change = self
             .translator
@@ -256,6 +264,7 @@ mod tests {
             hot_threshold: Threshold::default(),
             event_tx: None,
             writes: Arc::default(),
+            learn: None,
         });
         let left = EventKind::Create(CreateKind::File);
         handle(Ok(notify::Event::new(left).add_path("/r/left.tmp".into())));

@@ -128,6 +128,7 @@ mod tests {
             hot_threshold: Threshold::default(),
             event_tx: None,
             writes: Arc::default(),
+            learn: None,
         };
         let (created, end) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
         let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&end.0));

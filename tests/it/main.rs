@@ -63,6 +63,9 @@ mod hot;
 mod killed_programs;
 #[cfg(target_os = "linux")]
 mod kills;
+// Needs Linux: events of FSEvents do not show which side of a rename a name is.
+#[cfg(target_os = "linux")]
+mod learning;
 // Needs Linux: without leases no set is taken.
 mod model;
 #[cfg(target_os = "linux")]

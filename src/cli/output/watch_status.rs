@@ -9,7 +9,7 @@ use orphand::core::event::{Event, RootState, Summary};
 use orphand::core::judge::Reason;
 use orphand::core::sums::{RecentSums, SumKey, Summand, Sums, TempSum};
 use orphand::core::time::Wall;
-use orphand::daemon::{RootStatus, StatusHandle};
+use orphand::daemon::{KnownShape, RootStatus, StatusHandle};
 use orphand::fs::root::Root;
 use orphand::sys::clock;
 
@@ -64,6 +64,8 @@ pub(crate) struct Snapshot {
     /// The roots; empty while the watch waits for a correct configuration file.
     pub(crate) roots: Vec<RootStatus>,
     pub(crate) summary: Summary,
+    /// The shapes of temps that are known from healthy renames.
+    pub(crate) learned: Vec<KnownShape>,
     pub(crate) tracked: usize,
     /// The time since the last create event of a temp, in milliseconds.
     pub(crate) last_created_ms: Option<u64>,
@@ -131,6 +133,7 @@ impl WatchStatus {
         let mut snapshot = Snapshot {
             roots: Vec::new(),
             summary: Summary::default(),
+            learned: Vec::new(),
             tracked: 0,
             last_created_ms: None,
             config: content.config.clone(),
@@ -142,6 +145,7 @@ impl WatchStatus {
         if let Some(handle) = handle {
             snapshot.roots = handle.roots();
             snapshot.summary = handle.summary();
+            snapshot.learned = handle.known_shapes();
             snapshot.tracked = handle.tracked();
             let ago = handle.last_created().map(|ago| ago.as_millis());
             snapshot.last_created_ms = ago.and_then(|ms| u64::try_from(ms).ok());

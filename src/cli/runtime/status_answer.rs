@@ -1,17 +1,22 @@
 //! The answer of a watcher to `orphand status`: one JSON object.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::census::Tree;
+use orphand::core::learn::LearnedShape;
 use orphand::core::observation::Kind;
 use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
-use orphand::daemon::RootStatus;
+use orphand::daemon::{KnownShape, RootStatus};
+use orphand::fs::root::Root;
 use orphand::store::json::{self, TreeFields, WirePath, WriteFields, field};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::groups::MAX_GROUPS;
+use crate::cli::output::shell;
 use crate::cli::output::watch_status::{LEAK_SPAN, WatchStatus, leak_line, leak_lines, state};
 use crate::cli::runtime::program::Program;
 
@@ -73,12 +78,39 @@ pub(crate) struct RootAnswer {
     pub(crate) last_disposal: Option<String>,
     pub(crate) last_scan: Option<String>,
     pub(crate) last_scan_ms: Option<u64>,
+    /// The shapes of temps that are known from healthy renames.
+    pub(crate) learned: Vec<LearnedFields>,
+    /// The number of directories in which nothing is learned, because they are scanned instead of watched.
+    pub(crate) hot_directories: u64,
     /// Directories and special files whose names the rule matches. The watcher does not count the files in them.
     pub(crate) trees: Vec<TreeFields<'static>>,
     /// The times of healthy writes. `None` if none was measured.
     pub(crate) writes: Option<WriteFields<'static>>,
     /// A warning, for people, if a healthy write took more than half of its grace.
     pub(crate) slow_write: Option<String>,
+}
+
+/// A shape of the names of temps, learned from healthy renames.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct LearnedFields {
+    #[serde(flatten, with = "field::dir")]
+    pub(crate) dir: WirePath<'static>,
+    /// The shape as text: `data.json.<[0-9]:9>`.
+    pub(crate) shape: String,
+    /// The path of the target.
+    #[serde(flatten, with = "field::target")]
+    pub(crate) target: WirePath<'static>,
+    /// The owner of the files.
+    pub(crate) uid: u32,
+    /// The number of healthy writes.
+    pub(crate) writes: u64,
+    /// At least 20 files were seen, 95 % of them were renamed to the target, and their names contain it.
+    pub(crate) learned_well: bool,
+    /// The rule matches the names.
+    pub(crate) matched: bool,
+    /// The option that would make the rule match them. `None` if it does already, or if no option can.
+    pub(crate) option: Option<String>,
 }
 
 /// The temps with similar names that were left in one directory in the last hour.
@@ -114,7 +146,11 @@ pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
         since: json::time(status.since),
         line: seen.line(),
         problems: seen.problems(),
-        roots: seen.roots.iter().map(root).collect(),
+        roots: seen
+            .roots
+            .iter()
+            .map(|one| root(one, &seen.learned))
+            .collect(),
         tracked: seen.tracked as u64,
         last_event_ms: seen.last_created_ms,
         reaped: seen.summary.reaped,
@@ -131,7 +167,10 @@ pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
     }
 }
 
-fn root(one: &RootStatus) -> RootAnswer {
+fn root(one: &RootStatus, learned: &[KnownShape]) -> RootAnswer {
+    let of_root = learned
+        .iter()
+        .filter(|known| one.root.below(&known.dir).is_some());
     let (stats, pending) = (&one.stats, &one.pending);
     let kept = |(reason, count): (&&'static str, &usize)| ((*reason).to_owned(), *count as u64);
     RootAnswer {
@@ -151,9 +190,30 @@ fn root(one: &RootStatus) -> RootAnswer {
         last_disposal: stats.last_disposal.map(json::time),
         last_scan: stats.last_scan.map(|scan| json::time(scan.ended)),
         last_scan_ms: stats.last_scan.map(|scan| json::ms(scan.took)),
+        learned: of_root
+            .map(|known| learned_fields(&one.root, known))
+            .collect(),
+        hot_directories: stats.hot_directories as u64,
         trees: trees(&one.root.path, &stats.trees),
         writes: one.writes.as_ref().map(writes),
         slow_write: one.slow_write.as_ref().map(|slow| slow.message()),
+    }
+}
+
+fn learned_fields(root: &Root, known: &KnownShape) -> LearnedFields {
+    let LearnedShape { place, form, .. } = &known.shape;
+    let matched = root.policy.names.matches(form.example());
+    // A pattern is text, so it cannot match names that are not UTF-8.
+    let glob = String::from_utf8(form.glob()).ok().filter(|_| !matched);
+    LearnedFields {
+        dir: Some(known.dir.clone().into()),
+        shape: String::from_utf8_lossy(&form.text()).into_owned(),
+        target: Some(known.dir.join(OsStr::from_bytes(&place.target)).into()),
+        uid: place.owner,
+        writes: known.shape.writes,
+        learned_well: known.is_learned_well,
+        matched,
+        option: glob.map(|glob| format!("--name {}", shell::word(&glob))),
     }
 }
 

@@ -39,6 +39,7 @@ pub use error::NameError;
 pub use grammar::{ParsedName, strip_number};
 pub use names::Names;
 pub use own_writers::OwnWriters;
+pub(in crate::core) use random::is_like_date;
 pub use row::{Uncommitted, WriterGrammar};
 pub use shape::Shape;
 pub use writer::{Writer, WriterError};

@@ -12,6 +12,7 @@ use super::root_watch::RootWatch;
 use super::services::Services;
 use crate::core::event::{Event, RescanCause};
 use crate::daemon::command::{Command, Mailbox};
+use crate::daemon::learner;
 use crate::daemon::panic_guard::PanicGuard;
 use crate::daemon::shared::{CriticalThread, Shared};
 use crate::sys::idle_io::IdleIoPriority;
@@ -62,7 +63,12 @@ pub(in crate::daemon) fn run(
         reestablish_watches: false,
     };
     supervisor.start();
+    let shared = Arc::clone(&supervisor.services.shared);
+    let learner = learner::start(&shared);
     supervisor.listen(mailbox, &changed_rx);
+    if let Some(learner) = learner {
+        learner::end(&shared, learner);
+    }
     supervisor.end(scheduler);
 }
 

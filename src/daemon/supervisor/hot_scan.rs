@@ -22,6 +22,7 @@ use super::services::Services;
 use crate::core::event::RescanCause;
 use crate::core::rate::PROBE_TIME;
 use crate::core::time::span;
+use crate::sys::mutex::guard;
 use crate::watch::WatchError;
 
 impl Supervisor {
@@ -45,6 +46,7 @@ impl Supervisor {
         // was renamed since stays in the map until its next look. Worst case: no event reports it as settled. Nothing
         // is removed because of it, because each removal follows a look at the file.
         let has_watcher = self.services.watcher.unwatch(dir);
+        self.services.shared.learning.feed.note_lost();
         log::info!(
             "{dir:?} is hot: it is scanned every {} instead of being watched, until it is calm",
             span(interval)
@@ -67,6 +69,14 @@ impl Supervisor {
                 root_watch.run_one_hot(&mut self.services, &dir, others);
             }
             total = others + share(root_watch);
+        }
+        let mut stats = guard(&self.services.shared.stats);
+        for root_watch in &self.root_watches {
+            let hot = root_watch
+                .dirs
+                .hot_dirs()
+                .filter(|(_, hot_dir)| hot_dir.is_hot());
+            stats.record_hot(&root_watch.active.root.path, hot.count());
         }
     }
 }

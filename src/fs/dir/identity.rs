@@ -23,6 +23,12 @@ pub struct RootId {
 }
 
 impl RootId {
+    /// Returns the birth time, if the file system stores it.
+    #[must_use]
+    pub fn born(&self) -> Option<Wall> {
+        self.born
+    }
+
     /// Returns an id of the directory that does not depend on its path and mount: its inode number and birth time.
     /// Returns `None` if the file system stores no birth times, because the next directory may get the same number.
     #[must_use]

@@ -1,0 +1,25 @@
+//! Learned writers: the shapes of the names of temps, learned from healthy renames.
+//!
+//! A watch sees that `data.json.741603160` is created and renamed to `data.json`, then `data.json.582190334`, and so
+//! on. From three such renames the *shape* of these names follows: `data.json.` and nine random digits. A shape belongs
+//! to one directory, one target and one owner.
+//!
+//! A wrong shape can cost a file, so these are not random parts of a name: parts that only rise (counters), dates, times
+//! since 1970 and related numbers, words, and parts of fewer than [`MIN_RANDOM`] characters. A shape is used for more
+//! than a message only if it is *learned well enough*: see [`LearnedShape::is_learned_well`].
+//!
+//! - [`form`]: literals, exact lengths and classes: the names that a shape includes
+//! - [`evidence`]: *is a part of these names random?*
+//! - [`shape`]: what is known about one shape
+//! - [`learner`]: from creations and renames to shapes, in bounded memory
+mod evidence;
+mod form;
+mod learner;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+pub use evidence::Sample;
+pub use form::{Class, Form, MIN_RANDOM, Part};
+pub use learner::{Created, Learner, MAX_PENDING, MAX_SHAPES, Renamed};
+pub use shape::{DirId, LearnedShape, Place, WRITE_TIME};

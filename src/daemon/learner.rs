@@ -1,0 +1,277 @@
+//! The thread that learns the shapes of temps from healthy renames.
+//!
+//! It sleeps until a callback has followed a file, and then collects for a second. It is the only part of the learning
+//! that looks at files. Without it, everything else works as before.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+use rustix::fs::StatVfsMountFlags;
+
+use super::learning::{Content, Learning, Leftover};
+use super::shared::Shared;
+use crate::core::learn::{Created, DirId, Renamed};
+use crate::core::observation::Kind;
+use crate::core::own_names::is_own;
+use crate::core::time::Mono;
+use crate::fs::dir::Dir;
+use crate::sys::clock;
+use crate::watch::Seen;
+
+/// The time for which the thread collects what is seen before it learns from that.
+const COLLECT_FOR: Duration = Duration::from_secs(1);
+
+/// The shortest time between two writes of the file of shapes.
+const STORE_EVERY: Duration = Duration::from_secs(60);
+
+/// The number of leftovers that are observed. Further ones are not.
+const MAX_LEFTOVERS: usize = 64;
+
+/// Starts the thread. If that is not possible, nothing is learned.
+pub(super) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name("orphand-learner".into());
+    let shared = Arc::clone(shared);
+    thread.spawn(move || run(&shared)).ok()
+}
+
+/// Ends the thread. A file system that does not answer may block it; it is then left to itself.
+pub(super) fn end(shared: &Shared, thread: JoinHandle<()>) {
+    const WAIT: Duration = Duration::from_secs(2);
+    let began = clock::mono();
+    while !thread.is_finished() && clock::mono().since(began) < WAIT {
+        shared.learning.feed.wake();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if thread.is_finished() {
+        let _ = thread.join();
+    }
+}
+
+/// Learns until the watch ends.
+fn run(shared: &Shared) {
+    let (learning, wake_rx) = (&shared.learning, shared.learning.feed.wake_rx());
+    let state = shared.folders.state.as_deref();
+    learning.load(state);
+    let mut stored_at = clock::mono();
+    let mut can_store = true;
+    while !shared.is_stopping() {
+        let next = learning.content().learner.next_late(clock::mono());
+        // A second more, because a file is late only once its time is over.
+        let woken = match next {
+            Some(next) => wake_rx.recv_timeout(next + COLLECT_FOR),
+            None => wake_rx.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        if woken == Err(RecvTimeoutError::Disconnected) || shared.is_stopping() {
+            break;
+        }
+        if woken.is_ok() {
+            let _ = wake_rx.recv_timeout(COLLECT_FOR);
+        }
+        learn(shared);
+        if clock::mono().since(stored_at) >= STORE_EVERY {
+            stored_at = clock::mono();
+            can_store = store(learning, state, can_store);
+        }
+    }
+    store(learning, state, can_store);
+}
+
+/// Stores the shapes, and reports the first error. Returns false if that failed.
+fn store(learning: &Learning, state: Option<&Path>, could_store: bool) -> bool {
+    let stored = learning.store(state);
+    if let Err(error) = &stored
+        && could_store
+    {
+        log::warn!("cannot store the learned shapes of temps: {error}; the watch continues");
+    }
+    stored.is_ok()
+}
+
+/// Learns from everything that was seen.
+fn learn(shared: &Shared) {
+    let seen = shared.learning.feed.take();
+    let mut dirs = Dirs {
+        shared,
+        opened: HashMap::new(),
+    };
+    let mut steps = Vec::with_capacity(seen.len());
+    for item in &seen {
+        steps.extend(dirs.step(item));
+    }
+    let content = &mut *shared.learning.content();
+    content.has_changed |= !seen.is_empty();
+    for step in steps {
+        match step {
+            Step::Created(created) => _ = content.learner.created(created),
+            Step::Renamed(renamed) => content.learner.renamed(&renamed),
+            Step::Removed(dir, name) => content.learner.removed(dir, name),
+            Step::Lost => content.learner.forget_pending(),
+        }
+    }
+    let now = clock::mono();
+    let late = content.learner.expire(now, clock::wall());
+    for (path, (id, _)) in dirs
+        .opened
+        .into_iter()
+        .filter_map(|(path, dir)| Some((path, dir?)))
+    {
+        content.dirs.insert(id, path.to_owned());
+    }
+    for (dir, name) in late {
+        if content.leftovers.len() < MAX_LEFTOVERS
+            && let Some(path) = content.dirs.get(&dir)
+        {
+            content.leftovers.push(Leftover {
+                dir,
+                path: path.join(OsStr::from_bytes(&name)),
+                late_at: now,
+            });
+        }
+    }
+    observe_leftovers(content, shared, now);
+    let is_used = |id: &DirId| content.learner.has_shapes_in(*id);
+    content.dirs.retain(|id, _| is_used(id));
+}
+
+/// What the learner is told.
+enum Step<'a> {
+    Created(Created<'a>),
+    Renamed(Renamed<'a>),
+    Removed(DirId, &'a [u8]),
+    Lost,
+}
+
+/// The directories of the files that were seen, which are opened once.
+struct Dirs<'a> {
+    shared: &'a Shared,
+    opened: HashMap<&'a Path, Option<(DirId, Dir)>>,
+}
+
+impl<'a> Dirs<'a> {
+    /// Returns what the learner is told about an item. `None` if nothing is learned from it.
+    fn step(&mut self, item: &'a Seen) -> Option<Step<'a>> {
+        match item {
+            Seen::Created(path, at) => {
+                let (dir, name) = split(path)?;
+                let (dir, _) = self.open(dir)?;
+                Some(Step::Created(Created {
+                    dir: *dir,
+                    name,
+                    at: *at,
+                }))
+            }
+            Seen::Removed(path) => {
+                let (dir, name) = split(path)?;
+                let (dir, _) = self.open(dir)?;
+                Some(Step::Removed(*dir, name))
+            }
+            Seen::Renamed(from, to, at) => self.renamed(from, to, *at),
+            Seen::Lost => Some(Step::Lost),
+        }
+    }
+
+    fn renamed(&mut self, from: &'a Path, to: &'a Path, at: Mono) -> Option<Step<'a>> {
+        let (dir, temp) = split(from)?;
+        let (to_dir, target) = split(to)?;
+        let (id, opened) = self.open(dir)?;
+        let target_name = to.file_name()?;
+        // orphand itself gives a temp another name before it removes it.
+        if dir != to_dir || is_own(target_name) {
+            return Some(Step::Removed(*id, temp));
+        }
+        // Another file may have the name by now. It was put there by a rename too, as a rule of the same owner.
+        let Ok(Some(seen)) = opened.observe(target_name) else {
+            return Some(Step::Removed(*id, temp));
+        };
+        if seen.fingerprint.kind != Kind::File {
+            return Some(Step::Removed(*id, temp));
+        }
+        Some(Step::Renamed(Renamed {
+            dir: *id,
+            temp,
+            target,
+            owner: seen.fingerprint.uid,
+            born: seen.fingerprint.btime,
+            at,
+            wall: clock::wall(),
+        }))
+    }
+
+    fn open(&mut self, dir: &'a Path) -> Option<&(DirId, Dir)> {
+        let shared = self.shared;
+        let opened = self.opened.entry(dir).or_insert_with(|| {
+            let active_roots = shared.active_roots();
+            let (active, below) = active_roots.root_of(dir)?;
+            let opened = Dir::open_below(&active.root.path, active.id(), below).ok()?;
+            let id = opened.id();
+            let id = DirId {
+                dev: id.dev,
+                ino: id.ino,
+                born: id.born(),
+            };
+            Some((id, opened))
+        });
+        opened.as_ref()
+    }
+}
+
+/// Returns the directory and the base name of a path.
+fn split(path: &Path) -> Option<(&Path, &[u8])> {
+    Some((path.parent()?, path.file_name()?.as_bytes()))
+}
+
+/// Tells the learner which leftovers were read after their whole grace, and forgets those that no longer exist.
+fn observe_leftovers(content: &mut Content, shared: &Shared, now: Mono) {
+    let learner = &mut content.learner;
+    content.leftovers.retain(|leftover| {
+        let active_roots = shared.active_roots();
+        let name = leftover.path.file_name().unwrap_or_default();
+        let root = leftover
+            .path
+            .parent()
+            .and_then(|dir| active_roots.root_of(dir));
+        let Some((active, _)) = root else {
+            return false;
+        };
+        let policy = &active.root.policy;
+        let grace = policy.grace_of(&policy.names.parse(name), false, Duration::ZERO);
+        if now.since(leftover.late_at) < grace {
+            return true;
+        }
+        match was_read_after(&leftover.path, grace) {
+            None => false,
+            Some(false) => true,
+            Some(true) => {
+                learner.was_read(leftover.dir, name.as_bytes());
+                false
+            }
+        }
+    });
+}
+
+/// Returns whether a file was read later than `grace` after its last write, or true if this is unknown. Returns `None` if
+/// it no longer exists.
+fn was_read_after(path: &Path, grace: Duration) -> Option<bool> {
+    let seen = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        seen => seen.ok(),
+    };
+    // Without access times a read leaves no trace.
+    let flags = rustix::fs::statvfs(path).map(|system| system.f_flag);
+    let has_access_times = flags.is_ok_and(|flags| !flags.contains(StatVfsMountFlags::NOATIME));
+    Some(
+        !has_access_times
+            || seen.is_none_or(|seen| {
+                let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+                seen.atime() > seen.mtime().saturating_add(grace)
+            }),
+    )
+}

@@ -1,0 +1,280 @@
+//! The file of learned shapes: `shapes.json` in the state folder.
+//!
+//! It decides what orphand believes about names, so it is read only if this user owns it and no other user can write it.
+//! A file that is wrong in any way is ignored as a whole.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{WirePath, field};
+use super::regular_file::{open_own, read_own};
+use crate::core::learn::{Class, DirId, Form, LearnedShape, Part, Place};
+use crate::core::time::Wall;
+
+/// A shape, and the path of its directory when it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredShape {
+    /// The path of the directory, for messages.
+    pub dir: PathBuf,
+    /// The shape.
+    pub shape: LearnedShape,
+}
+
+/// The name of the file in the state folder.
+const NAME: &str = "shapes.json";
+
+/// The largest size of the file. It is more than all shapes that are kept need.
+const LARGEST: u64 = 4 << 20;
+
+/// The format of the file. A file of another format is ignored.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    shapes: Vec<ShapeFields>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct ShapeFields {
+    #[serde(flatten, with = "field::dir")]
+    dir: WirePath<'static>,
+    dev: u64,
+    ino: u64,
+    born: Option<(i64, u32)>,
+    #[serde(flatten, with = "field::target")]
+    target: WirePath<'static>,
+    owner: u32,
+    /// One name of the form.
+    #[serde(flatten, with = "field::file")]
+    example: WirePath<'static>,
+    /// The start, the end and the class of each part of the form.
+    parts: Vec<(usize, usize, u8)>,
+    writes: u64,
+    ended: u64,
+    renamed: u64,
+    was_read: bool,
+    last_write: i64,
+}
+
+/// Returns the shapes in the file, without those whose last write is too long ago. `None`: there is no file.
+///
+/// # Errors
+///
+/// The file cannot be read, another user owns it or can write it, or its content is not valid.
+pub fn read(state: &Path, now: Wall) -> io::Result<Option<Vec<StoredShape>>> {
+    let path = state.join(NAME);
+    let seen = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        seen => seen?,
+    };
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let is_own = seen.uid() == rustix::process::geteuid().as_raw() && seen.mode() & 0o022 == 0;
+    if !is_own {
+        return Err(invalid("another user owns it, or can write it"));
+    }
+    let document: Document = serde_json::from_slice(&read_own(&path, LARGEST)?)?;
+    if document.version != VERSION {
+        return Err(invalid("it has another version"));
+    }
+    let shapes = document.shapes.into_iter().map(|fields| fields.shape());
+    let shapes: Option<Vec<StoredShape>> = shapes.collect();
+    let mut shapes = shapes.ok_or_else(|| invalid("a shape in it is not valid"))?;
+    shapes.retain(|stored| !stored.shape.is_expired(now));
+    Ok(Some(shapes))
+}
+
+/// Replaces the file. The temp of this write always has the same name.
+pub fn write(state: &Path, shapes: &[StoredShape]) -> io::Result<()> {
+    let document = Document {
+        version: VERSION,
+        shapes: shapes.iter().map(ShapeFields::new).collect(),
+    };
+    let text = serde_json::to_vec(&document)?;
+    fs::create_dir_all(state)?;
+    let new = state.join(format!("{NAME}.new"));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = open_own(
+        File::options().write(true).create_new(true).to_owned(),
+        &new,
+    )?;
+    let written = file
+        .write_all(&text)
+        .and_then(|()| fs::rename(&new, state.join(NAME)));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+impl ShapeFields {
+    fn new(stored: &StoredShape) -> ShapeFields {
+        let LearnedShape { place, form, .. } = &stored.shape;
+        let name = |bytes: &[u8]| Some(PathBuf::from(OsString::from_vec(bytes.to_vec())).into());
+        let part = |part: &Part| (part.at.start, part.at.end, part.class.number());
+        ShapeFields {
+            dir: Some(stored.dir.clone().into()),
+            dev: place.dir.dev,
+            ino: place.dir.ino,
+            born: place.dir.born.map(|born| (born.sec, born.nsec)),
+            target: name(&place.target),
+            owner: place.owner,
+            example: name(form.example()),
+            parts: form.parts().iter().map(part).collect(),
+            writes: stored.shape.writes,
+            ended: stored.shape.ended,
+            renamed: stored.shape.renamed,
+            was_read: stored.shape.was_read,
+            last_write: stored.shape.last_write.sec,
+        }
+    }
+
+    /// Returns the shape. `None` if a field is not valid.
+    fn shape(self) -> Option<StoredShape> {
+        let name = |path: WirePath<'static>| -> Option<Vec<u8>> {
+            let name = path?.into_owned().into_os_string().into_vec();
+            let is_name =
+                (1..=255).contains(&name.len()) && !name.contains(&b'/') && !name.contains(&0);
+            is_name.then_some(name)
+        };
+        let part = |(start, end, class): (usize, usize, u8)| {
+            Some(Part {
+                at: start..end,
+                class: Class::from_number(class)?,
+            })
+        };
+        let parts: Option<Vec<Part>> = self.parts.into_iter().map(part).collect();
+        let form = Form::from_parts(name(self.example)?, parts?)?;
+        let born = self.born.map(|(sec, nsec)| Wall { sec, nsec });
+        let place = Place {
+            dir: DirId {
+                dev: self.dev,
+                ino: self.ino,
+                born,
+            },
+            target: name(self.target)?,
+            owner: self.owner,
+        };
+        let last_write = Wall {
+            sec: self.last_write,
+            nsec: 0,
+        };
+        let is_valid = self.renamed <= self.ended && self.writes >= 3 && !form.parts().is_empty();
+        let mut shape = LearnedShape::stored(place, form, self.writes, last_write);
+        (shape.ended, shape.renamed, shape.was_read) = (self.ended, self.renamed, self.was_read);
+        let dir = self.dir?.into_owned();
+        (is_valid && dir.is_absolute()).then_some(StoredShape { dir, shape })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const NOW: Wall = Wall {
+        sec: 1_795_946_400,
+        nsec: 0,
+    };
+
+    fn stored(dir: &str, target: &[u8]) -> StoredShape {
+        let name = |random: &[u8]| [target, b".", random].concat();
+        let form = Form::literal(&name(b"0a1b2c3d"))
+            .widened(&name(b"9f8e7d6c"))
+            .unwrap();
+        let place = Place {
+            dir: DirId {
+                dev: 7,
+                ino: 9,
+                born: Some(Wall { sec: 5, nsec: 6 }),
+            },
+            target: target.to_vec(),
+            owner: 1000,
+        };
+        let mut shape = LearnedShape::stored(place, form, 30, NOW);
+        (shape.ended, shape.renamed, shape.was_read) = (21, 20, true);
+        StoredShape {
+            dir: dir.into(),
+            shape,
+        }
+    }
+
+    #[test]
+    fn shapes_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("new/state");
+        assert_eq!(read(&state, NOW).unwrap(), None);
+        let shapes = vec![
+            stored("/srv/app", b"data.json"),
+            stored("/srv/\u{fc}", b"\xff\xfe.db"),
+        ];
+        for _ in 0..2 {
+            write(&state, &shapes).unwrap();
+            assert_eq!(read(&state, NOW).unwrap().unwrap(), shapes);
+        }
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "no temp is left");
+        let month = Wall {
+            sec: NOW.sec + 31 * 86_400,
+            ..NOW
+        };
+        assert_eq!(read(&state, month).unwrap().unwrap(), []);
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_is_ignored_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let path = state.join(NAME);
+        write(state, &[stored("/srv/app", b"data.json")]).unwrap();
+        let good = fs::read_to_string(&path).unwrap();
+        let check = |text: &str, what: &str| {
+            fs::write(&path, text).unwrap();
+            assert_eq!(read(state, NOW).is_err(), !what.is_empty(), "{what}");
+        };
+        check(&good, "");
+        for end in [0, 1, good.len() / 2, good.len() - 1] {
+            check(&good[..end], "truncated");
+        }
+        check(&"[".repeat(100_000), "nested");
+        for (from, to) in [
+            ("\"version\":1", "\"version\":2"),
+            ("\"data.json\"", "\"../data.json\""),
+            ("\"data.json\"", "\"\""),
+            ("\"/srv/app\"", "\"srv/app\""),
+            ("\"renamed\":20", "\"renamed\":22"),
+            ("\"writes\":30", "\"writes\":2"),
+            ("[[10,18,", "[[10,19,"),
+            ("[[10,18,", "[[8,18,"),
+            ("[[10,18,3]]", "[[10,18,0]]"),
+            ("[[10,18,3]]", "[[10,18,1]]"),
+            ("[[10,18,3]]", "[]"),
+        ] {
+            assert!(good.contains(from), "{from} is not in {good}");
+            check(&good.replacen(from, to, 1), to);
+        }
+        check(&good, "");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o622)).unwrap();
+        assert!(read(state, NOW).is_err(), "other users can write it");
+        fs::rename(&path, state.join("elsewhere")).unwrap();
+        symlink("elsewhere", &path).unwrap();
+        assert!(read(state, NOW).is_err(), "a symlink");
+        if rustix::process::geteuid().is_root() {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, &good).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(read(state, NOW).is_ok());
+            std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+            assert!(read(state, NOW).is_err(), "another user");
+        }
+    }
+}
