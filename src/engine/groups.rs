@@ -21,8 +21,9 @@ use crate::reap::better_copies::BetterCopies;
 use crate::reap::quarantine::{Quarantine, Stored, origin_id};
 use crate::sys::clock;
 
-/// The largest number of stored copies of a group that are opened to supersede its temps, the newest first.
-const MAX_OPENED: usize = 256;
+/// The largest number of stored copies of a group that can supersede its temps: those that were moved last. More of them
+/// would make a pass over many needed copies slow, and each may have to be opened.
+const MAX_STORED: usize = 256;
 
 /// The group of a temp in its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +74,8 @@ struct StoredCopy {
 pub struct Prediction {
     /// Whether each of the temps in place will be superseded.
     pub superseded: Vec<bool>,
-    /// The copies that will not be superseded: names in the directory, and paths in the quarantine below the root.
+    /// The copies that will not be superseded: names in the directory, and paths in the quarantine below the root. Of many
+    /// stored copies, only the last moved ones.
     pub best: Vec<PathBuf>,
     /// The number of copies that are in the quarantine.
     pub stored: usize,
@@ -156,21 +158,24 @@ impl StoredCopies {
         }
     }
 
-    /// Adds the files that were moved from the directory since, by their names.
-    pub fn add_moved(&self, dir_context: DirContext<'_>, names: &[OsString]) {
-        if let (Some(groups), false) = (&mut *self.groups(), names.is_empty())
+    /// Adds the files that were moved from the directory since: their names, by their folders in the quarantine.
+    pub fn add_moved(&self, dir_context: DirContext<'_>, moved: HashMap<String, Vec<OsString>>) {
+        if let (Some(groups), false) = (&mut *self.groups(), moved.is_empty())
             && let Some(quarantine) = open_quarantine(dir_context)
         {
-            let stored = quarantine.stored_as(dir_context.below, names);
+            let stored = quarantine.stored_as(dir_context.below, moved);
             groups.add(dir_context, &quarantine, stored);
         }
     }
 
-    /// Returns the copies of a group. The last moved copy is last.
-    fn of_group(&self, key: &GroupKey) -> Vec<Arc<StoredCopy>> {
+    /// Returns the copies of a group that can supersede its temps. The last moved copy is last. Also returns the number of
+    /// all its copies.
+    fn of_group(&self, key: &GroupKey) -> (Vec<Arc<StoredCopy>>, usize) {
         let groups = self.groups();
         let copies = groups.as_ref().and_then(|groups| groups.copies.get(key));
-        copies.cloned().unwrap_or_default()
+        let copies = copies.map_or(&[][..], Vec::as_slice);
+        let last = &copies[copies.len().saturating_sub(MAX_STORED)..];
+        (last.to_vec(), copies.len())
     }
 
     fn groups(&self) -> MutexGuard<'_, Option<Groups>> {
@@ -181,7 +186,7 @@ impl StoredCopies {
     /// process uses the copies and they have no holes.
     #[must_use]
     pub fn predict(&self, key: &GroupKey, temps: &[GroupTemp<'_>]) -> Prediction {
-        let stored = self.of_group(key);
+        let (stored, all_stored) = self.of_group(key);
         let now = clock::wall();
         let in_place = temps.iter().map(|temp| GroupCopy {
             is_reliable: group::is_reliable(&temp.seen.fingerprint, now),
@@ -200,7 +205,7 @@ impl StoredCopies {
         Prediction {
             superseded: fates.iter().take(temps.len()).map(is_superseded).collect(),
             best: best.map(|(at, _)| path(at)).collect(),
-            stored: stored.len(),
+            stored: all_stored,
         }
     }
 
@@ -214,8 +219,7 @@ impl StoredCopies {
         dir_context: DirContext<'_>,
         use_checker: &UseChecker,
     ) -> Vec<Option<BetterCopies>> {
-        let stored = self.of_group(key);
-        let stored = &stored[stored.len().saturating_sub(MAX_OPENED)..];
+        let (stored, _) = self.of_group(key);
         let quarantine = open_quarantine(dir_context).filter(|_| stored.len() >= ENOUGH);
         let Some(quarantine) = quarantine.map(Arc::new) else {
             return vec![None; temps.len()];

@@ -18,8 +18,10 @@ use crate::store::journal::{Journal, LineKind};
 use crate::store::json;
 use crate::sys::clock;
 
-/// The maximum number of files that one call drops, so that other work is not delayed for long.
+/// The maximum number of files that one call drops, so that other work is not delayed for long. Each call reads the whole
+/// quarantine, so a call drops this part of a large one.
 const MAX_DROPS: usize = 256;
+const MAX_DROPPED_PART: usize = 16;
 
 /// The context for the limits of a quarantine.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +95,9 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         flushed: RefCell::default(),
     };
     let mut dropped = HashSet::new();
+    let max_drops = MAX_DROPS.max(files.len() / MAX_DROPPED_PART);
     for (entry, better) in plan.drops {
-        if dropped.len() >= MAX_DROPS {
+        if dropped.len() >= max_drops {
             result.has_more = true;
             break;
         }

@@ -730,17 +730,22 @@ impl<'a> Pass<'a> {
             use_checker: self.use_checker,
             context,
         };
-        let (mut events, mut kept, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut events, mut kept) = (Vec::new(), Vec::new());
+        let mut moved: HashMap<String, Vec<OsString>> = HashMap::new();
         for (removal, outcome) in self.engine.reaper.reap(batch_context, removals) {
             let Removal { mut temp, disposed } = removal;
             let of_companions = self.companion_events(&mut temp.judged, &disposed);
             let event = match outcome {
                 Outcome::Reaped { freed } => Event::Reaped(Disposed { freed, ..disposed }),
-                Outcome::Quarantined { id } => Event::Quarantined {
-                    disposed,
-                    id: Some(id),
-                    reason: temp.judged.candidate.verdict.reason(),
-                },
+                Outcome::Quarantined { id, folder } => {
+                    let name = temp.item.name.clone();
+                    moved.entry(folder).or_default().push(name);
+                    Event::Quarantined {
+                        disposed,
+                        id: Some(id),
+                        reason: temp.judged.candidate.verdict.reason(),
+                    }
+                }
                 Outcome::Settled => {
                     self.settle(temp.item);
                     continue;
@@ -761,13 +766,10 @@ impl<'a> Pass<'a> {
             };
             temp.item.temp = None;
             self.engine.sets.forget(dir.id(), &temp.item.name);
-            if matches!(event, Event::Quarantined { .. }) {
-                moved.push(temp.item.name.clone());
-            }
             events.push(event);
             events.extend(of_companions);
         }
-        self.stored.add_moved(self.dir_context, &moved);
+        self.stored.add_moved(self.dir_context, moved);
         let now = clock::wall();
         let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
         self.engine.journal.write(LineKind::Outcome, &lines);

@@ -350,7 +350,7 @@ impl<'a> Batch<'a> {
     fn unlink(&self, mut claimed: Claimed<'_>) -> Outcome {
         self.before_step(Step::Unlink, &claimed.candidate.temp_info.name);
         let claim = match claimed.at {
-            ClaimedAt::Slot(slot) => return Outcome::Quarantined { id: slot.keep() },
+            ClaimedAt::Slot(slot) => return quarantined(slot),
             ClaimedAt::Here(ref claim) => claim.name(),
         };
         // RACE: a thread may have entered `open` before the claim and still be inside it (from Step::Release to
@@ -409,9 +409,7 @@ impl<'a> Batch<'a> {
         };
         let name_is_taken = error.kind() == io::ErrorKind::AlreadyExists;
         let claim = match claimed.at {
-            ClaimedAt::Slot(slot) if name_is_taken => {
-                return Outcome::Quarantined { id: slot.keep() };
-            }
+            ClaimedAt::Slot(slot) if name_is_taken => return quarantined(slot),
             ClaimedAt::Slot(slot) => {
                 let id = slot.keep();
                 log::error!("cannot put back {name:?}; it is in the quarantine: {id}");
@@ -421,7 +419,7 @@ impl<'a> Batch<'a> {
         };
         let error = match name_is_taken.then(|| self.quarantine.slot(name)) {
             Some(Ok(slot)) => match calls::rename(dir.fd(), claim.name(), slot.inner_dir(), name) {
-                Ok(()) => return Outcome::Quarantined { id: slot.keep() },
+                Ok(()) => return quarantined(slot),
                 Err(error) => error,
             },
             Some(Err(Outcome::Failed { error, .. })) => error,
@@ -501,6 +499,13 @@ impl<'a> Batch<'a> {
     fn before_step(&self, step: Step, name: &OsStr) {
         self.reaper.before_step(step, name);
     }
+}
+
+/// Returns the outcome for a temp that is in its slot.
+fn quarantined(slot: Slot) -> Outcome {
+    let folder = slot.folder_name().to_owned();
+    let id = slot.keep();
+    Outcome::Quarantined { id, folder }
 }
 
 /// Closes the file. The last close of a huge file frees its blocks, which takes long, so a separate thread does that.

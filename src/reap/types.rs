@@ -110,6 +110,8 @@ pub enum Outcome {
     Quarantined {
         /// Its id in the quarantine.
         id: String,
+        /// The name of its folder in the quarantine.
+        folder: String,
     },
     /// The temp was kept, or put back after its claim.
     Kept(Reason),

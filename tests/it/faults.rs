@@ -359,7 +359,7 @@ impl Fault {
                 assert_eq!(freed.bytes, TEMP_CONTENT.len() as u64, "{what}");
                 assert!(copies.is_empty(), "{what}: {copies:?}");
             }
-            (Outcome::Quarantined { id }, true, Disposal::Moved) => {
+            (Outcome::Quarantined { id, .. }, true, Disposal::Moved) => {
                 let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
                 assert_eq!(copies, [moved], "{what}");
             }

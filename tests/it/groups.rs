@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use orphand::core::event::Event;
 use orphand::core::exclude::Exclude;
-use orphand::core::judge::Verdict;
+use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::UseState;
-use orphand::core::policy::{Open, Policy, SoleCopy};
+use orphand::core::policy::{Graces, Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
 use orphand::engine::groups::judge_groups;
 use orphand::engine::sweep::sweep;
@@ -175,6 +175,56 @@ fn copies_for_different_targets_and_owners_are_different_groups() {
             .map(|number| temp("sessions.json", number))
             .into();
         assert_eq!(names(&fixture).1, expected, "three of each owner");
+    });
+}
+
+#[test]
+fn a_symlink_that_leads_to_nothing_is_no_target() {
+    in_own_process(ALL_USERS, || {
+        for (is_whole, stored) in [(false, 3), (true, 0)] {
+            let fixture = empty();
+            leave(&fixture, "sessions.json", &[9; 5]);
+            if is_whole {
+                fs::write(fixture.dir.join("whole.json"), "123456789").unwrap();
+            }
+            let link = fixture.dir.join("sessions.json");
+            std::os::unix::fs::symlink("whole.json", &link).unwrap();
+            sweep_all(&fixture);
+            let found = names(&fixture);
+            assert_eq!(found.1.len(), stored, "{is_whole}: {found:?}");
+            let in_place = fixture.dir.join(temp("sessions.json", 0));
+            assert!(!in_place.exists(), "{is_whole}: {found:?}");
+            assert!(link.is_symlink());
+        }
+    });
+}
+
+/// A temp that is too young is kept, and supersedes nothing: its writer may still change it.
+#[test]
+fn a_young_temp_supersedes_nothing() {
+    const LONG: Duration = Duration::from_secs(2);
+    in_own_process(&[RunAs::CurrentUser], || {
+        for _ in 0..5 {
+            let fixture = empty().with_policy(Policy {
+                grace: Graces::both(LONG),
+                ..Fixture::policy()
+            });
+            leave(&fixture, "sessions.json", &[9; 3]);
+            std::thread::sleep(LONG);
+            let before = Instant::now();
+            let young = temp("sessions.json", 3);
+            fs::write(fixture.dir.join(&young), "123456789").unwrap();
+            let events = fixture.sweep();
+            // On a machine under load, the temp may have reached its grace.
+            if before.elapsed() < LONG {
+                assert_eq!(names(&fixture).0, [young]);
+                assert_eq!(names(&fixture).1.len(), 3, "{events:?}");
+                let is_young = |event: &Event| matches!(event, Event::Kept { reason, .. } if *reason == Reason::Young);
+                assert!(events.iter().any(is_young), "{events:?}");
+                return;
+            }
+        }
+        panic!("each sweep took longer than {LONG:?}");
     });
 }
 

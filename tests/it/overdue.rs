@@ -48,7 +48,7 @@ fn stored_after(act: impl FnOnce(&Fixture)) -> (Fixture, PathBuf) {
     });
     act(&fixture);
     let moved = fixture.reap_as(&Reaper::new(), Verdict::Quarantine(None));
-    let Outcome::Quarantined { id } = moved else {
+    let Outcome::Quarantined { id, .. } = moved else {
         panic!("{moved:?}");
     };
     let at = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);

@@ -304,7 +304,7 @@ fn an_undisturbed_temp_is_disposed_of() {
 
             let fixture = Fixture::new().with_sole_copy();
             let outcome = fixture.reap(AtStep::new(step, || {}).hook);
-            let Outcome::Quarantined { id } = &outcome else {
+            let Outcome::Quarantined { id, .. } = &outcome else {
                 panic!("{outcome:?}");
             };
             let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);
@@ -761,7 +761,7 @@ fn put_back_overwrites_nothing() {
                     fs::set_permissions(claim, fs::Permissions::from_mode(0o640)).unwrap();
                 });
                 let outcome = fixture.reap(at_step.hook);
-                let Outcome::Quarantined { id } = &outcome else {
+                let Outcome::Quarantined { id, .. } = &outcome else {
                     panic!("{step:?}: {outcome:?}");
                 };
                 let moved = fixture.quarantine().join(id).join(SUBDIR).join(TEMP);

@@ -476,6 +476,11 @@ fn a_superseded_temp_needs_no_target() {
         Target::Empty,
         Target::Unreadable,
         Target::NotRegular(Kind::Dir),
+        Target::Link(LinkFault::Dangling),
+        Target::Link(LinkFault::Foreign),
+        Target::Link(LinkFault::Writable),
+        Target::Link(LinkFault::OtherMount),
+        Target::Link(LinkFault::Temp),
         Target::Foreign,
         Target::FarSmaller,
         Target::Short,
@@ -498,6 +503,11 @@ fn a_superseded_temp_needs_no_target() {
             ..temp(true)
         };
         check(&policy(), &held, Verdict::Keep(Reason::InUse));
+        let young = Evidence {
+            quiet: GRACE - Duration::from_nanos(1),
+            ..temp(true)
+        };
+        check(&policy(), &young, Verdict::Keep(Reason::Young));
         // Its holder may still write more than the better copies contain.
         let removes_open = Policy {
             open: Open::Reap,

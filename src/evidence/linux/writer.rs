@@ -124,8 +124,8 @@ pub(in crate::evidence) fn writer_name(pid: u32, uid: u32) -> Option<String> {
     let at = PathBuf::from(format!("/proc/{pid}"));
     let has_uid = fs::metadata(&at).is_ok_and(|meta| meta.uid() == uid);
     // Threads of the kernel have no memory of their own, so they have no command line.
-    let has_memory = fs::read(at.join("cmdline")).is_ok_and(|line| !line.is_empty());
-    (has_uid && has_memory && shows_our_processes()).then(|| comm(&at))
+    let has_memory = || fs::read(at.join("cmdline")).is_ok_and(|line| !line.is_empty());
+    (has_uid && has_memory() && shows_our_processes()).then(|| comm(&at))
 }
 
 /// Returns the processes in child pid namespaces: a map from each pid there to the pids here (`NSpid` of

@@ -363,6 +363,11 @@ impl Slot {
         Ok(true)
     }
 
+    /// Returns the name of its folder.
+    pub(in crate::reap) fn folder_name(&self) -> &str {
+        &self.dir.folder_name
+    }
+
     /// Marks the slot as used, and returns the id of its file.
     #[must_use]
     pub fn keep(mut self) -> String {

@@ -1,5 +1,6 @@
 //! The files in a quarantine: they are listed, restored and deleted.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -65,7 +66,7 @@ impl Quarantine {
                 read => read?,
             }
         }
-        stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
+        sort_by_age(&mut stored);
         Ok(stored)
     }
 
@@ -153,30 +154,37 @@ impl Quarantine {
         below: &Path,
         is_wanted: &dyn Fn(&OsStr) -> bool,
     ) -> io::Result<Vec<Stored>> {
-        self.read_dirs(below, &|dir| {
+        let names_in = |dir: BorrowedFd<'_>| {
             let mut names = names(dir)?;
             names.retain(|name| is_wanted(name));
             Ok(names)
-        })
-    }
-
-    /// Returns the files that come from the directory `below` the root and have one of these names, the oldest first.
-    /// Unlike [`Quarantine::stored_from`], it lists no directory of files.
-    pub(crate) fn stored_as(&self, below: &Path, names: &[OsString]) -> io::Result<Vec<Stored>> {
-        self.read_dirs(below, &|_| Ok(names.to_vec()))
-    }
-
-    /// Returns the files with the names that `names_in` returns for each directory that has files from `below`.
-    fn read_dirs(
-        &self,
-        below: &Path,
-        names_in: &dyn Fn(BorrowedFd<'_>) -> io::Result<Vec<OsString>>,
-    ) -> io::Result<Vec<Stored>> {
+        };
         let mut stored = self.read_folders(|folder, stamp, stored| {
             self.read_dir(folder, stamp, below, names_in, stored)
         })?;
         // A folder of an older version may contain a file of another directory.
         stored.retain(|one| one.original_dir() == below);
+        Ok(stored)
+    }
+
+    /// Returns the files that come from the directory `below` the root and have these names, by their folders. The
+    /// oldest file is first. Unlike [`Quarantine::stored_from`], it lists no directory and reads no other folder.
+    pub(crate) fn stored_as(
+        &self,
+        below: &Path,
+        moved: HashMap<String, Vec<OsString>>,
+    ) -> io::Result<Vec<Stored>> {
+        let mut stored = Vec::new();
+        for (folder, names) in moved {
+            let Some(stamp) = Stamp::parse(&folder) else {
+                continue;
+            };
+            match self.read_dir(&folder, stamp, below, |_| Ok(names), &mut stored) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => read?,
+            }
+        }
+        sort_by_age(&mut stored);
         Ok(stored)
     }
 
@@ -186,7 +194,7 @@ impl Quarantine {
         folder: &str,
         stamp: Stamp,
         below: &Path,
-        names_in: &dyn Fn(BorrowedFd<'_>) -> io::Result<Vec<OsString>>,
+        names_in: impl FnOnce(BorrowedFd<'_>) -> io::Result<Vec<OsString>>,
         stored: &mut Vec<Stored>,
     ) -> io::Result<()> {
         let dir = self.open_ours(folder, below)?;
@@ -382,6 +390,11 @@ impl Stored {
     pub(crate) fn name(&self) -> &OsStr {
         self.below.file_name().unwrap_or_default()
     }
+}
+
+/// Sorts the files, the oldest first.
+fn sort_by_age(stored: &mut [Stored]) {
+    stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
 }
 
 /// Reports whether `id` has the form of older versions: a letter that is not a hexadecimal digit, so that it cannot be
