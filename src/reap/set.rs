@@ -723,8 +723,10 @@ fn stored(
     let id = |(member, slot): (&Member<'_, '_>, Slot)| {
         (member.place == Place::Stored).then(|| slot.keep())
     };
+    let folder = slots.first().map(|slot| slot.folder_name().to_owned());
+    let folder = folder.unwrap_or_default();
     let mut ids = members.iter().zip(slots).map(id);
     let main = ids.next().flatten();
     results.extend(ids.map(|id| id.map_or(CompanionResult::Left, CompanionResult::Quarantined)));
-    main.map_or(Outcome::Settled, |id| Outcome::Quarantined { id })
+    main.map_or(Outcome::Settled, |id| Outcome::Quarantined { id, folder })
 }
