@@ -5,7 +5,7 @@ use std::io;
 
 use super::calls;
 use super::lazy_quarantine::LazyQuarantine;
-use super::recover_set::recover_set;
+use super::recover_set::{find_left_set, recover_set};
 use super::recovered::{Recovered, StoredMember, is_ours};
 use super::types::{BatchContext, Outcome, held_reason};
 use crate::core::judge::Reason;
@@ -24,8 +24,10 @@ pub fn recover(batch_context: BatchContext<'_>, claim: &OsStr) -> io::Result<Opt
     let Some(parsed) = own_names::parse_claim(claim) else {
         return Ok(None);
     };
-    if let Some(set) = &parsed.set {
-        return recover_set(batch_context, set);
+    if let (Some(set), Some(original)) = (&parsed.set, &parsed.original)
+        && let Some(left) = find_left_set(batch_context, set, original)?
+    {
+        return recover_set(batch_context, left);
     }
     let dir = batch_context.dir;
     match dir.observe(claim)? {

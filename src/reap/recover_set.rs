@@ -30,16 +30,46 @@ struct LeftClaim {
 /// The claims of a set, by their original names.
 type LeftClaims = BTreeMap<OsString, LeftClaim>;
 
-/// Recovers the set whose claims have the digits `set`. Returns `None` if there are no claims of ours that this rule may
-/// rename.
-pub(super) fn recover_set(
+/// The claims of a set that a crash left.
+pub(super) struct LeftNames {
+    /// The name of the main file.
+    main: OsString,
+    /// The names of the claims, by their original names.
+    claims: BTreeMap<OsString, OsString>,
+}
+
+/// Finds the set to which the claim of the file `original` with the digits `set` belongs. Returns `None` if no temp of
+/// the rule can be its main file, or if the file has no companions: digits that a version without sets has chosen may
+/// look like those of a set.
+pub(super) fn find_left_set(
     batch_context: BatchContext<'_>,
     set: &str,
-) -> io::Result<Option<Recovered>> {
-    let names = claims_of(batch_context, set)?;
-    let Some(main) = main_of(batch_context, &names) else {
+    original: &OsStr,
+) -> io::Result<Option<LeftNames>> {
+    let mut claims = claims_of(batch_context, set)?;
+    let Some(main) = main_of(batch_context, &claims, original) else {
         return Ok(None);
     };
+    claims.retain(|name, _| *name == main || companions::may_belong(&main, name));
+    let is_alone = claims.len() == 1 && claims.contains_key(&main);
+    let names = &batch_context.context.policy.names;
+    let left = LeftNames { main, claims };
+    let is_single = is_alone
+        && find_set(batch_context.dir, names, &left.main)?
+            .companions
+            .is_empty();
+    Ok((!is_single).then_some(left))
+}
+
+/// Recovers a set. Returns `None` if it has no claims of ours that this rule may rename.
+pub(super) fn recover_set(
+    batch_context: BatchContext<'_>,
+    left: LeftNames,
+) -> io::Result<Option<Recovered>> {
+    let LeftNames {
+        main,
+        claims: names,
+    } = left;
     let mut claims = LeftClaims::new();
     for (original, claim) in names {
         match open(batch_context, &claim)? {
@@ -94,19 +124,17 @@ fn claims_of(
     Ok(names)
 }
 
-/// Returns the name of the main file of a set, if the rule matches it. Any user can create such names, so a set of which
-/// the rule takes no temp is left alone.
+/// Returns the name of the main file of the set that contains the file `original`, if the rule matches it. Any user can
+/// create such names, so a set of which the rule takes no temp is left alone.
 fn main_of(
     batch_context: BatchContext<'_>,
     names: &BTreeMap<OsString, OsString>,
+    original: &OsStr,
 ) -> Option<OsString> {
     let policy = batch_context.context.policy;
     let below = batch_context.dir.below();
     let is_temp = |name: &OsStr| policy.is_temp(below, name);
-    let is_main = |main: &OsStr| {
-        let mut all = names.keys();
-        all.all(|name| name == main || companions::may_belong(main, name))
-    };
+    let is_main = |main: &OsStr| main == original || companions::may_belong(main, original);
     let claimed = names.keys().map(OsString::as_os_str);
     // The claim of the main file is missing if that was removed or moved before.
     let missing = names.keys().flat_map(|name| temps_above(policy, name));
