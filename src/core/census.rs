@@ -1,4 +1,4 @@
-//! What a scan finds beside temps: directories and special files whose names match the rule. They are only counted, and
+//! The findings of a scan beside temps: directories and special files whose names match the rule. They are only counted, and
 //! never removed.
 
 use std::path::PathBuf;

@@ -21,11 +21,11 @@ pub struct SumKey {
     pub dir: PathBuf,
     /// The common form of the names.
     pub shape: OsString,
-    /// What happened to the temps, or would happen.
+    /// The outcome for the temps, or the expected one.
     pub outcome: Outcome,
 }
 
-/// What happened to a temp, or would happen.
+/// The outcome for a temp, or the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// It got this verdict, and the verdict was carried out.

@@ -141,7 +141,7 @@ fn learn(shared: &Shared) {
     content.dirs.retain(|id, _| is_used(id));
 }
 
-/// What the learner is told.
+/// A message to the learner.
 enum Step<'a> {
     Created(Created<'a>),
     Renamed(Renamed<'a>),
@@ -156,7 +156,7 @@ struct Dirs<'a> {
 }
 
 impl<'a> Dirs<'a> {
-    /// Returns what the learner is told about an item. `None` if nothing is learned from it.
+    /// Returns the message to the learner about an item. `None` if nothing is learned from it.
     fn step(&mut self, item: &'a Seen) -> Option<Step<'a>> {
         match item {
             Seen::Created(path, at) => {

@@ -1,4 +1,4 @@
-//! What is learned from healthy renames: the shapes of temps.
+//! The knowledge from healthy renames: the shapes of temps.
 
 use std::collections::HashMap;
 use std::io;

@@ -30,7 +30,7 @@ pub(super) struct Shared {
     pub(super) rescan: Duration,
     pub(super) events: Mutex<Option<Sender<Event>>>,
     pub(super) stats: Mutex<Stats>,
-    /// What is learned from healthy renames.
+    /// The knowledge from healthy renames.
     pub(super) learning: Learning,
     /// The times of healthy writes, which the callbacks measure.
     pub(super) writes: Arc<RootWrites>,

@@ -30,7 +30,7 @@ pub(super) struct TaskDone {
     pub(super) dir: DirPath,
     /// The temps that are still tracked, with their next deadlines.
     pub(super) next: Vec<(Mono, Key)>,
-    /// What was moved to a quarantine, if anything was.
+    /// The files that were moved to a quarantine, if any were.
     pub(super) moved: Option<Moved>,
 }
 

@@ -96,7 +96,7 @@ pub fn sweep(
     Ok(Swept { left: 0, trees })
 }
 
-/// What a sweep has not processed.
+/// The work that a sweep has not done.
 #[derive(Debug)]
 pub struct Swept {
     /// The number of temps that were found but not processed, because the sweep was stopped.

@@ -19,7 +19,7 @@ use crate::evidence::{self, CheckedFile, FileUse};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
 
-/// What is read for a batch once its temps are claimed.
+/// The facts that are read for a batch once its temps are claimed.
 pub(super) struct AfterClaims<'a> {
     /// The names that may have appeared since.
     siblings: FreshSiblings<'a>,

@@ -1,4 +1,4 @@
-//! What orphand keeps on the disk for itself: its state folder, the locks on roots, and the journal.
+//! The files that orphand keeps for itself: its state folder, the locks on roots, and the journal.
 //!
 //! - [`folders`]: the folders for these files
 //! - [`regular_file`]: opens and reads regular files

@@ -36,7 +36,7 @@ pub struct CallbackContext {
     pub event_tx: Option<Sender<Event>>,
     /// The times of healthy writes.
     pub writes: Arc<RootWrites>,
-    /// What is learned from. `None` if nothing is learned.
+    /// The receiver of healthy writes for learning. `None` if nothing is learned.
     pub learn: Option<Arc<LearnFeed>>,
 }
 

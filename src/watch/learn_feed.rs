@@ -1,4 +1,4 @@
-//! What the callback passes to the thread that learns the shapes of temps: the creations, renames and removals of some
+//! The messages of the callback to the thread that learns the shapes of temps: the creations, renames and removals of some
 //! files.
 //!
 //! A healthy write must cost next to nothing. So only a limited number of creations a second is *followed*. The events

@@ -125,7 +125,7 @@ pub(crate) struct LeakAnswer {
     pub(crate) dir: WirePath<'static>,
     /// The common form of their names.
     pub(crate) shape: String,
-    /// What was done with them.
+    /// The outcome for these temps.
     pub(crate) verdict: String,
     pub(crate) reason: Option<String>,
     pub(crate) temps: u64,

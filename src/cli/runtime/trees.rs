@@ -1,4 +1,4 @@
-//! What a scan or sweep finds beside temps: directories and special files whose names match the rule, which are listed
+//! The findings of a scan or sweep beside temps: directories and special files whose names match the rule, which are listed
 //! and never touched, and the files in the quarantine.
 
 use std::path::{Path, PathBuf};

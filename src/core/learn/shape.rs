@@ -1,4 +1,4 @@
-//! What is known about one shape.
+//! The knowledge about one shape.
 
 use std::time::Duration;
 

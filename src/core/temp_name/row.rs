@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// What becomes of a temp whose target does not count.
+/// The treatment of a temp whose target does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Uncommitted {
@@ -31,7 +31,7 @@ pub struct WriterGrammar {
     /// The names of files that belong to a temp, as patterns that begin with `<temp>`. `<temp>-wal`, `<temp>-shm` and
     /// `<temp>-journal` belong to every temp and are not listed.
     pub companions: Vec<String>,
-    /// What becomes of a temp whose target does not count.
+    /// The treatment of a temp whose target does not count.
     pub uncommitted: Uncommitted,
     /// A file without which no temp is taken while a process has it open: absolute, or relative to the temp's directory.
     pub unless_open: Option<String>,

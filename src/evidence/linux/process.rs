@@ -1,4 +1,4 @@
-//! What the kernel tells about a process: its program, its control group, and how it ended.
+//! Reads facts about a process from the kernel: its program, its control group, and its end.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! What the journal says about leaks: sums by group, process and time.
+//! The sums of the leaks in the journal, by group, process and time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

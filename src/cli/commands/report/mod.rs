@@ -49,7 +49,7 @@ pub(crate) struct Report {
 /// The disks of the roots, each with its usage if it answers.
 type Disks = Vec<(PathBuf, Option<DiskUsage>)>;
 
-/// What a report shows.
+/// The content of a report.
 struct Content {
     data: ReportData,
     since: Timestamp,
