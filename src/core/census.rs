@@ -1,5 +1,5 @@
-//! The findings of a scan beside temps: directories and special files whose names match the rule. They are only counted, and
-//! never removed.
+//! The findings of a scan beside temps: directories and special files whose names match the rule. They are only
+//! counted, and never removed.
 
 use std::path::PathBuf;
 use std::time::Duration;

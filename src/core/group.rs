@@ -57,7 +57,8 @@ pub enum Fate {
     /// The copy is needed, but at least [`KEPT_PER_GROUP`] others are more valuable. It may be dropped for lack of
     /// space.
     Spare,
-    /// The [`ENOUGH`] copies with these indices are better. This copy is removed once all of them are in the quarantine.
+    /// The [`ENOUGH`] copies with these indices are better. This copy is removed once all of them are in the
+    /// quarantine.
     Superseded(Vec<usize>),
 }
 
@@ -91,8 +92,8 @@ impl GroupCopy {
     }
 }
 
-/// Reports whether a copy can replace others, as far as its fingerprint shows. Dates in the future come from a clock that
-/// was set back since, so later copies look older.
+/// Reports whether a copy can replace others, as far as its fingerprint shows. Dates in the future come from a clock
+/// that was set back since, so later copies look older.
 #[must_use]
 pub fn is_reliable(fingerprint: &Fingerprint, now: Wall) -> bool {
     let has_past_dates = fingerprint.has_past_dates(now);
@@ -336,8 +337,8 @@ mod tests {
     }
 
     proptest! {
-        /// The truth beside the decisions: every copy that ever existed. Each lost copy has three later ones with as much
-        /// data that still exist.
+        /// The truth beside the decisions: every copy that ever existed. Each lost copy has three later ones with as
+        /// much data that still exist.
         #[test]
         fn no_copy_is_lost_without_three_later_ones(steps in vec(step(), 0..60)) {
             let mut lost: Vec<GroupCopy> = Vec::new();

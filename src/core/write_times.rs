@@ -14,8 +14,8 @@ const LONGEST_US: u64 = (1 << 40) - 1;
 /// The times of all healthy writes in one root. It has a fixed maximum size, however many writes there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteTimes {
-    /// The number of writes by time, on a scale with [`PER_POWER`] steps for each power of two. It ends with the longest
-    /// time.
+    /// The number of writes by time, on a scale with [`PER_POWER`] steps for each power of two. It ends with the
+    /// longest time.
     counts: Vec<u64>,
     max: Duration,
     max_name: OsString,

@@ -257,8 +257,8 @@ fn observe_leftovers(content: &mut Content, shared: &Shared, now: Mono) {
     });
 }
 
-/// Returns whether a file was read later than `grace` after its last write, or true if this is unknown. Returns `None` if
-/// it no longer exists.
+/// Returns whether a file was read later than `grace` after its last write, or true if this is unknown. Returns `None`
+/// if it no longer exists.
 fn was_read_after(path: &Path, grace: Duration) -> Option<bool> {
     let seen = match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,

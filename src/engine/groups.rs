@@ -21,8 +21,8 @@ use crate::reap::better_copies::BetterCopies;
 use crate::reap::quarantine::{Quarantine, Stored, origin_id};
 use crate::sys::clock;
 
-/// The largest number of stored copies of a group that can supersede its temps: those that were moved last. More of them
-/// would make a pass over many needed copies slow, and each may have to be opened.
+/// The largest number of stored copies of a group that can supersede its temps: those that were moved last. More of
+/// them would make a pass over many needed copies slow, and each may have to be opened.
 const MAX_STORED: usize = 256;
 
 /// The group of a temp in its directory.
@@ -74,15 +74,15 @@ struct StoredCopy {
 pub struct Prediction {
     /// Whether each of the temps in place will be superseded.
     pub superseded: Vec<bool>,
-    /// The copies that will not be superseded: names in the directory, and paths in the quarantine below the root. Of many
-    /// stored copies, only the last moved ones.
+    /// The copies that will not be superseded: names in the directory, and paths in the quarantine below the root. Of
+    /// many stored copies, only the last moved ones.
     pub best: Vec<PathBuf>,
     /// The number of copies that are in the quarantine.
     pub stored: usize,
 }
 
-/// Judges the temps of one directory again: those that will be superseded once the others are moved get the verdict that
-/// they will have then. Returns the decisions about the group of the first temp, if it belongs to one.
+/// Judges the temps of one directory again: those that will be superseded once the others are moved get the verdict
+/// that they will have then. Returns the decisions about the group of the first temp, if it belongs to one.
 pub fn judge_groups(dir_context: DirContext<'_>, temps: &mut [Examined]) -> Option<Prediction> {
     let policy = &dir_context.root.policy;
     let mut groups: HashMap<GroupKey, Vec<&mut Examined>> = HashMap::new();
@@ -137,8 +137,8 @@ impl GroupKey {
 }
 
 impl StoredCopies {
-    /// Reads the quarantine, unless that was done before for the same directory. Without a quarantine, or if it cannot be
-    /// read, there are no copies.
+    /// Reads the quarantine, unless that was done before for the same directory. Without a quarantine, or if it cannot
+    /// be read, there are no copies.
     pub fn read(&self, dir_context: DirContext<'_>) {
         let mut groups = self.groups();
         // The name may have been given to another directory since.
@@ -168,8 +168,8 @@ impl StoredCopies {
         }
     }
 
-    /// Returns the copies of a group that can supersede its temps. The last moved copy is last. Also returns the number of
-    /// all its copies.
+    /// Returns the copies of a group that can supersede its temps. The last moved copy is last. Also returns the number
+    /// of all its copies.
     fn of_group(&self, key: &GroupKey) -> (Vec<Arc<StoredCopy>>, usize) {
         let groups = self.groups();
         let copies = groups.as_ref().and_then(|groups| groups.copies.get(key));

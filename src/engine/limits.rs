@@ -18,8 +18,8 @@ use crate::store::journal::{Journal, LineKind};
 use crate::store::json;
 use crate::sys::clock;
 
-/// The maximum number of files that one call drops, so that other work is not delayed for long. Each call reads the whole
-/// quarantine, so a call drops this part of a large one.
+/// The maximum number of files that one call drops, so that other work is not delayed for long. Each call reads the
+/// whole quarantine, so a call drops this part of a large one.
 const MAX_DROPS: usize = 256;
 const MAX_DROPPED_PART: usize = 16;
 

@@ -320,8 +320,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Puts back the pending claims of the temp, which could not be put back before. This happens before the look at the
-    /// temp. Returns `false` if a claim is left; the temp is looked at later then.
+    /// Puts back the pending claims of the temp, which could not be put back before. This happens before the look at
+    /// the temp. Returns `false` if a claim is left; the temp is looked at later then.
     ///
     /// It is called only when the temp is due, so a claim that cannot be put back for a long time is tried again as
     /// rarely as a temp is looked at.
@@ -605,8 +605,8 @@ impl<'a> Pass<'a> {
         Ok(Some(judged))
     }
 
-    /// Separates the temps that will be superseded once the others are moved to the quarantine. They get the verdict that
-    /// they will have then.
+    /// Separates the temps that will be superseded once the others are moved to the quarantine. They get the verdict
+    /// that they will have then.
     fn split_superseded<'i>(&self, removals: Vec<Removal<'i>>) -> SplitRemovals<'i> {
         let policy = self.policy();
         let (mut first, groups) = by_group(policy, removals);

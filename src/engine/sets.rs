@@ -22,8 +22,8 @@ use crate::core::tracker::{Look, Next, Origin, Tracked};
 use crate::evidence::{self, EvidenceContext, Role, TempInfo, UseChecker};
 use crate::fs::dir::{Dir, RootId};
 
-/// The largest number of sets that are tracked. When it is reached, the set that was looked at longest ago is forgotten,
-/// and its grace starts again.
+/// The largest number of sets that are tracked. When it is reached, the set that was looked at longest ago is
+/// forgotten, and its grace starts again.
 const MAX_SETS: usize = 10_000;
 
 /// The companions of temps, with their tracking states.

@@ -91,8 +91,8 @@ impl<'a> StoredTargets<'a> {
 
     /// Returns the data of a stored file, with its companions, that the limits need.
     ///
-    /// A set is no copy of another file: with its companions, its size does not show how much it contains. So it neither
-    /// supersedes another file nor is superseded.
+    /// A set is no copy of another file: with its companions, its size does not show how much it contains. So it
+    /// neither supersedes another file nor is superseded.
     pub(super) fn retention_entry(&mut self, set: &StoredSet, now: Now) -> Entry {
         let stored = &set.main;
         let is_single = rule!("stored-set-is-no-copy", !stored.is_of_set(), without: true);

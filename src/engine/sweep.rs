@@ -105,7 +105,8 @@ pub struct Swept {
     pub trees: Vec<(PathBuf, Kind)>,
 }
 
-/// Moves the newest temps of each group, as far as the first look has seen them, to the front, and returns their number.
+/// Moves the newest temps of each group, as far as the first look has seen them, to the front, and returns their
+/// number.
 fn newest_of_groups(policy: &Policy, due: &mut [PassItem]) -> usize {
     let mut groups: HashMap<(OsString, u32), Vec<(AgeKey, usize)>> = HashMap::new();
     for (index, item) in due.iter().enumerate() {

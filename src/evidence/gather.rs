@@ -232,8 +232,8 @@ fn use_state(
 
 /// Reports whether the name of the temp has a random part.
 ///
-/// Digits that look like a date may be part of the name of a file whose existence is the message. Only an empty file can
-/// be such a flag.
+/// Digits that look like a date may be part of the name of a file whose existence is the message. Only an empty file
+/// can be such a flag.
 fn has_random_name(temp_info: &TempInfo, fingerprint: &Fingerprint, policy: &Policy) -> bool {
     temp_info.parsed.is_random
         && rule!(

@@ -64,8 +64,8 @@ impl<'a> Batch<'a> {
         self.context.context.policy
     }
 
-    /// Runs the steps up to [`Step::Release`]. Returns an outcome if the protocol ends earlier. `opened` is the file, if
-    /// it is still open since the look that led to the verdict.
+    /// Runs the steps up to [`Step::Release`]. Returns an outcome if the protocol ends earlier. `opened` is the file,
+    /// if it is still open since the look that led to the verdict.
     pub(super) fn claim<'t>(
         &'t self,
         candidate: &'t Candidate,
@@ -332,8 +332,8 @@ impl<'a> Batch<'a> {
 
     /// Checks that the copies that supersede the temp are still in the quarantine.
     ///
-    /// RACE: a process of our user may open, change or remove such a copy between this check and the unlink. Worst case:
-    /// one of the better copies is lost together with the temp.
+    /// RACE: a process of our user may open, change or remove such a copy between this check and the unlink. Worst
+    /// case: one of the better copies is lost together with the temp.
     fn check_better_copies(&self, candidate: &Candidate) -> Result<(), EarlyEnd> {
         let Some(better) = &candidate.better else {
             self.held.release();
@@ -440,7 +440,8 @@ impl<'a> Batch<'a> {
     /// RACE: between the comparison and the unlink the name may come to refer to another file, and a process may be
     /// inside an `open` of it, after the look-up and before the lease counts it. Worst case: a file that was renamed
     /// onto the name in these microseconds is lost, or the data written to the file that was opened. A program that
-    /// opens its guard file in these microseconds may have found the name. So this is done only if the claim fails with ENOSPC or EDQUOT (1 of 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
+    /// opens its guard file in these microseconds may have found the name. So this is done only if the claim fails with
+    /// ENOSPC or EDQUOT (1 of 6,662 temps on a full ext4, 2 on xfs, 329 on btrfs).
     fn unlink_unclaimed(
         &self,
         candidate: &Candidate,

@@ -88,8 +88,8 @@ impl Claims {
         self.in_progress().contains(claim)
     }
 
-    /// Records that `claim` in the directory `dir` could not be put back and is pending. The put-back is tried again when
-    /// the temp `name` is due. Returns whether the claim is a new entry.
+    /// Records that `claim` in the directory `dir` could not be put back and is pending. The put-back is tried again
+    /// when the temp `name` is due. Returns whether the claim is a new entry.
     pub(crate) fn add_pending(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
         let mut pending = lock(&self.pending);
         let of_name = pending.entry((dir, name.to_owned())).or_default();

@@ -12,8 +12,8 @@ pub enum Recovered {
     Kept(Reason),
     /// The file has this name again.
     PutBack(OsString),
-    /// These files were moved to the quarantine: a claim whose name is in use or not known, or the members of a set, one
-    /// of whose names is in use, or whose main file was removed or moved before.
+    /// These files were moved to the quarantine: a claim whose name is in use or not known, or the members of a set,
+    /// one of whose names is in use, or whose main file was removed or moved before.
     Quarantined(Vec<StoredMember>),
 }
 

@@ -1,8 +1,8 @@
 //! Takes a set through the protocol: a temp with its companions.
 //!
-//! All members are looked at, leased and judged before the first one is claimed. The main file is claimed first, removed
-//! first and put back last: a program that can open it finds its companions. All claims of a set have the same digits,
-//! so that the next start recovers the whole set after a crash. If anything differs, no member is removed.
+//! All members are looked at, leased and judged before the first one is claimed. The main file is claimed first,
+//! removed first and put back last: a program that can open it finds its companions. All claims of a set have the same
+//! digits, so that the next start recovers the whole set after a crash. If anything differs, no member is removed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -601,8 +601,8 @@ impl<'a> SetRemoval<'a> {
 
     /// Reports whether the member has its name.
     ///
-    /// RACE: another process may give the name to another file before this member is moved (µs). Worst case: that file is
-    /// in the quarantine.
+    /// RACE: another process may give the name to another file before this member is moved (µs). Worst case: that file
+    /// is in the quarantine.
     fn is_at_its_name(&self, member: &Member<'_, '_>) -> bool {
         let seen = self.dir().observe(member.name());
         let file = FileId::from(&member.judged.fingerprint);

@@ -1,7 +1,7 @@
 //! The file of learned shapes: `shapes.json` in the state folder.
 //!
-//! It decides what orphand believes about names, so it is read only if this user owns it and no other user can write it.
-//! A file that is wrong in any way is ignored as a whole.
+//! It decides what orphand believes about names, so it is read only if this user owns it and no other user can write
+//! it. A file that is wrong in any way is ignored as a whole.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

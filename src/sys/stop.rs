@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ends a [`sweep`](crate::engine::sweep::sweep) early, from another thread. Batches in flight are finished, and no other batch
-/// begins.
+/// Ends a [`sweep`](crate::engine::sweep::sweep) early, from another thread. Batches in flight are finished, and no
+/// other batch begins.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<StopState>);
 

@@ -1,5 +1,5 @@
-//! The messages of the callback to the thread that learns the shapes of temps: the creations, renames and removals of some
-//! files.
+//! The messages of the callback to the thread that learns the shapes of temps: the creations, renames and removals of
+//! some files.
 //!
 //! A healthy write must cost next to nothing. So only a limited number of creations a second is *followed*. The events
 //! of all other files cost a few comparisons, or one lookup in a small table. What is seen is collected in a buffer of

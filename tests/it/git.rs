@@ -1,4 +1,5 @@
-//! git is killed before each of its renames, so that each of its temps is left behind once. Removing them loses nothing.
+//! git is killed before each of its renames, so that each of its temps is left behind once. Removing them loses
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -52,8 +53,8 @@ fn repository() -> Sandbox {
     sandbox
 }
 
-/// Runs git, and kills the process that makes the `last`-th rename of an object. Returns the name that was to be renamed,
-/// if there was such a rename.
+/// Runs git, and kills the process that makes the `last`-th rename of an object. Returns the name that was to be
+/// renamed, if there was such a rename.
 fn kill_at(sandbox: &Sandbox, args: &[&str], last: usize) -> Option<String> {
     let killed_at: Arc<Mutex<Option<String>>> = Arc::default();
     let shared = Arc::clone(&killed_at);

@@ -268,8 +268,8 @@ fn newest_stored(quarantine: &Path) -> Option<PathBuf> {
     (copies.len() == 3).then(|| copies.pop()).flatten()
 }
 
-/// Returns how many of the three superseded temps are removed if the attack takes place before this step of the one with
-/// this number.
+/// Returns how many of the three superseded temps are removed if the attack takes place before this step of the one
+/// with this number.
 fn removed_despite(attack: Attack, step: Step, nth: usize) -> usize {
     match (attack, step) {
         // Only the next temp is kept, because the process has not got the leased copy.

@@ -705,8 +705,8 @@ fn ordinary_names_are_not_removed() {
     }
 }
 
-/// The writers that are on by default process names that do not end in `.tmp`. Where the writer discards, a temp without
-/// a target is removed.
+/// The writers that are on by default process names that do not end in `.tmp`. Where the writer discards, a temp
+/// without a target is removed.
 #[test]
 fn default_writers_need_no_option() {
     let pid = dead_pid();

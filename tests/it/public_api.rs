@@ -49,8 +49,8 @@ fn the_api_is_small() {
     assert!(number <= MOST_ITEMS, "{number} documented items: {items:?}");
 }
 
-/// Returns the program `examples/embed.rs`. `cargo test` builds it into the folder `examples`, beside the folder of this
-/// program.
+/// Returns the program `examples/embed.rs`. `cargo test` builds it into the folder `examples`, beside the folder of
+/// this program.
 fn embed() -> PathBuf {
     let this = env::current_exe().unwrap();
     let program = this.ancestors().nth(2).unwrap().join("examples/embed");

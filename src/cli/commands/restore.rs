@@ -1,5 +1,5 @@
-//! `orphand restore`: moves files out of the quarantine, to their old paths or elsewhere, or copies them to the names of
-//! their targets. It never overwrites a file.
+//! `orphand restore`: moves files out of the quarantine, to their old paths or elsewhere, or copies them to the names
+//! of their targets. It never overwrites a file.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

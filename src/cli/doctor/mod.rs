@@ -1,8 +1,8 @@
 //! `orphand doctor`: checks the machine and the roots for problems, each reported with its fix.
 //!
 //! [`roots`] gathers the facts of the roots, and `system` those that differ between operating systems. One pure
-//! function for each check judges them. doctor changes no existing file. It only creates one file in each root, which it removes
-//! at once ([`proof`]).
+//! function for each check judges them. doctor changes no existing file. It only creates one file in each root, which
+//! it removes at once ([`proof`]).
 //!
 //! The states:
 //!
@@ -10,10 +10,10 @@
 //!   configuration; a root that is missing, refused, not answering, unreadable or not writable; a file system on which
 //!   nothing can be proven; a proof that fails when it is tried; leases that are disabled; a service file that starts
 //!   nothing. Exit 3.
-//! - **warning**: orphand works, but later (inotify limits: directories are scanned periodically instead), with less (no
-//!   names of holders, no journal, no lock, no quarantine; on overlayfs a quarantine instead of a deletion), or with a
-//!   risk that the proof cannot see (exported directories, trusted file systems, wrong clocks). A full disk is a warning
-//!   too: deletions are needed then, and they still work.
+//! - **warning**: orphand works, but later (inotify limits: directories are scanned periodically instead), with less
+//!   (no names of holders, no journal, no lock, no quarantine; on overlayfs a quarantine instead of a deletion), or
+//!   with a risk that the proof cannot see (exported directories, trusted file systems, wrong clocks). A full disk is a
+//!   warning too: deletions are needed then, and they still work.
 //! - **ok**: measured values, and limits that cannot and need not be changed.
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Limits the lines about similar temps: in a burst of results, one line replaces many.
 //!
-//! Up to ten results of a group within a second have a line each. If there are more, the others have one line with their
-//! number. While the burst goes on, the group has only such lines, less and less often.
+//! Up to ten results of a group within a second have a line each. If there are more, the others have one line with
+//! their number. While the burst goes on, the group has only such lines, less and less often.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -63,7 +63,8 @@ pub(crate) struct WindowEnd<L> {
 }
 
 impl<L> WindowEnd<L> {
-    /// Reports whether each result gets a line of its own: they are few, or a line about their sum would not be shorter.
+    /// Reports whether each result gets a line of its own: they are few, or a line about their sum would not be
+    /// shorter.
     pub(crate) fn has_single_lines(&self) -> bool {
         let all_held = self.lines.len() == to_usize(self.sum.temps);
         all_held && (self.shown == 0 || self.lines.len() == 1)
@@ -100,8 +101,8 @@ impl<L> Window<L> {
 }
 
 impl<L> Bursts<L> {
-    /// Adds a result, and returns its line if it is to be printed at once. The windows that have ended before `now` must
-    /// have been taken.
+    /// Adds a result, and returns its line if it is to be printed at once. The windows that have ended before `now`
+    /// must have been taken.
     pub(crate) fn add(&mut self, now: Instant, key: SumKey, one: Summand, line: L) -> Option<L> {
         let lines = match self.lines {
             Some((began, lines)) if now < began + WINDOW => lines,

@@ -70,8 +70,8 @@ impl Census {
         self.quarantined_disk_bytes = self.quarantined_disk_bytes.saturating_add(size.disk_bytes);
     }
 
-    /// Returns the census of a scan in one line. Returns `None` if the sums of the scan say all: every temp is an orphan,
-    /// and nothing is in quarantine.
+    /// Returns the census of a scan in one line. Returns `None` if the sums of the scan say all: every temp is an
+    /// orphan, and nothing is in quarantine.
     pub(crate) fn line(&self) -> Option<String> {
         let temps = self.to_remove + self.to_move + self.young + self.held + self.kept;
         let mut parts = Vec::new();

@@ -179,8 +179,9 @@ impl EventFormatter {
         self.columns(start, &name, &size.unwrap_or_default(), rest)
     }
 
-    /// Formats a line such as `10:42:31  moved    b.tmp  2 B  there is no "b": orphand restore 7f3a`. The reason is left
-    /// out and the name is shortened if the line would be too long. If that does not suffice, the line has all details.
+    /// Formats a line such as `10:42:31  moved    b.tmp  2 B  there is no "b": orphand restore 7f3a`. The reason is
+    /// left out and the name is shortened if the line would be too long. If that does not suffice, the line has all
+    /// details.
     fn moved_row(
         &self,
         start: (&str, Style),

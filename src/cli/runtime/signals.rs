@@ -56,8 +56,8 @@ impl Signals {
     }
 }
 
-/// Makes the first signal request the end of a sweep through `stop`, and a second one end the process as soon as no temp
-/// has the name of a claim.
+/// Makes the first signal request the end of a sweep through `stop`, and a second one end the process as soon as no
+/// temp has the name of a claim.
 ///
 /// A sweep that cannot handle signals continues; then the first signal kills it.
 pub(in crate::cli) fn end_sweep(stop: Stop) {
@@ -148,8 +148,8 @@ fn ignore_hangup() {
 
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Blocks the ending signals in this thread, and in the threads that it starts, until this is dropped. They are delivered
-/// afterwards.
+/// Blocks the ending signals in this thread, and in the threads that it starts, until this is dropped. They are
+/// delivered afterwards.
 struct BlockedSignals {
     before: libc::sigset_t,
 }

@@ -1,5 +1,5 @@
-//! The findings of a scan or sweep beside temps: directories and special files whose names match the rule, which are listed
-//! and never touched, and the files in the quarantine.
+//! The findings of a scan or sweep beside temps: directories and special files whose names match the rule, which are
+//! listed and never touched, and the files in the quarantine.
 
 use std::path::{Path, PathBuf};
 

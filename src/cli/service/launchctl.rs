@@ -2,7 +2,8 @@
 //!
 //! `bootout` returns before the job has ended, `bootstrap` refuses a job that is still loaded, and both exit with 5 for
 //! almost any error. So the state is checked after each call, and a call that exits with 5 is repeated. By its manual,
-//! the output of `print` is not an interface: only its exit code decides anything, and its text is only shown to people.
+//! the output of `print` is not an interface: only its exit code decides anything, and its text is only shown to
+//! people.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

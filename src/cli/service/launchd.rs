@@ -92,7 +92,8 @@ const ENTITIES: [(&str, &str); 5] = [
     ("'", "&apos;"),
 ];
 
-/// Returns the command of a property list, or `None` if orphand did not write the file, or if it was converted to binary.
+/// Returns the command of a property list, or `None` if orphand did not write the file, or if it was converted to
+/// binary.
 pub(super) fn read(file: &str) -> Option<InstalledService> {
     let (_, rest) = file.split_once("<key>ProgramArguments</key>")?;
     let (list, _) = rest.split_once("</array>")?;

@@ -285,8 +285,8 @@ impl ServicePaths {
         self.read(&String::from_utf8(self.installed().ok()??).ok()?)
     }
 
-    /// Returns whether the home directory belongs to this user. After `sudo` it may be another user's. A service file of
-    /// root's there would be refused by launchd, and its user could not remove it.
+    /// Returns whether the home directory belongs to this user. After `sudo` it may be another user's. A service file
+    /// of root's there would be refused by launchd, and its user could not remove it.
     pub(super) fn is_home_ours(&self) -> bool {
         let owner = fs::metadata(&self.home).map(|home| home.uid());
         owner.map_or(true, |owner| owner == geteuid().as_raw())

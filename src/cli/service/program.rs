@@ -29,8 +29,8 @@ fn existing(path: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
     }
 }
 
-/// Returns the path in Homebrew's `opt/NAME`, which links to the newest version. Homebrew keeps each version in a folder
-/// of its own, `Cellar/NAME/VERSION`, which an upgrade removes.
+/// Returns the path in Homebrew's `opt/NAME`, which links to the newest version. Homebrew keeps each version in a
+/// folder of its own, `Cellar/NAME/VERSION`, which an upgrade removes.
 fn homebrew_opt(path: &Path) -> Option<PathBuf> {
     let parts: Vec<Component<'_>> = path.components().collect();
     let cellar = parts.iter().position(|part| part.as_os_str() == "Cellar")?;

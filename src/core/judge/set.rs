@@ -10,8 +10,8 @@ use crate::core::policy::Policy;
 /// Returns the verdict on a set. Every gate is checked for each member, except that only the main file can be the only
 /// copy: its evidence has the size of its companions.
 ///
-/// The first member that is kept gives the reason. No member may be in use, whatever the rule says about open temps, and
-/// without leases (`has_leases` is false) every set is kept.
+/// The first member that is kept gives the reason. No member may be in use, whatever the rule says about open temps,
+/// and without leases (`has_leases` is false) every set is kept.
 #[must_use]
 pub fn judge_set(
     main: &Evidence,

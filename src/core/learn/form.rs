@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::core::temp_name::is_like_date;
 
-/// The smallest number of characters of a random part. Shorter ones are versions, copies `1` and `2`, or small counters.
+/// The smallest number of characters of a random part. Shorter ones are versions, copies `1` and `2`, or small
+/// counters.
 pub const MIN_RANDOM: usize = 6;
 
 /// The names of a shape: all have the same length, the same literal bytes, and between these random characters of a
@@ -261,8 +262,8 @@ impl Form {
         fields.filter_map(|field| self.parts.get(field)).collect()
     }
 
-    /// Reports whether the form includes `name`. In each field a name must have all kinds of characters, and must not be
-    /// a date: ordinary words and dates have the same length by chance.
+    /// Reports whether the form includes `name`. In each field a name must have all kinds of characters, and must not
+    /// be a date: ordinary words and dates have the same length by chance.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         if !have_same_frame(&self.example, name) {

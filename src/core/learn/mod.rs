@@ -4,9 +4,9 @@
 //! on. From three such renames the *shape* of these names follows: `data.json.` and nine random digits. A shape belongs
 //! to one directory, one target and one owner.
 //!
-//! A wrong shape can cost a file, so these are not random parts of a name: parts that only rise (counters), dates, times
-//! since 1970 and related numbers, words, and parts of fewer than [`MIN_RANDOM`] characters. A shape is used for more
-//! than a message only if it is *learned well enough*: see [`LearnedShape::is_learned_well`].
+//! A wrong shape can cost a file, so these are not random parts of a name: parts that only rise (counters), dates,
+//! times since 1970 and related numbers, words, and parts of fewer than [`MIN_RANDOM`] characters. A shape is used for
+//! more than a message only if it is *learned well enough*: see [`LearnedShape::is_learned_well`].
 //!
 //! - [`form`]: literals, exact lengths and classes: the names that a shape includes
 //! - [`evidence`]: *is a part of these names random?*

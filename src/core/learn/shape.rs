@@ -147,8 +147,8 @@ impl LearnedShape {
         self.writes >= KNOWN_FROM && (few || is_random(&self.form, &samples))
     }
 
-    /// Reports whether the shape is learned well enough for more than a message: its names contain the target, and of at
-    /// least 20 files 95 % were renamed to it, and no file was read later.
+    /// Reports whether the shape is learned well enough for more than a message: its names contain the target, and of
+    /// at least 20 files 95 % were renamed to it, and no file was read later.
     #[must_use]
     pub fn is_learned_well(&self, pending: &[Sample]) -> bool {
         self.is_known(pending)

@@ -32,7 +32,8 @@ pub struct Entry {
     pub group: Option<PathBuf>,
     /// Its data, in bytes, if it belongs to a group. May be a lower bound.
     pub data: u64,
-    /// It can replace other copies of its group, if no process uses it. The caller proves that before a copy is dropped.
+    /// It can replace other copies of its group, if no process uses it. The caller proves that before a copy is
+    /// dropped.
     pub is_reliable: bool,
     /// The directory that it was moved from. `None` if that was not recorded.
     pub origin: Option<Vec<u8>>,

@@ -6,8 +6,8 @@
 //!
 //! A grammar is a pattern such as `<t>.<pid>.<uuid>.tmp`. `<t>` is the name of the target, `<pid>` a process id,
 //! `<uuid>` 8-4-4-4-12 hex digits, and `<n>` decimal digits. `<hex:12>`, `<digits:10>` and `<alnum:6>` are lower-case
-//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. `<[a-z0-9_]:8>` is a
-//! class with a fixed number of characters that must mix letters and digits. All other characters are literal.
+//! hex digits, decimal digits, and ASCII letters or digits, each with a fixed number of characters. `<[a-z0-9_]:8>` is
+//! a class with a fixed number of characters that must mix letters and digits. All other characters are literal.
 //!
 //! `catalog.toml` lists the known writers. docs/writers.md describes it for users and contributors.
 

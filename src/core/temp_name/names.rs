@@ -56,7 +56,8 @@ impl Names {
         }
     }
 
-    /// Turns on the writers that are on by default, if `*.tmp` is the only pattern. To name one of them changes nothing.
+    /// Turns on the writers that are on by default, if `*.tmp` is the only pattern. To name one of them changes
+    /// nothing.
     #[must_use]
     pub fn with_default_writers(mut self) -> Names {
         self.has_default_writers = self.has_default && self.globs.is_empty();
@@ -313,8 +314,8 @@ impl Names {
 }
 
 impl fmt::Display for Names {
-    /// Writes the globs and the patterns of the writers, as they were given. Of a writer with more than two patterns, it
-    /// writes the first one and the name.
+    /// Writes the globs and the patterns of the writers, as they were given. Of a writer with more than two patterns,
+    /// it writes the first one and the name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = self.has_default.then_some(DEFAULT).into_iter();
         let globs = self.globs.iter().map(|glob| glob.text.as_str());

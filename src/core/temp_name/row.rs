@@ -33,7 +33,8 @@ pub struct WriterGrammar {
     pub companions: Vec<String>,
     /// The treatment of a temp whose target does not count.
     pub uncommitted: Uncommitted,
-    /// A file without which no temp is taken while a process has it open: absolute, or relative to the temp's directory.
+    /// A file without which no temp is taken while a process has it open: absolute, or relative to the temp's
+    /// directory.
     pub unless_open: Option<String>,
     /// A rule has it on unless the rule sets other names than `*.tmp`, or an empty list of writers.
     pub default: bool,

@@ -13,8 +13,8 @@ use crate::fs::dir::Dir;
 /// released at once.
 ///
 /// `RACE:` a program may open the file between these two calls (µs; if this process is stopped there, up to
-/// `/proc/sys/fs/lease-break-time`, 45 s). Worst case: its open waits for that time, or fails with EWOULDBLOCK if it has
-/// `O_NONBLOCK`.
+/// `/proc/sys/fs/lease-break-time`, 45 s). Worst case: its open waits for that time, or fails with EWOULDBLOCK if it
+/// has `O_NONBLOCK`.
 pub(in crate::evidence) fn guard_use(at: &Dir, name: &OsStr) -> UseState {
     let file = match open_for_check(at, name) {
         Ok(file) => file,

@@ -88,9 +88,9 @@ impl Dir {
         })
     }
 
-    /// Opens the directory that contains `path`, and returns it with the last component of `path`. A relative path begins
-    /// at this directory, and none of its components is a symlink. The directory may be outside of the root, and on
-    /// another file system.
+    /// Opens the directory that contains `path`, and returns it with the last component of `path`. A relative path
+    /// begins at this directory, and none of its components is a symlink. The directory may be outside of the root, and
+    /// on another file system.
     ///
     /// # Errors
     ///

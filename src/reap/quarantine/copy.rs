@@ -20,9 +20,9 @@ use crate::sys::random::random_u64;
 /// The number of bytes that are read at a time. Blocks of zeros are skipped, so that holes stay holes.
 const CHUNK: usize = 1 << 16;
 
-/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. The copy gets the name
-/// when it is complete. A crash before that leaves it under a name that no rule matches and that is not a claim. Returns the
-/// identity of the copy.
+/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. The copy gets the
+/// name when it is complete. A crash before that leaves it under a name that no rule matches and that is not a claim.
+/// Returns the identity of the copy.
 pub(super) fn whole(
     from: File,
     seen: &Observation,

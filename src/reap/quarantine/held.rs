@@ -18,7 +18,8 @@ use crate::evidence::{self, CheckedFile, FileId, UseChecker};
 use crate::fs::dir;
 
 /// The leased copies of each directory, for all threads of this process. Two threads that open the same copy would take
-/// each other for a process that uses it, so a stored file is opened for a proof only while its directory is locked here.
+/// each other for a process that uses it, so a stored file is opened for a proof only while its directory is locked
+/// here.
 static HELD: [Mutex<Vec<HeldCopy>>; 16] = [const { Mutex::new(Vec::new()) }; 16];
 
 /// A copy that is leased.

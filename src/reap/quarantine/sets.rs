@@ -1,8 +1,9 @@
 //! The sets in a quarantine: a file with its [companions](crate::core::companions). They are restored and deleted
 //! together.
 //!
-//! A set has a folder of its own, whose name begins with another letter than those of shared folders (`stamp.rs`). The main file is the last one that is restored,
-//! and the first one that is deleted: wherever a crash ends this, no program finds the main file without its companions.
+//! A set has a folder of its own, whose name begins with another letter than those of shared folders (`stamp.rs`). The
+//! main file is the last one that is restored, and the first one that is deleted: wherever a crash ends this, no
+//! program finds the main file without its companions.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -174,9 +175,9 @@ impl Quarantine {
         Ok(has_claim)
     }
 
-    /// Restores a set to `to`, without overwriting anything: the main file as `name`, and its companions beside it. If a
-    /// name exists, nothing is restored. Calls `mark` with each open file before the file has its name back. If `to` is
-    /// on another file system, the files are copied, the copies are compared, and the originals are removed.
+    /// Restores a set to `to`, without overwriting anything: the main file as `name`, and its companions beside it. If
+    /// a name exists, nothing is restored. Calls `mark` with each open file before the file has its name back. If `to`
+    /// is on another file system, the files are copied, the copies are compared, and the originals are removed.
     ///
     /// # Errors
     ///
@@ -217,8 +218,8 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Copies a set to `to`, without overwriting anything, and keeps it in the quarantine: the companions first, the main
-    /// file as `name` last. If a name exists, nothing is copied.
+    /// Copies a set to `to`, without overwriting anything, and keeps it in the quarantine: the companions first, the
+    /// main file as `name` last. If a name exists, nothing is copied.
     ///
     /// # Errors
     ///

@@ -129,9 +129,9 @@ impl Quarantine {
         Err(Errno::EXIST.into())
     }
 
-    /// Returns a slot for a companion at the path `below` the root, in the folder of its set. A killed orphand had moved
-    /// the main file of that set after the claim of the companion, which was at the time `claimed`. Returns `None` if
-    /// there is no such folder.
+    /// Returns a slot for a companion at the path `below` the root, in the folder of its set. A killed orphand had
+    /// moved the main file of that set after the claim of the companion, which was at the time `claimed`. Returns
+    /// `None` if there is no such folder.
     pub(in crate::reap) fn slot_beside(
         self: &Arc<Quarantine>,
         main: &Path,

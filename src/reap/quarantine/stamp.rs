@@ -1,9 +1,9 @@
 //! The names of the folders in a quarantine. They show when the files in a folder were moved there.
 //!
-//! A name is a letter (`m`, or `s` for the folder of one set) and fifteen base-62 characters. They encode the wall clock when the folder was created, the
-//! monotonic clock at the same moment (which reveals later changes of either clock), and a few bits of the path of the
-//! file that the folder was created for: the id of that file is the folder's name. The rest is a checksum, so that
-//! other names are not mistaken for ours.
+//! A name is a letter (`m`, or `s` for the folder of one set) and fifteen base-62 characters. They encode the wall
+//! clock when the folder was created, the monotonic clock at the same moment (which reveals later changes of either
+//! clock), and a few bits of the path of the file that the folder was created for: the id of that file is the folder's
+//! name. The rest is a checksum, so that other names are not mistaken for ours.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

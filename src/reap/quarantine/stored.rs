@@ -249,8 +249,8 @@ impl Quarantine {
         })
     }
 
-    /// Reports whether the directory `below` in `folder`, and each directory on the path to it, belongs to orphand's user
-    /// alone. Opens nothing.
+    /// Reports whether the directory `below` in `folder`, and each directory on the path to it, belongs to orphand's
+    /// user alone. Opens nothing.
     fn is_ours_on_path(&self, folder: &str, below: &Path) -> bool {
         let is_ours = |path: &Path| {
             let seen = observe(self.fd.as_fd(), path.as_os_str());
@@ -320,8 +320,8 @@ impl Quarantine {
         Ok(seen)
     }
 
-    /// Returns the id of the directory that `stored` was moved from, if it was recorded. It is empty for the root, which
-    /// contains the quarantine.
+    /// Returns the id of the directory that `stored` was moved from, if it was recorded. It is empty for the root,
+    /// which contains the quarantine.
     pub(crate) fn origin_of(&self, stored: &Stored) -> Option<Vec<u8>> {
         if stored.original_dir().as_os_str().is_empty() {
             return Some(Vec::new());

@@ -1,8 +1,8 @@
 //! Real writers, killed while they rename, and what orphand does with the temps that they leave.
 //!
-//! `rows.rs` lists the writers, and `kill.rs` runs and kills them under strace(1). The table in
-//! docs/killed-writers.md is made from the same list. `soak.rs` runs all of them beside a watch. `.ci/run tools` installs the programs; a test prints
-//! which ones it skips because they are missing.
+//! `rows.rs` lists the writers, and `kill.rs` runs and kills them under strace(1). The table in docs/killed-writers.md
+//! is made from the same list. `soak.rs` runs all of them beside a watch. `.ci/run tools` installs the programs; a test
+//! prints which ones it skips because they are missing.
 
 mod kill;
 mod rows;

@@ -129,8 +129,8 @@ fn timeline(content: &Content, out: &mut String) {
     out.push_str("</ul>\n</figure>\n");
 }
 
-/// Writes one bar, and returns the number of temps below its top. `place` is its step, the number of temps below it, and
-/// the largest number of a step.
+/// Writes one bar, and returns the number of temps below its top. `place` is its step, the number of temps below it,
+/// and the largest number of a step.
 fn bar(
     content: &Content,
     out: &mut String,

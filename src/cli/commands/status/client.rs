@@ -40,7 +40,8 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
         .filter_map(|socket| match query(socket) {
             Ok(watch) => Some(watch),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // The watcher was killed and left its socket, or it has just created the socket and does not listen yet.
+                // The watcher was killed and left its socket, or it has just created the socket and does not listen
+                // yet.
                 if !is_running(socket) {
                     let _ = fs::remove_file(socket);
                 }
