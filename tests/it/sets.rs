@@ -215,8 +215,10 @@ fn a_companion_that_is_kept_keeps_the_set() {
             assert_eq!(events.about("x.tmp"), [format!("kept {reason}")]);
             assert_eq!(sandbox.listing(), before, "{reason}");
             if reason == "in-use" {
+                // A child of another test may have the file too, between its fork and its exec.
                 let holders = &events.of("kept")[0]["holders"];
-                assert_eq!(holders[0]["pid"], std::process::id(), "{holders}");
+                let mut pids = holders.as_array().unwrap().iter().map(|one| &one["pid"]);
+                assert!(pids.any(|pid| *pid == std::process::id()), "{holders}");
             }
         }
     }
