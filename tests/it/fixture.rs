@@ -76,11 +76,24 @@ impl Fixture {
     /// Creates a leaked temp beside its whole target, on a file system where a lease covers opens and
     /// mappings.
     pub(crate) fn new() -> Fixture {
-        let homes = [
+        Fixture::in_one_of([
             std::env::temp_dir(),
             PathBuf::from("/dev/shm"),
             PathBuf::from("/var/tmp"),
-        ];
+        ])
+    }
+
+    /// Creates the same in memory, where creating and removing files is fastest, if there is such a file system.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn in_memory() -> Fixture {
+        Fixture::in_one_of([
+            PathBuf::from("/dev/shm"),
+            std::env::temp_dir(),
+            PathBuf::from("/var/tmp"),
+        ])
+    }
+
+    fn in_one_of(homes: [PathBuf; 3]) -> Fixture {
         let whole = homes
             .iter()
             .filter_map(|home| TempDir::new_in(home).ok())

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use orphand::core::event::Event;
 use orphand::core::exclude::Exclude;
-use orphand::core::judge::Verdict;
+use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::UseState;
-use orphand::core::policy::{Open, Policy, SoleCopy};
+use orphand::core::policy::{Graces, Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
 use orphand::engine::groups::judge_groups;
 use orphand::engine::sweep::sweep;
@@ -509,6 +509,47 @@ fn a_copy_in_use_supersedes_nothing() {
             drop(held);
         }
     });
+}
+
+/// A temp that is too young is kept, and supersedes nothing: its writer may still change it.
+#[test]
+fn a_young_temp_supersedes_nothing() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        // On a slow machine, the new temp may reach its grace before the sweep looks at it.
+        let is_shown = [1, 4, 16].into_iter().any(is_young_temp_kept);
+        assert!(is_shown, "each sweep took longer than the grace");
+    });
+}
+
+/// Sweeps three old copies and one that is younger than the grace of so many seconds. Returns false if it was not.
+fn is_young_temp_kept(seconds: u64) -> bool {
+    let grace = Duration::from_secs(seconds);
+    let fixture = empty().with_policy(Policy {
+        grace: Graces::both(grace),
+        ..Fixture::policy()
+    });
+    leave(&fixture, "sessions.json", &[9; 3]);
+    std::thread::sleep(grace + GRACE);
+    let start = Instant::now();
+    let young = temp("sessions.json", 3);
+    fs::write(fixture.dir.join(&young), "123456789").unwrap();
+    let mut events = Vec::new();
+    let mut emit = |event| events.push(event);
+    let (engine, stop) = (engine(None), Stop::default());
+    sweep(&fixture.root, &engine, &stop, &mut emit, &|_, _| {}).unwrap();
+    if start.elapsed() >= grace {
+        return false;
+    }
+    let is_young =
+        |event: &Event| matches!(event, Event::Kept { reason, .. } if *reason == Reason::Young);
+    assert!(events.iter().any(is_young), "{events:?}");
+    let expected = [0, 1, 2].map(|number| temp("sessions.json", number));
+    assert_eq!(
+        names(&fixture),
+        (vec![young], expected.to_vec()),
+        "{events:?}"
+    );
+    true
 }
 
 #[test]

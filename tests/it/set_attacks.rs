@@ -3,7 +3,7 @@
 //! Other processes open, map, change, rename and create members between any two steps; orphand is killed before each
 //! call that changes something, and killed again while it recovers; and each such call fails once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::own_names;
@@ -21,8 +21,8 @@ use orphand::reap::{Candidate, Companion, CompanionResult, Hook, Outcome, Reaper
 use rustix::io::Errno;
 
 use crate::fixture::{
-    ALL_USERS, Fixture, TEMP, TEMP_CONTENT, in_own_process, join, report_skipped, wait_until,
-    waits_for_lease,
+    ALL_USERS, Fixture, TEMP, TEMP_CONTENT, in_own_process, in_parallel, join, report_skipped,
+    wait_until, waits_for_lease,
 };
 use crate::intercept::{self, Call, CallResponse, PendingCall};
 use crate::sandbox::{CommandResult, Sandbox};
@@ -239,37 +239,59 @@ impl Attack {
 #[test]
 fn no_attack_at_any_step_separates_a_set() {
     in_own_process(ALL_USERS, || {
-        let mut attacks = 0;
+        let attacks = AtomicUsize::new(0);
         for has_target in [true, false] {
-            for step in Step::ALL {
-                // These steps are taken once for the whole set.
-                let is_single = matches!(step, Step::Resolve | Step::Wait);
-                for (at, _) in members().into_iter().take(if is_single { 1 } else { 3 }) {
-                    for attack in Attack::ALL {
-                        // These attacks concern no existing member.
-                        let is_same = matches!(attack, Attack::AddMember | Attack::TakeMain);
-                        for (member, _) in members().into_iter().take(if is_same { 1 } else { 3 }) {
-                            attacks += attack_once(has_target, (step, &at), attack, &member);
-                        }
+            in_parallel(steps(has_target), |(step, at)| {
+                for attack in Attack::ALL {
+                    // These attacks concern no existing member.
+                    let is_same = matches!(attack, Attack::AddMember | Attack::TakeMain);
+                    for (member, _) in members().into_iter().take(if is_same { 1 } else { 3 }) {
+                        let attacked = attack_once(has_target, (step, &at), attack, &member);
+                        attacks.fetch_add(attacked, Ordering::SeqCst);
                     }
                 }
-            }
+            });
         }
+        let attacks = attacks.into_inner();
         assert!(attacks > 500, "only {attacks} attacks had an effect");
     });
 }
 
+fn fixture_and_verdict(has_target: bool) -> (Fixture, Verdict) {
+    match has_target {
+        true => (Fixture::in_memory().with_set(), Verdict::Reap),
+        false => (
+            Fixture::in_memory().with_sole_copy().with_set(),
+            Verdict::Quarantine(Some(Reason::SoleCopy)),
+        ),
+    }
+}
+
+/// Returns the steps of a set, each with the name of its member.
+fn steps(has_target: bool) -> Vec<(Step, String)> {
+    let (fixture, verdict) = fixture_and_verdict(has_target);
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let begun = Arc::clone(&steps);
+    let hook = Hook::new(move |step, name| {
+        let one = (step, name.to_str().unwrap().to_owned());
+        let mut begun = begun.lock().unwrap();
+        if !begun.contains(&one) {
+            begun.push(one);
+        }
+    });
+    let reaper = Reaper::new().with_hook(Some(hook));
+    let outcome = fixture.reap_candidate(&reaper, fixture.set_candidate(verdict));
+    let is_done = matches!(
+        outcome,
+        Outcome::Reaped { .. } | Outcome::Quarantined { .. }
+    );
+    assert!(is_done, "{outcome:?}");
+    std::mem::take(&mut *steps.lock().unwrap())
+}
+
 /// Attacks one member before a step of one member. Returns 1 if that had an effect.
 fn attack_once(has_target: bool, at: (Step, &str), attack: Attack, member: &str) -> usize {
-    let fixture = match has_target {
-        true => Fixture::new(),
-        false => Fixture::new().with_sole_copy(),
-    };
-    let fixture = fixture.with_set();
-    let verdict = match has_target {
-        true => Verdict::Reap,
-        false => Verdict::Quarantine(Some(Reason::SoleCopy)),
-    };
+    let (fixture, verdict) = fixture_and_verdict(has_target);
     let attacker = Arc::new(Mutex::new(Attacker::default()));
     let (shared, dir) = (Arc::clone(&attacker), fixture.dir.clone());
     let (at_step, at_name) = (at.0, at.1.to_owned());
@@ -496,14 +518,18 @@ impl Work {
         Work::PuttingBackTaken,
     ];
 
+    /// Creates the state in which the work begins, in memory.
     fn sandbox(self) -> Sandbox {
-        let sandbox = match self {
-            Work::Moving => Sandbox::new(),
-            _ => Sandbox::new().file(
+        self.set_up(Sandbox::in_memory_for(None))
+    }
+
+    fn set_up(self, sandbox: Sandbox) -> Sandbox {
+        if self != Work::Moving {
+            sandbox.write(
                 "x",
                 "whole, and longer than all parts of the temp together, to its last byte",
-            ),
-        };
+            );
+        }
         for (name, content) in CONTENTS {
             sandbox.write(name, content);
         }
@@ -603,8 +629,7 @@ fn check_end(sandbox: &Sandbox, work: Work, what: &str) {
             "{what}: {name} at {path:?}"
         );
     }
-    let folders: std::collections::BTreeSet<_> =
-        found.values().map(|path| path.parent().unwrap()).collect();
+    let folders: BTreeSet<_> = found.values().map(|path| path.parent().unwrap()).collect();
     match found.contains_key("x.tmp") {
         true => assert_eq!((found.len(), folders.len()), (3, 1), "{what}: {found:?}"),
         // Companions whose main file was removed before the kill.
@@ -617,37 +642,118 @@ fn check_end(sandbox: &Sandbox, work: Work, what: &str) {
     );
 }
 
+/// Calls `test` with the number of each call that changes the root in a whole sweep, at the same time, and with the
+/// numbers after these until it returns false: there was no such call.
+fn for_each_change(work: Work, test: impl Fn(usize) -> bool + Sync) {
+    let (_, changes) = sweep(&work.sandbox(), work, usize::MAX, CallResponse::Allow);
+    in_parallel(1..=changes, |n| {
+        test(n);
+    });
+    for n in changes + 1.. {
+        if !test(n) {
+            break;
+        }
+    }
+}
+
+/// The files and folders in the root, the oldest change first, and whether each is younger than the grace. The names
+/// that orphand chose are replaced by numbers, so a start does the same in equal states.
+fn state(sandbox: &Sandbox) -> Vec<String> {
+    fn walk(dir: &Path, found: &mut Vec<(SystemTime, PathBuf)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let since = Duration::new(meta.ctime() as u64, meta.ctime_nsec() as u32);
+            if meta.is_dir() {
+                walk(&path, found);
+            }
+            found.push((SystemTime::UNIX_EPOCH + since, path));
+        }
+    }
+    let root = sandbox.root();
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    found.sort();
+    let now = SystemTime::now();
+    let mut chosen = Vec::new();
+    let describe = |(changed, path): (SystemTime, PathBuf)| {
+        let is_young = now.duration_since(changed).unwrap_or_default() < AGE;
+        let below = path.strip_prefix(&root).unwrap().to_str().unwrap();
+        let below = number_chosen(below, &mut chosen);
+        let content = fs::read(&path).unwrap_or_default();
+        format!("{below} {is_young} {content:?}")
+    };
+    found.into_iter().map(describe).collect()
+}
+
+/// Replaces the digits of a claim or the name of a folder of the quarantine by its position in `chosen`.
+fn number_chosen(below: &str, chosen: &mut Vec<String>) -> String {
+    let part = match below.strip_prefix(".orphand") {
+        Some(rest) if rest.starts_with('-') => rest[1..].split('-').next(),
+        Some(rest) if rest.starts_with('/') => rest[1..].split('/').next(),
+        _ => None,
+    };
+    let Some(part) = part else {
+        return below.to_owned();
+    };
+    if !chosen.iter().any(|other| other == part) {
+        chosen.push(part.to_owned());
+    }
+    let number = chosen.iter().position(|other| other == part).unwrap();
+    below.replace(part, &number.to_string())
+}
+
+/// The states from which the rest was checked, because a start depends on nothing else.
+#[derive(Default)]
+struct Checked {
+    after_first: Mutex<BTreeSet<Vec<String>>>,
+    after_second: Mutex<BTreeSet<Vec<String>>>,
+    kills: AtomicUsize,
+}
+
+/// Kills a sweep before its change number `first`, and the next one before each of its changes. Reports whether the
+/// first sweep was killed.
+fn kill_twice(work: Work, first: usize, checked: &Checked) -> bool {
+    let is_new = |states: &Mutex<BTreeSet<_>>, sandbox: &Sandbox| {
+        let state = state(sandbox);
+        states.lock().unwrap().insert(state)
+    };
+    let mut was_killed = false;
+    for second in 1.. {
+        let sandbox = work.sandbox();
+        let (ran, _) = sweep(&sandbox, work, first, CallResponse::Kill);
+        was_killed = ran.code().is_none();
+        let what = format!("{work:?}, killed before change {first}, then {second}: {ran:?}");
+        check(&sandbox, work, &what);
+        sandbox.age(AGE);
+        if second == 1 && !is_new(&checked.after_first, &sandbox) {
+            break;
+        }
+        let (again, _) = sweep(&sandbox, work, second, CallResponse::Kill);
+        let again_killed = again.code().is_none();
+        let what = format!("{what}, {again:?}");
+        check(&sandbox, work, &what);
+        let kills = usize::from(was_killed) + usize::from(again_killed);
+        checked.kills.fetch_add(kills, Ordering::SeqCst);
+        if is_new(&checked.after_second, &sandbox) {
+            check_end(&sandbox, work, &what);
+        }
+        if !again_killed {
+            break;
+        }
+    }
+    was_killed
+}
+
 #[test]
 fn no_kill_separates_a_set() {
     if !intercept::is_possible() {
         return report_skipped("seccomp");
     }
-    crate::sandbox::in_parallel(Work::ALL, |work| {
-        let mut kills = 0;
-        for first in 1.. {
-            let mut was_killed = false;
-            for second in 1.. {
-                let sandbox = work.sandbox();
-                let (ran, _) = sweep(&sandbox, work, first, CallResponse::Kill);
-                was_killed = ran.code().is_none();
-                let what =
-                    format!("{work:?}, killed before change {first}, then {second}: {ran:?}");
-                check(&sandbox, work, &what);
-                sandbox.age(AGE);
-                let (again, _) = sweep(&sandbox, work, second, CallResponse::Kill);
-                let again_killed = again.code().is_none();
-                let what = format!("{what}, {again:?}");
-                check(&sandbox, work, &what);
-                kills += usize::from(was_killed) + usize::from(again_killed);
-                check_end(&sandbox, work, &what);
-                if !again_killed {
-                    break;
-                }
-            }
-            if !was_killed {
-                break;
-            }
-        }
+    in_parallel(Work::ALL, |work| {
+        let checked = Checked::default();
+        for_each_change(work, |first| kill_twice(work, first, &checked));
+        let kills = checked.kills.into_inner();
         assert!(kills > 10, "{work:?}: {kills} kills");
     });
 }
@@ -658,19 +764,17 @@ fn no_failure_separates_a_set() {
     if !intercept::is_possible() {
         return report_skipped("seccomp");
     }
-    crate::sandbox::in_parallel(Work::ALL, |work| {
+    in_parallel(Work::ALL, |work| {
         for error in [Errno::NOSPC, Errno::IO] {
-            for n in 1.. {
+            for_each_change(work, |n| {
                 let sandbox = work.sandbox();
                 let (ran, changes) = sweep(&sandbox, work, n, CallResponse::Fail(error));
                 let what = format!("{work:?}, change {n} fails with {error:?}: {ran:?}");
                 check(&sandbox, work, &what);
                 sandbox.age(AGE);
                 check_end(&sandbox, work, &what);
-                if changes < n {
-                    break;
-                }
-            }
+                changes >= n
+            });
         }
     });
 }
@@ -684,7 +788,7 @@ fn an_incomplete_set_is_not_restored() {
     }
     let mut incomplete = 0;
     for n in 1.. {
-        let sandbox = Work::Moving.sandbox();
+        let sandbox = Work::Moving.set_up(Sandbox::new());
         let (ran, _) = sweep(&sandbox, Work::Moving, n, CallResponse::Kill);
         if ran.code().is_some() {
             break;
@@ -777,7 +881,7 @@ fn a_left_set_in_use_is_put_back_later() {
 /// A restored set stays, also under the names of claims.
 #[test]
 fn claims_of_a_restored_set_stay() {
-    let sandbox = Work::Moving.sandbox();
+    let sandbox = Work::Moving.set_up(Sandbox::new());
     sandbox.run(SWEEP).exit(0);
     sandbox.run(["restore", "root/x.tmp"]).exit(0);
     for (name, _) in CONTENTS {
