@@ -17,7 +17,9 @@ use std::time::{Duration, SystemTime};
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::own_names;
 use orphand::evidence::{Role, TempInfo};
-use orphand::reap::{Candidate, Companion, CompanionResult, Hook, Outcome, Reaper, Step};
+use orphand::reap::{
+    Candidate, Companion, CompanionResult, Hook, Outcome, Reaper, Recovered, Step,
+};
 use rustix::io::Errno;
 
 use crate::fixture::{
@@ -851,6 +853,51 @@ fn claims_of_other_rules_stay() {
     let before = sandbox.listing();
     sandbox.run(SWEEP).exit(0);
     assert_eq!(sandbox.listing(), before);
+}
+
+/// Claims with the same digits form a set only with the names of a temp and its companions. All others are recovered
+/// one by one.
+#[test]
+fn only_the_claims_of_one_temp_are_recovered_together() {
+    /// The original names of the claims, the claim that is recovered, the name that it reports and those that are back.
+    type Row = (
+        &'static [&'static str],
+        &'static str,
+        &'static [&'static str],
+    );
+    const PAIR: &[&str] = &["free.tmp", "taken.tmp"];
+    const SET_AND_OTHER: &[&str] = &["a.tmp", "a.tmp-wal", "b.tmp"];
+    const TWO_SETS: &[&str] = &["a.tmp", "a.tmp-wal", "b.tmp", "b.tmp-wal"];
+    let rows: [Row; 7] = [
+        (PAIR, "free.tmp", &["free.tmp"]),
+        (PAIR, "taken.tmp", &["taken.tmp"]),
+        (SET_AND_OTHER, "b.tmp", &["b.tmp"]),
+        (SET_AND_OTHER, "a.tmp", &["a.tmp", "a.tmp-wal"]),
+        (SET_AND_OTHER, "a.tmp-wal", &["a.tmp", "a.tmp-wal"]),
+        (TWO_SETS, "a.tmp-wal", &["a.tmp", "a.tmp-wal"]),
+        (TWO_SETS, "b.tmp", &["b.tmp", "b.tmp-wal"]),
+    ];
+    in_own_process(ALL_USERS, || {
+        let claim = |name: &str| format!(".orphand-0123456789abcdef-{name}");
+        for (names, recovered, back) in rows {
+            let what = format!("{recovered} of {names:?}");
+            let fixture = Fixture::new();
+            for name in names {
+                fs::write(fixture.dir.join(claim(name)), name).unwrap();
+            }
+            let result = fixture.recover(&claim(recovered));
+            let is_put_back =
+                matches!(&result, Ok(Some(Recovered::PutBack(name))) if *name == *back[0]);
+            assert!(is_put_back, "{what}: {result:?}");
+            for name in names {
+                let at = match back.contains(name) {
+                    true => fixture.dir.join(name),
+                    false => fixture.dir.join(claim(name)),
+                };
+                fixture.assert_only_at(name.as_bytes(), &at, &what);
+            }
+        }
+    });
 }
 
 /// While a process holds a member, the claims of a set stay.
