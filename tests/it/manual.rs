@@ -27,7 +27,7 @@ fn pages(sandbox: &Sandbox) -> Vec<(String, PathBuf)> {
     pages
 }
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !there {

@@ -11,6 +11,7 @@ use regex_lite::Regex;
 use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
+use crate::manual::is_installed;
 use crate::sandbox::{DEADLINE, Sandbox, StartChild, signal, terminal};
 
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -943,7 +944,37 @@ fn completions_propose_writers_and_ids() {
     assert!(!writers.contains(&id), "{writers}");
     let fish = sandbox.run(["completions", "fish"]).exit(0).stdout;
     assert!(fish.contains("orphand quarantine list --json"), "{fish}");
+    let zsh = sandbox.run(["completions", "zsh"]).exit(0).stdout;
+    assert_eq!(zsh.matches(":_orphand_ids' ").count(), 2, "{zsh}");
+    if !is_installed("zsh") {
+        return;
+    }
+    sandbox.make_dir("../zsh");
+    sandbox.write("../zsh/_orphand", zsh);
+    for words in ["restore", "quarantine purge"] {
+        let mut command = sandbox.program("zsh");
+        // The tab key completes the rest of the id.
+        let typed = format!("orphand {words} {}\t", &id[..id.len() - 1]);
+        command
+            .args(["-f", "-c", ZSH_TAB, "zsh", &typed, &id])
+            .current_dir(sandbox.root())
+            .env("PATH", &path)
+            .env("TERM", "dumb");
+        sandbox.finish(command).exit(0).stdout_has(&id);
+    }
 }
+
+/// Presses keys in a new zsh with completions, and prints what that shows until it shows a text.
+const ZSH_TAB: &str = r#"
+    zmodload zsh/zpty || exit 9
+    zpty shell zsh -f -i
+    zpty -w shell 'PS1=; fpath=(../zsh $fpath); autoload -Uz compinit; compinit -u -D; print READ""Y'
+    zpty -r -m shell shown '*READY*' || exit 8
+    zpty -w -n shell "$1"
+    zpty -r -m shell shown "*$2*" || exit 7
+    print -r -- "$shown"
+    zpty -d shell
+"#;
 
 #[test]
 fn the_help_has_headings() {

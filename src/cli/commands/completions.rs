@@ -20,11 +20,19 @@ pub(crate) fn run(command: &Completions, mut cli: Command) -> Result<Exit, Failu
     // Not directly to stdout: clap panics if the reader has closed the pipe.
     let mut script = Vec::new();
     clap_complete::generate(command.shell, &mut cli, "orphand", &mut script);
-    script.extend_from_slice(ids_script(command.shell).as_bytes());
-    Ok(print(&script)?)
+    let script = String::from_utf8_lossy(&script);
+    Ok(print(with_ids(command.shell, &script).as_bytes())?)
 }
 
-/// Returns the part of a script that completes the ids of files in quarantine, for the shells in which it is short.
+/// Returns `script` with completions for the ids of files in quarantine, for the shells in which they are short.
+fn with_ids(shell: clap_complete::Shell, script: &str) -> String {
+    match shell {
+        clap_complete::Shell::Zsh => zsh_with_ids(script),
+        _ => format!("{script}{}", ids_script(shell)),
+    }
+}
+
+/// Returns the part of a script that completes the ids, for the shells in which it is at the end.
 fn ids_script(shell: clap_complete::Shell) -> &'static str {
     match shell {
         clap_complete::Shell::Bash => BASH_IDS,
@@ -32,6 +40,36 @@ fn ids_script(shell: clap_complete::Shell) -> &'static str {
         _ => "",
     }
 }
+
+/// Returns the script for zsh with ids where arguments are ids or files. zsh runs the script itself at the first
+/// completion, so nothing may follow its last lines, and the function for the ids is after the first line.
+fn zsh_with_ids(script: &str) -> String {
+    let with_action = |line: &str| {
+        let is_id = ZSH_ID_ARGS.iter().any(|arg| line.starts_with(arg));
+        match line.strip_suffix(":_files' \\") {
+            Some(spec) if is_id => format!("{spec}:_orphand_ids' \\\n"),
+            _ => format!("{line}\n"),
+        }
+    };
+    let mut lines = script.lines().map(with_action);
+    let first = lines.next().unwrap_or_default();
+    format!("{first}{ZSH_IDS}{}", lines.collect::<String>())
+}
+
+/// The beginnings of the lines about arguments that are ids or files.
+const ZSH_ID_ARGS: [&str; 2] = ["'*::which -- ", "'*::ids -- "];
+
+const ZSH_IDS: &str = r#"
+(( $+functions[_orphand_ids] )) ||
+_orphand_ids() {
+    local -a ids
+    local ret=1
+    ids=(${(f)"$(orphand quarantine list --json 2>/dev/null | sed -n 's/^{"id":"\([^"]*\)".*/\1/p')"})
+    compadd -a ids && ret=0
+    _files && ret=0
+    return ret
+}
+"#;
 
 const BASH_IDS: &str = r#"
 _orphand_with_ids() {
