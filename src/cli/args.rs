@@ -91,4 +91,48 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
+
+    /// A command that changes nothing does not say that it removes something.
+    #[test]
+    fn shared_options_are_described_for_their_command() {
+        let help = |name: &str, option: &str| {
+            let cli = super::Cli::command();
+            let command = cli.find_subcommand(name).expect("a command");
+            let arg = command.get_arguments().find(|arg| arg.get_id() == option);
+            let arg = arg.unwrap_or_else(|| panic!("{name} has no {option}"));
+            assert!(arg.get_long_help().is_none(), "{name} {option}");
+            arg.get_help().expect("a text").to_string()
+        };
+        for (command, option, has) in [
+            ("watch", "grace", "before it is removed"),
+            ("sweep", "grace", "before it is removed"),
+            ("scan", "grace", "Judge by this time"),
+            ("explain", "grace", "Judge by this time"),
+            ("sweep", "writers", "Remove the temps"),
+            ("scan", "writers", "Judge the temps"),
+            ("explain", "writers", "Judge the temps"),
+            ("sweep", "closed", "Treat a closed temp"),
+            ("scan", "closed", "Judge a closed temp"),
+            ("explain", "closed", "Judge a closed temp"),
+            ("sweep", "open", "Keep, move or remove"),
+            ("scan", "open", "The verdict for a temp that a"),
+            ("explain", "open", "The verdict for a temp that a"),
+            ("watch", "sole_copy", "Move, keep or remove"),
+            ("scan", "sole_copy", "The verdict for a temp that may"),
+            ("explain", "sole_copy", "The verdict for a temp that may"),
+            ("watch", "action", "Delete, move or only report"),
+            ("scan", "action", "The verdict for an orphan"),
+            ("sweep", "dry_run", "Only show what would be done"),
+            ("scan", "dry_run", "Has no effect"),
+            ("sweep", "exclude", "relative to DIR"),
+            ("scan", "exclude", "Do not list"),
+            ("explain", "exclude", "the folder of FILE"),
+            ("scan", "print0", "the orphans to be removed"),
+            ("sweep", "print0", "the removed orphans"),
+            ("watch", "print0", "the removed orphans"),
+        ] {
+            let text = help(command, option);
+            assert!(text.contains(has), "{command} {option}: {text}");
+        }
+    }
 }

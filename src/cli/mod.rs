@@ -25,6 +25,7 @@ mod output;
 mod runtime;
 mod service;
 mod variables;
+mod wording;
 
 /// Runs the command that the command line names.
 pub(crate) fn main() -> ExitCode {

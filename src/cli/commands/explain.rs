@@ -36,8 +36,10 @@ use crate::cli::output::text;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::engine::engine;
 use crate::cli::runtime::plan::{Intent, Plan, missing, no_answer, plan};
+use crate::cli::wording;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_args(wording::explain))]
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,

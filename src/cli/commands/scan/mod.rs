@@ -8,6 +8,7 @@ use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::plan::{Intent, given_or_listed};
 use crate::cli::runtime::trees::tree_lines;
+use crate::cli::wording;
 use document::ScanDocument;
 use search::{ScanResult, is_orphan};
 
@@ -16,6 +17,7 @@ mod lines;
 mod search;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_args(wording::scan))]
 pub(crate) struct Scan {
     #[command(flatten)]
     pub(crate) options: PolicyOptions,

@@ -30,11 +30,13 @@ use crate::cli::runtime::plan::{
 };
 use crate::cli::runtime::signals;
 use crate::cli::runtime::trees::{measure, stored_in, tree_lines};
+use crate::cli::wording;
 use confirmation::{is_confirmed, same_command};
 
 mod confirmation;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_args(wording::act))]
 pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) options: PolicyOptions,

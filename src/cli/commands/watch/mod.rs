@@ -29,11 +29,13 @@ use crate::cli::runtime::service_notify::ServiceNotifier;
 use crate::cli::runtime::signals::Signals;
 use crate::cli::runtime::status_server::Server;
 use crate::cli::runtime::suspend;
+use crate::cli::wording;
 use follow::WatchLoop;
 
 mod follow;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_args(wording::act))]
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) options: PolicyOptions,
