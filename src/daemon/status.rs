@@ -8,6 +8,7 @@ use super::learning::KnownShape;
 use super::shared::Shared;
 use super::stats::RootStats;
 use crate::core::event::Summary;
+use crate::core::judge::Reason;
 use crate::core::time::Wall;
 use crate::core::write_times::WriteSummary;
 use crate::fs::root::Root;
@@ -77,6 +78,12 @@ impl StatusHandle {
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.shared.temps.len()
+    }
+
+    /// Returns the reason for which the temp at `path` is kept. `None` if it is not kept or not known.
+    #[must_use]
+    pub fn kept_for(&self, path: &Path) -> Option<Reason> {
+        self.shared.temps.kept_for(path)
     }
 
     /// Returns the time since the last reported creation of a temp, if there was one.

@@ -13,6 +13,7 @@ use crossbeam_channel::Receiver;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use crate::core::judge::Reason;
 use crate::core::time::Mono;
 use crate::core::tracker::{Origin, Tracked};
 use crate::sys::free_memory;
@@ -154,6 +155,13 @@ impl Temps {
     pub fn knows(&self, path: &Path) -> bool {
         self.map
             .contains_key(&SplitPath::new(path) as &dyn KeyParts)
+    }
+
+    /// Returns the reason of the last verdict about the temp, if that kept it.
+    #[must_use]
+    pub fn kept_for(&self, path: &Path) -> Option<Reason> {
+        let temp = self.map.get(&SplitPath::new(path) as &dyn KeyParts)?;
+        temp.kept_for()
     }
 
     /// Records that a file has this name now, perhaps for a long time. An existing entry is kept. Returns `false` as

@@ -445,6 +445,25 @@ fn status_shows_running_watchers_and_their_counts() {
         assert_eq!(status["disks"][0]["quarantined"], 1);
         assert_eq!(status["disks"][0]["quarantined_bytes"], 3);
         assert!(status["disks"][0]["percent"].as_u64().unwrap() <= 100);
+        // Some file systems have no fixed number of inodes.
+        let inodes = rustix::fs::statvfs(sandbox.path("a")).unwrap().f_files;
+        let disk = &status["disks"][0];
+        match disk["inodes"].as_u64() {
+            Some(count) => {
+                assert_eq!(count, inodes);
+                assert!(disk["inodes_free"].as_u64().unwrap() <= count, "{disk}");
+                assert!(disk["inodes_percent"].as_u64().unwrap() <= 100, "{disk}");
+            }
+            None => assert!(inodes == 0 && disk["inodes_free"].is_null(), "{disk}"),
+        }
+        let holder = &root["holders"][0];
+        assert_eq!(holder["pid"], shell.pid(), "{root}");
+        assert_eq!(holder["temps"], 1);
+        let held = format!(
+            "held by {}[{}] (1 temp)",
+            holder["name"].as_str().unwrap(),
+            shell.pid()
+        );
         assert_eq!(status["freed_bytes"], 5);
         let leaks = watcher["leaks"].as_array().unwrap();
         assert_eq!(leaks.len(), 2, "{leaks:?}");
@@ -454,6 +473,7 @@ fn status_shows_running_watchers_and_their_counts() {
             .stdout_has("1 kept as in-use")
             .stdout_has("1 temp removed, ")
             .stdout_has("% full")
+            .stdout_has(&held)
             .stdout_has("1 file in quarantine (")
             .stdout_has("the writer of \"gone.json\" left 1 temp (5 B) in ");
         watch.stop();

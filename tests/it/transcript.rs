@@ -55,7 +55,10 @@ const FORMS: &[(&str, &str)] = &[
     (r"\b[0-9.]+ (ms|s|min|h|days?)( \d+ (s|min|h))?\b", "SPAN"),
     // The temps of a group may have the same age.
     (r"SPAN to SPAN", "SPAN"),
-    (r"\d+ % full, [0-9.]+ [kMGT]?B (free|left)", "DISK"),
+    (
+        r"\d+ % full, [0-9.]+ [kMGT]?B (free|left)(, inodes \d+ % used)?",
+        "DISK",
+    ),
     (r"\b\d+\.\d+\.\d+\b", "VERSION"),
     (r" +", " "),
 ];

@@ -1,5 +1,6 @@
 //! The state of a running watch, as `orphand status` and the metrics show it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,13 +8,17 @@ use std::time::Duration;
 
 use orphand::core::event::{Event, RootState, Summary};
 use orphand::core::judge::Reason;
+use orphand::core::observation::Holder;
 use orphand::core::sums::{RecentSums, SumKey, Summand, Sums, TempSum};
 use orphand::core::time::Wall;
 use orphand::daemon::{KnownShape, RootStatus, StatusHandle};
 use orphand::fs::root::Root;
 use orphand::sys::clock;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::groups::{self, Grouping, MAX_GROUPS};
+use super::held_temps::{HeldTemps, is_held_reason};
 use super::shell::Suggestion;
 use super::text;
 use crate::cli::runtime::program::Program;
@@ -34,6 +39,7 @@ struct StatusContent {
     config: Option<PathBuf>,
     config_error: Option<String>,
     grouping: Grouping,
+    held: HeldTemps,
     /// The leaks of the last hour.
     hour: RecentSums,
     /// The leaks of the last minute.
@@ -52,6 +58,7 @@ impl Default for StatusContent {
             config: None,
             config_error: None,
             grouping: Grouping::default(),
+            held: HeldTemps::default(),
             hour: RecentSums::new(LEAK_SPAN, MINUTE),
             minute: RecentSums::new(MINUTE, MINUTE / 12),
         }
@@ -75,6 +82,8 @@ pub(crate) struct Snapshot {
     pub(crate) config_error: Option<String>,
     /// The leaks of the last hour.
     pub(crate) leaks: Sums,
+    /// For each root, the processes that hold its temps, with the numbers of these.
+    pub(crate) holders: BTreeMap<PathBuf, Vec<(Holder, u64)>>,
     /// The watch has not started, because the configuration file is wrong.
     pub(crate) is_waiting: bool,
 }
@@ -122,6 +131,15 @@ impl WatchStatus {
         Some((key, one))
     }
 
+    /// Remembers or forgets the processes that hold the temp of `event`.
+    pub(crate) fn note_holders(&self, event: &Event) {
+        let mut content = self.lock_content();
+        let handle = content.status_handle.clone();
+        content
+            .held
+            .note(event, |path| is_held(handle.as_ref(), path));
+    }
+
     /// Returns the leaks of the last minute.
     pub(crate) fn last_minute(&self) -> Sums {
         self.lock_content().minute.before(clock::mono())
@@ -139,6 +157,9 @@ impl WatchStatus {
             config: content.config.clone(),
             config_error: content.config_error.clone(),
             leaks: content.hour.before(clock::mono()),
+            holders: content
+                .held
+                .by_root(|path| is_held(handle.as_ref(), path), is_running),
             is_waiting: handle.is_none(),
         };
         drop(content);
@@ -221,6 +242,18 @@ impl Snapshot {
         }
         line
     }
+}
+
+/// Reports whether the temp at `path` is kept because a process uses it.
+fn is_held(handle: Option<&StatusHandle>, path: &Path) -> bool {
+    let reason = handle.and_then(|handle| handle.kept_for(path));
+    reason.is_some_and(is_held_reason)
+}
+
+/// Reports whether a process has this pid.
+fn is_running(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 /// Returns the state of a root. A root without a recorded state is watched.

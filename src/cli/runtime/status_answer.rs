@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use orphand::core::census::Tree;
 use orphand::core::learn::LearnedShape;
-use orphand::core::observation::Kind;
+use orphand::core::observation::{Holder, Kind};
 use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
 use orphand::daemon::{KnownShape, RootStatus};
@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::output::groups::MAX_GROUPS;
 use crate::cli::output::shell;
-use crate::cli::output::watch_status::{LEAK_SPAN, WatchStatus, leak_line, leak_lines, state};
+use crate::cli::output::watch_status::{
+    LEAK_SPAN, Snapshot, WatchStatus, leak_line, leak_lines, state,
+};
 use crate::cli::runtime::program::Program;
 
 /// The answer. Fields that a watcher of another version does not write have their defaults.
@@ -70,6 +72,8 @@ pub(crate) struct RootAnswer {
     /// The numbers of kept temps, by reason.
     pub(crate) kept: BTreeMap<String, u64>,
     pub(crate) kept_bytes: u64,
+    /// The running processes that hold temps, those with the most temps first.
+    pub(crate) holders: Vec<HolderAnswer>,
     pub(crate) reaped: u64,
     pub(crate) quarantined: u64,
     pub(crate) failed: u64,
@@ -89,6 +93,19 @@ pub(crate) struct RootAnswer {
     /// A warning, for people, if a healthy write took more than half of its grace.
     pub(crate) slow_write: Option<String>,
 }
+
+/// A process that holds temps.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct HolderAnswer {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    /// The number of its temps.
+    pub(crate) temps: u64,
+}
+
+/// The largest number of holders in the answer for a root.
+const MAX_HOLDERS: usize = 20;
 
 /// A shape of the names of temps, learned from healthy renames.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -146,11 +163,7 @@ pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
         since: json::time(status.since),
         line: seen.line(),
         problems: seen.problems(),
-        roots: seen
-            .roots
-            .iter()
-            .map(|one| root(one, &seen.learned))
-            .collect(),
+        roots: seen.roots.iter().map(|one| root(one, &seen)).collect(),
         tracked: seen.tracked as u64,
         last_event_ms: seen.last_created_ms,
         reaped: seen.summary.reaped,
@@ -167,8 +180,15 @@ pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
     }
 }
 
-fn root(one: &RootStatus, learned: &[KnownShape]) -> RootAnswer {
-    let of_root = learned
+fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
+    let holders = seen.holders.get(&one.root.path).into_iter().flatten();
+    let holder = |(holder, temps): &(Holder, u64)| HolderAnswer {
+        pid: holder.pid,
+        name: holder.name.clone(),
+        temps: *temps,
+    };
+    let of_root = seen
+        .learned
         .iter()
         .filter(|known| one.root.below(&known.dir).is_some());
     let (stats, pending) = (&one.stats, &one.pending);
@@ -182,6 +202,7 @@ fn root(one: &RootStatus, learned: &[KnownShape]) -> RootAnswer {
         waiting: pending.waiting as u64,
         kept: pending.reasons.iter().map(kept).collect(),
         kept_bytes: pending.held_bytes,
+        holders: holders.take(MAX_HOLDERS).map(holder).collect(),
         reaped: stats.summary.reaped,
         quarantined: stats.summary.quarantined,
         failed: stats.summary.failed,

@@ -23,8 +23,19 @@ pub(crate) struct DiskUsage {
     used: u64,
     /// The free bytes for this user, without those reserved for root.
     pub(crate) free: u64,
+    /// `None` if the file system does not count inodes, like btrfs.
+    inodes: Option<InodeUsage>,
     pub(crate) quarantined: u64,
     pub(crate) quarantined_size: FileSize,
+}
+
+/// The usage of the inodes of a file system. A file without one cannot be created.
+#[derive(Clone, Copy, Debug)]
+struct InodeUsage {
+    total: u64,
+    used: u64,
+    /// The free inodes for this user.
+    free: u64,
 }
 
 /// The time limit for the answer of a file system. One that hangs must not block the rest of the output.
@@ -53,17 +64,26 @@ impl DiskUsage {
             total: system.f_blocks.saturating_mul(system.f_frsize),
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
             free: system.f_bavail.saturating_mul(system.f_frsize),
+            inodes: (system.f_files > 0).then(|| InodeUsage {
+                total: system.f_files,
+                used: system.f_files.saturating_sub(system.f_ffree),
+                free: system.f_favail,
+            }),
             quarantined: stored.len() as u64,
             quarantined_size: sizes.fold(FileSize::default(), FileSize::plus),
         })
     }
 
     pub(crate) fn line(&self) -> String {
-        let mut parts = vec![format!(
+        let mut disk = format!(
             "disk {} % full, {} free",
             self.percent(),
             text::size(self.free)
-        )];
+        );
+        if let Some(inodes) = self.inodes {
+            disk.push_str(&format!(", inodes {} % used", inodes.percent()));
+        }
+        let mut parts = vec![disk];
         if self.quarantined > 0 {
             parts.push(format!(
                 "{} in quarantine ({}); to delete: {}",
@@ -77,11 +97,22 @@ impl DiskUsage {
 
     /// Returns the usage in percent like df(1): of the space for this user, and rounded up.
     pub(crate) fn percent(&self) -> u64 {
-        let used = u128::from(self.used);
-        let all = used + u128::from(self.free);
-        let percent = (used * 100).div_ceil(all.max(1));
-        u64::try_from(percent).unwrap_or(100)
+        percent(self.used, self.free)
     }
+}
+
+impl InodeUsage {
+    fn percent(self) -> u64 {
+        percent(self.used, self.free)
+    }
+}
+
+/// Returns the part of `used` in percent, rounded up.
+fn percent(used: u64, free: u64) -> u64 {
+    let used = u128::from(used);
+    let all = used + u128::from(free);
+    let percent = (used * 100).div_ceil(all.max(1));
+    u64::try_from(percent).unwrap_or(100)
 }
 
 /// The fields of a root in the document. All but the path are null if its file system does not answer.
@@ -92,6 +123,9 @@ pub(crate) struct DiskFields<'a> {
     bytes: Option<u64>,
     free: Option<u64>,
     percent: Option<u64>,
+    inodes: Option<u64>,
+    inodes_free: Option<u64>,
+    inodes_percent: Option<u64>,
     quarantined: Option<u64>,
     quarantined_bytes: Option<u64>,
     quarantined_disk_bytes: Option<u64>,
@@ -103,11 +137,15 @@ impl DiskFields<'_> {
     }
 
     pub(crate) fn new(root: &Path, disk: Option<DiskUsage>) -> DiskFields<'_> {
+        let inodes = disk.and_then(|disk| disk.inodes);
         DiskFields {
             root: Some(root.into()),
             bytes: disk.map(|disk| disk.total),
             free: disk.map(|disk| disk.free),
             percent: disk.map(|disk| disk.percent()),
+            inodes: inodes.map(|inodes| inodes.total),
+            inodes_free: inodes.map(|inodes| inodes.free),
+            inodes_percent: inodes.map(InodeUsage::percent),
             quarantined: disk.map(|disk| disk.quarantined),
             quarantined_bytes: disk.map(|disk| disk.quarantined_size.bytes),
             quarantined_disk_bytes: disk.map(|disk| disk.quarantined_size.disk_bytes),

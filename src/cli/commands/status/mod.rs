@@ -25,7 +25,7 @@ use crate::cli::output::shell::Suggestion;
 use crate::cli::output::standard_streams::print;
 use crate::cli::output::{moment, text};
 use crate::cli::runtime::signals;
-use crate::cli::runtime::status_answer::{LearnedFields, RootAnswer};
+use crate::cli::runtime::status_answer::{HolderAnswer, LearnedFields, RootAnswer};
 use crate::cli::runtime::trees::tree_lines;
 use client::RunningWatch;
 use disk::{DiskFields, print_disk, with_stored_files};
@@ -302,6 +302,9 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
         parts.push(format!("scanned {} ago", text::span(ago)));
     }
     report.line(&format!("      {}", text::joined(&parts)))?;
+    if let Some(line) = holders_line(&root.holders) {
+        report.line(&format!("      {line}"))?;
+    }
     if let Some(writes) = &root.writes {
         report.line(&format!("      {}", writes_line(writes)))?;
     }
@@ -316,6 +319,22 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
         report.line(&format!("      !! {}", text::one_line(warning)))?;
     }
     print_disk(path, report)
+}
+
+/// The largest number of holders that a line names.
+const MAX_HOLDERS: usize = 5;
+
+/// Returns the line about the processes that hold temps: `held by node[4711] (3 temps), tail[99] (1 temp)`.
+fn holders_line(holders: &[HolderAnswer]) -> Option<String> {
+    let named = holders.iter().take(MAX_HOLDERS).map(|one| {
+        let name = text::escaped(Path::new(&one.name));
+        let temps = text::counted(one.temps, "temp", "temps");
+        format!("{name}[{}] ({temps})", one.pid)
+    });
+    let more = holders.len().saturating_sub(MAX_HOLDERS) as u64;
+    let more = (more > 0).then(|| format!("and {} more", text::count(more)));
+    let parts: Vec<String> = named.chain(more).collect();
+    (!parts.is_empty()).then(|| format!("held by {}", parts.join(", ")))
 }
 
 /// Returns the line about healthy writes: `1,204 healthy writes · half within 1.2 ms · 99 % within 8 ms · ...`.

@@ -201,6 +201,7 @@ impl<'a> WatchLoop<'a> {
             }
             self.failed |= matches!(event, Event::Failed { .. });
             let ready = matches!(event, Event::Ready { .. });
+            self.status.note_holders(&event);
             let leak = self.status.note_leak(&event);
             let is_leak = leak.is_some();
             if let (Some((key, one)), Some(alerts)) = (leak, &mut self.alerts) {
