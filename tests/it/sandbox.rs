@@ -1203,3 +1203,11 @@ impl EnterDisk {
         }
     }
 }
+
+/// Checks that the list of `holders` contains this process. A child of another test may have the file too, between its
+/// fork and its exec.
+#[track_caller]
+pub(crate) fn assert_held_by_us(holders: &Value) {
+    let mut pids = holders.as_array().unwrap().iter().map(|one| &one["pid"]);
+    assert!(pids.any(|pid| *pid == std::process::id()), "{holders}");
+}

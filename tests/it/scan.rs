@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{CommandResult, Sandbox, dead_pid, in_parallel, name};
+use crate::sandbox::{CommandResult, Sandbox, assert_held_by_us, dead_pid, in_parallel, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -178,7 +178,7 @@ fn explain_shows_every_gate() {
         (&temp["verdict"], &temp["reason"]),
         (&"keep".into(), &"in-use".into())
     );
-    assert_eq!(temp["holders"][0]["pid"], std::process::id());
+    assert_held_by_us(&temp["holders"]);
     let gates = temp["gates"].as_array().unwrap();
     assert!(gates.len() >= 10, "{temp}");
     let failing: Vec<_> = gates

@@ -14,7 +14,7 @@ use orphand::sys::clock;
 use serde_json::Value;
 
 use crate::fixture::{ALL_USERS, Fixture, GRACE, TEMP, engine, in_own_process};
-use crate::sandbox::{Sandbox, is, kept, name};
+use crate::sandbox::{Sandbox, assert_held_by_us, is, kept, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -215,10 +215,7 @@ fn a_companion_that_is_kept_keeps_the_set() {
             assert_eq!(events.about("x.tmp"), [format!("kept {reason}")]);
             assert_eq!(sandbox.listing(), before, "{reason}");
             if reason == "in-use" {
-                // A child of another test may have the file too, between its fork and its exec.
-                let holders = &events.of("kept")[0]["holders"];
-                let mut pids = holders.as_array().unwrap().iter().map(|one| &one["pid"]);
-                assert!(pids.any(|pid| *pid == std::process::id()), "{holders}");
+                assert_held_by_us(&events.of("kept")[0]["holders"]);
             }
         }
     }

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::sandbox::{
-    CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, in_parallel, kept, signal,
+    CommandResult, DEADLINE, Sandbox, StartChild, WatchProcess, assert_held_by_us, in_parallel,
+    kept, signal,
 };
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
@@ -448,7 +449,7 @@ fn a_locked_temp_is_kept_as_locked() {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
     let events = sandbox.sweep(SHORT).exit(0).events();
     assert!(events.0.iter().any(kept("a.tmp", "locked")), "{events:?}");
-    assert_eq!(events.one("kept")["holders"][0]["pid"], std::process::id());
+    assert_held_by_us(&events.one("kept")["holders"]);
     assert!(sandbox.has("a.tmp"));
 }
 
