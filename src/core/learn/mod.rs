@@ -8,10 +8,11 @@
 //! times since 1970 and related numbers, words, and parts of fewer than [`MIN_RANDOM`] characters. A shape is used for
 //! more than a message only if it is *learned well enough*: see [`LearnedShape::is_learned_well`].
 //!
-//! - [`form`]: literals, exact lengths and classes: the names that a shape includes
-//! - [`evidence`]: *is a part of these names random?*
-//! - [`shape`]: what is known about one shape
-//! - [`learner`]: from creations and renames to shapes, in bounded memory
+//! - `form`: literals, exact lengths and classes: the names that a shape includes
+//! - `evidence`: decides whether a part of these names is random
+//! - `shape`: the knowledge about one shape
+//! - `learner`: from creations and renames to shapes, in bounded memory
+
 mod evidence;
 mod form;
 mod learner;
