@@ -14,7 +14,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use rustix::fs::StatVfsMountFlags;
 
 use super::learning::{Content, Learning, Leftover};
 use super::shared::Shared;
@@ -22,7 +21,7 @@ use crate::core::learn::{Created, DirId, Renamed};
 use crate::core::observation::Kind;
 use crate::core::own_names::is_own;
 use crate::core::time::Mono;
-use crate::fs::dir::Dir;
+use crate::fs::dir::{Dir, has_access_times};
 use crate::sys::clock;
 use crate::watch::Seen;
 
@@ -265,10 +264,8 @@ fn was_read_after(path: &Path, grace: Duration) -> Option<bool> {
         seen => seen.ok(),
     };
     // Without access times a read leaves no trace.
-    let flags = rustix::fs::statvfs(path).map(|system| system.f_flag);
-    let has_access_times = flags.is_ok_and(|flags| !flags.contains(StatVfsMountFlags::NOATIME));
     Some(
-        !has_access_times
+        !has_access_times(path)
             || seen.is_none_or(|seen| {
                 let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
                 seen.atime() > seen.mtime().saturating_add(grace)

@@ -172,3 +172,10 @@ pub(super) fn file_system(dir: BorrowedFd<'_>) -> io::Result<FileSystemInfo> {
         dates,
     })
 }
+
+/// Reports whether a read of the file at `path` changes its access time, as far as its mount shows (statvfs(3)).
+#[must_use]
+pub fn has_access_times(path: &Path) -> bool {
+    let flags = rustix::fs::statvfs(path).map(|system| system.f_flag);
+    flags.is_ok_and(|flags| !flags.contains(rustix::fs::StatVfsMountFlags::NOATIME))
+}

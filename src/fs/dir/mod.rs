@@ -21,4 +21,4 @@ pub use follow::Followed;
 pub use handle::{Dir, observe_at, observe_fd, open_to_measure};
 pub use identity::RootId;
 pub use root_error::RootError;
-pub use system::{Buffer, PROC};
+pub use system::{Buffer, PROC, has_access_times};
