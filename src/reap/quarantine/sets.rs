@@ -305,6 +305,8 @@ impl Quarantine {
             let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
             let purged = self.locate(stored).and_then(|(dir, name, now)| {
                 // Only the file that was copied is removed.
+                // RACE: a process of our user may replace the stored file between this comparison and the unlink (µs).
+                // Worst case: the new file is removed.
                 match seen.get(member).is_some_and(|seen| of(seen) == of(&now)) {
                     true => calls::unlink(dir.as_fd(), name),
                     false => Err(Errno::BUSY.into()),
