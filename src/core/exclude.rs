@@ -6,11 +6,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use globset::{Candidate, GlobSet};
-
-use super::glob;
+use super::glob::Glob;
 
 /// The compiled globs and the folders that a rule ignores. The default is empty.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +28,7 @@ pub struct Exclude {
 #[derive(Clone, Debug)]
 struct ExcludeGlob {
     text: String,
-    set: GlobSet,
+    compiled: Glob,
     /// It is compared with the whole path from the root, not with single parts of the path.
     is_path: bool,
 }
@@ -175,12 +174,18 @@ impl ExcludeGlob {
         }
         // If everything in a folder is excluded, the folder is excluded too, so it need not be scanned.
         let folder = glob.strip_suffix("/**").unwrap_or(glob);
-        let set = glob::compile([folder], true).map_err(|why| ExcludeError::Bad {
-            glob: glob.to_owned(),
-            why,
-        })?;
         let text = glob.to_owned();
-        Ok(ExcludeGlob { text, set, is_path })
+        match Glob::new(folder) {
+            Ok(compiled) => Ok(ExcludeGlob {
+                text,
+                compiled,
+                is_path,
+            }),
+            Err(error) => Err(ExcludeError::Bad {
+                glob: text,
+                why: error.to_string(),
+            }),
+        }
     }
 
     fn matches(&self, path: &Path) -> bool {
@@ -189,7 +194,7 @@ impl ExcludeGlob {
             return false;
         };
         let compared = if self.is_path { path } else { Path::new(name) };
-        self.set.is_match_candidate(&Candidate::new(compared))
+        self.compiled.matches(compared.as_os_str().as_bytes())
     }
 }
 

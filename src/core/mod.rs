@@ -35,7 +35,7 @@ pub mod census;
 pub mod companions;
 pub mod event;
 pub mod exclude;
-mod glob;
+pub mod glob;
 pub mod group;
 pub mod judge;
 pub mod learn;

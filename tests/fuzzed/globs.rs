@@ -85,8 +85,7 @@ fn names(globs: &[&str], name: &[u8]) {
     }
 }
 
-/// As the messages say: a backslash before a special character. (`globset::escape` leaves the
-/// backslash itself as it is.)
+/// As the messages say: a backslash before a special character.
 fn escaped(name: &str) -> String {
     let special = |char| SPECIAL.contains(&char).then_some('\\');
     name.chars()

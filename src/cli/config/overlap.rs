@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use orphand::core::glob;
 use orphand::fs::root::Root;
 
 use super::schema::WatchRule;
@@ -109,8 +110,7 @@ fn exclude_advice(below: &Path, rule: &str) -> String {
 
 /// Returns a glob that excludes this folder and no other.
 fn exact_glob(below: &str) -> String {
-    // `globset::escape` does not escape backslashes, and in a glob a backslash escapes the next character.
-    let glob = globset::escape(below).replace('\\', r"\\");
+    let glob = glob::escape(below);
     // Without a "/" the glob would match the name at any depth.
     match glob.contains('/') {
         true => glob,

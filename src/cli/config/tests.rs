@@ -234,7 +234,7 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[[watch]]\npath = '~/x'\n[[watch]]\npath = '/home/ann/x'", "4:8: \"/home/ann/x\" already has a rule in line 2; merge the two rules"),
         // Two rules for one temp.
         ("[[watch]]\npath = '/a'\nrecursive = true\n[[watch]]\npath = '/a/b'", "5:8: \"/a/b\" is in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; add exclude = [\"b/**\"] to that rule, or merge the two rules"),
-        ("[[watch]]\npath = '/a/b/c[1]'\n[[watch]]\n  path = '/a'\nrecursive = true", "4:10: \"/a\" is recursive and contains \"/a/b/c[1]\", which has a rule in line 2: a temp would have two rules; add exclude = [\"b/c[[]1[]]\"] to this rule, or merge the two rules"),
+        ("[[watch]]\npath = '/a/b/c[1]'\n[[watch]]\n  path = '/a'\nrecursive = true", "4:10: \"/a\" is recursive and contains \"/a/b/c[1]\", which has a rule in line 2: a temp would have two rules; add exclude = [\"b/c\\\\[1]\"] to this rule, or merge the two rules"),
         ("[defaults]\nrecursive = true\n[[watch]]\npath = '/x'\n[[watch]]\npath = '/a/b'\n[[watch]]\npath = '/a'", "8:8: \"/a\" is recursive and contains \"/a/b\", which has a rule in line 6: a temp would have two rules; add exclude = [\"b/**\"] to this rule, or merge the two rules"),
         ("[[watch]]\npath = '/a'\nrecursive = true\nexclude = ['*.x', 'c']\n[[watch]]\npath = '/a/b'", "6:8: \"/a/b\" is in \"/a\", whose rule in line 2 is recursive: a temp would have two rules; add exclude = [\"b/**\"] to that rule, or merge the two rules"),
         // Combinations.

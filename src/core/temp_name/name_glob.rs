@@ -1,9 +1,7 @@
 //! One compiled glob of a rule.
 
-use globset::{Candidate, GlobSet};
-
 use super::error::NameError;
-use crate::core::glob::{self, Alternative};
+use crate::core::glob::{self, Alternative, Glob, GlobError};
 
 /// The pattern of a rule that sets none.
 pub(super) const DEFAULT: &str = "*.tmp";
@@ -11,7 +9,7 @@ pub(super) const DEFAULT: &str = "*.tmp";
 #[derive(Clone, Debug)]
 pub(super) struct NameGlob {
     pub(super) text: String,
-    pub(super) set: GlobSet,
+    pub(super) compiled: Glob,
     /// It matches any temp, so it does not include ignored names.
     pub(super) is_generic: bool,
     /// The alternatives that are whole names, without any wildcard.
@@ -19,7 +17,7 @@ pub(super) struct NameGlob {
     /// The literal text at the end of each alternative.
     pub(super) endings: Vec<String>,
     /// The alternatives that end in `*`, without that `*`.
-    pub(super) without_star: GlobSet,
+    pub(super) without_star: Glob,
     /// At least one alternative ends in `*`.
     pub(super) has_open_end: bool,
     /// At least one alternative has no literal character that counts.
@@ -39,29 +37,25 @@ impl NameGlob {
                 instead,
             });
         }
-        let bad = |why| NameError::BadGlob {
+        let bad = |error: GlobError| NameError::BadGlob {
             glob: glob.to_owned(),
-            why,
+            why: error.to_string(),
         };
-        // Each glob is a set of its own, so an error names its glob.
-        let set = glob::compile([glob], false).map_err(bad)?;
-        // No file has these names, because they contain "/". A glob that matches one was not written for a specific
-        // name.
-        let is_generic = ["any/thing.tmp", ".any/thing.any/thing.tmp"]
+        let all = glob::alternatives(glob).map_err(bad)?;
+        let compiled: Glob = all.iter().collect();
+        // No file has these names, because they contain a zero byte. A glob that matches one was not written for a
+        // specific name.
+        let is_generic = ["any\0thing.tmp", ".any\0thing.any\0thing.tmp"]
             .iter()
-            .any(|name| set.is_match_candidate(&Candidate::from_bytes(name)));
-        let all =
-            glob::alternatives(glob).ok_or_else(|| bad("it has too many alternatives".into()))?;
+            .any(|name| compiled.matches(name.as_bytes()));
         let starless = all.iter().filter_map(Alternative::without_star);
-        let starless: Vec<String> = starless.map(|one| one.glob_text()).collect();
-        let starless = starless.iter().map(String::as_str);
         Ok(NameGlob {
             text: glob.to_owned(),
-            set,
+            compiled,
             is_generic,
             whole_names: all.iter().filter_map(Alternative::whole_name).collect(),
             endings: all.iter().map(Alternative::ending).collect(),
-            without_star: glob::compile(starless, false).map_err(bad)?,
+            without_star: starless.collect(),
             has_open_end: all.iter().any(Alternative::has_open_end),
             is_broad: !all.iter().all(Alternative::has_literal),
         })

@@ -6,8 +6,6 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use globset::{Candidate, GlobSet};
-
 use super::catalog::default_rows;
 use super::companion::Companion;
 use super::error::{NameError, unknown_writer};
@@ -134,7 +132,7 @@ impl Names {
     /// Reports whether the rule matches this base name.
     ///
     /// This is called for every event of a watched directory. With the default names it does not allocate, and compares
-    /// a few bytes. A glob may run a regular expression.
+    /// a few bytes. A glob takes longer.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         if name.starts_with(OWN_PREFIX.as_bytes()) {
@@ -158,11 +156,10 @@ impl Names {
         if self.globs.is_empty() {
             return false;
         }
-        let candidate = Candidate::from_bytes(name);
         let is_ignored = is_ignored(name);
         self.globs
             .iter()
-            .any(|glob| !(is_ignored && glob.is_generic) && glob.set.is_match_candidate(&candidate))
+            .any(|glob| !(is_ignored && glob.is_generic) && glob.compiled.matches(name))
     }
 }
 
@@ -181,7 +178,7 @@ impl Names {
             let mut endings = glob.endings.iter();
             row.included_by == IncludedBy::Ending
                 && endings.any(|ending| row.has_ending(ending.as_bytes()))
-                && glob.set.is_match_candidate(&Candidate::from_bytes(name))
+                && glob.compiled.matches(name)
         };
         let is_included =
             |row: &reserved::ReservedName| self.globs.iter().any(|glob| includes(row, glob));
@@ -190,13 +187,12 @@ impl Names {
         if let Some(row) = reserved::rows(name).find(is_kept) {
             return Some(Reserved::Listed(row));
         }
-        let is_match = |set: &GlobSet| set.is_match_candidate(&Candidate::from_bytes(name));
-        let has_empty_star = |glob: &&NameGlob| is_match(&glob.without_star);
+        let has_empty_star = |glob: &&NameGlob| glob.without_star.matches(name);
         let glob = self.globs.iter().find(has_empty_star)?;
         let mut others = self.globs.iter().filter(|glob| !glob.has_open_end);
         let has_other_match = self.default_matches(name)
             || self.writer_matches(name)
-            || others.any(|glob| is_match(&glob.set));
+            || others.any(|glob| glob.compiled.matches(name));
         rule!("empty-star-is-the-file", !has_other_match)
             .then(|| Reserved::EmptyStar(glob.text.clone()))
     }
