@@ -210,13 +210,7 @@ impl<'a> Dirs<'a> {
             let active_roots = shared.active_roots();
             let (active, below) = active_roots.root_of(dir)?;
             let opened = Dir::open_below(&active.root.path, active.id(), below).ok()?;
-            let id = opened.id();
-            let id = DirId {
-                dev: id.dev,
-                ino: id.ino,
-                born: id.born(),
-            };
-            Some((id, opened))
+            Some((opened.id().into(), opened))
         });
         opened.as_ref()
     }

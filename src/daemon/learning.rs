@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::core::learn::{DirId, LearnedShape, Learner};
+use crate::core::learn::{DirId, KnownShape, Learner};
 use crate::core::time::Mono;
-use crate::store::shapes::{self, StoredShape};
+use crate::store::shapes;
 use crate::sys::clock;
 use crate::sys::mutex::guard;
 use crate::watch::LearnFeed;
@@ -38,17 +38,6 @@ pub(super) struct Leftover {
     pub(super) dir: DirId,
     pub(super) path: PathBuf,
     pub(super) late_at: Mono,
-}
-
-/// A known shape of the names of temps.
-#[derive(Clone, Debug)]
-pub struct KnownShape {
-    /// The path of its directory.
-    pub dir: PathBuf,
-    /// The shape.
-    pub shape: LearnedShape,
-    /// It is learned well enough for more than a message.
-    pub is_learned_well: bool,
 }
 
 impl Learning {
@@ -88,7 +77,7 @@ impl Learning {
             Ok(stored) => {
                 let content = &mut *guard(&self.content);
                 content.has_file = stored.is_some();
-                for StoredShape { dir, shape } in stored.into_iter().flatten() {
+                for KnownShape { dir, shape, .. } in stored.into_iter().flatten() {
                     content.dirs.insert(shape.place.dir, dir);
                     content.learner.add(shape);
                 }
@@ -105,10 +94,7 @@ impl Learning {
         else {
             return Ok(());
         };
-        let known = self.known().into_iter();
-        let known: Vec<StoredShape> = known
-            .map(|KnownShape { dir, shape, .. }| StoredShape { dir, shape })
-            .collect();
+        let known = self.known();
         if known.is_empty() && !guard(&self.content).has_file {
             return Ok(());
         }

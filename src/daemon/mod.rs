@@ -27,6 +27,5 @@ mod worker;
 
 pub use builder::{Builder, StartError};
 pub use existing::Existing;
-pub use learning::KnownShape;
 pub use status::{RootStatus, StatusHandle};
 pub use watcher::{Stopper, Watcher};

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::learning::KnownShape;
 use super::shared::Shared;
 use super::stats::RootStats;
 use crate::core::event::Summary;
 use crate::core::judge::Reason;
+use crate::core::learn::KnownShape;
 use crate::core::time::Wall;
 use crate::core::write_times::WriteSummary;
 use crate::fs::root::Root;

@@ -14,17 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{WirePath, field};
 use super::regular_file::{open_own, read_own};
-use crate::core::learn::{Class, DirId, Form, LearnedShape, Part, Place};
+use crate::core::learn::{Class, DirId, Form, KnownShape, LearnedShape, Part, Place};
 use crate::core::time::Wall;
-
-/// A shape, and the path of its directory when it was last seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredShape {
-    /// The path of the directory, for messages.
-    pub dir: PathBuf,
-    /// The shape.
-    pub shape: LearnedShape,
-}
 
 /// The name of the file in the state folder.
 const NAME: &str = "shapes.json";
@@ -69,7 +60,7 @@ struct ShapeFields {
 /// # Errors
 ///
 /// The file cannot be read, another user owns it or can write it, or its content is not valid.
-pub fn read(state: &Path, now: Wall) -> io::Result<Option<Vec<StoredShape>>> {
+pub fn read(state: &Path, now: Wall) -> io::Result<Option<Vec<KnownShape>>> {
     let path = state.join(NAME);
     let seen = match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -85,14 +76,14 @@ pub fn read(state: &Path, now: Wall) -> io::Result<Option<Vec<StoredShape>>> {
         return Err(invalid("it has another version"));
     }
     let shapes = document.shapes.into_iter().map(|fields| fields.shape());
-    let shapes: Option<Vec<StoredShape>> = shapes.collect();
+    let shapes: Option<Vec<KnownShape>> = shapes.collect();
     let mut shapes = shapes.ok_or_else(|| invalid("a shape in it is not valid"))?;
     shapes.retain(|stored| !stored.shape.is_expired(now));
     Ok(Some(shapes))
 }
 
 /// Replaces the file. The temp of this write always has the same name.
-pub fn write(state: &Path, shapes: &[StoredShape]) -> io::Result<()> {
+pub fn write(state: &Path, shapes: &[KnownShape]) -> io::Result<()> {
     let document = Document {
         version: VERSION,
         shapes: shapes.iter().map(ShapeFields::new).collect(),
@@ -118,7 +109,7 @@ pub fn write(state: &Path, shapes: &[StoredShape]) -> io::Result<()> {
 }
 
 impl ShapeFields {
-    fn new(stored: &StoredShape) -> ShapeFields {
+    fn new(stored: &KnownShape) -> ShapeFields {
         let LearnedShape { place, form, .. } = &stored.shape;
         let name = |bytes: &[u8]| Some(PathBuf::from(OsString::from_vec(bytes.to_vec())).into());
         let part = |part: &Part| (part.at.start, part.at.end, part.class.number());
@@ -140,7 +131,7 @@ impl ShapeFields {
     }
 
     /// Returns the shape. `None` if a field is not valid.
-    fn shape(self) -> Option<StoredShape> {
+    fn shape(self) -> Option<KnownShape> {
         let name = |path: WirePath<'static>| -> Option<Vec<u8>> {
             let name = path?.into_owned().into_os_string().into_vec();
             let is_name =
@@ -173,7 +164,11 @@ impl ShapeFields {
         let mut shape = LearnedShape::stored(place, form, self.writes, last_write);
         (shape.ended, shape.renamed, shape.was_read) = (self.ended, self.renamed, self.was_read);
         let dir = self.dir?.into_owned();
-        (is_valid && dir.is_absolute()).then_some(StoredShape { dir, shape })
+        (is_valid && dir.is_absolute()).then(|| KnownShape {
+            is_learned_well: shape.is_learned_well(&[]),
+            dir,
+            shape,
+        })
     }
 }
 
@@ -187,7 +182,7 @@ mod tests {
         nsec: 0,
     };
 
-    fn stored(dir: &str, target: &[u8]) -> StoredShape {
+    fn stored(dir: &str, target: &[u8]) -> KnownShape {
         let name = |random: &[u8]| [target, b".", random].concat();
         let form = Form::literal(&name(b"0a1b2c3d"))
             .widened(&name(b"9f8e7d6c"))
@@ -203,8 +198,9 @@ mod tests {
         };
         let mut shape = LearnedShape::stored(place, form, 30, NOW);
         (shape.ended, shape.renamed, shape.was_read) = (21, 20, true);
-        StoredShape {
+        KnownShape {
             dir: dir.into(),
+            is_learned_well: false,
             shape,
         }
     }

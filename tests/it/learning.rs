@@ -1,5 +1,6 @@
 //! Learned writers: the shapes of temps that a watch derives from healthy renames.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -69,6 +70,22 @@ fn wait_for_shape(sandbox: &Sandbox, want: &str) {
     }
 }
 
+/// Runs a writer until its shape is known. Of many writes in one second, only some are followed.
+#[track_caller]
+fn teach(sandbox: &Sandbox, writer: &str, shape: &str) {
+    let end = Instant::now() + DEADLINE;
+    let mut next = Instant::now();
+    while !learned(sandbox).contains(&shape.to_owned()) {
+        let now = Instant::now();
+        assert!(now < end, "{shape} is not in {:?}", learned(sandbox));
+        if now >= next {
+            shell(sandbox, writer);
+            next = now + Duration::from_secs(3);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Waits until everything that was seen before has been learned from: a further writer has become known.
 #[track_caller]
 fn wait_until_learned(sandbox: &Sandbox, watch: &mut WatchProcess) {
@@ -80,34 +97,51 @@ fn wait_until_learned(sandbox: &Sandbox, watch: &mut WatchProcess) {
     wait_for_shape(sandbox, "marker.9<[0-9]:6> -> marker");
 }
 
-const ATOMIC: &str = "for n in $(seq $count); do
+/// Returns the shapes that `scan` shows, each as `shape -> target: files`, and checks its lines for people.
+fn scanned(sandbox: &Sandbox, args: &[&str]) -> Vec<String> {
+    let document = sandbox.scan(args).exit(0).stdout_json();
+    let all = document["learned"].as_array().unwrap().clone();
+    let plain = ["scan"].iter().chain(args).chain(&["root"]);
+    let mut lines = sandbox.run(plain).exit(0);
+    for one in &all {
+        lines = lines.stdout_has(&format!("{} file", one["files"]));
+        lines = lines.stdout_has(one["shape"].as_str().unwrap());
+        lines = lines.stdout_has(one["option"].as_str().unwrap_or(""));
+    }
+    let text = |one: &Value| {
+        let target = one["target"].as_str().unwrap().rsplit('/').next().unwrap();
+        format!(
+            "{} -> {target}: {}",
+            one["shape"].as_str().unwrap(),
+            one["files"]
+        )
+    };
+    all.iter().map(text).collect()
+}
+
+/// A writer of `data.json`, whose temps end in nine digits, and its shape.
+const ATOMIC: &str = "for n in $(seq 40); do
     t=data.json.$(printf %09d $((100000000 + (RANDOM * 32768 + RANDOM) % 800000000)))
     echo $n > $t; mv $t data.json; done";
+const SHAPE: &str = "!data.json.<[0-9]:9> -> data.json";
 
 #[test]
 fn unknown_writers_are_learned_live() {
     let sandbox = Sandbox::new().file("notes.txt", "a line\n");
     let watch = sandbox.watch(["--grace", "1s"]).ready();
-    shell(&sandbox, &format!("count=40; {ATOMIC}"));
-    wait_for_shape(&sandbox, "!data.json.<[0-9]:9> -> data.json");
+    teach(&sandbox, ATOMIC, SHAPE);
     // `sed -i` renames sedXXXXXX.
-    shell(
-        &sandbox,
-        "for n in $(seq 40); do sed -i s/line/line/ notes.txt; done",
-    );
-    wait_for_shape(&sandbox, "sed<[0-9a-zA-Z]:6> -> notes.txt");
+    let sed = "for n in $(seq 40); do sed -i s/line/line/ notes.txt; done";
+    teach(&sandbox, sed, "sed<[0-9a-zA-Z]:6> -> notes.txt");
     if has("python3") {
-        shell(
-            &sandbox,
-            "python3 -c '
+        let python = "python3 -c '
 import os, tempfile
 for n in range(40):
     f = tempfile.NamedTemporaryFile(dir=\".\", prefix=\"cfg.json.\", suffix=\".tmp\", delete=False)
     f.close()
     os.replace(f.name, \"cfg.json\")
-'",
-        );
-        wait_for_shape(&sandbox, "!cfg.json.<[0-9a-z]:8>.tmp -> cfg.json");
+'";
+        teach(&sandbox, python, "!cfg.json.<[0-9a-z]:8>.tmp -> cfg.json");
     }
     let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
     let all = status["watchers"][0]["roots"][0]["learned"]
@@ -210,17 +244,15 @@ for n in range(20):
 #[test]
 fn the_shapes_survive_a_restart_and_a_damaged_file() {
     let sandbox = Sandbox::new();
-    let shape = "!data.json.<[0-9]:9> -> data.json".to_owned();
     let watch = sandbox.watch(["--grace", "1s"]).ready();
-    shell(&sandbox, &format!("count=40; {ATOMIC}"));
-    wait_for_shape(&sandbox, &shape);
+    teach(&sandbox, ATOMIC, SHAPE);
     watch.stop().exit(0);
     let file = sandbox.base().join("state/orphand/shapes.json");
     let good = fs::read_to_string(&file).unwrap();
     let mode = fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "{mode:o}");
     let watch = sandbox.watch(["--grace", "1s"]).ready();
-    wait_for_shape(&sandbox, &shape);
+    wait_for_shape(&sandbox, SHAPE);
     watch.stop().exit(0);
     assert_eq!(
         fs::read_to_string(&file).unwrap(),
@@ -229,8 +261,7 @@ fn the_shapes_survive_a_restart_and_a_damaged_file() {
     );
     fs::write(&file, &good[..good.len() / 2]).unwrap();
     let watch = sandbox.watch(["--grace", "1s"]).ready();
-    shell(&sandbox, &format!("count=40; {ATOMIC}"));
-    wait_for_shape(&sandbox, &shape);
+    teach(&sandbox, ATOMIC, SHAPE);
     let stopped = watch.stop().exit(0);
     assert!(
         stopped.stderr.contains("the learned shapes of temps in"),
@@ -241,4 +272,96 @@ fn the_shapes_survive_a_restart_and_a_damaged_file() {
         fs::read_to_string(&file).unwrap().contains("data.json"),
         "it was written again"
     );
+}
+
+/// The shapes of a file are only those of its own directory, and the file of shapes must be orphand's own.
+#[test]
+fn scan_and_explain_show_the_shapes_that_files_fit() {
+    let sandbox = Sandbox::new().dir("sub").file("sub/data.json", "{}");
+    let watch = sandbox.watch(["--grace", "1s", "-r"]).ready();
+    teach(&sandbox, ATOMIC, SHAPE);
+    watch.stop().exit(0);
+    assert_eq!(scanned(&sandbox, &[]), [""; 0], "no file fits it");
+    for name in [
+        "data.json.741603160",
+        "data.json.582190334",
+        "sub/data.json.741603160",
+        "data.json.20241130",
+    ] {
+        sandbox.write(name, "left by a killed writer");
+    }
+    let shown = ["data.json.<[0-9]:9> -> data.json: 2"];
+    let explained = |name: &str| {
+        let path = sandbox.path(name);
+        let json = sandbox.run([
+            OsStr::new("explain"),
+            OsStr::new("--json"),
+            path.as_os_str(),
+        ]);
+        let learned = json.exit(0).stdout_json()["temps"][0]["learned"].clone();
+        let text = sandbox
+            .run([OsStr::new("explain"), path.as_os_str()])
+            .exit(0);
+        if let Some(option) = learned["option"].as_str() {
+            text.stdout_has("a learned shape: data.json.<[0-9]:9> in ")
+                .stdout_has(option);
+        }
+        learned
+    };
+    for args in [&[][..], &["-r"]] {
+        assert_eq!(scanned(&sandbox, args), shown, "{args:?}");
+    }
+    let known = explained("data.json.741603160");
+    let option = format!("--name 'data.json.{}'", "[0-9]".repeat(9));
+    assert_eq!(
+        (&known["learned_well"], &known["matched"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
+    assert_eq!(known["option"], option);
+    for other in ["sub/data.json.741603160", "data.json.20241130", "data.json"] {
+        assert_eq!(explained(other), Value::Null, "{other}");
+    }
+    // With that option the rule matches them.
+    let pattern = format!("data.json.{}", "[0-9]".repeat(9));
+    let by_name = sandbox.scan(["--name", &pattern]).exit(0).stdout_json();
+    assert_eq!(
+        (&by_name["learned"][0]["option"], &by_name["total"]["temps"]),
+        (&Value::Null, &Value::from(2))
+    );
+
+    let file = sandbox.base().join("state/orphand/shapes.json");
+    let good = fs::read_to_string(&file).unwrap();
+    let last = good
+        .split("\"last_write\":")
+        .nth(1)
+        .unwrap()
+        .split(['}', ','])
+        .next()
+        .unwrap();
+    let month_ago = last.parse::<i64>().unwrap() - 31 * 86_400;
+    for (what, bad) in [
+        ("damaged", good[..good.len() / 2].to_owned()),
+        ("too old", good.replace(last, &month_ago.to_string())),
+    ] {
+        fs::write(&file, bad).unwrap();
+        assert_eq!(scanned(&sandbox, &[]), [""; 0], "{what}");
+        assert_eq!(explained("data.json.741603160"), Value::Null, "{what}");
+    }
+    fs::write(&file, &good).unwrap();
+    assert_eq!(scanned(&sandbox, &[]), shown);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    sandbox
+        .scan([""; 0])
+        .exit(0)
+        .stderr_has("another user owns it, or can write it");
+    assert_eq!(scanned(&sandbox, &[]), [""; 0], "other users can write it");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    // Another directory with the same path and the same names.
+    fs::rename(sandbox.root(), sandbox.base().join("before")).unwrap();
+    fs::create_dir(sandbox.root()).unwrap();
+    sandbox.write("data.json.741603160", "left by a killed writer");
+    assert_eq!(scanned(&sandbox, &[]), [""; 0], "another directory");
+    fs::remove_dir_all(sandbox.root()).unwrap();
+    fs::rename(sandbox.base().join("before"), sandbox.root()).unwrap();
+    assert_eq!(scanned(&sandbox, &[]), shown);
 }

@@ -29,12 +29,13 @@ use crate::cli::config::RuleLocation;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, RuleOptions};
 use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::learned::LearnedFields;
 use crate::cli::output::reasons::verdict_reason;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::temp_fields::TempFields;
 use crate::cli::output::text;
 use crate::cli::output::writer_list::list_writers;
-use crate::cli::runtime::engine::engine;
+use crate::cli::runtime::engine::{engine, known_shapes};
 use crate::cli::runtime::plan::{Intent, Plan, missing, no_answer, plan};
 use crate::cli::wording;
 
@@ -94,6 +95,7 @@ struct ExplainedFields<'a> {
     process: Option<ProcessFields<'a>>,
     matches: bool,
     group: Option<GroupFields>,
+    learned: Option<&'a LearnedFields>,
     gates: Vec<GateFields>,
 }
 
@@ -165,6 +167,8 @@ struct ExaminedTemp {
     process: Option<Process>,
     /// The group that decides whether it is needed.
     group: Option<Prediction>,
+    /// The known shape that its name fits.
+    learned: Option<LearnedFields>,
 }
 
 impl Explained {
@@ -221,6 +225,7 @@ impl Explained {
                 process: temp.process.as_ref().map(Into::into),
                 matches,
                 group: temp.group.as_ref().map(GroupFields::from),
+                learned: temp.learned.as_ref(),
                 gates: GATES
                     .iter()
                     .map(|gate| self.gate(gate, &temp.examined))
@@ -246,6 +251,7 @@ impl Explained {
                 holders: &[],
                 process: None,
                 group: None,
+                learned: None,
                 matches,
                 gates: Vec::new(),
             },
@@ -282,6 +288,9 @@ impl Explained {
             let parsed = &temp.examined.temp_info.parsed;
             if let (Some(writer), Some(grammar)) = (&parsed.writer, &parsed.grammar) {
                 report.line(&format!("a temp of the writer {}: {grammar}", writer.name))?;
+            }
+            if let Some(learned) = &temp.learned {
+                report.line(&format!("a learned shape: {}", learned.line()))?;
             }
             self.print_gates(report, &temp.examined)?;
             if let Some(group) = &temp.group {
@@ -427,7 +436,8 @@ fn examine(
     rule: Option<&RuleLocation>,
     name: &OsStr,
 ) -> Result<Option<Facts>, Failure> {
-    let engine = engine(&Folders::from_env(), false)?;
+    let folders = Folders::from_env();
+    let engine = engine(&folders, false)?;
     let failed = |error: &dyn std::fmt::Display| {
         let (name, root) = (text::escaped(Path::new(name)), &root.path);
         let what = format!("cannot examine \"{name}\" in {root:?}: {error}");
@@ -493,17 +503,22 @@ fn examine(
     let examined = members.swap_remove(0);
     let holders = holders_of(&dir, &examined);
     let file = &examined.evidence.observation.fingerprint;
+    let uid = file.uid;
     let pid = examined.temp_info.parsed.pid;
     if let Some(pid) = pid {
         engine.writers.learn(pid, file.uid);
     }
     let holder = engine.writers.holder_of(FileId::from(file), &holders);
     let process = holder.or_else(|| engine.writers.process_of(FileId::from(file), pid));
+    let known = known_shapes(&folders);
+    let known = known.fitting(dir.id().into(), name.as_bytes());
+    let known = known.filter(|known| known.shape.place.owner == uid);
     let temp = ExaminedTemp {
         examined,
         holders,
         process,
         group,
+        learned: known.map(|known| LearnedFields::new(&root.policy.names, known)),
     };
     Ok(Some(Facts::Regular(Box::new(temp))))
 }

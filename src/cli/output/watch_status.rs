@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use orphand::core::event::{Event, RootState, Summary};
 use orphand::core::judge::Reason;
+use orphand::core::learn::KnownShape;
 use orphand::core::observation::Holder;
 use orphand::core::sums::{RecentSums, SumKey, Summand, Sums, TempSum};
 use orphand::core::time::Wall;
-use orphand::daemon::{KnownShape, RootStatus, StatusHandle};
+use orphand::daemon::{RootStatus, StatusHandle};
 use orphand::fs::root::Root;
 use orphand::sys::clock;
 use rustix::io::Errno;

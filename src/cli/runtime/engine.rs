@@ -1,5 +1,6 @@
 //! The engine of a command that runs without a watcher.
 
+use orphand::core::learn::KnownShapes;
 use orphand::engine::{Engine, TrackedSets};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::locks::Locks;
@@ -9,8 +10,24 @@ use orphand::evidence::writer_names::WriterNames;
 use orphand::reap::Reaper;
 use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
+use orphand::store::shapes;
+use orphand::sys::clock;
 
 use crate::cli::exit::Failure;
+
+/// Returns the shapes of temps that watches have learned. A file that cannot be used is reported, and ignored.
+pub(crate) fn known_shapes(folders: &Folders) -> KnownShapes {
+    let Some(state) = folders.state.as_deref() else {
+        return KnownShapes::default();
+    };
+    shapes::read(state, clock::wall()).map_or_else(
+        |error| {
+            log::warn!("the learned shapes of temps in {state:?} are ignored: {error}");
+            KnownShapes::default()
+        },
+        |stored| stored.into_iter().flatten().collect(),
+    )
+}
 
 /// Returns the engine of a command that runs without a watcher.
 pub(crate) fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {

@@ -1,22 +1,18 @@
 //! The answer of a watcher to `orphand status`: one JSON object.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::census::Tree;
-use orphand::core::learn::LearnedShape;
 use orphand::core::observation::{Holder, Kind};
 use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
-use orphand::daemon::{KnownShape, RootStatus};
-use orphand::fs::root::Root;
+use orphand::daemon::RootStatus;
 use orphand::store::json::{self, TreeFields, WirePath, WriteFields, field};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::groups::MAX_GROUPS;
-use crate::cli::output::shell;
+use crate::cli::output::learned::LearnedFields;
 use crate::cli::output::watch_status::{
     LEAK_SPAN, Snapshot, WatchStatus, leak_line, leak_lines, state,
 };
@@ -107,29 +103,6 @@ pub(crate) struct HolderAnswer {
 /// The largest number of holders in the answer for a root.
 const MAX_HOLDERS: usize = 20;
 
-/// A shape of the names of temps, learned from healthy renames.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub(crate) struct LearnedFields {
-    #[serde(flatten, with = "field::dir")]
-    pub(crate) dir: WirePath<'static>,
-    /// The shape as text: `data.json.<[0-9]:9>`.
-    pub(crate) shape: String,
-    /// The path of the target.
-    #[serde(flatten, with = "field::target")]
-    pub(crate) target: WirePath<'static>,
-    /// The owner of the files.
-    pub(crate) uid: u32,
-    /// The number of healthy writes.
-    pub(crate) writes: u64,
-    /// At least 20 files were seen, 95 % of them were renamed to the target, and their names contain it.
-    pub(crate) learned_well: bool,
-    /// The rule matches the names.
-    pub(crate) matched: bool,
-    /// The option that would make the rule match them. `None` if it does already, or if no option can.
-    pub(crate) option: Option<String>,
-}
-
 /// The temps with similar names that were left in one directory in the last hour.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -212,29 +185,12 @@ fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
         last_scan: stats.last_scan.map(|scan| json::time(scan.ended)),
         last_scan_ms: stats.last_scan.map(|scan| json::ms(scan.took)),
         learned: of_root
-            .map(|known| learned_fields(&one.root, known))
+            .map(|known| LearnedFields::new(&one.root.policy.names, known))
             .collect(),
         hot_directories: stats.hot_directories as u64,
         trees: trees(&one.root.path, &stats.trees),
         writes: one.writes.as_ref().map(writes),
         slow_write: one.slow_write.as_ref().map(|slow| slow.message()),
-    }
-}
-
-fn learned_fields(root: &Root, known: &KnownShape) -> LearnedFields {
-    let LearnedShape { place, form, .. } = &known.shape;
-    let matched = root.policy.names.matches(form.example());
-    // A pattern is text, so it cannot match names that are not UTF-8.
-    let glob = String::from_utf8(form.glob()).ok().filter(|_| !matched);
-    LearnedFields {
-        dir: Some(known.dir.clone().into()),
-        shape: String::from_utf8_lossy(&form.text()).into_owned(),
-        target: Some(known.dir.join(OsStr::from_bytes(&place.target)).into()),
-        uid: place.owner,
-        writes: known.shape.writes,
-        learned_well: known.is_learned_well,
-        matched,
-        option: glob.map(|glob| format!("--name {}", shell::word(&glob))),
     }
 }
 

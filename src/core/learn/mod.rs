@@ -12,9 +12,11 @@
 //! - `evidence`: decides whether a part of these names is random
 //! - `shape`: the knowledge about one shape
 //! - `learner`: from creations and renames to shapes, in bounded memory
+//! - `known`: the shape that a name fits
 
 mod evidence;
 mod form;
+mod known;
 mod learner;
 mod shape;
 #[cfg(test)]
@@ -22,5 +24,6 @@ mod tests;
 
 pub use evidence::Sample;
 pub use form::{Class, Form, MIN_RANDOM, Part};
+pub use known::{KnownShape, KnownShapes};
 pub use learner::{Created, Learner, MAX_PENDING, MAX_SHAPES, Renamed};
 pub use shape::{DirId, LearnedShape, Place, WRITE_TIME};

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::root_error::RootError;
 use super::root_path::open_root;
 use super::system;
+use crate::core::learn::DirId;
 use crate::core::observation::Observation;
 use crate::core::time::Wall;
 
@@ -41,6 +42,16 @@ impl RootId {
     pub fn of(path: &Path) -> Result<RootId, RootError> {
         let fd = open_root(path)?;
         Ok(identify(fd.as_fd())?.0)
+    }
+}
+
+impl From<RootId> for DirId {
+    fn from(id: RootId) -> DirId {
+        DirId {
+            dev: id.dev,
+            ino: id.ino,
+            born: id.born,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::search::{Row, ScanGroup, ScanResult, is_orphan};
 use crate::cli::output::census::Census;
+use crate::cli::output::learned::LearnedFiles;
 use crate::cli::output::temp_fields::TempFields;
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::plan::Plan;
@@ -25,6 +26,7 @@ pub(super) struct ScanDocument<'a> {
     total: Totals,
     claims: FoundClaims,
     trees: Vec<TreeFields<'a>>,
+    learned: &'a [LearnedFiles],
     census: Census,
 }
 
@@ -105,6 +107,7 @@ impl ScanDocument<'_> {
             total: Totals::of(&result.rows),
             claims: result.total_claims(),
             trees: result.trees.iter().map(Into::into).collect(),
+            learned: &result.learned,
             census: result.census(&plan.roots),
         }
     }

@@ -44,6 +44,7 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
     for root in &plan.roots {
         result.scan(root, output)?;
     }
+    result.find_learned(&plan.roots);
     let sums = result.sums(report.grouping());
     let groups = sums.groups();
     if command.list.print0 {
@@ -59,6 +60,9 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
         if !output.quiet {
             for line in tree_lines(&result.trees) {
                 report.line(&line)?;
+            }
+            for learned in &result.learned {
+                report.line(&learned.line())?;
             }
         }
         if let Some(line) = lines::claims_line(command, &result) {

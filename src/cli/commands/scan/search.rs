@@ -24,9 +24,10 @@ use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
 use crate::cli::output::census::Census;
 use crate::cli::output::groups::Grouping;
+use crate::cli::output::learned::{self, LearnedFiles};
 use crate::cli::output::standard_streams::progress_bar;
 use crate::cli::runtime::claims::FoundClaims;
-use crate::cli::runtime::engine::engine;
+use crate::cli::runtime::engine::{engine, known_shapes};
 use crate::cli::runtime::plan::{cannot_scan, no_answer};
 use crate::cli::runtime::trees::{measure, stored_in};
 
@@ -54,6 +55,8 @@ pub(super) struct ScanResult<'a> {
     pub(super) trees: Vec<Tree>,
     /// The claims in each root.
     pub(super) claims: Vec<(&'a Root, FoundClaims)>,
+    /// The known shapes of temps that files in the roots fit.
+    pub(super) learned: Vec<LearnedFiles>,
     /// The number of directories that could not be read.
     pub(super) unread: u64,
     /// A temp could not be examined.
@@ -193,6 +196,14 @@ impl<'a> ScanResult<'a> {
             all.sums.add(key, summand);
         }
         all
+    }
+
+    /// Finds the learned shapes which files in `roots` fit.
+    pub(super) fn find_learned(&mut self, roots: &[Root]) {
+        let known = known_shapes(&Folders::from_env());
+        for root in roots.iter().filter(|root| response::responds(&root.path)) {
+            self.learned.extend(learned::find_files(root, &known));
+        }
     }
 
     /// Reports whether a directory could not be read, or the verdict of a temp is not known.

@@ -25,7 +25,7 @@ use crate::cli::output::shell::Suggestion;
 use crate::cli::output::standard_streams::print;
 use crate::cli::output::{moment, text};
 use crate::cli::runtime::signals;
-use crate::cli::runtime::status_answer::{HolderAnswer, LearnedFields, RootAnswer};
+use crate::cli::runtime::status_answer::{HolderAnswer, RootAnswer};
 use crate::cli::runtime::trees::tree_lines;
 use client::RunningWatch;
 use disk::{DiskFields, print_disk, with_stored_files};
@@ -309,7 +309,7 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
         report.line(&format!("      {}", writes_line(writes)))?;
     }
     for learned in &root.learned {
-        report.line(&format!("      {}", learned_line(learned)))?;
+        report.line(&format!("      {}", learned.line()))?;
     }
     if root.hot_directories > 0 {
         let hot = text::counted(root.hot_directories, "directory", "directories");
@@ -348,30 +348,6 @@ fn writes_line(writes: &WriteFields<'_>) -> String {
         span(writes.p99_us),
         span(writes.max_us),
         text::escaped(name)
-    )
-}
-
-/// Returns the line about a learned shape.
-fn learned_line(learned: &LearnedFields) -> String {
-    let dir = learned.dir.as_deref().unwrap_or(Path::new(""));
-    let target = learned
-        .target
-        .as_deref()
-        .and_then(Path::file_name)
-        .unwrap_or_default();
-    let matched = match (&learned.option, learned.matched) {
-        (_, true) => String::new(),
-        (Some(option), false) => {
-            format!("; the rule does not match them.   to match them: {option}")
-        }
-        (None, false) => "; the rule does not match them".to_owned(),
-    };
-    format!(
-        "{} in {}/ are renamed to {} ({}){matched}",
-        text::escaped(Path::new(&learned.shape)),
-        text::escaped(dir).trim_end_matches('/'),
-        text::escaped(Path::new(target)),
-        text::counted(learned.writes, "write", "writes")
     )
 }
 

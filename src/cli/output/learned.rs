@@ -1,0 +1,148 @@
+//! A learned shape, for people and in JSON.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use orphand::core::learn::{KnownShape, KnownShapes, LearnedShape};
+use orphand::core::observation::Kind;
+use orphand::core::temp_name::Names;
+use orphand::fs::dir::{Buffer, Dir};
+use orphand::fs::root::Root;
+use orphand::store::json::{WirePath, field};
+use serde::{Deserialize, Serialize};
+
+use super::{shell, text};
+
+/// A shape of the names of temps, learned from healthy renames.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct LearnedFields {
+    #[serde(flatten, with = "field::dir")]
+    pub(crate) dir: WirePath<'static>,
+    /// The shape as text: `data.json.<[0-9]:9>`.
+    pub(crate) shape: String,
+    /// The path of the target.
+    #[serde(flatten, with = "field::target")]
+    pub(crate) target: WirePath<'static>,
+    /// The owner of the files.
+    pub(crate) uid: u32,
+    /// The number of healthy writes.
+    pub(crate) writes: u64,
+    /// At least 20 files were seen, 95 % of them were renamed to the target, and their names contain it.
+    pub(crate) learned_well: bool,
+    /// The rule matches the names.
+    pub(crate) matched: bool,
+    /// The option that would make the rule match them. `None` if it does already, or if no option can.
+    pub(crate) option: Option<String>,
+}
+
+impl LearnedFields {
+    /// Returns the fields of a shape for a rule with these names.
+    pub(crate) fn new(names: &Names, known: &KnownShape) -> LearnedFields {
+        let LearnedShape { place, form, .. } = &known.shape;
+        let matched = names.matches(form.example());
+        LearnedFields {
+            dir: Some(known.dir.clone().into()),
+            shape: String::from_utf8_lossy(&form.text()).into_owned(),
+            target: Some(known.dir.join(OsStr::from_bytes(&place.target)).into()),
+            uid: place.owner,
+            writes: known.shape.writes,
+            learned_well: known.is_learned_well,
+            matched,
+            option: name_option(known).filter(|_| !matched),
+        }
+    }
+
+    /// Returns the line about the shape.
+    pub(crate) fn line(&self) -> String {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        let target = self
+            .target
+            .as_deref()
+            .and_then(Path::file_name)
+            .unwrap_or_default();
+        let matched = match (&self.option, self.matched) {
+            (_, true) => String::new(),
+            (Some(option), false) => {
+                format!("; the rule does not match them.   to match them: {option}")
+            }
+            (None, false) => "; the rule does not match them".to_owned(),
+        };
+        format!(
+            "{} in {}/ are renamed to {} ({}){matched}",
+            text::escaped(Path::new(&self.shape)),
+            text::escaped(dir).trim_end_matches('/'),
+            text::escaped(Path::new(target)),
+            text::counted(self.writes, "write", "writes")
+        )
+    }
+}
+
+/// Returns the option that makes a rule match the names of a shape. A pattern is text, so there is none for names that
+/// are not UTF-8.
+pub(crate) fn name_option(known: &KnownShape) -> Option<String> {
+    let glob = String::from_utf8(known.shape.form.glob()).ok()?;
+    Some(format!("--name {}", shell::word(&glob)))
+}
+
+/// A known shape, and the number of files that fit it.
+#[derive(Debug, Serialize)]
+pub(crate) struct LearnedFiles {
+    #[serde(flatten)]
+    pub(crate) learned: LearnedFields,
+    /// The number of files whose names fit the shape.
+    pub(crate) files: u64,
+}
+
+impl LearnedFiles {
+    /// Returns the line about the shape and its files.
+    pub(crate) fn line(&self) -> String {
+        let files = text::counted(self.files, "file", "files");
+        format!("{files} here: {}", self.learned.line())
+    }
+}
+
+/// Finds the known shapes which names in the directories of `root` fit, and counts these files. A directory that cannot
+/// be read is skipped, because the scan has reported it.
+pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> {
+    let Ok(top) = Dir::open_root(&root.path, None) else {
+        return Vec::new();
+    };
+    let below = known.iter().filter_map(|known| root.below(&known.dir));
+    let mut dirs: Vec<&Path> = below.chain([Path::new("")]).collect();
+    dirs.sort_unstable();
+    dirs.dedup();
+    let mut found = Vec::new();
+    for below in dirs {
+        let opened = match below.as_os_str().is_empty() {
+            true => Dir::open_root(&root.path, Some(top.id())),
+            false => top.open_within(below),
+        };
+        let Ok(dir) = opened else { continue };
+        let id = dir.id().into();
+        let mut files: Vec<(&KnownShape, u64)> =
+            known.of_dir(id).iter().map(|one| (one, 0)).collect();
+        if files.is_empty() {
+            continue;
+        }
+        let counted = dir.read_while(&mut Buffer::default(), &mut |name, kind| {
+            let is_file = kind.is_none_or(|kind| kind == Kind::File);
+            let fitting = known.fitting(id, name.as_bytes()).filter(|_| is_file);
+            for (_, count) in files.iter_mut().filter(|(one, _)| Some(*one) == fitting) {
+                *count += 1;
+            }
+            true
+        });
+        if counted.is_err() {
+            continue;
+        }
+        files.sort_by(|(one, _), (other, _)| one.shape.place.cmp(&other.shape.place));
+        let files = files.into_iter().filter(|(_, files)| *files > 0);
+        found.extend(files.map(|(known, files)| LearnedFiles {
+            learned: LearnedFields::new(&root.policy.names, known),
+            files,
+        }));
+    }
+    found
+}

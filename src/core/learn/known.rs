@@ -1,0 +1,57 @@
+//! The known shapes, by directory.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::shape::{DirId, LearnedShape};
+
+/// A known shape of the names of temps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownShape {
+    /// The path of its directory when it was last seen. It is for messages: the identity is in the shape.
+    pub dir: PathBuf,
+    /// The shape.
+    pub shape: LearnedShape,
+    /// It is learned well enough for more than a message.
+    pub is_learned_well: bool,
+}
+
+/// The known shapes of all directories.
+#[derive(Clone, Debug, Default)]
+pub struct KnownShapes {
+    dirs: HashMap<DirId, Vec<KnownShape>>,
+}
+
+impl FromIterator<KnownShape> for KnownShapes {
+    fn from_iter<I: IntoIterator<Item = KnownShape>>(shapes: I) -> KnownShapes {
+        let mut dirs = HashMap::<DirId, Vec<KnownShape>>::new();
+        for known in shapes {
+            dirs.entry(known.shape.place.dir).or_default().push(known);
+        }
+        for shapes in dirs.values_mut() {
+            shapes.sort_by_key(|known| !known.is_learned_well);
+        }
+        KnownShapes { dirs }
+    }
+}
+
+impl KnownShapes {
+    /// Returns the shape of the directory `dir` that `name` fits, if there is one: one that is learned well enough
+    /// before all others.
+    #[must_use]
+    pub fn fitting(&self, dir: DirId, name: &[u8]) -> Option<&KnownShape> {
+        let mut shapes = self.of_dir(dir).iter();
+        shapes.find(|known| known.shape.form.matches(name))
+    }
+
+    /// Returns the known shapes of the directory `dir`.
+    #[must_use]
+    pub fn of_dir(&self, dir: DirId) -> &[KnownShape] {
+        self.dirs.get(&dir).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the known shapes of all directories, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &KnownShape> {
+        self.dirs.values().flatten()
+    }
+}
