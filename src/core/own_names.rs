@@ -43,6 +43,14 @@ pub fn fits_in_claim(name: &OsStr) -> bool {
     CLAIM_PREFIX.len() + CLAIM_HEX + 1 + name.len() < NAME_MAX
 }
 
+/// Returns the name of the claim of the file `name` that has the digits of `claim`. `None` if `name` is too long.
+#[must_use]
+pub(crate) fn claim_beside(claim: &OsStr, name: &OsStr) -> Option<OsString> {
+    let digits = claim.as_bytes().get(..CLAIM_PREFIX.len() + CLAIM_HEX)?;
+    let beside = [digits, b"-", name.as_bytes()].concat();
+    fits_in_claim(name).then(|| OsString::from_vec(beside))
+}
+
 /// Reports whether the file at `path` is named like a claim.
 #[must_use]
 pub fn is_claim(path: &Path) -> bool {
@@ -82,7 +90,12 @@ mod tests {
         }
         let longest = "x".repeat(NAME_MAX - CLAIM_PREFIX.len() - CLAIM_HEX - 2);
         assert!(fits_in_claim(OsStr::new(&longest)));
-        assert!(!fits_in_claim(OsStr::new(&(longest + "x"))));
+        assert!(!fits_in_claim(OsStr::new(&(longest.clone() + "x"))));
+        let claim = OsStr::new(".orphand-0123456789abcdef-a.tmp");
+        let beside = |name: &str| claim_beside(claim, OsStr::new(name));
+        let expected = OsString::from(".orphand-0123456789abcdef-a.tmp-wal");
+        assert_eq!(beside("a.tmp-wal"), Some(expected));
+        assert!(beside(&longest).is_some() && beside(&(longest + "x")).is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::core::own_names;
 use crate::core::policy::Policy;
 use crate::core::temp_set::{LeftSet, SetRecovery, recovery};
 use crate::evidence::siblings::find_set;
-use crate::evidence::{self, CheckedFile};
+use crate::evidence::{self, CheckedFile, FileId};
 use crate::fs::dir::{self, Buffer};
 
 /// A claim of a member.
@@ -95,9 +95,15 @@ pub(super) fn recover_set(
         names: find_set(batch_context.dir, &policy.names, &main)?,
     };
     match rule!("left-set-stays-together", recovery(&left), without: SetRecovery::PutBack) {
-        SetRecovery::PutBack => put_back(batch_context, &main, claims),
+        SetRecovery::PutBack => match put_back(batch_context, &main, &mut claims)? {
+            PutBack::Done => Ok(Some(Recovered::PutBack(main))),
+            PutBack::NameIsTaken => {
+                claim_members_in_place(batch_context, &main, &left, &mut claims)?;
+                quarantine(batch_context, &main, claims)
+            }
+        },
         SetRecovery::Quarantine => {
-            add_members_in_place(batch_context, &main, &left, &mut claims)?;
+            claim_members_in_place(batch_context, &main, &left, &mut claims)?;
             quarantine(batch_context, &main, claims)
         }
         SetRecovery::QuarantineRest => quarantine_rest(batch_context, &main, claims),
@@ -205,59 +211,81 @@ fn open(batch_context: BatchContext<'_>, name: &OsStr) -> io::Result<Opened> {
     })))
 }
 
-/// Gives all members their names back, the main file last. If one of the names is taken in the meantime, all members
-/// are moved to the quarantine.
+enum PutBack {
+    Done,
+    /// Another file has one of the names in the meantime. All members that were claimed are claimed again.
+    NameIsTaken,
+}
+
+/// Gives all members their names back, the main file last.
 fn put_back(
     batch_context: BatchContext<'_>,
     main: &OsStr,
-    mut claims: LeftClaims,
-) -> io::Result<Option<Recovered>> {
-    let dir = batch_context.dir;
-    let main_claim = claims.remove_entry(main);
-    let mut in_place = LeftClaims::new();
-    let rest = std::mem::take(&mut claims);
-    for (name, mut left) in rest.into_iter().chain(main_claim) {
-        if !claims.is_empty() {
-            claims.insert(name, left);
-            continue;
-        }
-        match calls::rename(dir.fd(), &left.claim, dir.fd(), &name) {
-            Ok(()) => {
-                left.claim.clone_from(&name);
-                in_place.insert(name, left);
-            }
+    claims: &mut LeftClaims,
+) -> io::Result<PutBack> {
+    let fd = batch_context.dir.fd();
+    let companions = claims.iter().filter(|(name, _)| *name != main);
+    let mut back = Vec::new();
+    let mut is_taken = false;
+    for (name, left) in companions.chain(claims.get_key_value(main)) {
+        match calls::rename(fd, &left.claim, fd, name) {
+            Ok(()) => back.push((name, left)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                claims.insert(name, left);
+                is_taken = true;
+                break;
             }
             Err(error) => return Err(error),
         }
     }
-    if claims.is_empty() {
-        return Ok(Some(Recovered::PutBack(main.to_owned())));
+    if !is_taken {
+        return Ok(PutBack::Done);
     }
-    claims.extend(in_place);
-    quarantine(batch_context, main, claims)
+    for (name, left) in back {
+        claim_again(batch_context, name, left)?;
+    }
+    Ok(PutBack::NameIsTaken)
 }
 
-/// Adds the companions that the crash left under their own names. A file that has changed since the claim of the main
-/// file, or that is in use, may belong to another main file.
-fn add_members_in_place(
+/// Gives a file that still has this name the name of its claim.
+///
+/// RACE: another process may give the name to another file between the check and the rename (µs). Worst case: that file
+/// is in the quarantine.
+fn claim_again(batch_context: BatchContext<'_>, name: &OsStr, left: &LeftClaim) -> io::Result<()> {
+    let dir = batch_context.dir;
+    let seen = dir.observe(name)?;
+    let file = FileId::from(&left.seen.fingerprint);
+    let is_same = seen.is_some_and(|seen| FileId::from(&seen.fingerprint) == file);
+    match is_same.then(|| calls::rename(dir.fd(), name, dir.fd(), &left.claim)) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Claims the companions that the crash left under their own names: a crash during their move would leave them beside
+/// another main file. A file that has changed since the claim of the main file, or that is in use, may belong to another
+/// main file.
+fn claim_members_in_place(
     batch_context: BatchContext<'_>,
     main: &OsStr,
     left: &LeftSet,
     claims: &mut LeftClaims,
 ) -> io::Result<()> {
-    let Some(claimed) = claims.get(main).map(|main| main.seen.fingerprint.ctime) else {
+    let Some(main_claim) = claims.get(main) else {
         return Ok(());
     };
+    let (claimed, digits) = (main_claim.seen.fingerprint.ctime, main_claim.claim.clone());
     for name in &left.names.companions {
         if left.claimed.contains(name) {
             continue;
         }
-        if let Opened::Claim(found) = open(batch_context, name)? {
+        if let Opened::Claim(mut found) = open(batch_context, name)? {
             let is_older = found.seen.fingerprint.newest() < claimed;
-            if rule!("newer-companion-is-not-of-the-set", is_older, without: true) {
+            let belongs = rule!("newer-companion-is-not-of-the-set", is_older, without: true);
+            if let Some(claim) = own_names::claim_beside(&digits, name).filter(|_| belongs) {
+                found.claim = claim;
+                rule!("left-set-is-moved-from-its-claims", claim_again(batch_context, name, &found)?,
+                    without: found.claim.clone_from(name));
                 claims.insert(name.clone(), *found);
             }
         }

@@ -565,10 +565,7 @@ impl<'a> SetRemoval<'a> {
                 Place::Claimed => {
                     calls::rename(dir.fd(), member.claim.name(), slot.inner_dir(), name)
                 }
-                Place::Named if self.is_at_its_name(member) => {
-                    calls::rename(dir.fd(), name, slot.inner_dir(), name)
-                }
-                Place::Named => Err(io::ErrorKind::NotFound.into()),
+                Place::Named => calls::rename(dir.fd(), name, slot.inner_dir(), name),
                 Place::Stored | Place::Gone => return None,
             };
             match result {
@@ -599,10 +596,28 @@ impl<'a> SetRemoval<'a> {
         Err(error)
     }
 
-    /// Reports whether the member has its name.
+    /// Claims the members that have their names. Otherwise a crash during the move would leave them beside another main
+    /// file.
     ///
-    /// RACE: another process may give the name to another file before this member is moved (µs). Worst case: that file
-    /// is in the quarantine.
+    /// RACE: another process may give the name to another file between the check and the rename (µs). Worst case: that
+    /// file is in the quarantine.
+    fn claim_named(&self, members: &mut [Member<'_, '_>]) -> io::Result<()> {
+        for member in members.iter_mut().filter(|one| one.place == Place::Named) {
+            if !self.is_at_its_name(member) {
+                member.place = Place::Gone;
+                continue;
+            }
+            let (fd, name) = (self.dir().fd(), &member.temp_info.name);
+            match calls::rename(fd, name, fd, member.claim.name()) {
+                Ok(()) => member.place = Place::Claimed,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => member.place = Place::Gone,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports whether the member has its name.
     fn is_at_its_name(&self, member: &Member<'_, '_>) -> bool {
         let seen = self.dir().observe(member.name());
         let file = FileId::from(&member.judged.fingerprint);
@@ -673,12 +688,17 @@ impl<'a> SetRemoval<'a> {
         }
     }
 
-    /// Moves all members to the quarantine, from the names that they have.
+    /// Moves all members to the quarantine.
     fn quarantine_all(
         &self,
         mut members: Vec<Member<'_, '_>>,
         results: &mut Vec<CompanionResult>,
     ) -> Outcome {
+        let claimed =
+            rule!("set-is-moved-from-its-claims", self.claim_named(&mut members), without: Ok(()));
+        if let Err(error) = claimed {
+            return self.leave_claims(&members, error);
+        }
         let names: Vec<&OsStr> = members.iter().map(Member::name).collect();
         let slots = self.quarantine.set_slots(&names);
         let moved = match slots {

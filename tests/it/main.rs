@@ -66,8 +66,9 @@ mod kills;
 // Needs Linux: events of FSEvents do not show which side of a rename a name is.
 #[cfg(target_os = "linux")]
 mod learning;
-// Needs Linux: without leases no set is taken.
 mod model;
+mod model_sets;
+// Needs Linux: without leases no set is taken.
 #[cfg(target_os = "linux")]
 mod set_attacks;
 #[cfg(target_os = "linux")]
@@ -84,6 +85,7 @@ mod overdue;
 #[cfg(target_os = "linux")]
 mod places;
 
+mod explorer;
 mod fixture;
 // Needs Linux: without leases a guard file always keeps.
 #[cfg(target_os = "linux")]

@@ -8,12 +8,9 @@
 //! A model that finds no loss proves little by itself. So each check of the protocol is left out in turn, and each
 //! window that docs/safety.md names is opened in turn; the model must then find a loss.
 //!
-//! The explorer is a breadth-first search of fifty lines. stateright would work too, but has forty dependencies, among
-//! them a web server.
+//! `model_sets.rs` is the model of temps with companions.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -25,10 +22,11 @@ use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
 use orphand::reap::Step;
 
+use crate::explorer::{self, Explorable, Loss, LossTrace, Transitions, format_trace};
 use crate::fixture::{RunAs, in_own_process, in_parallel};
 
 /// The number of an inode.
-type Ino = u8;
+pub(crate) type Ino = u8;
 
 /// The file names in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,31 +86,36 @@ struct Snapshot {
     empty: bool,
 }
 
+/// Returns the observation of an inode whose content and name have changed so many times.
+pub(crate) fn observation(ino: Ino, content: u8, renamed: u8, empty: bool) -> Observation {
+    let wall = |sec: u8, nsec: u8| Wall {
+        sec: i64::from(sec),
+        nsec: u32::from(nsec),
+    };
+    Observation {
+        fingerprint: Fingerprint {
+            dev: 1,
+            ino: u64::from(ino),
+            kind: Kind::File,
+            size: if empty { 0 } else { 7 },
+            mtime: wall(content, 0),
+            ctime: wall(content, renamed),
+            btime: None,
+            links: 1,
+            uid: 0,
+        },
+        mode: 0o600,
+        mount: Some(1),
+        mount_root: false,
+        protected: false,
+        dataless: false,
+        allocated: 0,
+    }
+}
+
 impl Snapshot {
     fn observation(self) -> Observation {
-        let wall = |sec: u8, nsec: u8| Wall {
-            sec: i64::from(sec),
-            nsec: u32::from(nsec),
-        };
-        Observation {
-            fingerprint: Fingerprint {
-                dev: 1,
-                ino: u64::from(self.ino),
-                kind: Kind::File,
-                size: if self.empty { 0 } else { 7 },
-                mtime: wall(self.content, 0),
-                ctime: wall(self.content, self.renamed),
-                btime: None,
-                links: 1,
-                uid: 0,
-            },
-            mode: 0o600,
-            mount: Some(1),
-            mount_root: false,
-            protected: false,
-            dataless: false,
-            allocated: 0,
-        }
+        observation(self.ino, self.content, self.renamed, self.empty)
     }
 
     fn same_after_rename(self, judged: Snapshot) -> bool {
@@ -325,9 +328,6 @@ struct ModelState {
     reaper: ModelReaper,
 }
 
-/// The description of a loss.
-type Loss = &'static str;
-
 /// An action of an actor or of the reaper.
 #[derive(Clone, Copy, Debug)]
 enum Action {
@@ -347,9 +347,6 @@ impl fmt::Display for Action {
         }
     }
 }
-
-/// An action, and the resulting state or the loss.
-type Transition = (Action, Result<ModelState, Loss>);
 
 /// A check of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -570,14 +567,9 @@ impl Opening {
     }
 }
 
-impl Model {
-    fn has(&self, check: Check) -> bool {
-        !self.without.contains(&check)
-    }
-
-    fn is_closed(&self, window: Window) -> bool {
-        self.open != Some(window)
-    }
+impl Explorable for Model {
+    type State = ModelState;
+    type Action = Action;
 
     fn start(&self) -> ModelState {
         let mut state = ModelState {
@@ -608,15 +600,25 @@ impl Model {
         state
     }
 
-    fn next(&self, state: &ModelState, next: &mut Vec<Transition>) {
+    fn next(&self, state: &ModelState, next: &mut Transitions<Model>) {
         for index in 0..state.actors.len() {
             self.act(state, index, next);
         }
         self.reap(state, next);
     }
+}
+
+impl Model {
+    fn has(&self, check: Check) -> bool {
+        !self.without.contains(&check)
+    }
+
+    fn is_closed(&self, window: Window) -> bool {
+        self.open != Some(window)
+    }
 
     /// Adds the possible actions of the actor: the next operation, or its death.
-    fn act(&self, state: &ModelState, index: usize, next: &mut Vec<Transition>) {
+    fn act(&self, state: &ModelState, index: usize, next: &mut Transitions<Model>) {
         let me = state.actors[index];
         let Some(op) = self.scripts[index].get(usize::from(me.at)) else {
             return;
@@ -774,7 +776,7 @@ impl Model {
         ));
     }
 
-    fn reap(&self, state: &ModelState, next: &mut Vec<Transition>) {
+    fn reap(&self, state: &ModelState, next: &mut Transitions<Model>) {
         let reaper = state.reaper;
         let label = Action::ReaperStep(reaper.at);
         if reaper.at != ReaperState::Stopped && reaper.kills_left > 0 {
@@ -1305,25 +1307,33 @@ fn judge_as(
     target: Target,
     superseded: bool,
 ) -> Verdict {
-    static ALIKE: OnceLock<(Policy, DirProperties)> = OnceLock::new();
-    let (policy, place) = ALIKE.get_or_init(|| {
-        let place = DirProperties {
-            dev: 1,
-            mount: Some(1),
-            file_system: "ext4".into(),
-            lease_coverage: LeaseCoverage::OpensAndMaps,
-            dates: Dates::Fine,
-            quarantine: true,
-        };
-        (Policy::default(), place)
-    });
     let evidence = Evidence {
-        observation: seen.observation(),
         expected: expected.map(|seen| seen.observation().fingerprint),
+        superseded,
+        ..evidence(seen.observation(), use_state, target)
+    };
+    static POLICY: OnceLock<Policy> = OnceLock::new();
+    judge(&evidence, POLICY.get_or_init(Policy::default))
+}
+
+/// Returns the evidence about a temp that has been quiet for its grace.
+pub(crate) fn evidence(observation: Observation, use_state: UseState, target: Target) -> Evidence {
+    static DIR: OnceLock<DirProperties> = OnceLock::new();
+    let dir = DIR.get_or_init(|| DirProperties {
+        dev: 1,
+        mount: Some(1),
+        file_system: "ext4".into(),
+        lease_coverage: LeaseCoverage::OpensAndMaps,
+        dates: Dates::Fine,
+        quarantine: true,
+    });
+    Evidence {
+        observation,
+        expected: None,
         quiet: Duration::from_secs(9),
         grace: Duration::from_secs(9),
         unused: Duration::from_secs(9),
-        dir: place.clone(),
+        dir: dir.clone(),
         our_uid: 0,
         writer: Writer::NoPid,
         closed: false,
@@ -1332,14 +1342,13 @@ fn judge_as(
         mappings_examined: false,
         companion_bytes: 0,
         target,
-        superseded,
+        superseded: false,
         discarded: false,
         random_name: true,
         restored: false,
         reserved: None,
         guard: None,
-    };
-    judge(&evidence, policy)
+    }
 }
 
 /// The result of an exploration.
@@ -1351,70 +1360,18 @@ struct Explored {
     reaped: bool,
 }
 
-/// Visits every reachable state, the nearest first. The trace to the first loss is therefore the shortest.
-fn explore(model: &Model) -> Result<Explored, (Loss, Vec<Action>)> {
+/// Visits every reachable state.
+fn explore(model: &Model) -> Result<Explored, LossTrace<Model>> {
     let mut explored = Explored::default();
-    let mut known = HashSet::with_hasher(BuildHasherDefault::<Quick>::default());
-    known.insert(model.start());
-    // Each state with the index of its predecessor and the action between them.
-    let mut states = vec![(model.start(), 0, Action::ReaperKilled)];
-    let mut next = Vec::new();
-    let mut at = 0;
-    while let Some((state, _, _)) = states.get(at).copied() {
-        model.next(&state, &mut next);
-        for (action, then) in next.drain(..) {
-            match then {
-                Ok(then) if known.insert(then) => {
-                    if let ReaperState::Do(step, _) = state.reaper.at {
-                        explored.steps[position(step)] = true;
-                        let gone = |name| state.at(name).is_some() && then.at(name).is_none();
-                        explored.reaped |=
-                            step == Step::Unlink && (0..CLAIMS).any(|n| gone(Name::Claim(n)));
-                    }
-                    states.push((then, at, action));
-                }
-                Ok(_) => {}
-                Err(loss) => {
-                    let mut trace = vec![action];
-                    while at != 0 {
-                        trace.push(states[at].2);
-                        at = states[at].1;
-                    }
-                    trace.reverse();
-                    return Err((loss, trace));
-                }
-            }
+    let mut visit = |state: &ModelState, then: &ModelState| {
+        if let ReaperState::Do(step, _) = state.reaper.at {
+            explored.steps[position(step)] = true;
+            let gone = |name| state.at(name).is_some() && then.at(name).is_none();
+            explored.reaped |= step == Step::Unlink && (0..CLAIMS).any(|n| gone(Name::Claim(n)));
         }
-        at += 1;
-    }
-    explored.states = states.len();
-    Ok(explored)
-}
-
-/// A hash for millions of small numbers, not secure against attacks.
-#[derive(Default)]
-struct Quick(u64);
-
-impl Hasher for Quick {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u8(*byte));
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_isize(&mut self, discriminant: isize) {
-        self.write_u8(discriminant as u8);
-    }
-
-    fn write_usize(&mut self, length: usize) {
-        self.write_u8(length as u8);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    };
+    let states = explorer::explore(model, &mut visit)?;
+    Ok(Explored { states, ..explored })
 }
 
 /// The pairs of actors, and whether an orphan exists at the start.
@@ -1483,11 +1440,6 @@ fn nothing_is_lost() {
             "not all steps were executed"
         );
     });
-}
-
-fn format_trace(trace: &[Action]) -> String {
-    let lines = trace.iter().map(|action| format!("\n  {action}"));
-    lines.collect()
 }
 
 /// Returns the shortest trace to a loss, if there is one.

@@ -510,15 +510,27 @@ enum Work {
     PuttingBack,
     /// The same, while a writer has the name of the main file.
     PuttingBackTaken,
+    /// The same after the first claim: the companions still have their names.
+    PuttingBackFirst,
 }
 
 impl Work {
-    const ALL: [Work; 4] = [
+    const ALL: [Work; 5] = [
         Work::Removing,
         Work::Moving,
         Work::PuttingBack,
         Work::PuttingBackTaken,
+        Work::PuttingBackFirst,
     ];
+
+    /// Returns the work of the next start. An error that kept the main file's claim would leave its companions to the
+    /// other file.
+    fn of_recovery(self) -> Work {
+        match self {
+            Work::PuttingBackFirst => Work::Removing,
+            other => other,
+        }
+    }
 
     /// Creates the state in which the work begins, in memory.
     fn sandbox(self) -> Sandbox {
@@ -548,17 +560,23 @@ fn sweep(sandbox: &Sandbox, work: Work, n: usize, respond: CallResponse) -> (Com
     intercept::process(&mut command, move |asked: &PendingCall| {
         let path = asked.path();
         let claim = path.file_name().and_then(own_names::parse_claim);
-        let is_last_claim =
-            claim.is_some_and(|claim| claim.original.as_deref() == Some(OsStr::new(CONTENTS[2].0)));
+        let original = claim.and_then(|claim| claim.original);
+        let refused = match work {
+            Work::Removing | Work::Moving => None,
+            Work::PuttingBack | Work::PuttingBackTaken => Some(CONTENTS[2].0),
+            Work::PuttingBackFirst => Some(CONTENTS[0].0),
+        };
         if asked.call.changes_disk()
             && path.starts_with(&root)
             && counted.fetch_add(1, Ordering::SeqCst) + 1 == n
         {
             return respond;
         }
-        let puts_back = matches!(work, Work::PuttingBack | Work::PuttingBackTaken);
-        if puts_back && asked.call == Call::StatName && is_last_claim {
-            if work == Work::PuttingBackTaken {
+        if let Some(refused) = refused
+            && asked.call == Call::StatName
+            && original.as_deref() == Some(OsStr::new(refused))
+        {
+            if work != Work::PuttingBack {
                 let _ = File::create_new(root.join("x.tmp"))
                     .and_then(|mut file| file.write_all(NEW.as_bytes()));
             }
@@ -731,7 +749,7 @@ fn kill_twice(work: Work, first: usize, checked: &Checked) -> bool {
         if second == 1 && !is_new(&checked.after_first, &sandbox) {
             break;
         }
-        let (again, _) = sweep(&sandbox, work, second, CallResponse::Kill);
+        let (again, _) = sweep(&sandbox, work.of_recovery(), second, CallResponse::Kill);
         let again_killed = again.code().is_none();
         let what = format!("{what}, {again:?}");
         check(&sandbox, work, &what);
