@@ -102,7 +102,7 @@ const ROWS: &[WriterRow<'_>] = &[
     ("mutagen", &[(".mutagen-temporary-atomic-write3141592", "")], &["mutagen-temporary-atomic-write1", ".mutagen-temporary-atomic-write"]),
     ("syncthing", &[(".syncthing.tmp.3141592", "")], &[".syncthing.a.tmp", ".syncthing.tmp"]),
     ("hadoop", &[("part-00000._COPYING_", "part-00000")], &["._COPYING_", "part-00000._COPYING_.1"]),
-    ("ccache", &[("0123.o.tmp.aB3xYz", "0123.o")], &["0123.o.tmp.backup", "0123.o.aB3xYz"]),
+    ("ccache", &[("0123R.tmp.aB3xYz.tmp", "0123R"), ("0123.o.tmp.aB3xYz", "0123.o")], &["0123.o.tmp.backup", "0123.o.aB3xYz"]),
     ("sccache", &[(".sccachetmpaB3xYz", "")], &[".sccachetmpbackup", "sccachetmpaB3xYz"]),
     ("docker-pull", &[("GetImageBlob481516", "")], &["GetImageBlob", "xGetImageBlob1"]),
     ("redis", &[
@@ -112,6 +112,7 @@ const ROWS: &[WriterRow<'_>] = &[
         ("temp-rewriteaof-bg-4711.aof", ""),
     ], &["dump.rdb", "temp.rdb", "temp-a.rdb", "temp-rewriteaof-4711.rdb"]),
     ("redis-config", &[("nodes.conf.tmp-4711-1764444444444", "nodes.conf")], &["nodes.conf.tmp-4711", "nodes.conf"]),
+    ("redis-rewrite", &[("redis.conf.3n0J11", "redis.conf"), ("sentinel.conf.aB3xYz", "sentinel.conf")], &["redis.conf.backup", "a.iso.sha256"]),
     ("leveldb", &[("000012.dbtmp", ""), ("CURRENT.000012.dbtmp", ""), ("OPTIONS-000012.dbtmp", "")],
         &["CURRENT", "OPTIONS-000012", "a.dbtmp", "000012.ldb", "LOCK"]),
     ("etcd", &[("db.tmp.3141592", "")], &["db", "0.tmp", "1.tmp", "xdb.tmp.1"]),

@@ -976,7 +976,7 @@ pub(super) const DATABASES: &[Writer] = &[
     },
     Writer {
         name: "redis-server, CONFIG REWRITE",
-        rows: &["redis-config"],
+        rows: &["redis-rewrite"],
         version: "7.0.15",
         tools: &["redis-cli", "redis-check-rdb"],
         prepare: r#"ln -s "$(command -v redis-check-rdb)" redis-server
@@ -985,9 +985,9 @@ printf 'port 0\nunixsocket %s/socket\nsave ""\n' "$PWD" > root/redis.conf"#,
         check: r#"write; grep -qx 'maxmemory 100mb' root/redis.conf"#,
         leaves: &[alone(
             "redis.conf.3n0J11",
-            r"redis\.conf\.[A-Za-z0-9]{6}",
+            r"redis\.conf\.([A-Za-z0-9]{6})",
             Untouched,
-            Untouched,
+            Removed,
         )],
         ..WRITER
     },
