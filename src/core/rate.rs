@@ -30,7 +30,7 @@ impl Threshold {
     /// Returns the number within one second that makes a directory hot immediately. The events of a directory that is
     /// written at full speed would cost more in three seconds than scans do in minutes.
     fn immediate(self) -> u32 {
-        self.0.saturating_mul(10)
+        self.0.saturating_mul(5)
     }
 
     /// Returns the number in all directories within one second above which each directory is counted separately. The
@@ -180,7 +180,8 @@ mod tests {
             &[],
             "a pause resets the count",
         );
-        check(&[21_001], 0, &[0], "full speed");
+        check(&[10_999], 0, &[], "just below full speed");
+        check(&[11_001], 0, &[0], "full speed");
         check(&[60_000], 0, &[0], "reported once a second");
         check(
             &[3_001; 5],

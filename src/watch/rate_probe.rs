@@ -19,8 +19,9 @@ pub struct RateProbe {
     _end: ProbeEnd,
 }
 
-/// Ends the probe's thread when it is dropped. notify handles no request before it has read all events. If events
-/// arrive faster than it reads, its thread would otherwise run for as long as the writers do.
+/// Ends the probe's thread when it is dropped, if it has not ended because the directory is not calm. notify handles no
+/// request before it has read all events. If events arrive faster than it reads, its thread would otherwise run for as
+/// long as the writers do.
 struct ProbeEnd(Arc<AtomicBool>);
 
 impl Drop for ProbeEnd {
@@ -81,9 +82,11 @@ fn counter(
     is_over: Arc<AtomicBool>,
 ) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
     let roots = Arc::clone(&callback_context.roots);
+    let threshold = callback_context.hot_threshold;
     let names: Vec<_> = roots.iter().map(|root| root.policy.names.clone()).collect();
     move |event| {
-        if is_over.load(Ordering::Relaxed) {
+        // More events would only slow the writers.
+        if is_over.load(Ordering::Relaxed) || !threshold.is_calm(created.load(Ordering::Relaxed)) {
             std::panic::resume_unwind(Box::new("the probe has ended"));
         }
         let event = match event {
@@ -115,38 +118,43 @@ mod tests {
 
     /// The thread ends although events are still unread, so that the probe does not slow the writers any longer.
     #[test]
-    fn the_thread_ends_at_the_first_event_after_the_probe() {
+    fn the_thread_ends_after_the_probe_or_once_the_directory_is_not_calm() {
         let (temps, _wake_rx) = Temps::new(Duration::from_secs(1), 1);
         let root = Root {
             path: "/r".into(),
             policy: Arc::default(),
         };
+        let threshold = Threshold(100);
         let callback_context = CallbackContext {
             temps: Arc::new(temps),
             notifications: unbounded().0,
             roots: [root].into(),
-            hot_threshold: Threshold::default(),
+            hot_threshold: threshold,
             event_tx: None,
             writes: Arc::default(),
             learn: None,
         };
-        let (created, end) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
-        let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&end.0));
         let event = || {
             let created = EventKind::Create(CreateKind::File);
             Ok(notify::Event::new(created).add_path("/r/a.tmp".into()))
         };
-        count(event());
-        assert_eq!(created.load(Ordering::Relaxed), 1);
-        count(Err(notify::Error::generic("the events cannot be read")));
-        let counted = created.load(Ordering::Relaxed);
-        assert!(
-            !Threshold::default().is_calm(counted),
-            "an unknown rate counts as high"
-        );
-        drop(end);
-        let thread = std::thread::spawn(move || count(event()));
-        assert!(thread.join().is_err(), "the thread has not ended");
-        assert_eq!(created.load(Ordering::Relaxed), counted);
+        let lost = || Err(notify::Error::generic("the events cannot be read"));
+        // The events before the thread ends, and whether the probe is dropped then.
+        for (events, is_dropped) in [
+            (vec![event()], true),
+            (vec![event(), event(), event(), event(), event()], false),
+            (vec![event(), lost()], false),
+        ] {
+            let (created, end) = (Arc::<AtomicU32>::default(), ProbeEnd(Arc::default()));
+            let mut count = counter(&callback_context, Arc::clone(&created), Arc::clone(&end.0));
+            events.into_iter().for_each(&mut count);
+            let counted = created.load(Ordering::Relaxed);
+            assert_eq!(threshold.is_calm(counted), is_dropped, "{counted}");
+            let kept_end = (!is_dropped).then_some(end);
+            let thread = std::thread::spawn(move || count(event()));
+            assert!(thread.join().is_err(), "the thread has not ended");
+            assert_eq!(created.load(Ordering::Relaxed), counted);
+            drop(kept_end);
+        }
     }
 }
