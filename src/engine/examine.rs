@@ -13,6 +13,7 @@ use crate::core::judge::{Evidence, GuardFile, LeaseCoverage, Reason, Verdict, ju
 use crate::core::observation::{Observation, UseState};
 use crate::core::policy::Policy;
 use crate::evidence::guard::GuardChecks;
+use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Siblings;
 use crate::evidence::{self, EvidenceContext, FileId, Role, TempInfo, UseChecker};
 use crate::fs::dir::Dir;
@@ -37,45 +38,72 @@ pub struct Examined {
     pub details: Details,
 }
 
-/// A directory whose temps are looked at once.
-#[derive(Clone, Copy, Debug)]
+/// A directory whose temps are looked at once, with the facts that all of them have in common.
+#[derive(Debug)]
 pub struct ScannedDir<'a> {
     /// The directory.
     pub dir: &'a Dir,
+    /// Its root, and its path below the root.
+    pub context: DirContext<'a>,
     /// A quarantine exists or can be created.
     pub has_quarantine: bool,
-    /// The guard files that were checked for its temps.
-    pub guards: &'a GuardChecks,
+    /// The other names in the directory.
+    pub siblings: Siblings,
+    marks: RestoreMarks,
+    our_uid: u32,
+}
+
+impl<'a> ScannedDir<'a> {
+    /// Returns the directory `dir`, in which `siblings` were found.
+    ///
+    /// A file gets its mark before `restore` gives it its name back, so the marks of all names that were found before
+    /// this call are read.
+    #[must_use]
+    pub fn new(
+        engine: &Engine,
+        dir: &'a Dir,
+        context: DirContext<'a>,
+        siblings: Siblings,
+        has_quarantine: bool,
+    ) -> ScannedDir<'a> {
+        ScannedDir {
+            dir,
+            context,
+            has_quarantine,
+            siblings,
+            marks: engine.marks.with_list_read(),
+            our_uid: rustix::process::geteuid().as_raw(),
+        }
+    }
 }
 
 /// Looks at a temp once, gathers its evidence, and returns the verdict that it would get now, for `scan` and `explain`.
 /// No tracking state is used.
 pub fn judge_now(
     engine: &Engine,
-    dir_context: DirContext<'_>,
-    scanned: ScannedDir<'_>,
+    scanned: &ScannedDir<'_>,
     use_checker: &UseChecker,
+    guards: &GuardChecks,
     name: &OsStr,
 ) -> io::Result<Option<Examined>> {
-    let dir = scanned.dir;
+    let (dir, dir_context) = (scanned.dir, scanned.context);
     let policy = &dir_context.root.policy;
+    let siblings = &scanned.siblings;
     let parsed = policy.names.parse(name);
-    let no_siblings = Siblings::default();
-    let context = engine.evidence_context(policy, &no_siblings, scanned.guards);
-    let LookResult::File(seen) = look_at(dir, name, policy, use_checker, context.our_uid)? else {
+    let our_uid = scanned.our_uid;
+    let LookResult::File(seen) = look_at(dir, name, policy, use_checker, our_uid)? else {
         return Ok(None);
     };
     let now = clock::now();
     let file = &seen.observation.fingerprint;
     let lag = dir.properties().dates.lag(file);
     let quiet = now.wall.since(file.newest()).saturating_sub(lag);
-    let siblings = engine.listings.siblings_of(dir, policy, 1)?;
     let set_context = SetContext {
         dir,
         below: dir_context.below,
         policy,
         use_checker,
-        our_uid: context.our_uid,
+        our_uid,
     };
     let names = siblings.companions_of(name);
     let is_empty = file.size == 0 && names.is_empty();
@@ -115,11 +143,16 @@ pub fn judge_now(
     let files: Vec<FileId> = files.map(|seen| FileId::from(&seen.fingerprint)).collect();
     let process_scan = needs_scan.then(|| evidence::scan_processes(&files, coverage));
     let context = EvidenceContext {
-        siblings: &siblings,
+        policy,
+        our_uid,
+        marks: &scanned.marks,
+        container_pids: &engine.container_pids,
+        locks: &engine.locks,
+        siblings,
+        guards,
         since: now.mono,
         quarantine: scanned.has_quarantine,
         process_scan: process_scan.as_ref(),
-        ..context
     };
     let (evidence, found) =
         evidence::gather(dir, &temp_info, seen.observation, seen.file_use(), context)?;

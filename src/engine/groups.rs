@@ -82,17 +82,26 @@ pub struct Prediction {
 }
 
 /// Judges the temps of one directory again: those that will be superseded once the others are moved get the verdict
-/// that they will have then. Returns the decisions about the group of the first temp, if it belongs to one.
-pub fn judge_groups(dir_context: DirContext<'_>, temps: &mut [Examined]) -> Option<Prediction> {
+/// that they will have then. `dir` is the directory, and `quarantine` that of the root, if there is one. Returns the
+/// decisions about the group of the first temp, if it belongs to one.
+pub fn judge_groups(
+    dir_context: DirContext<'_>,
+    dir: &Dir,
+    quarantine: Option<&Quarantine>,
+    temps: &mut [Examined],
+) -> Option<Prediction> {
     let policy = &dir_context.root.policy;
     let mut groups: HashMap<GroupKey, Vec<&mut Examined>> = HashMap::new();
     let mut first = None;
     for (index, temp) in temps.iter_mut().enumerate() {
         let is_sole = temp.verdict == Verdict::Quarantine(Some(Reason::SoleCopy));
-        let key = GroupKey::of(policy, &temp.temp_info.name, &temp.evidence.observation);
         let is_single =
             rule!("scanned-set-is-in-no-group", temp.companions.is_empty(), without: true);
-        if let Some(key) = key.filter(|_| is_sole && is_single) {
+        if !is_sole || !is_single {
+            continue;
+        }
+        let (name, seen) = (&temp.temp_info.name, &temp.evidence.observation);
+        if let Some(key) = GroupKey::of(policy, name, seen) {
             if index == 0 {
                 first = Some(key.clone());
             }
@@ -102,8 +111,10 @@ pub fn judge_groups(dir_context: DirContext<'_>, temps: &mut [Examined]) -> Opti
     if groups.is_empty() {
         return None;
     }
-    let stored = StoredCopies::default();
-    stored.read(dir_context);
+    let stored = quarantine.map(|quarantine| Groups::read(dir_context, origin_id(dir), quarantine));
+    let stored = StoredCopies {
+        groups: Mutex::new(stored),
+    };
     let mut of_first = None;
     for (key, mut members) in groups {
         let temps: Vec<GroupTemp<'_>> = members.iter().map(|temp| group_temp(temp)).collect();
@@ -146,16 +157,10 @@ impl StoredCopies {
         if origin.is_some() && groups.as_ref().is_some_and(|known| known.origin == origin) {
             return;
         }
-        let new = groups.insert(Groups {
-            origin,
-            ..Groups::default()
+        *groups = Some(match open_quarantine(dir_context) {
+            Some(quarantine) => Groups::read(dir_context, origin, &quarantine),
+            None => Groups::from(origin),
         });
-        let policy = &dir_context.root.policy;
-        let is_wanted = |name: &OsStr| policy.names.shape(name).group.is_some();
-        if let Some(quarantine) = open_quarantine(dir_context) {
-            let stored = quarantine.stored_from(dir_context.below, &is_wanted);
-            new.add(dir_context, &quarantine, stored);
-        }
     }
 
     /// Adds the files that were moved from the directory since: their names, by their folders in the quarantine.
@@ -259,7 +264,31 @@ impl StoredCopies {
     }
 }
 
+impl From<Option<Vec<u8>>> for Groups {
+    /// Returns no copies from the directory with this id.
+    fn from(origin: Option<Vec<u8>>) -> Groups {
+        Groups {
+            origin,
+            ..Groups::default()
+        }
+    }
+}
+
 impl Groups {
+    /// Reads the copies in `quarantine` that come from the directory with the id `origin`.
+    fn read(
+        dir_context: DirContext<'_>,
+        origin: Option<Vec<u8>>,
+        quarantine: &Quarantine,
+    ) -> Groups {
+        let mut groups = Groups::from(origin);
+        let names = &dir_context.root.policy.names;
+        let is_wanted = |name: &OsStr| names.shape(name).group.is_some();
+        let stored = quarantine.stored_from(dir_context.below, &is_wanted);
+        groups.add(dir_context, quarantine, stored);
+        groups
+    }
+
     /// Adds files of the quarantine, if they come from this directory.
     fn add(
         &mut self,

@@ -3,6 +3,7 @@
 mod context;
 mod examine;
 pub mod groups;
+mod judge_dir;
 pub mod limits;
 mod look;
 mod pass;
@@ -13,6 +14,7 @@ pub mod sweep;
 
 pub use context::{DirContext, Engine, max_workers};
 pub use examine::{Examined, ScannedDir, judge_now};
+pub use judge_dir::{JudgedDir, judge_dir};
 pub use pass::{Pass, PassItem};
 pub use recover::{RecoveryOutcome, kept_claim, recover};
 pub use sets::{ExaminedMember, TrackedSets};

@@ -11,7 +11,6 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
@@ -40,27 +39,95 @@ pub struct Siblings {
     numbered: HashSet<OsString>,
 }
 
+/// The names in a directory.
+#[derive(Debug, Default)]
+pub struct NameList {
+    /// Each name is followed by a zero byte, which no name contains.
+    names: Vec<u8>,
+}
+
+impl NameList {
+    /// Adds a name.
+    pub fn push(&mut self, name: &OsStr) {
+        /// Most directories need no more.
+        const CAPACITY: usize = 4096;
+        if self.names.is_empty() {
+            self.names.reserve(CAPACITY);
+        }
+        self.names.extend_from_slice(name.as_bytes());
+        self.names.push(0);
+    }
+
+    /// Returns the names in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &OsStr> {
+        let names = self.names.split_inclusive(|byte| *byte == 0);
+        names.filter_map(|name| Some(OsStr::from_bytes(name.split_last()?.1)))
+    }
+}
+
+/// Collects the siblings from the names in a directory.
+struct Collector<'n> {
+    names: &'n Names,
+    companions: HashMap<OsString, BTreeSet<OsString>>,
+    temps: Vec<OsString>,
+    numbered: HashSet<OsString>,
+}
+
+impl Collector<'_> {
+    fn new(names: &Names) -> Collector<'_> {
+        Collector {
+            names,
+            companions: HashMap::new(),
+            temps: Vec::new(),
+            numbered: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, name: &OsStr) {
+        for temp in self.names.temps_of(name) {
+            let of_temp = self.companions.entry(temp.to_owned()).or_default();
+            of_temp.insert(name.to_owned());
+        }
+        let bytes = name.as_encoded_bytes();
+        if self.names.may_have_target(bytes) {
+            self.temps.push(name.to_owned());
+        } else if let Some(stem) = strip_number(bytes)
+            && !self.numbered.contains(OsStr::from_bytes(stem))
+        {
+            self.numbered.insert(OsStr::from_bytes(stem).to_owned());
+        }
+    }
+
+    fn siblings(self) -> Siblings {
+        let temps = self.temps.iter().map(OsString::as_os_str);
+        Siblings {
+            targets: self.names.targets_among(temps),
+            companions: self.companions,
+            numbered: self.numbered,
+        }
+    }
+}
+
 impl Siblings {
+    /// Lists `dir`.
+    pub fn of_dir(dir: &Dir, names: &Names) -> io::Result<Siblings> {
+        Ok(Siblings::read(dir, names, usize::MAX)?.0)
+    }
+
+    /// Returns the siblings in a directory with the names `all`.
+    pub fn of_names<'a>(all: impl Iterator<Item = &'a OsStr>, names: &Names) -> Siblings {
+        let mut collector = Collector::new(names);
+        all.for_each(|name| collector.add(name));
+        collector.siblings()
+    }
+
     /// Lists `dir` and counts its names. Stops early if there are more than `max`.
     fn read(dir: &Dir, names: &Names, max: usize) -> io::Result<(Siblings, usize)> {
-        let mut companions = HashMap::<OsString, BTreeSet<OsString>>::new();
-        let mut temps = Vec::new();
-        let mut numbered = HashSet::new();
+        let mut collector = Collector::new(names);
         let mut count = 0;
         let listed = dir.read_while(&mut Buffer::default(), &mut |name, _| {
             count += 1;
-            for temp in names.temps_of(name) {
-                let of_temp = companions.entry(temp.to_owned()).or_default();
-                of_temp.insert(name.to_owned());
-            }
-            let bytes = name.as_encoded_bytes();
-            if names.may_have_target(bytes) {
-                temps.push(name.to_owned());
-            } else if let Some(stem) = strip_number(bytes)
-                && !numbered.contains(OsStr::from_bytes(stem))
-            {
-                numbered.insert(OsStr::from_bytes(stem).to_owned());
-            }
+            collector.add(name);
             count <= max
         });
         match listed {
@@ -68,13 +135,19 @@ impl Siblings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             listed => listed?,
         }
-        let targets = names.targets_among(temps.iter().map(OsString::as_os_str));
-        let siblings = Siblings {
-            companions,
-            targets,
-            numbered,
-        };
-        Ok((siblings, count))
+        Ok((collector.siblings(), count))
+    }
+
+    /// Reports whether a temp in the directory may be the target of another one.
+    #[must_use]
+    pub fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
+    }
+
+    /// Reports whether a temp in the directory has a companion.
+    #[must_use]
+    pub fn has_companions(&self) -> bool {
+        !self.companions.is_empty()
     }
 
     /// Corrects the parsed name of a temp by the other names in the directory. Digits before a uuid belong to the
@@ -153,9 +226,7 @@ pub fn find_set(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<SetNames> 
         has_main: exists(name)?,
         companions: match has_too_many.get() {
             false => looked_up,
-            true => Siblings::read(dir, names, usize::MAX)?
-                .0
-                .companions_of(name),
+            true => Siblings::of_dir(dir, names)?.companions_of(name),
         },
     })
 }
@@ -242,8 +313,6 @@ pub fn has_companion(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<bool>
 #[derive(Debug, Default)]
 pub struct Listings {
     stored: Mutex<Vec<Listing>>,
-    /// Each listing is reused at least for this time.
-    min_reuse: Duration,
 }
 
 #[derive(Debug)]
@@ -255,15 +324,6 @@ struct Listing {
 }
 
 impl Listings {
-    /// Reuses every listing for a second. This is for a command that looks once and removes nothing.
-    #[must_use]
-    pub fn for_one_command() -> Listings {
-        Listings {
-            min_reuse: Duration::from_secs(1),
-            ..Listings::default()
-        }
-    }
-
     /// Returns the siblings of `temps` temps in `dir`.
     pub fn siblings_of(
         &self,
@@ -284,11 +344,8 @@ impl Listings {
         let (siblings, count) = Siblings::read(dir, &policy.names, usize::MAX)?;
         let siblings = Arc::new(siblings);
         let ended = clock::mono();
-        let reuse = match count > temps.saturating_mul(LISTED_PER_TEMP) {
-            true => (ended.since(started) * REUSE_FACTOR).max(self.min_reuse),
-            false => self.min_reuse,
-        };
-        if !reuse.is_zero() {
+        if count > temps.saturating_mul(LISTED_PER_TEMP) {
+            let reuse = ended.since(started) * REUSE_FACTOR;
             let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
             stored.retain(|listing| !matches(&listing));
             if stored.len() == MAX_LISTINGS {

@@ -1,6 +1,7 @@
 //! Directory handles, path resolution, roots, and the walk over their directories.
 //!
 //! - [`dir`]: opens directories and observes files
+//! - `dir_queue`: directories to read, for several threads, with results in the order of paths
 //! - [`response`]: asks a file system whether it answers, in a thread
 //! - [`root`]: the directories that the user listed
 //! - `broad`: directories that are too broad for a root
@@ -9,6 +10,7 @@
 
 pub(crate) mod broad;
 pub mod dir;
+mod dir_queue;
 pub mod response;
 pub mod root;
 pub mod tree;

@@ -9,12 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
 use crate::core::observation::Kind;
 use crate::core::own_names;
 use crate::core::own_names::is_own;
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
+use crate::fs::dir_queue::DirQueue;
+pub use crate::fs::dir_queue::DirResult;
 use crate::fs::root::Root;
 use crate::sys::error;
 
@@ -22,6 +22,8 @@ use crate::sys::error;
 pub enum ScanItem<'a> {
     /// The scan is about to read this directory.
     Dir(&'a Dir),
+    /// A name in this directory, of whatever kind. The other items about this name follow it.
+    Name(&'a OsStr),
     /// A name in this directory that the rule matches.
     Temp(&'a Dir, &'a OsStr),
     /// A directory or special file in this directory, whose name the rule matches. It is never a temp.
@@ -39,6 +41,9 @@ pub enum ScanItem<'a> {
 /// The largest number of threads of one scan.
 const MAX_THREADS: usize = 8;
 
+/// The number of directories in one directory that are read before other threads can take them.
+const MAX_UNSHARED: usize = 64;
+
 /// Scans the directory `below`, a path relative to the root, and the directories below it if the rule is recursive.
 /// Calls `on_item` from several threads at the same time. The scan ends early once `is_stopped` returns true.
 pub fn scan(
@@ -48,108 +53,144 @@ pub fn scan(
     on_item: &(dyn Fn(ScanItem<'_>) + Sync),
     is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), RootError> {
-    // If the first directory cannot be opened, this returns the error.
-    let base = Dir::open_root(&root.path, id)?;
-    let first = match below.as_os_str().is_empty() {
-        true => Dir::open_root(&root.path, Some(base.id()))?,
-        false => base.open_within(below)?,
-    };
-    let (todo, next) = unbounded();
-    let queue = ScanQueue {
-        root,
-        base,
-        on_item,
-        is_stopped,
-        todo,
-        pending: AtomicUsize::new(1),
-    };
-    queue.read(&first, &mut Buffer::default());
-    drop(first);
-    queue.finish_one();
-    if queue.pending.load(Ordering::SeqCst) > 0 {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // If no thread can be started, the present thread reads all directories.
-                let thread = std::thread::Builder::new();
-                let _ = thread.spawn_scoped(scope, || queue.work(&next));
-            }
-            queue.work(&next);
-        });
-    }
-    Ok(())
+    let on_item = |(): &mut (), item: ScanItem<'_>| on_item(item);
+    Walk::open(root, id, &on_item, is_stopped)?.read_all(below, &mut |()| {})
 }
 
-struct ScanQueue<'a> {
+/// Scans the whole root. Calls `on_item` from several threads at the same time, each with the items of one directory
+/// and a value that collects them. Then calls `emit` with these values, one at a time, in the order of the paths of the
+/// directories.
+pub fn scan_in_order<T: DirResult>(
+    root: &Root,
+    on_item: &(dyn Fn(&mut T, ScanItem<'_>) + Sync),
+    emit: &mut (dyn FnMut(T) + Send),
+    is_stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<(), RootError> {
+    Walk::open(root, None, on_item, is_stopped)?.read_all(Path::new(""), emit)
+}
+
+struct Walk<'a, T> {
     root: &'a Root,
     /// The root, which is open during the whole scan. Each directory is opened by its path from the root, so each
     /// thread has only one directory open.
     base: Dir,
-    on_item: &'a (dyn Fn(ScanItem<'_>) + Sync),
+    on_item: &'a (dyn Fn(&mut T, ScanItem<'_>) + Sync),
     is_stopped: &'a (dyn Fn() -> bool + Sync),
-    /// The directories still to read. `None` ends a thread.
-    todo: Sender<Option<PathBuf>>,
-    /// The number of directories that are not read yet.
-    pending: AtomicUsize,
 }
 
-impl ScanQueue<'_> {
-    fn work(&self, next: &Receiver<Option<PathBuf>>) {
+/// A directory that is being read.
+struct DirRead<'a, 'e, T> {
+    dir: &'a Dir,
+    queue: &'a DirQueue<'e, T>,
+    result: T,
+    /// The directories in it that are not in the queue yet.
+    inner: Vec<PathBuf>,
+}
+
+impl<'a, T: DirResult> Walk<'a, T> {
+    fn open(
+        root: &'a Root,
+        id: Option<RootId>,
+        on_item: &'a (dyn Fn(&mut T, ScanItem<'_>) + Sync),
+        is_stopped: &'a (dyn Fn() -> bool + Sync),
+    ) -> Result<Walk<'a, T>, RootError> {
+        Ok(Walk {
+            root,
+            base: Dir::open_root(&root.path, id)?,
+            on_item,
+            is_stopped,
+        })
+    }
+
+    fn read_all(&self, below: &Path, emit: &mut (dyn FnMut(T) + Send)) -> Result<(), RootError> {
+        // If the first directory cannot be opened, this returns the error.
+        let first = match below.as_os_str().is_empty() {
+            true => self.base.reopen()?,
+            false => self.base.open_within(below)?,
+        };
+        let queue = DirQueue::new(below, emit);
+        let result = self.read(&first, &queue, &mut Buffer::default());
+        drop(first);
+        queue.finish(below.to_owned(), result);
+        if !queue.is_done() {
+            let threads =
+                std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
+            std::thread::scope(|scope| {
+                for _ in 1..threads {
+                    // If no thread can be started, the present thread reads all directories.
+                    let thread = std::thread::Builder::new();
+                    let _ = thread.spawn_scoped(scope, || self.work(&queue));
+                }
+                self.work(&queue);
+            });
+        }
+        Ok(())
+    }
+
+    fn work(&self, queue: &DirQueue<'_, T>) {
         let mut buffer = Buffer::default();
-        while let Ok(Some(below)) = next.recv() {
-            // The rest of the list is emptied without reading, so that every thread ends.
+        while let Some(below) = queue.take() {
             if (self.is_stopped)() {
-                self.finish_one();
+                queue.stop();
+                queue.finish(below, T::default());
                 continue;
             }
-            match self.base.open_within(&below) {
-                Ok(dir) => self.read(&dir, &mut buffer),
-                // The directory was removed, or replaced by another file: there is nothing to read.
-                Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
-                    (self.on_item)(ScanItem::Denied(&self.path(&below), &error));
-                }
-                Err(RootError::Io(error)) if error.raw_os_error() == Some(libc::EXDEV) => {
-                    (self.on_item)(ScanItem::NotEntered(&self.path(&below)));
-                }
-                Err(_) => {}
+            let result = match self.base.open_within(&below) {
+                Ok(dir) => self.read(&dir, queue, &mut buffer),
+                Err(error) => self.not_opened(&below, &error),
+            };
+            queue.finish(below, result);
+        }
+    }
+
+    /// Returns the result for a directory that could not be opened.
+    fn not_opened(&self, below: &Path, error: &RootError) -> T {
+        let mut result = T::default();
+        let path = self.root.path.join(below);
+        match error {
+            RootError::Io(error) if !RootError::is_missing_error(error) => {
+                (self.on_item)(&mut result, ScanItem::Denied(&path, error));
             }
-            self.finish_one();
+            RootError::Io(error) if error.raw_os_error() == Some(libc::EXDEV) => {
+                (self.on_item)(&mut result, ScanItem::NotEntered(&path));
+            }
+            // The directory was removed, or replaced by another file: there is nothing to read.
+            _ => {}
         }
-        // The next thread must end too.
-        let _ = self.todo.send(None);
+        result
     }
 
-    fn finish_one(&self) {
-        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let _ = self.todo.send(None);
-        }
-    }
-
-    fn path(&self, below: &Path) -> PathBuf {
-        self.root.path.join(below)
-    }
-
-    fn read(&self, dir: &Dir, buffer: &mut Buffer) {
-        (self.on_item)(ScanItem::Dir(dir));
-        match dir.read(buffer, &mut |name, kind| self.entry(dir, name, kind)) {
+    fn read(&self, dir: &Dir, queue: &DirQueue<'_, T>, buffer: &mut Buffer) -> T {
+        let mut read = DirRead {
+            dir,
+            queue,
+            result: T::default(),
+            inner: Vec::new(),
+        };
+        (self.on_item)(&mut read.result, ScanItem::Dir(dir));
+        match dir.read(buffer, &mut |name, kind| self.entry(&mut read, name, kind)) {
             // The directory was removed while it was read (getdents(2)).
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                (self.on_item)(ScanItem::Denied(dir.path(), &error));
+                (self.on_item)(&mut read.result, ScanItem::Denied(dir.path(), &error));
             }
             Ok(()) => {}
         }
-        (self.on_item)(ScanItem::Done(dir));
+        queue.add(&mut read.inner);
+        (self.on_item)(&mut read.result, ScanItem::Done(dir));
+        read.result
     }
 
-    fn entry(&self, dir: &Dir, name: &OsStr, kind: Option<Kind>) {
+    fn entry(&self, read: &mut DirRead<'_, '_, T>, name: &OsStr, kind: Option<Kind>) {
         if (self.is_stopped)() {
             return;
         }
+        let dir = read.dir;
+        (self.on_item)(&mut read.result, ScanItem::Name(name));
         let policy = &self.root.policy;
         if is_own(name) {
             if own_names::parse_claim(name).is_some() {
-                (self.on_item)(ScanItem::Claim(dir, name));
+                (self.on_item)(&mut read.result, ScanItem::Claim(dir, name));
             }
             return;
         }
@@ -158,7 +199,7 @@ impl ScanQueue<'_> {
         if let Some(kind @ (Kind::Dir | Kind::Symlink | Kind::Other)) = kind
             && policy.is_temp(dir.below(), name)
         {
-            (self.on_item)(ScanItem::Tree(dir, name, kind));
+            (self.on_item)(&mut read.result, ScanItem::Tree(dir, name, kind));
         }
         match kind {
             Some(Kind::Dir) if rule!("recursion-only-if-set", policy.recursive, without: true) => {
@@ -166,24 +207,28 @@ impl ScanQueue<'_> {
                 if !policy.exclude.excludes(&below) {
                     rule!(
                         "walk-keeps-a-list",
-                        self.enqueue(below),
-                        without: drop(
-                            dir.open_child(name)
-                                .map(|dir| self.read(&dir, &mut Buffer::default())),
-                        ),
+                        read.add(below),
+                        without: drop(dir.open_child(name).map(|dir| {
+                            let inner = self.read(&dir, read.queue, &mut Buffer::default());
+                            read.queue.finish(below, inner);
+                        })),
                     );
                 }
             }
             Some(Kind::File) if policy.is_temp(dir.below(), name) => {
-                (self.on_item)(ScanItem::Temp(dir, name));
+                (self.on_item)(&mut read.result, ScanItem::Temp(dir, name));
             }
             _ => {}
         }
     }
+}
 
-    fn enqueue(&self, below: PathBuf) {
-        self.pending.fetch_add(1, Ordering::SeqCst);
-        let _ = self.todo.send(Some(below));
+impl<T: DirResult> DirRead<'_, '_, T> {
+    fn add(&mut self, below: PathBuf) {
+        self.inner.push(below);
+        if self.inner.len() >= MAX_UNSHARED {
+            self.queue.add(&mut self.inner);
+        }
     }
 }
 
@@ -217,6 +262,19 @@ impl Found {
     }
 }
 
+/// The items of one directory.
+#[derive(Default)]
+struct FoundInDir {
+    below: PathBuf,
+    temps: Vec<OsString>,
+    claims: Vec<OsString>,
+    trees: Vec<(PathBuf, Kind)>,
+    denied: Option<(PathBuf, io::Error)>,
+    not_entered: Option<PathBuf>,
+}
+
+impl DirResult for FoundInDir {}
+
 /// Returns all temps and claims below a root, or those that were found before `is_stopped` returned true.
 ///
 /// Calls `denied` with each directory that cannot be read, and `progress` now and then with the number of items found.
@@ -226,59 +284,41 @@ pub fn find(
     progress: &(dyn Fn(usize) + Sync),
     is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<Found, RootError> {
-    enum FoundItem {
-        Temp(PathBuf, OsString),
-        Claim(PathBuf, OsString),
-        Denied(PathBuf, io::Error),
-        NotEntered(PathBuf),
-        Tree(PathBuf, Kind),
-    }
-    let (send, receive) = unbounded();
     let count = AtomicUsize::new(0);
-    let on_item = |item: ScanItem<'_>| {
-        let found = match item {
-            ScanItem::Temp(dir, name) => FoundItem::Temp(dir.below().to_owned(), name.to_owned()),
-            ScanItem::Claim(dir, name) => FoundItem::Claim(dir.below().to_owned(), name.to_owned()),
-            ScanItem::Denied(path, error) => FoundItem::Denied(path.to_owned(), error::copy(error)),
-            ScanItem::NotEntered(path) => FoundItem::NotEntered(path.to_owned()),
-            ScanItem::Tree(dir, name, kind) => FoundItem::Tree(dir.below().join(name), kind),
-            ScanItem::Done(_) => return progress(count.load(Ordering::Relaxed)),
-            ScanItem::Dir(_) => return,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        let _ = send.send(found);
+    let on_item = |found: &mut FoundInDir, item: ScanItem<'_>| match item {
+        ScanItem::Temp(_, name) => found.temps.push(name.to_owned()),
+        ScanItem::Claim(_, name) => found.claims.push(name.to_owned()),
+        ScanItem::Tree(dir, name, kind) => found.trees.push((dir.below().join(name), kind)),
+        ScanItem::Denied(path, error) => {
+            found.denied = Some((path.to_owned(), error::copy(error)));
+        }
+        ScanItem::NotEntered(path) => found.not_entered = Some(path.to_owned()),
+        ScanItem::Done(dir) => {
+            found.below = dir.below().to_owned();
+            found.temps.sort_unstable();
+            let items = found.temps.len() + found.claims.len() + found.trees.len();
+            progress(count.fetch_add(items, Ordering::Relaxed) + items);
+        }
+        ScanItem::Dir(_) | ScanItem::Name(_) => {}
     };
-    scan(root, None, Path::new(""), &on_item, is_stopped)?;
-    drop(send);
     let mut found = Found::default();
-    let mut by_dir = std::collections::BTreeMap::<PathBuf, Vec<OsString>>::new();
-    // Most items of one directory come together. The map is only accessed when the directory changes.
-    let mut last: (PathBuf, Vec<OsString>) = Default::default();
-    let mut close = |(below, names): (PathBuf, Vec<OsString>)| {
-        if !names.is_empty() {
-            by_dir.entry(below).or_default().extend(names);
+    let mut all_denied = Vec::new();
+    let mut emit = |one: FoundInDir| {
+        let claims = one.claims.into_iter();
+        found
+            .claims
+            .extend(claims.map(|claim| (one.below.clone(), claim)));
+        found.not_entered.extend(one.not_entered);
+        found.trees.extend(one.trees);
+        all_denied.extend(one.denied);
+        if !one.temps.is_empty() {
+            found.temps.push((one.below, one.temps));
         }
     };
-    for item in receive {
-        match item {
-            FoundItem::Temp(below, name) if below.as_os_str() == last.0.as_os_str() => {
-                last.1.push(name);
-            }
-            FoundItem::Temp(below, name) => {
-                close(std::mem::replace(&mut last, (below, vec![name])))
-            }
-            FoundItem::Claim(below, name) => found.claims.push((below, name)),
-            FoundItem::Denied(path, error) => denied(&path, &error),
-            FoundItem::NotEntered(path) => found.not_entered.push(path),
-            FoundItem::Tree(below, kind) => found.trees.push((below, kind)),
-        }
+    scan_in_order(root, &on_item, &mut emit, is_stopped)?;
+    for (path, error) in &all_denied {
+        denied(path, error);
     }
-    close(last);
-    for names in by_dir.values_mut() {
-        names.sort_unstable();
-    }
-    found.temps = by_dir.into_iter().collect();
-    found.not_entered.sort_unstable();
     Ok(found)
 }
 

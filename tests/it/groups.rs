@@ -1,7 +1,7 @@
 //! Groups: which copies of one target are moved, which are removed, and attacks on the copies that are kept.
 
 use std::cell::Cell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -16,11 +16,10 @@ use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::UseState;
 use orphand::core::policy::{Graces, Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
-use orphand::engine::groups::judge_groups;
 use orphand::engine::sweep::sweep;
-use orphand::engine::{DirContext, Examined, ScannedDir, judge_now};
+use orphand::engine::{DirContext, Examined, ScannedDir, judge_dir};
 use orphand::evidence::UseChecker;
-use orphand::evidence::guard::GuardChecks;
+use orphand::evidence::siblings::Siblings;
 use orphand::fs::dir::Dir;
 use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Hook, Step};
@@ -435,23 +434,15 @@ fn moved_by_scan(fixture: &Fixture) -> usize {
         below,
     };
     let dir = Dir::open_below(&root.path, None, below).unwrap();
-    let use_checker = UseChecker::new();
-    let scanned = ScannedDir {
-        dir: &dir,
-        has_quarantine: true,
-        guards: &GuardChecks::default(),
-    };
-    let judge = |name: &String| {
-        let name = OsStr::new(name);
-        let judged = judge_now(&engine, dir_context, scanned, &use_checker, name);
-        judged.unwrap()
-    };
-    let temps = names(fixture).0;
-    let temps = temps.iter().filter(|name| name.ends_with(".tmp"));
-    let mut judged: Vec<_> = temps.filter_map(judge).collect();
-    judge_groups(dir_context, &mut judged);
+    let siblings = Siblings::of_dir(&dir, &root.policy.names).unwrap();
+    let scanned = ScannedDir::new(&engine, &dir, dir_context, siblings, true);
+    let mut temps = names(fixture).0;
+    temps.retain(|name| name.ends_with(".tmp"));
+    let temps: Vec<OsString> = temps.into_iter().map(Into::into).collect();
+    let quarantine = Quarantine::open_existing(&root.path, None).unwrap();
+    let judged = judge_dir(&engine, &scanned, &temps, quarantine.as_ref());
     let is_moved = |temp: &&Examined| matches!(temp.verdict, Verdict::Quarantine(_));
-    judged.iter().filter(is_moved).count()
+    judged.temps.iter().filter(is_moved).count()
 }
 
 /// With its companions the size of a temp does not show how much it contains.

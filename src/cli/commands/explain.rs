@@ -15,11 +15,12 @@ use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
 use orphand::engine::{self, DirContext, Examined, ExaminedMember, ScannedDir};
 use orphand::evidence::guard::GuardChecks;
+use orphand::evidence::siblings::Siblings;
 use orphand::evidence::{self, FileId, UseChecker};
 use orphand::fs::dir::{Buffer, Dir, RootError};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
-use orphand::reap::quarantine;
+use orphand::reap::quarantine::{self, Quarantine};
 use orphand::store::folders::Folders;
 use orphand::store::json::{self, ProcessFields, WirePath, field};
 use orphand::sys::clock;
@@ -461,12 +462,9 @@ fn examine(
     };
     let use_checker = UseChecker::new();
     let guards = GuardChecks::default();
-    let scanned = ScannedDir {
-        dir: &dir,
-        has_quarantine,
-        guards: &guards,
-    };
-    let judge = |name: &OsStr| engine::judge_now(&engine, dir_context, scanned, &use_checker, name);
+    let siblings = Siblings::of_dir(&dir, &root.policy.names).map_err(|error| failed(&error))?;
+    let scanned = ScannedDir::new(&engine, &dir, dir_context, siblings, has_quarantine);
+    let judge = |name: &OsStr| engine::judge_now(&engine, &scanned, &use_checker, &guards, name);
     let examined = judge(name);
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
         return Ok(None);
@@ -499,7 +497,8 @@ fn examine(
         id: None,
         below: below.unwrap_or(Path::new("")),
     };
-    let group = groups::judge_groups(dir_context, &mut members);
+    let quarantine = Quarantine::open_existing(&owner.path, None).ok().flatten();
+    let group = groups::judge_groups(dir_context, &dir, quarantine.as_ref(), &mut members);
     let examined = members.swap_remove(0);
     let holders = holders_of(&dir, &examined);
     let file = &examined.evidence.observation.fingerprint;

@@ -38,7 +38,11 @@ pub(super) fn walk(root: &Root, end: Instant) -> (TreeSize, Check) {
         ScanItem::Dir(_) => _ = directories.fetch_add(1, Ordering::Relaxed),
         ScanItem::Denied(..) => is_incomplete.store(true, Ordering::Relaxed),
         ScanItem::Claim(dir, name) => _ = send.send((dir.below().to_owned(), name.to_owned())),
-        ScanItem::Temp(..) | ScanItem::Tree(..) | ScanItem::Done(_) | ScanItem::NotEntered(_) => {}
+        ScanItem::Name(_)
+        | ScanItem::Temp(..)
+        | ScanItem::Tree(..)
+        | ScanItem::Done(_)
+        | ScanItem::NotEntered(_) => {}
     };
     let is_over = || {
         let is_over = Instant::now() >= end;

@@ -48,6 +48,26 @@ impl Census {
         }
     }
 
+    /// Adds the numbers of another census.
+    pub(crate) fn merge(&mut self, other: Census) {
+        self.to_remove += other.to_remove;
+        self.to_move += other.to_move;
+        self.young += other.young;
+        self.next_ms = match (self.next_ms, other.next_ms) {
+            (Some(next), Some(other)) => Some(next.min(other)),
+            (next, other) => next.or(other),
+        };
+        self.held += other.held;
+        self.kept += other.kept;
+        self.add_quarantine(
+            other.quarantined,
+            FileSize {
+                bytes: other.quarantined_bytes,
+                disk_bytes: other.quarantined_disk_bytes,
+            },
+        );
+    }
+
     /// Counts the temp of an event, if the event is the first one about it.
     pub(crate) fn count(&mut self, event: &Event) {
         match event {

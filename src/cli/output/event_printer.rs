@@ -289,6 +289,11 @@ impl EventPrinter {
         }
     }
 
+    /// Reports whether only errors and results are printed.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Reports whether the reader has closed stdout.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed
@@ -297,19 +302,19 @@ impl EventPrinter {
     /// Prints the path of a removed temp and a zero byte.
     fn path_of_removed(&mut self, event: &Event) -> io::Result<()> {
         match event {
-            Event::Reaped(disposed) => self.path0(&disposed.subject.path),
+            Event::Reaped(disposed) => {
+                let path = disposed.subject.path.as_os_str().as_bytes();
+                self.bytes(&[path, b"\0"].concat())
+            }
             _ => Ok(()),
         }
     }
 
-    /// Prints a path and a zero byte. Does nothing if the reader has closed the pipe.
-    pub(crate) fn path0(&mut self, path: &Path) -> io::Result<()> {
+    /// Prints bytes as they are. Does nothing if the reader has closed the pipe.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !self.is_closed {
             let mut out = io::stdout().lock();
-            let written = out
-                .write_all(path.as_os_str().as_bytes())
-                .and_then(|()| out.write_all(b"\0"))
-                .and_then(|()| out.flush());
+            let written = out.write_all(bytes).and_then(|()| out.flush());
             self.is_closed = !has_reader(written)?;
         }
         Ok(())

@@ -39,6 +39,12 @@ impl Grouping {
         }
     }
 
+    /// Returns the path of a root, shared by its groups.
+    pub(crate) fn root(&self, root: &Path) -> Arc<PathBuf> {
+        let known = self.roots.get(root);
+        known.map_or_else(|| Arc::new(root.to_owned()), |(root, _)| Arc::clone(root))
+    }
+
     /// Returns the group of the temp at `path` in `root`.
     pub(crate) fn key(&self, root: &Path, path: &Path, outcome: Outcome) -> SumKey {
         let (root, names) = match self.roots.get(root) {
@@ -207,24 +213,53 @@ fn short_reason(reason: Reason) -> &'static str {
 /// Returns the line about the groups that are not shown, after the first `shown` ones: `and 12 more groups (34 temps,
 /// 1.2 MB)`.
 pub(crate) fn more_line(sums: &Sums, shown: usize) -> Option<String> {
-    let mut rest = sums.others().clone();
-    let hidden = sums.largest_first();
-    let hidden = hidden.get(shown..).unwrap_or_default();
-    hidden
-        .iter()
-        .for_each(|(_, sum)| rest.merge((*sum).clone()));
-    if rest.temps == 0 {
-        return None;
-    }
-    let groups = match hidden.len() {
-        0 => "other groups".to_owned(),
-        groups => text::counted(groups as u64, "more group", "more groups"),
+    let others = sums.others();
+    let mut hidden = HiddenGroups {
+        groups: 0,
+        temps: others.temps,
+        bytes: others.size.bytes,
     };
-    Some(format!(
-        "and {groups} ({}, {}); to list each temp: --list",
-        text::counted(rest.temps, "temp", "temps"),
-        text::size(rest.size.bytes)
-    ))
+    let sums = sums.largest_first();
+    let rest = sums.get(shown..).unwrap_or_default();
+    rest.iter().for_each(|(_, sum)| hidden.add(sum));
+    hidden.line()
+}
+
+/// The groups that are not shown.
+#[derive(Default)]
+pub(crate) struct HiddenGroups {
+    /// The number of these groups, as far as it is known.
+    groups: u64,
+    temps: u64,
+    bytes: u64,
+}
+
+impl HiddenGroups {
+    pub(crate) fn add(&mut self, sum: &TempSum) {
+        self.groups += 1;
+        self.temps += sum.temps;
+        self.bytes = self.bytes.saturating_add(sum.size.bytes);
+    }
+
+    pub(crate) fn merge(&mut self, other: &HiddenGroups) {
+        self.groups += other.groups;
+        self.temps += other.temps;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    /// Returns the line about them, if there are any.
+    pub(crate) fn line(&self) -> Option<String> {
+        let groups = match (self.groups, self.temps) {
+            (_, 0) => return None,
+            (0, _) => "other groups".to_owned(),
+            (groups, _) => text::counted(groups, "more group", "more groups"),
+        };
+        Some(format!(
+            "and {groups} ({}, {}); to list each temp: --list",
+            text::counted(self.temps, "temp", "temps"),
+            text::size(self.bytes)
+        ))
+    }
 }
 
 /// Returns the largest groups in a few words, for a status line: `1,200 x.json.<uuid>.tmp (9.6 MB)`.

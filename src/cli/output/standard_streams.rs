@@ -30,6 +30,10 @@ pub(crate) fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
+pub(crate) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Writes `text` to stdout. It is not an error if the reader has closed the pipe (`| head`).
 pub(crate) fn print(text: &[u8]) -> io::Result<Exit> {
     let mut out = io::stdout().lock();

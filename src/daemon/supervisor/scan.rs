@@ -78,6 +78,7 @@ impl Scan<'_> {
                 let tree = (dir.below().join(name), kind);
                 guard(&self.findings).trees.push(tree);
             }
+            ScanItem::Name(_) => {}
             // A long walk counts as progress.
             ScanItem::Done(_) => self.shared.beat(CriticalThread::Supervisor),
         }

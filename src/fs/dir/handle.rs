@@ -58,6 +58,18 @@ impl Dir {
         self.check_mount(fd, below.to_owned())
     }
 
+    /// Opens this directory again, for a second reading.
+    pub(in crate::fs) fn reopen(&self) -> io::Result<Dir> {
+        let fd = rustix::fs::openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
+        Ok(Dir {
+            fd,
+            path: self.path.clone(),
+            below: self.below.clone(),
+            properties: self.properties.clone(),
+            id: self.id,
+        })
+    }
+
     /// Opens the subdirectory `name`, under the same conditions.
     pub fn open_child(&self, name: &OsStr) -> Result<Dir, RootError> {
         let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())

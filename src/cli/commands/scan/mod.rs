@@ -7,14 +7,19 @@ use crate::cli::options::{ListOptions, OutputOptions, PolicyOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::plan::{Intent, given_or_listed};
-use crate::cli::runtime::trees::tree_lines;
 use crate::cli::wording;
-use document::ScanDocument;
-use search::{ScanResult, is_orphan};
+use dir_report::ScanContext;
+use narrower::Narrower;
+use output::{Listing, ScanOutput};
+use search::ScanResult;
 
+mod dir_report;
 mod document;
 mod lines;
+mod narrower;
+mod output;
 mod search;
+mod tally;
 
 #[derive(Debug, clap::Args)]
 #[command(mut_args(wording::scan))]
@@ -39,49 +44,45 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
     let typed = command.options.settings_without_dry_run();
     let plan = given_or_listed(&command.options.rule, typed, &command.dirs, Intent::Look)?;
     plan.report_rules(output);
-    let mut report = EventPrinter::new(output, Vec::new()).for_roots(&plan.roots, &command.list);
+    let mut printer = EventPrinter::new(output, Vec::new()).for_roots(&plan.roots, &command.list);
+    let grouping = printer.grouping().clone();
+    let narrower: Vec<Narrower> = plan.roots.iter().map(Narrower::new).collect();
+    let context = ScanContext {
+        plan: &plan,
+        listing: Listing::new(command, output),
+        grouping: &grouping,
+        narrower: &narrower,
+    };
+    let mut out = ScanOutput::new(&mut printer, context.listing);
     let mut result = ScanResult::default();
-    for root in &plan.roots {
-        result.scan(root, output)?;
+    search::check_roots(&plan.roots)?;
+    out.begin(&plan)?;
+    for index in 0..plan.roots.len() {
+        result.scan(context, index, &mut out, output)?;
     }
     result.find_learned(&plan.roots);
-    let sums = result.sums(report.grouping());
-    let groups = sums.groups();
-    if command.list.print0 {
-        lines::print_paths(&mut report, &result.rows)?;
-    } else if output.json {
-        report.json(&ScanDocument::new(&plan, &result, &groups))?;
-    } else {
-        match command.list.list || output.verbose > 0 {
-            _ if output.quiet => {}
-            true => lines::print_rows(&mut report, &result.rows)?,
-            false => lines::print_groups(&mut report, &groups, &sums.sums)?,
-        }
-        if !output.quiet {
-            for line in tree_lines(&result.trees) {
-                report.line(&line)?;
+    result.count_stored(&plan.roots);
+    match context.listing {
+        Listing::Json => out.end_document(&result)?,
+        Listing::Paths => out.end_listing()?,
+        listing => {
+            out.end_listing()?;
+            if listing != Listing::Nothing {
+                lines::print_findings(&mut printer, &result)?;
             }
-            for learned in &result.learned {
-                report.line(&learned.line())?;
-            }
+            lines::print_end(command, &plan, &mut printer, &result)?;
         }
-        if let Some(line) = lines::claims_line(command, &result) {
-            report.line(&line)?;
-        }
-        if let Some(census) = result.census(&plan.roots).line().filter(|_| !output.quiet) {
-            report.line(&census)?;
-        }
-        report.line(&lines::closing_line(command, &plan, &result))?;
     }
     if !output.quiet {
-        for note in lines::narrower_patterns(&plan.roots, &result.rows) {
+        for note in narrower::notes(&narrower) {
             anstream::eprintln!("note: {note}");
         }
     }
-    let found = result.rows.iter().any(|row| is_orphan(&row.examined));
-    Ok(match (result.is_partial(), found) {
-        (true, _) => Exit::Partial,
-        (false, true) if command.exit_code => Exit::Found,
-        _ => Exit::Done,
-    })
+    Ok(
+        match (result.is_partial(), result.tally.total.orphans > 0) {
+            (true, _) => Exit::Partial,
+            (false, true) if command.exit_code => Exit::Found,
+            _ => Exit::Done,
+        },
+    )
 }

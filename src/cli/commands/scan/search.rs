@@ -1,54 +1,37 @@
-//! Finds the temps in the roots of a scan, and judges them.
+//! Finds the temps in the roots of a scan, and judges them while the search goes on.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 use orphand::core::census::Tree;
-use orphand::core::judge::{Reason, Verdict};
-use orphand::core::sums::{Outcome, SumKey, Summand, Sums, TempSum};
-use orphand::engine::{self, DirContext, Examined, ScannedDir, groups};
-use orphand::evidence::UseChecker;
-use orphand::evidence::guard::GuardChecks;
-use orphand::evidence::siblings::Listings;
-use orphand::fs::dir::{Dir, RootError};
+use orphand::core::observation::Kind;
+use orphand::fs::dir::{Dir, RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::Root;
-use orphand::fs::walk::{self, Found};
-use orphand::reap::quarantine;
+use orphand::fs::walk::{self, ScanItem};
+use orphand::reap::quarantine::{self, Quarantine};
 use orphand::store::folders::Folders;
 
+use super::dir_report::{DirReport, RootContext, ScanContext};
+use super::output::ScanOutput;
+use super::tally::Tally;
 use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
-use crate::cli::output::census::Census;
-use crate::cli::output::groups::Grouping;
 use crate::cli::output::learned::{self, LearnedFiles};
-use crate::cli::output::standard_streams::progress_bar;
+use crate::cli::output::standard_streams::{progress_bar, stdout_is_terminal};
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::engine::{engine, known_shapes};
 use crate::cli::runtime::plan::{cannot_scan, no_answer};
 use crate::cli::runtime::trees::{measure, stored_in};
 
-/// A temp, and the root in which it was found.
-pub(super) struct Row<'a> {
-    pub(super) root: &'a Root,
-    pub(super) examined: Examined,
-}
-
-/// Temps of one directory with similar names and the same verdict.
-pub(super) struct ScanGroup<'a> {
-    pub(super) key: &'a SumKey,
-    pub(super) sum: &'a TempSum,
-    /// One of them.
-    pub(super) first: &'a Row<'a>,
-}
-
-/// The result of a scan of all roots.
+/// The result of a scan of all roots, without the temps, which were printed.
 #[derive(Default)]
 pub(super) struct ScanResult<'a> {
-    pub(super) rows: Vec<Row<'a>>,
+    pub(super) tally: Tally,
     /// The directories that were not entered because they are other mounts or subvolumes.
     pub(super) skipped: Vec<PathBuf>,
     /// Directories and special files whose names the rule matches.
@@ -63,139 +46,124 @@ pub(super) struct ScanResult<'a> {
     failed: bool,
 }
 
-/// The sums of the groups of a scan.
+/// The findings in one root that are processed after its scan.
 #[derive(Default)]
-pub(super) struct ScanSums<'a> {
-    pub(super) sums: Sums,
-    first: HashMap<SumKey, &'a Row<'a>>,
+struct RootFindings {
+    claims: Vec<(PathBuf, OsString)>,
+    trees: Vec<(PathBuf, Kind)>,
+    not_entered: Vec<PathBuf>,
 }
 
-impl ScanSums<'_> {
-    /// Returns the groups, the one with the most bytes first.
-    pub(super) fn groups(&self) -> Vec<ScanGroup<'_>> {
-        let sums = self.sums.largest_first().into_iter();
-        sums.filter_map(|(key, sum)| {
-            let first = self.first.get(key)?;
-            Some(ScanGroup { key, sum, first })
-        })
-        .collect()
+/// Returns the error for the first of `roots` that exists no more or is not a directory. A root that cannot be read does
+/// not end the scan of the others.
+pub(super) fn check_roots(roots: &[Root]) -> Result<(), Failure> {
+    for root in roots.iter().filter(|root| response::responds(&root.path)) {
+        match RootId::of(&root.path) {
+            Err(error) if !is_unreadable(&error) => return Err(cannot_scan(root, &error)),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
-pub(super) fn is_orphan(examined: &Examined) -> bool {
-    !matches!(examined.verdict, Verdict::Keep(_))
+fn is_unreadable(error: &RootError) -> bool {
+    matches!(error, RootError::Io(error) if !RootError::is_missing_error(error))
 }
 
 impl<'a> ScanResult<'a> {
-    /// Examines every temp of `root`, and counts the claims that a killed orphand left there.
-    pub(super) fn scan(&mut self, root: &'a Root, output: &OutputOptions) -> Result<(), Failure> {
+    /// Examines every temp of the root with this index, and counts the claims that a killed orphand left there.
+    pub(super) fn scan(
+        &mut self,
+        context: ScanContext<'a>,
+        index: usize,
+        out: &mut ScanOutput<'_>,
+        output: &OutputOptions,
+    ) -> Result<(), Failure> {
+        let (Some(root), Some(narrower)) =
+            (context.plan.roots.get(index), context.narrower.get(index))
+        else {
+            return Ok(());
+        };
         if !response::responds(&root.path) {
             log::error!("{}", no_answer(&root.path));
             self.unread += 1;
             return Ok(());
         }
-        let bar = progress_bar(output, "temps examined");
-        if let Some(found) = self.find(root, &bar)? {
-            if let Some(what) = walk::not_entered_message(root, &found.not_entered) {
-                log::warn!("{what}");
-            }
-            self.skipped.extend(found.not_entered);
-            self.trees.extend(measure([(root.clone(), found.trees)]));
-            self.judge(root, &found.temps, &bar)?;
-            bar.finish_and_clear();
-            let claims = FoundClaims::still_present(root, &found.claims);
-            self.claims.push((root, claims));
-        }
-        Ok(())
-    }
-
-    /// Returns the temps in `root`, or `None` if it cannot be read: this does not end the scan of the other roots.
-    fn find(&mut self, root: &Root, bar: &ProgressBar) -> Result<Option<Found>, Failure> {
-        let mut denied = |path: &Path, error: &io::Error| {
-            self.unread += 1;
-            log::error!("cannot read {path:?}: {error}");
+        let engine = engine(&Folders::from_env(), false)?;
+        let bar = match context.listing.is_stream() && stdout_is_terminal() {
+            true => ProgressBar::hidden(),
+            false => progress_bar(output, "temps examined"),
         };
-        let progress = |count| bar.set_length(count as u64);
-        match walk::find(root, &mut denied, &progress, &|| false) {
-            Ok(found) => Ok(Some(found)),
-            Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
-                denied(&root.path, &error);
-                Ok(None)
-            }
-            Err(error) => Err(cannot_scan(root, &error)),
-        }
-    }
-
-    fn judge(
-        &mut self,
-        root: &'a Root,
-        temps: &[(PathBuf, Vec<OsString>)],
-        bar: &ProgressBar,
-    ) -> Result<(), Failure> {
-        let mut engine = engine(&Folders::from_env(), false)?;
-        engine.listings = Listings::for_one_command();
-        let use_checker = UseChecker::new();
         let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
             root.report_coarse_dates(dir.properties().dates);
             quarantine::is_possible(&dir)
         });
-        for (below, names) in temps {
-            let dir = match Dir::open_below(&root.path, None, below) {
-                Ok(dir) => dir,
-                Err(error) => {
-                    log::error!("cannot open {:?}: {error}", root.path.join(below));
-                    self.unread += 1;
-                    continue;
-                }
-            };
-            let context = DirContext {
-                root,
-                id: None,
-                below,
-            };
-            let guards = GuardChecks::default();
-            let scanned = ScannedDir {
-                dir: &dir,
-                has_quarantine,
-                guards: &guards,
-            };
-            let mut examined_temps = Vec::with_capacity(names.len());
-            for name in names {
-                bar.inc(1);
-                match engine::judge_now(&engine, context, scanned, &use_checker, name) {
-                    Ok(Some(examined)) => examined_temps.push(examined),
-                    Ok(None) => {}
-                    Err(error) => {
-                        log::error!("cannot examine {:?}: {error}", dir.path().join(name));
-                        self.failed = true;
-                    }
-                }
-            }
-            groups::judge_groups(context, &mut examined_temps);
-            let rows = examined_temps.into_iter();
-            self.rows
-                .extend(rows.map(|examined| Row { root, examined }));
+        let min_size = Mutex::new(out.min_size());
+        let root_context = RootContext {
+            scan: context,
+            root,
+            narrower,
+            engine: &engine,
+            has_quarantine,
+            quarantine: Quarantine::open_existing(&root.path, None).ok().flatten(),
+            min_size: &min_size,
+            bar: &bar,
+        };
+        let findings = self.walk(&root_context, out)?;
+        bar.finish_and_clear();
+        if let Some(what) = walk::not_entered_message(root, &findings.not_entered) {
+            log::warn!("{what}");
         }
+        self.skipped.extend(findings.not_entered);
+        self.trees.extend(measure([(root.clone(), findings.trees)]));
+        let claims = FoundClaims::still_present(root, &findings.claims);
+        self.claims.push((root, claims));
         Ok(())
     }
 
-    /// Returns the sums of the groups.
-    pub(super) fn sums(&self, grouping: &Grouping) -> ScanSums<'_> {
-        let mut all = ScanSums::default();
-        for row in &self.rows {
-            let examined = &row.examined;
-            let outcome = Outcome::Judged(examined.verdict);
-            let key = grouping.key(&row.root.path, &examined.path, outcome);
-            all.first.entry(key.clone()).or_insert(row);
-            let summand = Summand {
-                size: examined.evidence.observation.size(),
-                quiet: examined.temp_info.quiet,
-                target: examined.target.clone(),
-                program: examined.details.writer.clone(),
-            };
-            all.sums.add(key, summand);
+    fn walk(
+        &mut self,
+        context: &RootContext<'_>,
+        out: &mut ScanOutput<'_>,
+    ) -> io::Result<RootFindings> {
+        let root = context.root;
+        let mut findings = RootFindings::default();
+        let is_over = AtomicBool::default();
+        let mut printed = Ok(());
+        let on_item = |report: &mut DirReport, item: ScanItem<'_>| report.take(context, item);
+        let mut emit = |mut report: DirReport| {
+            if printed.is_ok() {
+                printed = out.add(&mut report, root);
+                *context
+                    .min_size
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = out.min_size();
+                is_over.store(printed.is_err(), Ordering::Relaxed);
+            }
+            self.add(&mut findings, report);
+        };
+        let is_stopped = || is_over.load(Ordering::Relaxed);
+        if let Err(error) = walk::scan_in_order(root, &on_item, &mut emit, &is_stopped) {
+            self.unread += 1;
+            log::error!("cannot read {:?}: {error}", root.path);
         }
-        all
+        printed.map(|()| findings)
+    }
+
+    /// Adds the findings of one directory, except what was printed.
+    fn add(&mut self, findings: &mut RootFindings, report: DirReport) {
+        if let Some((path, error)) = &report.denied {
+            self.unread += 1;
+            log::error!("cannot read {path:?}: {error}");
+        }
+        for (path, error) in &report.failed {
+            self.failed = true;
+            log::error!("cannot examine {path:?}: {error}");
+        }
+        self.tally.merge(&report.tally);
+        findings.claims.extend(report.claims);
+        findings.trees.extend(report.trees);
+        findings.not_entered.extend(report.not_entered);
     }
 
     /// Finds the learned shapes which files in `roots` fit.
@@ -206,24 +174,17 @@ impl<'a> ScanResult<'a> {
         }
     }
 
-    /// Reports whether a directory could not be read, or the verdict of a temp is not known.
-    pub(super) fn is_partial(&self) -> bool {
-        let cannot_tell = |row: &Row<'_>| row.examined.verdict == Verdict::Keep(Reason::CannotTell);
-        self.failed || self.unread > 0 || self.rows.iter().any(cannot_tell)
-    }
-
-    /// Counts the temps by their verdicts, and the files in the quarantines of `roots`.
-    pub(super) fn census(&self, roots: &[Root]) -> Census {
-        let mut census = Census::default();
-        for Row { examined, .. } in &self.rows {
-            let temp_info = &examined.temp_info;
-            census.add(examined.verdict, temp_info.quiet, temp_info.grace);
-        }
+    /// Counts the files in the quarantines of `roots`.
+    pub(super) fn count_stored(&mut self, roots: &[Root]) {
         for root in roots.iter().filter(|root| response::responds(&root.path)) {
             let (files, size) = stored_in(&root.path);
-            census.add_quarantine(files, size);
+            self.tally.census.add_quarantine(files, size);
         }
-        census
+    }
+
+    /// Reports whether a directory could not be read, or the verdict of a temp is not known.
+    pub(super) fn is_partial(&self) -> bool {
+        self.failed || self.unread > 0 || self.tally.cannot_tell
     }
 
     pub(super) fn total_claims(&self) -> FoundClaims {
