@@ -1,6 +1,5 @@
 //! The temps of one directory: finds them, judges them, and makes their part of the output.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indicatif::ProgressBar;
 use orphand::core::judge::Verdict;
 use orphand::core::observation::Kind;
-use orphand::core::sums::{Outcome, SumKey, Summand, TempSum};
+use orphand::core::sums::SumKey;
 use orphand::engine::{DirContext, Engine, Examined, ScannedDir, judge_dir};
 use orphand::evidence::siblings::{NameList, Siblings};
 use orphand::fs::dir::Dir;
@@ -19,9 +18,10 @@ use orphand::reap::quarantine::Quarantine;
 use orphand::sys::error;
 
 use super::document::GroupFields;
-use super::lines::verdict_text;
+use super::group::{GroupSize, GroupText, ScanGroup, groups_of, size_of_group};
+use super::listing::Listing;
 use super::narrower::Narrower;
-use super::output::Listing;
+use super::row::ListRow;
 use super::tally::Tally;
 use crate::cli::output::groups::{Grouping, HiddenGroups, MAX_GROUPS};
 use crate::cli::output::temp_fields::TempFields;
@@ -49,51 +49,6 @@ pub(super) struct RootContext<'a> {
     /// A group that is not larger is not shown, because so many larger ones were found.
     pub(super) min_size: &'a Mutex<GroupSize>,
     pub(super) bar: &'a ProgressBar,
-}
-
-/// Temps of one directory with similar names and the same verdict.
-pub(super) struct ScanGroup {
-    pub(super) key: SumKey,
-    pub(super) sum: TempSum,
-    /// One of them.
-    pub(super) first: ListRow,
-}
-
-impl ScanGroup {
-    pub(super) fn size(&self) -> GroupSize {
-        size_of_group(&self.sum)
-    }
-}
-
-/// The bytes and the number of the temps of a group. A larger group is shown first.
-pub(super) type GroupSize = (u64, u64);
-
-fn size_of_group(sum: &TempSum) -> GroupSize {
-    (sum.size.bytes, sum.temps)
-}
-
-/// A group among the temps of a directory.
-pub(super) struct DirGroup {
-    pub(super) shape: OsString,
-    pub(super) outcome: Outcome,
-    pub(super) sum: TempSum,
-    /// The index of one of them.
-    first: usize,
-}
-
-/// A group in the JSON document.
-pub(super) struct GroupText {
-    pub(super) size: GroupSize,
-    /// The JSON object.
-    pub(super) text: Box<str>,
-}
-
-/// A temp in the list for people.
-pub(super) struct ListRow {
-    pub(super) path: PathBuf,
-    pub(super) verdict: Verdict,
-    pub(super) bytes: u64,
-    pub(super) text: String,
 }
 
 /// The part of the output about one directory.
@@ -209,13 +164,16 @@ impl DirReport {
         }
         match scan.listing {
             Listing::Json => {
-                let texts = groups_of(context, temps).into_iter().filter_map(|group| {
-                    let fields = GroupFields::of(&root.path, dir, &group, temps.get(group.first)?);
-                    Some(GroupText {
-                        size: size_of_group(&group.sum),
-                        text: serde_json::to_string(&fields).ok()?.into(),
-                    })
-                });
+                let texts = groups_of(&root.policy.names, temps)
+                    .into_iter()
+                    .filter_map(|group| {
+                        let fields =
+                            GroupFields::of(&root.path, dir, &group, temps.get(group.first)?);
+                        Some(GroupText {
+                            size: size_of_group(&group.sum),
+                            text: serde_json::to_string(&fields).ok()?.into(),
+                        })
+                    });
                 self.group_texts = texts.collect();
             }
             Listing::Groups => self.add_groups(context, dir, temps),
@@ -231,7 +189,10 @@ impl DirReport {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let root = context.scan.grouping.root(&context.root.path);
-        for (index, group) in groups_of(context, temps).into_iter().enumerate() {
+        for (index, group) in groups_of(&context.root.policy.names, temps)
+            .into_iter()
+            .enumerate()
+        {
             let is_shown = index < MAX_GROUPS && size_of_group(&group.sum) > min_size;
             match temps.get(group.first).filter(|_| is_shown) {
                 None => self.hidden.add(&group.sum),
@@ -248,53 +209,4 @@ impl DirReport {
             }
         }
     }
-}
-
-impl ListRow {
-    fn of(examined: &Examined) -> ListRow {
-        ListRow {
-            path: examined.path.clone(),
-            verdict: examined.verdict,
-            bytes: examined.evidence.observation.fingerprint.size,
-            text: verdict_text(examined),
-        }
-    }
-}
-
-/// Returns the groups of the temps of a directory, the one with the most bytes first.
-fn groups_of(context: &RootContext<'_>, temps: &[Examined]) -> Vec<DirGroup> {
-    let names = &context.root.policy.names;
-    let mut groups: Vec<DirGroup> = Vec::new();
-    let mut known: HashMap<(OsString, Outcome), usize> = HashMap::new();
-    for (index, examined) in temps.iter().enumerate() {
-        let outcome = Outcome::Judged(examined.verdict);
-        let shape = names.display_form(&examined.temp_info.name);
-        let at = *known.entry((shape, outcome)).or_insert(groups.len());
-        if at == groups.len() {
-            groups.push(DirGroup {
-                shape: OsString::new(),
-                outcome,
-                sum: TempSum::default(),
-                first: index,
-            });
-        }
-        if let Some(group) = groups.get_mut(at) {
-            group.sum.add(Summand {
-                size: examined.evidence.observation.size(),
-                quiet: examined.temp_info.quiet,
-                target: examined.target.clone(),
-                program: examined.details.writer.clone(),
-            });
-        }
-    }
-    for ((shape, _), at) in known {
-        if let Some(group) = groups.get_mut(at) {
-            group.shape = shape;
-        }
-    }
-    groups.sort_unstable_by(|a, b| {
-        let order = size_of_group(&b.sum).cmp(&size_of_group(&a.sum));
-        order.then_with(|| (&a.shape, a.outcome).cmp(&(&b.shape, b.outcome)))
-    });
-    groups
 }

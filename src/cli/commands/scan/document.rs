@@ -8,8 +8,8 @@ use orphand::engine::Examined;
 use orphand::store::json::{self, TreeFields, WirePath, field};
 use serde::Serialize;
 
-use super::dir_report::DirGroup;
-use super::search::ScanResult;
+use super::group::DirGroup;
+use super::result::ScanResult;
 use super::tally::Totals;
 use crate::cli::output::census::Census;
 use crate::cli::output::learned::LearnedFiles;

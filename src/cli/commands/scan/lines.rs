@@ -4,17 +4,16 @@ use std::io;
 use std::path::PathBuf;
 
 use anstyle::AnsiColor;
-use orphand::core::judge::{Reason, Verdict};
-use orphand::engine::Examined;
+use orphand::core::judge::Verdict;
 use orphand::fs::root::Root;
 
 use super::Scan;
-use super::dir_report::{ListRow, ScanGroup};
-use super::search::ScanResult;
+use super::group::ScanGroup;
+use super::result::ScanResult;
+use super::row::ListRow;
 use super::tally::{OrphanCounts, Tally};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups::{self, HiddenGroups};
-use crate::cli::output::reasons::verdict_reason;
 use crate::cli::output::text;
 use crate::cli::runtime::plan::Plan;
 use crate::cli::runtime::trees::tree_lines;
@@ -117,27 +116,6 @@ fn verdict_word(report: &EventPrinter, verdict: Verdict) -> String {
         Verdict::Keep(_) => ("keep", AnsiColor::Magenta.on_default()),
     };
     report.paint(&format!("{word:<6}"), style)
-}
-
-/// Returns the reason for the verdict on a temp.
-pub(super) fn verdict_text(examined: &Examined) -> String {
-    let quiet = text::span(examined.temp_info.quiet);
-    let kept = |reason| verdict_reason(examined, reason);
-    match examined.verdict {
-        Verdict::Reap => format!("unused for {quiet}"),
-        Verdict::Keep(Reason::Reserved) => {
-            let reserved = examined.evidence.reserved.as_ref();
-            reserved.map_or_else(|| kept(Reason::Reserved), ToString::to_string)
-        }
-        Verdict::Keep(reason) => kept(reason),
-        Verdict::Quarantine(Some(Reason::SoleCopy)) => {
-            match examined.evidence.observation.fingerprint.size {
-                0 => format!("unused for {quiet}; it is empty and may be a flag"),
-                _ => format!("unused for {quiet}; it may be the only copy"),
-            }
-        }
-        Verdict::Quarantine(_) => format!("unused for {quiet}; it would be moved"),
-    }
 }
 
 /// Returns the line about the claims, if there are any.

@@ -9,15 +9,21 @@ use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::plan::{Intent, given_or_listed};
 use crate::cli::wording;
 use dir_report::ScanContext;
+use listing::Listing;
 use narrower::Narrower;
-use output::{Listing, ScanOutput};
-use search::ScanResult;
+use output::ScanOutput;
+use result::ScanResult;
+use search::Search;
 
 mod dir_report;
 mod document;
+mod group;
 mod lines;
+mod listing;
 mod narrower;
 mod output;
+mod result;
+mod row;
 mod search;
 mod tally;
 
@@ -57,8 +63,13 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
     let mut result = ScanResult::default();
     search::check_roots(&plan.roots)?;
     out.begin(&plan)?;
+    let mut search = Search {
+        context,
+        result: &mut result,
+        output,
+    };
     for index in 0..plan.roots.len() {
-        result.scan(context, index, &mut out, output)?;
+        search.scan(index, &mut out)?;
     }
     result.find_learned(&plan.roots);
     result.count_stored(&plan.roots);

@@ -5,47 +5,15 @@ use std::io;
 
 use orphand::fs::root::Root;
 
-use super::Scan;
-use super::dir_report::{DirReport, GroupSize, GroupText, ScanGroup};
+use super::dir_report::DirReport;
 use super::document;
+use super::group::{GroupSize, GroupText, ScanGroup};
 use super::lines;
-use super::search::ScanResult;
-use crate::cli::options::OutputOptions;
+use super::listing::Listing;
+use super::result::ScanResult;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups::{HiddenGroups, MAX_GROUPS};
 use crate::cli::runtime::plan::Plan;
-
-/// What is printed about the temps.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Listing {
-    /// One JSON document with all temps.
-    Json,
-    /// The paths of the orphans that a sweep would remove, each with a zero byte.
-    Paths,
-    /// One line for each temp.
-    Temps,
-    /// One line for each of the largest groups.
-    Groups,
-    /// Only the last line.
-    Nothing,
-}
-
-impl Listing {
-    pub(super) fn new(command: &Scan, output: &OutputOptions) -> Listing {
-        match command.list.list || output.verbose > 0 {
-            _ if command.list.print0 => Listing::Paths,
-            _ if output.json => Listing::Json,
-            _ if output.quiet => Listing::Nothing,
-            true => Listing::Temps,
-            false => Listing::Groups,
-        }
-    }
-
-    /// Reports whether output appears while the scan runs.
-    pub(super) fn is_stream(self) -> bool {
-        matches!(self, Listing::Json | Listing::Paths | Listing::Temps)
-    }
-}
 
 /// The size of the text that is written at once, in bytes.
 const BLOCK: usize = 64 * 1024;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
-use orphand::core::census::Tree;
 use orphand::core::observation::Kind;
 use orphand::fs::dir::{Dir, RootError, RootId};
 use orphand::fs::response;
@@ -18,33 +17,14 @@ use orphand::store::folders::Folders;
 
 use super::dir_report::{DirReport, RootContext, ScanContext};
 use super::output::ScanOutput;
-use super::tally::Tally;
+use super::result::ScanResult;
 use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
-use crate::cli::output::learned::{self, LearnedFiles};
 use crate::cli::output::standard_streams::{progress_bar, stdout_is_terminal};
 use crate::cli::runtime::claims::FoundClaims;
-use crate::cli::runtime::engine::{engine, known_shapes};
+use crate::cli::runtime::engine::engine;
 use crate::cli::runtime::plan::{cannot_scan, no_answer};
-use crate::cli::runtime::trees::{measure, stored_in};
-
-/// The result of a scan of all roots, without the temps, which were printed.
-#[derive(Default)]
-pub(super) struct ScanResult<'a> {
-    pub(super) tally: Tally,
-    /// The directories that were not entered because they are other mounts or subvolumes.
-    pub(super) skipped: Vec<PathBuf>,
-    /// Directories and special files whose names the rule matches.
-    pub(super) trees: Vec<Tree>,
-    /// The claims in each root.
-    pub(super) claims: Vec<(&'a Root, FoundClaims)>,
-    /// The known shapes of temps that files in the roots fit.
-    pub(super) learned: Vec<LearnedFiles>,
-    /// The number of directories that could not be read.
-    pub(super) unread: u64,
-    /// A temp could not be examined.
-    failed: bool,
-}
+use crate::cli::runtime::trees::measure;
 
 /// The findings in one root that are processed after its scan.
 #[derive(Default)]
@@ -70,15 +50,17 @@ fn is_unreadable(error: &RootError) -> bool {
     matches!(error, RootError::Io(error) if !RootError::is_missing_error(error))
 }
 
-impl<'a> ScanResult<'a> {
+/// Scans the roots.
+pub(super) struct Search<'s, 'a> {
+    pub(super) context: ScanContext<'a>,
+    pub(super) result: &'s mut ScanResult<'a>,
+    pub(super) output: &'s OutputOptions,
+}
+
+impl<'a> Search<'_, 'a> {
     /// Examines every temp of the root with this index, and counts the claims that a killed orphand left there.
-    pub(super) fn scan(
-        &mut self,
-        context: ScanContext<'a>,
-        index: usize,
-        out: &mut ScanOutput<'_>,
-        output: &OutputOptions,
-    ) -> Result<(), Failure> {
+    pub(super) fn scan(&mut self, index: usize, out: &mut ScanOutput<'_>) -> Result<(), Failure> {
+        let context = self.context;
         let (Some(root), Some(narrower)) =
             (context.plan.roots.get(index), context.narrower.get(index))
         else {
@@ -86,13 +68,13 @@ impl<'a> ScanResult<'a> {
         };
         if !response::responds(&root.path) {
             log::error!("{}", no_answer(&root.path));
-            self.unread += 1;
+            self.result.unread += 1;
             return Ok(());
         }
         let engine = engine(&Folders::from_env(), false)?;
         let bar = match context.listing.is_stream() && stdout_is_terminal() {
             true => ProgressBar::hidden(),
-            false => progress_bar(output, "temps examined"),
+            false => progress_bar(self.output, "temps examined"),
         };
         let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
             root.report_coarse_dates(dir.properties().dates);
@@ -114,10 +96,12 @@ impl<'a> ScanResult<'a> {
         if let Some(what) = walk::not_entered_message(root, &findings.not_entered) {
             log::warn!("{what}");
         }
-        self.skipped.extend(findings.not_entered);
-        self.trees.extend(measure([(root.clone(), findings.trees)]));
+        self.result.skipped.extend(findings.not_entered);
+        self.result
+            .trees
+            .extend(measure([(root.clone(), findings.trees)]));
         let claims = FoundClaims::still_present(root, &findings.claims);
-        self.claims.push((root, claims));
+        self.result.claims.push((root, claims));
         Ok(())
     }
 
@@ -144,7 +128,7 @@ impl<'a> ScanResult<'a> {
         };
         let is_stopped = || is_over.load(Ordering::Relaxed);
         if let Err(error) = walk::scan_in_order(root, &on_item, &mut emit, &is_stopped) {
-            self.unread += 1;
+            self.result.unread += 1;
             log::error!("cannot read {:?}: {error}", root.path);
         }
         printed.map(|()| findings)
@@ -153,42 +137,16 @@ impl<'a> ScanResult<'a> {
     /// Adds the findings of one directory, except what was printed.
     fn add(&mut self, findings: &mut RootFindings, report: DirReport) {
         if let Some((path, error)) = &report.denied {
-            self.unread += 1;
+            self.result.unread += 1;
             log::error!("cannot read {path:?}: {error}");
         }
         for (path, error) in &report.failed {
-            self.failed = true;
+            self.result.failed = true;
             log::error!("cannot examine {path:?}: {error}");
         }
-        self.tally.merge(&report.tally);
+        self.result.tally.merge(&report.tally);
         findings.claims.extend(report.claims);
         findings.trees.extend(report.trees);
         findings.not_entered.extend(report.not_entered);
-    }
-
-    /// Finds the learned shapes which files in `roots` fit.
-    pub(super) fn find_learned(&mut self, roots: &[Root]) {
-        let known = known_shapes(&Folders::from_env());
-        for root in roots.iter().filter(|root| response::responds(&root.path)) {
-            self.learned.extend(learned::find_files(root, &known));
-        }
-    }
-
-    /// Counts the files in the quarantines of `roots`.
-    pub(super) fn count_stored(&mut self, roots: &[Root]) {
-        for root in roots.iter().filter(|root| response::responds(&root.path)) {
-            let (files, size) = stored_in(&root.path);
-            self.tally.census.add_quarantine(files, size);
-        }
-    }
-
-    /// Reports whether a directory could not be read, or the verdict of a temp is not known.
-    pub(super) fn is_partial(&self) -> bool {
-        self.failed || self.unread > 0 || self.tally.cannot_tell
-    }
-
-    pub(super) fn total_claims(&self) -> FoundClaims {
-        let claims = self.claims.iter().map(|(_, claims)| *claims);
-        claims.fold(FoundClaims::default(), FoundClaims::plus)
     }
 }
