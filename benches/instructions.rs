@@ -45,6 +45,7 @@ mod linux {
     use orphand::engine::sweep::sweep;
     use orphand::engine::{Engine, TrackedSets};
     use orphand::evidence::container_pids::ContainerPids;
+    use orphand::evidence::learned::LearnedShapes;
     use orphand::evidence::locks::Locks;
     use orphand::evidence::restore_marks::RestoreMarks;
     use orphand::evidence::siblings::Listings;
@@ -223,6 +224,7 @@ mod linux {
             container_pids: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
+            shapes: LearnedShapes::default(),
             sets: TrackedSets::default(),
             verbose: false,
         };

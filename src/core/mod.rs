@@ -45,6 +45,7 @@ pub mod own_names;
 pub mod packed;
 pub mod policy;
 pub mod process;
+mod random;
 pub mod rate;
 pub(crate) mod rescan_schedule;
 pub mod reserved;

@@ -22,6 +22,7 @@ use crate::core::rate::Threshold;
 use crate::core::retention::Limits;
 use crate::engine::{Engine, TrackedSets};
 use crate::evidence::container_pids::ContainerPids;
+use crate::evidence::learned::LearnedShapes;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Listings;
@@ -286,6 +287,7 @@ impl Builder {
             container_pids: ContainerPids::default(),
             locks: Locks::default(),
             listings: Listings::default(),
+            shapes: LearnedShapes::default(),
             sets: TrackedSets::default(),
             verbose: self.verbose,
         }

@@ -59,6 +59,7 @@ fn run(shared: &Shared) {
     let (learning, wake_rx) = (&shared.learning, shared.learning.feed.wake_rx());
     let state = shared.folders.state.as_deref();
     learning.load(state);
+    use_shapes(shared);
     let mut stored_at = clock::mono();
     let mut can_store = true;
     while !shared.is_stopping() {
@@ -75,12 +76,21 @@ fn run(shared: &Shared) {
             let _ = wake_rx.recv_timeout(COLLECT_FOR);
         }
         learn(shared);
+        use_shapes(shared);
         if clock::mono().since(stored_at) >= STORE_EVERY {
             stored_at = clock::mono();
             can_store = store(learning, state, can_store);
         }
     }
     store(learning, state, can_store);
+}
+
+/// Puts the shapes in force that are learned well enough.
+fn use_shapes(shared: &Shared) {
+    shared
+        .engine
+        .shapes
+        .set(shared.learning.learned_well().iter());
 }
 
 /// Stores the shapes, and reports the first error. Returns false if that failed.

@@ -68,6 +68,20 @@ impl Learning {
         known
     }
 
+    /// Returns the shapes that are learned well enough, with the paths of their directories.
+    pub(super) fn learned_well(&self) -> Vec<KnownShape> {
+        let content = guard(&self.content);
+        let learned = content.learner.learned_well().into_iter();
+        let with_dir = learned.filter_map(|shape| {
+            Some(KnownShape {
+                dir: content.dirs.get(&shape.place.dir)?.clone(),
+                shape: shape.clone(),
+                is_learned_well: true,
+            })
+        });
+        with_dir.collect()
+    }
+
     /// Adds the shapes that an earlier watch has stored.
     pub(super) fn load(&self, state: Option<&Path>) {
         let Some(state) = state else {

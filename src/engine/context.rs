@@ -1,5 +1,6 @@
 //! The services that every pass needs, and the directory that a pass processes.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,12 @@ use crate::core::policy::Policy;
 use crate::evidence::EvidenceContext;
 use crate::evidence::container_pids::ContainerPids;
 use crate::evidence::guard::GuardChecks;
+use crate::evidence::learned::LearnedShapes;
 use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::{Listings, Siblings};
 use crate::evidence::writer_names::WriterNames;
-use crate::fs::dir::RootId;
+use crate::fs::dir::{Dir, RootId};
 use crate::fs::root::Root;
 use crate::reap::{self, Reaper};
 use crate::store::journal::Journal;
@@ -37,6 +39,8 @@ pub struct Engine {
     pub locks: Locks,
     /// Lists the siblings of temps.
     pub listings: Listings,
+    /// The learned shapes that tell targets.
+    pub shapes: LearnedShapes,
     /// Tracks the companions of temps.
     pub sets: TrackedSets,
     /// Reports settled temps too.
@@ -55,6 +59,17 @@ pub struct DirContext<'a> {
 }
 
 impl Engine {
+    /// Returns the root of `dir_context` with the learned shapes of its directory. Without any, or if the directory
+    /// cannot be opened, this is the same root.
+    pub(super) fn root_in<'r>(&self, dir_context: DirContext<'r>) -> Cow<'r, Root> {
+        let DirContext { root, id, below } = dir_context;
+        if self.shapes.is_empty() {
+            return Cow::Borrowed(root);
+        }
+        let dir = Dir::open_below(&root.path, id, below);
+        dir.map_or(Cow::Borrowed(root), |dir| self.shapes.root_in(root, &dir))
+    }
+
     /// Returns the context for evidence under `policy`, as of now, for a root that can have a quarantine.
     pub(super) fn evidence_context<'a>(
         &'a self,

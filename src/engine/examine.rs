@@ -129,7 +129,7 @@ pub fn judge_now(
                 companion_bytes: sets::bytes_of(&members),
             },
         },
-        parsed: siblings.apply_numbered(parsed),
+        parsed: siblings.apply(parsed, &policy.names, name, file.uid),
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),

@@ -15,7 +15,7 @@ use crate::core::judge::{Reason, Verdict, judge};
 use crate::core::observation::Observation;
 use crate::core::policy::Policy;
 use crate::core::time::Wall;
-use crate::evidence::{FileId, UseChecker};
+use crate::evidence::{FileId, TempInfo, UseChecker};
 use crate::fs::dir::Dir;
 use crate::reap::better_copies::BetterCopies;
 use crate::reap::quarantine::{Quarantine, Stored, origin_id};
@@ -100,8 +100,8 @@ pub fn judge_groups(
         if !is_sole || !is_single {
             continue;
         }
-        let (name, seen) = (&temp.temp_info.name, &temp.evidence.observation);
-        if let Some(key) = GroupKey::of(policy, name, seen) {
+        let seen = &temp.evidence.observation;
+        if let Some(key) = GroupKey::of_temp(policy, &temp.temp_info, seen) {
             if index == 0 {
                 first = Some(key.clone());
             }
@@ -141,9 +141,20 @@ impl GroupKey {
     /// Returns the group of the file `name`. `None` if the name belongs to no group.
     #[must_use]
     pub fn of(policy: &Policy, name: &OsStr, seen: &Observation) -> Option<GroupKey> {
-        let target = policy.names.shape(name).group?;
+        let target = policy.names.group_of(name, seen.fingerprint.uid)?;
         let uid = rule!("group-has-one-owner", seen.fingerprint.uid, without: 0);
         Some(GroupKey { target, uid })
+    }
+}
+
+impl GroupKey {
+    /// Returns the group of a temp in place. If a learned shape tells it, no other file in the directory may show that the
+    /// target is longer.
+    #[must_use]
+    pub fn of_temp(policy: &Policy, temp_info: &TempInfo, seen: &Observation) -> Option<GroupKey> {
+        let key = GroupKey::of(policy, &temp_info.name, seen)?;
+        let is_told = temp_info.parsed.owner.is_some();
+        (is_told || policy.names.shape(&temp_info.name).group.is_some()).then_some(key)
     }
 }
 
@@ -283,7 +294,7 @@ impl Groups {
     ) -> Groups {
         let mut groups = Groups::from(origin);
         let names = &dir_context.root.policy.names;
-        let is_wanted = |name: &OsStr| names.shape(name).group.is_some();
+        let is_wanted = |name: &OsStr| names.may_form_group(name);
         let stored = quarantine.stored_from(dir_context.below, &is_wanted);
         groups.add(dir_context, quarantine, stored);
         groups

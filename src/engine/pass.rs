@@ -128,7 +128,7 @@ fn by_group<'i>(
         let temp = removal.group_temp();
         let is_single = rule!("set-is-in-no-group", judged.companions.is_empty(), without: true);
         let key = (is_single && (is_sole || judged.evidence.superseded))
-            .then(|| GroupKey::of(policy, temp.name, temp.seen))
+            .then(|| GroupKey::of_temp(policy, &judged.candidate.temp_info, temp.seen))
             .flatten();
         match key {
             Some(key) => groups.entry(key).or_default().push(removal),
@@ -229,7 +229,29 @@ impl<'a> Pass<'a> {
             Ok(opened) => opened,
             Err(error) => return self.cannot_open(&error, due),
         };
-        self.due = due.len();
+        let root = self.engine.shapes.root_in(self.dir_context.root, &dir);
+        let mut pass = Pass {
+            dir_context: DirContext {
+                root: &root,
+                ..self.dir_context
+            },
+            emit: &mut *self.emit,
+            due: due.len(),
+            siblings: None,
+            stored: Arc::clone(&self.stored),
+            ..*self
+        };
+        pass.run_in(&dir, quarantine, clocks, due);
+    }
+
+    /// Does the same in the open directory `dir`.
+    fn run_in(
+        &mut self,
+        dir: &Dir,
+        quarantine: bool,
+        clocks: &mut ClockJumpDetector,
+        due: &mut [PassItem],
+    ) {
         let marks = self.engine.marks.with_list_read();
         let (no_siblings, guards) = (Siblings::default(), GuardChecks::default());
         let context = EvidenceContext {
@@ -241,7 +263,7 @@ impl<'a> Pass<'a> {
         };
         let mut ready = Vec::new();
         for item in due {
-            if !self.put_back_pending(&dir, item) {
+            if !self.put_back_pending(dir, item) {
                 continue;
             }
             let now = clock::now();
@@ -249,7 +271,7 @@ impl<'a> Pass<'a> {
                 now,
                 last_jump: clocks.read(now),
             };
-            if let Some(mut temp) = self.examine(&dir, item, clock_reading, context) {
+            if let Some(mut temp) = self.examine(dir, item, clock_reading, context) {
                 // No more files are kept open than the protocol has open anyway.
                 if ready.len() >= self.engine.reaper.batch() {
                     temp.judged.candidate.opened = None;
@@ -257,7 +279,7 @@ impl<'a> Pass<'a> {
                 ready.push(temp);
             }
         }
-        find_mappings(&dir, self.policy(), &mut ready);
+        find_mappings(dir, self.policy(), &mut ready);
         let (mut removals, mut kept) = (Vec::new(), Vec::new());
         for mut temp in ready {
             if let Verdict::Keep(reason) = temp.judged.candidate.verdict {
@@ -278,14 +300,14 @@ impl<'a> Pass<'a> {
                 siblings: &siblings,
                 ..context
             };
-            kept.extend(self.dispose(&dir, first, context));
+            kept.extend(self.dispose(dir, first, context));
             // The better copies are in the quarantine now.
             if !superseded.is_empty() {
                 let superseded = self.with_better_copies(superseded);
-                kept.extend(self.dispose(&dir, superseded, context));
+                kept.extend(self.dispose(dir, superseded, context));
             }
         }
-        self.report_kept(&dir, kept);
+        self.report_kept(dir, kept);
     }
 
     fn policy(&self) -> &'a Arc<Policy> {
@@ -564,8 +586,9 @@ impl<'a> Pass<'a> {
             siblings: &siblings,
             ..context
         };
-        temp_info.parsed = siblings.apply_numbered(temp_info.parsed);
         let observation = seen.observation;
+        let (names, uid) = (&context.policy.names, observation.fingerprint.uid);
+        temp_info.parsed = siblings.apply(temp_info.parsed, names, &item.name, uid);
         let (evidence, found) =
             evidence::gather(dir, &temp_info, observation, seen.file_use(), context)?;
         // The other temp may be removed before the next look.

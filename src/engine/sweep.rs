@@ -61,6 +61,8 @@ pub fn sweep(
         if round == LookRound::Second {
             wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
             for dir in &mut dirs {
+                let below = &dir.below;
+                let root = engine.root_in(DirContext { root, id, below });
                 dir.newest = newest_of_groups(&root.policy, &mut dir.due);
             }
         }
@@ -111,7 +113,7 @@ fn newest_of_groups(policy: &Policy, due: &mut [PassItem]) -> usize {
     let mut groups: HashMap<(OsString, u32), Vec<(AgeKey, usize)>> = HashMap::new();
     for (index, item) in due.iter().enumerate() {
         if let Some(seen) = item.temp.as_ref().and_then(Tracked::seen)
-            && let Some(target) = policy.names.shape(&item.name).group
+            && let Some(target) = policy.names.group_of(&item.name, seen.uid())
         {
             let group = groups.entry((target, seen.uid())).or_default();
             group.push((seen.age_key(), index));
@@ -259,10 +261,15 @@ impl SweepContext<'_> {
         if !self.root.policy.is_dry_run() && !self.stop.is_stopped() {
             self.recover_claims(&mut found, emit);
         }
-        let names = &self.root.policy.names;
         let mut dirs = Vec::with_capacity(found.temps.len());
         for (below, temps) in found.temps {
             let now = clock::mono();
+            let root = self.engine.root_in(DirContext {
+                root: self.root,
+                id: self.id,
+                below: &below,
+            });
+            let names = &root.policy.names;
             // The sweep may remove a temp that shows that another one is its target.
             let targets = names.targets_among(temps.iter().map(AsRef::as_ref));
             let due = |name| {

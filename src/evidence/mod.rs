@@ -13,6 +13,7 @@ pub mod container_pids;
 mod gather;
 pub mod guard;
 mod holders;
+pub mod learned;
 pub mod locks;
 pub mod restore_marks;
 pub mod siblings;

@@ -35,7 +35,8 @@ pub struct Siblings {
     companions: HashMap<OsString, BTreeSet<OsString>>,
     /// The names that may be targets of a temp in the directory, each with that temp.
     targets: HashMap<OsString, OsString>,
-    /// The names of files that are not temps, without the number or uuid at their end.
+    /// The names of files that are not temps, without the number or uuid at their end; and the targets of learned shapes
+    /// whose temps may have longer targets.
     numbered: HashSet<OsString>,
 }
 
@@ -91,10 +92,16 @@ impl Collector<'_> {
         let bytes = name.as_encoded_bytes();
         if self.names.may_have_target(bytes) {
             self.temps.push(name.to_owned());
-        } else if let Some(stem) = strip_number(bytes)
-            && !self.numbered.contains(OsStr::from_bytes(stem))
-        {
-            self.numbered.insert(OsStr::from_bytes(stem).to_owned());
+        } else {
+            for shape in self.names.shapes_with_longer_target(bytes) {
+                let target = OsStr::from_bytes(&shape.target);
+                self.numbered.insert(target.to_owned());
+            }
+            if let Some(stem) = strip_number(bytes)
+                && !self.numbered.contains(OsStr::from_bytes(stem))
+            {
+                self.numbered.insert(OsStr::from_bytes(stem).to_owned());
+            }
         }
     }
 
@@ -154,13 +161,28 @@ impl Siblings {
     /// target if another file shows that targets end in such numbers: beside `metrics.4710`, `metrics.4711.<uuid>.tmp`
     /// is a temp of `metrics.4711`.
     #[must_use]
-    pub fn apply_numbered(&self, parsed: ParsedName) -> ParsedName {
+    fn apply_numbered(&self, parsed: ParsedName) -> ParsedName {
         let mut targets = parsed.targets.iter();
         let is_numbered =
             !parsed.numbered_targets.is_empty() && targets.any(|name| self.numbered.contains(name));
         match rule!("digits-like-another-files", is_numbered) {
             true => parsed.with_numbered_targets(),
             false => parsed,
+        }
+    }
+
+    /// Returns the parsed name of the temp `name` of `owner`, corrected by the other names in the directory, and by the
+    /// learned shape that tells its target. No shape does if another file shows that the target may be longer.
+    #[must_use]
+    pub fn apply(&self, parsed: ParsedName, names: &Names, name: &OsStr, owner: u32) -> ParsedName {
+        let parsed = self.apply_numbered(parsed);
+        let Some(shape) = names.telling_shape(name.as_bytes(), owner) else {
+            return parsed;
+        };
+        let is_longer = self.numbered.contains(OsStr::from_bytes(&shape.target));
+        match rule!("longer-target-than-told", is_longer) {
+            true => parsed,
+            false => parsed.told_by(shape),
         }
     }
 

@@ -79,6 +79,12 @@ pub fn find_target(
             }
             continue;
         };
+        let is_foreign = parsed
+            .owner
+            .is_some_and(|owner| owner != seen.fingerprint.uid);
+        if rule!("told-target-has-the-owner", is_foreign) {
+            return Ok(FoundTarget::without_file(Target::Foreign, Some(index)));
+        }
         let target = compare(dir, policy, name, &seen, temp)?;
         // If only `config` exists beside `.config.tmp`, the temp may hold the only copy of `.config`.
         let is_guess = index > 0 && !parsed.dot_is_prefix();

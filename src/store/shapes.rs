@@ -52,6 +52,8 @@ struct ShapeFields {
     ended: u64,
     renamed: u64,
     was_read: bool,
+    #[serde(default)]
+    has_other_target: bool,
     last_write: i64,
 }
 
@@ -126,6 +128,7 @@ impl ShapeFields {
             ended: stored.shape.ended,
             renamed: stored.shape.renamed,
             was_read: stored.shape.was_read,
+            has_other_target: stored.shape.has_other_target,
             last_write: stored.shape.last_write.sec,
         }
     }
@@ -163,6 +166,7 @@ impl ShapeFields {
         let is_valid = self.renamed <= self.ended && self.writes >= 3 && !form.parts().is_empty();
         let mut shape = LearnedShape::stored(place, form, self.writes, last_write);
         (shape.ended, shape.renamed, shape.was_read) = (self.ended, self.renamed, self.was_read);
+        shape.has_other_target = self.has_other_target;
         let dir = self.dir?.into_owned();
         (is_valid && dir.is_absolute()).then(|| KnownShape {
             is_learned_well: shape.is_learned_well(&[]),
@@ -198,6 +202,7 @@ mod tests {
         };
         let mut shape = LearnedShape::stored(place, form, 30, NOW);
         (shape.ended, shape.renamed, shape.was_read) = (21, 20, true);
+        shape.has_other_target = true;
         KnownShape {
             dir: dir.into(),
             is_learned_well: false,

@@ -24,6 +24,7 @@ use orphand::core::tracker::{Origin, Tracked};
 use orphand::engine::{DirContext, Engine, Pass, PassItem, TrackedSets};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::guard::GuardChecks;
+use orphand::evidence::learned::LearnedShapes;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::{Listings, Siblings};
@@ -431,6 +432,7 @@ pub(crate) fn engine(hook: Option<Hook>) -> Engine {
         container_pids: ContainerPids::default(),
         locks: Locks::default(),
         listings: Listings::default(),
+        shapes: LearnedShapes::default(),
         sets: TrackedSets::default(),
         verbose: false,
     }

@@ -2,13 +2,18 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use orphand::core::learn::{DirId, Form, KnownShape, LearnedShape, Place};
+use orphand::fs::dir::RootId;
+use orphand::store::shapes;
+use orphand::sys::clock;
 use serde_json::Value;
 
-use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess};
+use crate::sandbox::{DEADLINE, Events, Sandbox, StartChild, WatchProcess, in_parallel, is_root};
 
 /// Runs a shell script in the root. Skips nothing: the script must succeed.
 fn shell(sandbox: &Sandbox, script: &str) {
@@ -364,4 +369,266 @@ fn scan_and_explain_show_the_shapes_that_files_fit() {
     fs::remove_dir_all(sandbox.root()).unwrap();
     fs::rename(sandbox.base().join("before"), sandbox.root()).unwrap();
     assert_eq!(scanned(&sandbox, &[]), shown);
+}
+
+/// A shape that is stored instead of learned: its names are `before`, eight random characters, and `after`.
+#[derive(Clone, Copy)]
+struct Stored {
+    before: &'static str,
+    after: &'static str,
+    target: &'static str,
+    /// The number of files, and of those that were renamed.
+    files: u64,
+    renamed: u64,
+}
+
+impl Stored {
+    const fn well(before: &'static str, after: &'static str, target: &'static str) -> Stored {
+        Stored {
+            before,
+            after,
+            target,
+            files: 40,
+            renamed: 40,
+        }
+    }
+
+    fn known(&self, dir: DirId, owner: u32) -> KnownShape {
+        let name = |random: &str| [self.before, random, self.after].concat().into_bytes();
+        let form = Form::literal(&name("a0z9b1y8"))
+            .widened(&name("0a9z1b8y"))
+            .unwrap();
+        let target = self.target.as_bytes().to_vec();
+        let place = Place { dir, target, owner };
+        let mut shape = LearnedShape::stored(place, form, self.files, clock::wall());
+        (shape.ended, shape.renamed) = (self.files, self.renamed);
+        KnownShape {
+            dir: "/elsewhere".into(),
+            shape,
+            is_learned_well: false,
+        }
+    }
+}
+
+/// Stores shapes of the root as if a watch had learned them.
+fn store(sandbox: &Sandbox, stored: &[Stored]) {
+    let dir = RootId::of(&sandbox.root()).unwrap().into();
+    let owner = fs::metadata(sandbox.root()).unwrap().uid();
+    let known: Vec<KnownShape> = stored.iter().map(|one| one.known(dir, owner)).collect();
+    let state = sandbox.base().join("state/orphand");
+    shapes::write(&state, &known).unwrap();
+}
+
+const CFG: Stored = Stored::well("cfg.json.", ".tmp", "cfg.json");
+/// A name that fits it.
+const CFG_TEMP: &str = "cfg.json.k3j9x2mq.tmp";
+
+/// Longer than the grace in the tests of stored shapes.
+const AGE: Duration = Duration::from_millis(250);
+
+/// Returns the verdict of `scan` and `explain` on a file of the root, which must be the same, and the name of its target.
+fn verdict(sandbox: &Sandbox, name: &str) -> (String, Option<String>) {
+    let scanned = sandbox.scan(["--grace", "200ms"]).exit(0).stdout_json();
+    let path = sandbox.path(name);
+    let explained = sandbox.run([
+        "explain",
+        "--json",
+        "--grace",
+        "200ms",
+        path.to_str().unwrap(),
+    ]);
+    let explained = explained.exit(0).stdout_json()["temps"][0].clone();
+    let temps = scanned["temps"].as_array().unwrap();
+    let found = temps
+        .iter()
+        .find(|temp| temp["path"] == path.to_str().unwrap());
+    let found = found.unwrap_or_else(|| panic!("{name} is not in {scanned}"));
+    for key in ["verdict", "reason", "target"] {
+        assert_eq!(found[key], explained[key], "{name}: {key}");
+    }
+    let reason = found["reason"].as_str().map(|reason| format!(" {reason}"));
+    let target = found["target"]
+        .as_str()
+        .map(|target| target.rsplit('/').next().unwrap().to_owned());
+    let verdict = found["verdict"].as_str().unwrap();
+    (format!("{verdict}{}", reason.unwrap_or_default()), target)
+}
+
+/// Gives a file to another user.
+fn chown(path: PathBuf) {
+    std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
+}
+
+/// The target that a shape tells must pass the same gates as any other target, and a name that may have a longer target
+/// keeps that.
+#[test]
+fn a_learned_shape_tells_the_target_and_weakens_no_gate() {
+    let (longest, sole) = ("cfg.json.k3j9x2mq", "quarantine sole-copy");
+    type Change<'a> = &'a (dyn Fn(&Sandbox) + Sync);
+    let few = |files, renamed| {
+        let stored = Stored {
+            files,
+            renamed,
+            ..CFG
+        };
+        move |at: &Sandbox| store(at, &[stored])
+    };
+    let (n19, n20, n95, n94) = (few(19, 19), few(20, 20), few(100, 95), few(100, 94));
+    let mut rows: Vec<(&str, &str, &str, Change<'_>)> = vec![
+        ("a killed writer's temp", "reap", "cfg.json", &|_| {}),
+        ("no target", sole, "cfg.json", &|at| {
+            fs::remove_file(at.path("cfg.json")).unwrap()
+        }),
+        ("an empty target", sole, "cfg.json", &|at| {
+            at.write("cfg.json", "")
+        }),
+        ("a shorter target", sole, "cfg.json", &|at| {
+            at.write("cfg.json", "{}")
+        }),
+        ("a directory as target", sole, "cfg.json", &|at| {
+            fs::remove_file(at.path("cfg.json")).unwrap();
+            at.make_dir("cfg.json");
+        }),
+        ("a numbered file", sole, longest, &|at| {
+            at.write("cfg.json.1", "old")
+        }),
+        ("a target with a random name", sole, longest, &|at| {
+            at.write("cfg.json.q8w7e6r5", "old")
+        }),
+        (
+            "a target of another temp",
+            "keep reserved",
+            "cfg.json",
+            &|at| {
+                at.write(format!("{CFG_TEMP}.tmp"), "x");
+            },
+        ),
+        ("19 files", sole, longest, &n19),
+        ("20 files", "reap", "cfg.json", &n20),
+        ("95 of 100", "reap", "cfg.json", &n95),
+        ("94 of 100", sole, longest, &n94),
+        ("two targets", sole, longest, &|at| {
+            store(
+                at,
+                &[
+                    CFG,
+                    Stored {
+                        target: "cfg",
+                        ..CFG
+                    },
+                ],
+            )
+        }),
+    ];
+    if is_root() {
+        let more: [(&str, &str, &str, Change<'_>); 5] = [
+            ("a target of root", sole, "cfg.json", &|at| {
+                let dir = RootId::of(&at.root()).unwrap().into();
+                shapes::write(&at.base().join("state/orphand"), &[CFG.known(dir, 12_345)]).unwrap();
+                chown(at.path(CFG_TEMP));
+            }),
+            ("a target of another owner", sole, "cfg.json", &|at| {
+                chown(at.path("cfg.json"))
+            }),
+            ("a temp of another owner", sole, longest, &|at| {
+                chown(at.path(CFG_TEMP))
+            }),
+            ("a shape of another owner", sole, longest, &|at| {
+                let dir = RootId::of(&at.root()).unwrap().into();
+                shapes::write(&at.base().join("state/orphand"), &[CFG.known(dir, 12_345)]).unwrap();
+            }),
+            ("shapes of another user", sole, longest, &|at| {
+                chown(at.base().join("state/orphand/shapes.json"));
+            }),
+        ];
+        rows.extend(more);
+    }
+    in_parallel(rows, |(what, want, target, change)| {
+        let sandbox = Sandbox::new()
+            .file("cfg.json", "whole")
+            .file(CFG_TEMP, "torn");
+        store(&sandbox, &[CFG]);
+        change(&sandbox);
+        sandbox.age(AGE);
+        let found = verdict(&sandbox, CFG_TEMP);
+        assert_eq!(
+            (found.0.as_str(), found.1.as_deref()),
+            (want, Some(target)),
+            "{what}"
+        );
+    });
+}
+
+/// The same in a sweep and in a watch, where the temps of a shape form a group.
+#[test]
+fn sweep_and_watch_read_names_by_learned_shapes() {
+    let temps = ["gone.json.k3j9x2mq.tmp", "gone.json.a1b2c3d4.tmp"];
+    let new = || {
+        let sandbox = Sandbox::new().file("cfg.json", "whole");
+        store(
+            &sandbox,
+            &[CFG, Stored::well("gone.json.", ".tmp", "gone.json")],
+        );
+        sandbox
+    };
+    let write = |sandbox: &Sandbox| {
+        for name in [
+            CFG_TEMP,
+            "cfg.json.before12.tmp",
+            "cfg.json.20241130.tmp",
+            temps[0],
+            temps[1],
+        ] {
+            sandbox.write(name, "torn");
+        }
+    };
+    let check = |events: &Events| {
+        assert_eq!(events.names("reaped"), [CFG_TEMP]);
+        let target = events.one("reaped")["target"].as_str().unwrap();
+        assert!(target.ends_with("/cfg.json"), "{target}");
+        let mut moved = events.names("quarantined");
+        moved.sort_unstable();
+        assert_eq!(
+            moved,
+            [
+                "cfg.json.20241130.tmp",
+                "cfg.json.before12.tmp",
+                temps[1],
+                temps[0]
+            ]
+        );
+    };
+    let sandbox = new();
+    write(&sandbox);
+    sandbox.age(AGE);
+    let explained = sandbox.run([
+        "explain",
+        "--json",
+        "--grace",
+        "200ms",
+        sandbox.path(temps[0]).to_str().unwrap(),
+    ]);
+    let group = &explained.exit(0).stdout_json()["temps"][0]["group"];
+    assert_eq!(
+        (&group["in_place"], &group["superseded"]),
+        (&Value::from(2), &Value::Bool(false))
+    );
+    check(&sandbox.sweep(["--grace", "200ms"]).exit(0).events());
+    // `restore --as-target` knows the target too.
+    sandbox
+        .run([
+            "restore",
+            "--as-target",
+            sandbox.path(temps[0]).to_str().unwrap(),
+        ])
+        .exit(0);
+    assert_eq!(sandbox.content("gone.json"), "torn");
+
+    let sandbox = new();
+    let mut watch = sandbox.watch(["--grace", "200ms"]).ready();
+    write(&sandbox);
+    watch.wait_for(|event| event["event"] == "reaped");
+    watch.wait_for_nth(4, |event| event["event"] == "quarantined");
+    check(watch.events());
+    watch.stop().exit(0);
 }

@@ -448,6 +448,7 @@ fn examine(
         RootError::Missing => missing(&root.path.join(name)),
         error => failed(&error),
     })?;
+    let root = &*engine.shapes.root_in(root, &dir);
     let dir_context = DirContext {
         root,
         id: None,
@@ -470,7 +471,9 @@ fn examine(
         return Ok(None);
     };
     let mut members = vec![examined];
-    let group_of = |name: &OsStr| root.policy.names.shape(name).group;
+    let names = &root.policy.names;
+    let uid = members[0].evidence.observation.fingerprint.uid;
+    let group_of = |name: &OsStr| names.group_of(name, uid);
     if let Some(target) = group_of(name) {
         let mut names = Vec::new();
         let mut add = |other: &OsStr, _| {

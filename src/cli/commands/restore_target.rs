@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use orphand::core::learn::KnownShapes;
 use orphand::core::observation::Holder;
 use orphand::core::own_names::is_own;
 use orphand::core::policy::Policy;
@@ -16,16 +17,19 @@ use orphand::evidence::siblings::Listings;
 use orphand::evidence::{self, FileId};
 use orphand::fs::dir::{Dir, observe_fd};
 use orphand::reap::quarantine::{Quarantine, Stored, StoredSet};
+use orphand::store::folders::Folders;
 
 use super::restored_file::{marking, not_restored, set_not_restored};
 use crate::cli::config::{Config, RuleSettings};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::text;
+use crate::cli::runtime::engine::known_shapes;
 
 /// Finds the targets of stored files and copies the files there.
 pub(crate) struct TargetRestorer {
     config: Config,
+    known: &'static KnownShapes,
     /// The directories whose open handles were searched.
     searched: HashSet<FileId>,
 }
@@ -34,6 +38,7 @@ impl TargetRestorer {
     pub(crate) fn new(config: Config) -> TargetRestorer {
         TargetRestorer {
             config,
+            known: known_shapes(&Folders::from_env()),
             searched: HashSet::new(),
         }
     }
@@ -90,10 +95,14 @@ impl TargetRestorer {
             let all: Vec<&str> = unambiguous_writers().collect();
             policy.names = Names::new::<&str, _>(&[], &all).unwrap_or_default();
         }
+        policy.names = policy
+            .names
+            .with_shapes(self.known.telling_in(dir.id().into()));
         let policy: Arc<Policy> = Arc::new(policy);
         let siblings = Listings::default().siblings_of(dir, &policy, 1);
         let siblings = siblings.map_err(|error| not_restored(stored, dir.path(), error))?;
-        Ok(siblings.apply_numbered(policy.names.parse(name)))
+        let (names, uid) = (&policy.names, stored.seen.fingerprint.uid);
+        Ok(siblings.apply(names.parse(name), names, name, uid))
     }
 
     /// Warns if another process has the directory open. A running program may create the target itself.

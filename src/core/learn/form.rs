@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::core::temp_name::is_like_date;
+use crate::core::random::is_like_date;
 
 /// The smallest number of characters of a random part. Shorter ones are versions, copies `1` and `2`, or small
 /// counters.
@@ -316,6 +316,12 @@ impl Form {
             })
     }
 
+    /// Returns the literal text at the end. It may be empty.
+    pub(super) fn suffix(&self) -> &[u8] {
+        let end = self.parts.last().map_or(0, |part| part.at.end);
+        self.example.get(end..).unwrap_or_default()
+    }
+
     /// Returns the form as text: `data.json.<[0-9]:9>`.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
@@ -358,6 +364,24 @@ impl Form {
         literal_text(self.example.get(end..).unwrap_or_default(), &mut out);
         out
     }
+}
+
+/// Returns the words of `name` that are digits alone, without those of the first occurrence of `target`.
+pub(super) fn digit_words<'n>(name: &'n [u8], target: &[u8]) -> Vec<&'n [u8]> {
+    let starts = name.windows(target.len().max(1));
+    let target = starts
+        .into_iter()
+        .position(|bytes| bytes == target)
+        .map(|start| start..start + target.len());
+    let is_outside = |word: &Range<usize>| {
+        let is_in = |target: &Range<usize>| target.start <= word.start && word.end <= target.end;
+        !target.as_ref().is_some_and(is_in)
+    };
+    let words = words(name).into_iter().filter(is_outside);
+    let bytes = words.filter_map(|word| name.get(word));
+    bytes
+        .filter(|word| word.iter().all(u8::is_ascii_digit))
+        .collect()
 }
 
 /// Returns the characters of a field in `name`, without the bytes between its parts.

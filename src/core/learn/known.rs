@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::shape::{DirId, LearnedShape};
+use super::target_shape::TargetShape;
 
 /// A known shape of the names of temps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,19 @@ pub struct KnownShape {
     pub shape: LearnedShape,
     /// It is learned well enough for more than a message.
     pub is_learned_well: bool,
+}
+
+impl KnownShape {
+    /// Returns the shape as one that tells targets, if it is learned well enough.
+    #[must_use]
+    pub fn telling(&self) -> Option<TargetShape> {
+        let is_well = rule!("shape-is-learned-well", self.is_learned_well, without: true);
+        is_well.then(|| TargetShape {
+            form: self.shape.form.clone(),
+            target: self.shape.place.target.clone(),
+            owner: self.shape.place.owner,
+        })
+    }
 }
 
 /// The known shapes of all directories.
@@ -48,6 +63,15 @@ impl KnownShapes {
     #[must_use]
     pub fn of_dir(&self, dir: DirId) -> &[KnownShape] {
         self.dirs.get(&dir).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the shapes of the directory `dir` that tell targets.
+    #[must_use]
+    pub fn telling_in(&self, dir: DirId) -> Arc<[TargetShape]> {
+        self.of_dir(dir)
+            .iter()
+            .filter_map(KnownShape::telling)
+            .collect()
     }
 
     /// Returns the known shapes of all directories, in no order.

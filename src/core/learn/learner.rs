@@ -81,6 +81,7 @@ impl Learner {
             return;
         };
         let sample = Sample::new(file.temp, file.born);
+        self.note_target(file);
         if file.at.since(created) > WRITE_TIME || file.temp == file.target {
             return self.end(file.dir, &sample);
         }
@@ -121,6 +122,14 @@ impl Learner {
         self.shape_count += 1;
         if self.shape_count > MAX_SHAPES {
             self.forget_oldest();
+        }
+    }
+
+    /// Notes for the shapes of other targets that a file of their form was renamed to this one.
+    fn note_target(&mut self, file: &Renamed<'_>) {
+        for shape in self.shapes.get_mut(&file.dir).into_iter().flatten() {
+            let is_other = shape.place.target != file.target;
+            shape.has_other_target |= is_other && shape.form.matches(file.temp);
         }
     }
 
@@ -193,6 +202,16 @@ impl Learner {
             }
         }
         known
+    }
+
+    /// Returns the shapes that are learned well enough for more than a message.
+    #[must_use]
+    pub fn learned_well(&self) -> Vec<&LearnedShape> {
+        let is_well = |shape: &&LearnedShape| {
+            // Most shapes are not, without the followed files.
+            shape.is_learned_well(&[]) && shape.is_learned_well(&self.pending_of(shape))
+        };
+        self.shapes.values().flatten().filter(is_well).collect()
     }
 
     /// Returns the time until a followed file is late.

@@ -13,12 +13,14 @@
 //! - `shape`: the knowledge about one shape
 //! - `learner`: from creations and renames to shapes, in bounded memory
 //! - `known`: the shape that a name fits
+//! - `target_shape`: the target of a name
 
 mod evidence;
 mod form;
 mod known;
 mod learner;
 mod shape;
+mod target_shape;
 #[cfg(test)]
 mod tests;
 
@@ -27,3 +29,4 @@ pub use form::{Class, Form, MIN_RANDOM, Part};
 pub use known::{KnownShape, KnownShapes};
 pub use learner::{Created, Learner, MAX_PENDING, MAX_SHAPES, Renamed};
 pub use shape::{DirId, LearnedShape, Place, WRITE_TIME};
+pub use target_shape::{TargetShape, telling};

@@ -61,6 +61,8 @@ pub struct LearnedShape {
     pub renamed: u64,
     /// A file of this form was read long after its creation, so it is not only the source of a rename.
     pub was_read: bool,
+    /// A file of this form was renamed to another name than the target, so a file of this form may be a temp of that one.
+    pub has_other_target: bool,
     /// The time of the last healthy write.
     pub last_write: Wall,
     /// The last names, in the order of their creation. A shape that was read from a file has none.
@@ -80,6 +82,7 @@ impl LearnedShape {
             ended: 1,
             renamed: 1,
             was_read: false,
+            has_other_target: false,
             last_write: at,
             samples: vec![sample],
             is_stored: false,
@@ -96,6 +99,7 @@ impl LearnedShape {
             ended: 0,
             renamed: 0,
             was_read: false,
+            has_other_target: false,
             last_write,
             samples: Vec::new(),
             is_stored: true,
@@ -148,14 +152,16 @@ impl LearnedShape {
     }
 
     /// Reports whether the shape is learned well enough for more than a message: its names contain the target, and of
-    /// at least 20 files 95 % were renamed to it, and no file was read later.
+    /// at least 20 files 95 % were renamed to it, none to another name, and no file was read later.
     #[must_use]
     pub fn is_learned_well(&self, pending: &[Sample]) -> bool {
-        self.is_known(pending)
+        let percent = self.ended.saturating_mul(LEARNED_PERCENT);
+        self.ended >= LEARNED_FROM
+            && rule!("nearly-all-are-renamed", self.renamed.saturating_mul(100) >= percent, without: true)
+            && !rule!("read-files-are-no-temps", self.was_read)
+            && !rule!("shape-has-one-target", self.has_other_target)
             && self.form.contains_target(&self.place.target)
-            && self.ended >= LEARNED_FROM
-            && self.renamed.saturating_mul(100) >= self.ended.saturating_mul(LEARNED_PERCENT)
-            && !self.was_read
+            && self.is_known(pending)
     }
 
     /// Reports whether the last healthy write is too long ago.

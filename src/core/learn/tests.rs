@@ -731,6 +731,156 @@ fn a_stored_form_with_wrong_parts_is_refused() {
     );
 }
 
+/// Returns the shapes that tell targets.
+fn telling(watched: &Watched) -> Vec<TargetShape> {
+    let known = watched.learner.known().into_iter();
+    let known = known.map(|(shape, is_learned_well)| KnownShape {
+        dir: "/srv".into(),
+        shape,
+        is_learned_well,
+    });
+    let well = watched.learner.learned_well();
+    let known: Vec<KnownShape> = known.collect();
+    assert_eq!(
+        well.len(),
+        known.iter().filter(|one| one.is_learned_well).count()
+    );
+    known.iter().filter_map(KnownShape::telling).collect()
+}
+
+/// Learns the names `name`, whose `*` is replaced by characters, and returns the shapes that tell targets.
+fn taught(name: &str, alphabet: &[u8], length: usize) -> Vec<TargetShape> {
+    let mut watched = Watched::new();
+    let mut bits = random(name.len() as u64 + 1);
+    for _ in 0..60 {
+        let temp = name.replace('*', &characters(&mut bits, alphabet, length));
+        watched.write(temp, "data.json");
+    }
+    telling(&watched)
+}
+
+#[test]
+fn a_shape_tells_the_target_of_random_names_only() {
+    let check = |taught: &[TargetShape], told: &[&str], others: &[&str]| {
+        for (names, want) in [(told, Some(&b"data.json"[..])), (others, None)] {
+            for name in names {
+                let found = super::telling(taught, name.as_bytes(), 1000);
+                assert_eq!(found.map(|shape| &*shape.target), want, "{name}");
+                assert_eq!(
+                    super::telling(taught, name.as_bytes(), 0),
+                    None,
+                    "another owner"
+                );
+            }
+        }
+    };
+    check(
+        &taught("data.json.*.tmp", PYTHON, 8),
+        &["data.json.k3j9x2mq.tmp", "data.json.a1b2c3d4.tmp"],
+        // Words with a number before or after them, dates, and other names.
+        &[
+            "data.json.before12.tmp",
+            "data.json.2024copy.tmp",
+            "data.json.20241130.tmp",
+            "data.json.original.tmp",
+            "data.json.tmp",
+            "data.json",
+            "other.json.k3j9x2mq.tmp",
+        ],
+    );
+    check(
+        &taught("data.json.*", DIGITS, 9),
+        &["data.json.741603160"],
+        // A time in seconds, and numbers of a date.
+        &[
+            "data.json.998877665",
+            "data.json.041603160",
+            "data.json.74160316",
+        ],
+    );
+    check(
+        &taught("data.json.*", DIGITS, 10),
+        &["data.json.9416031600"],
+        &[
+            "data.json.1795946400",
+            "data.json.1112223334",
+            "data.json.2024113012",
+        ],
+    );
+    check(
+        &taught("data.json.*", DIGITS, 13),
+        &["data.json.7416031600123"],
+        &["data.json.1795946400123"],
+    );
+    check(
+        &taught("data.json.*", DIGITS, 16),
+        &["data.json.7416031600123456"],
+        &["data.json.1795946400123456"],
+    );
+    check(
+        &taught("data.json.*", DIGITS, 19),
+        &["data.json.7416031600123456789"],
+        &["data.json.1795946400123456789"],
+    );
+    check(
+        &taught("data.json.*", LETTERS, 8),
+        &["data.json.kQwXbTzR"],
+        &[
+            "data.json.Original",
+            "data.json.original",
+            "data.json.newFiles",
+        ],
+    );
+    // A year may be a part of a longer target; another number may be a pid.
+    check(
+        &taught("data.json.2024.*.tmp", HEX, 12),
+        &[],
+        &["data.json.2024.0a1b2c3d4e5f.tmp"],
+    );
+    check(
+        &taught("data.json.4711.*.tmp", HEX, 12),
+        &["data.json.4711.0a1b2c3d4e5f.tmp"],
+        &[],
+    );
+    // The target is not in the name.
+    check(&taught("tmp*", PYTHON, 8), &[], &["tmpk3j9x2mq"]);
+}
+
+#[test]
+fn a_shape_of_two_targets_tells_none() {
+    let name = |n: u64| format!("data.json.{}.tmp", characters(&mut random(n + 1), HEX, 12));
+    let told = |others: &dyn Fn(&mut Watched, String)| {
+        let mut watched = Watched::new();
+        (0..100).for_each(|n| watched.write(name(n), "data.json"));
+        others(&mut watched, name(1_000));
+        (200..300).for_each(|n| watched.write(name(n), "data.json"));
+        watched.wait(61);
+        !telling(&watched).is_empty()
+    };
+    assert!(told(&|_, _| {}));
+    assert!(
+        told(&|at, name| at.create(name)),
+        "one of a hundred is left"
+    );
+    assert!(
+        !told(&|at, name| at.write(name, "data.json.bak")),
+        "another target"
+    );
+    let late = |at: &mut Watched, name: String| {
+        at.create(&name);
+        at.seconds += 90;
+        at.rename_by(1000, &name, "data.json.bak");
+    };
+    assert!(!told(&late), "another target, after more than a minute");
+    assert!(!told(&|at, name| {
+        at.create(&name);
+        at.wait(61);
+        at.learner.was_read(DIR, name.as_bytes());
+    }));
+    let left = |at: &mut Watched, _| (1_000..1_020).for_each(|n| at.create(name(n)));
+    assert!(!told(&left), "more than 5 % are left");
+}
+
 /// An action in a watched directory: which of some names, and what happens to it.
 fn any_actions() -> impl Strategy<Value = Vec<(u8, u8, u16)>> {
     prop::collection::vec((0..6_u8, 0..40_u8, any::<u16>()), 0..300)

@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, LazyLock};
 
 use super::pattern::Pattern;
-use super::random::{Randomness, is_like_date, is_like_time};
 use super::row::{Uncommitted, WriterGrammar};
 use super::token::{Token, parse_pid, split_digits};
+use crate::core::random::{Randomness, is_like_date, is_like_time};
 
+use crate::core::learn::TargetShape;
 use crate::core::suffix::strip_uuid;
 
 /// The grammar whose leading dot is a prefix: see [`ParsedName::dot_is_prefix`].
@@ -48,6 +49,9 @@ pub struct ParsedName {
     /// The same names, with the digits before a uuid as their end. These digits are the pid unless a file in the
     /// directory shows that they belong to the target. Empty if there are no such digits.
     pub numbered_targets: Vec<OsString>,
+    /// The owner that the target must have, because a learned shape tells it. `None`: no shape does, and a target of the
+    /// temp's owner or root counts.
+    pub owner: Option<u32>,
     /// The pid of the writer, if the grammar has one.
     pub pid: Option<u32>,
     /// Each write creates another name, so temps accumulate. With a fixed name (`<t>.tmp`) they do not.
@@ -58,6 +62,19 @@ pub struct ParsedName {
 }
 
 impl ParsedName {
+    /// Returns the same name, with the target that a learned shape tells. All else that the grammar tells stays: the
+    /// pid, and whether the name counts as random.
+    #[must_use]
+    pub fn told_by(self, shape: &TargetShape) -> ParsedName {
+        ParsedName {
+            grammar: Some(String::from_utf8_lossy(&shape.form.text()).into()),
+            targets: vec![OsStr::from_bytes(&shape.target).to_owned()],
+            numbered_targets: Vec::new(),
+            owner: Some(shape.owner),
+            ..self
+        }
+    }
+
     /// Reports whether a leading dot is known to be added by the writer. Of the writers with this grammar, those whose
     /// temps begin with a dot add it to the target's name (pnpm, and older versions of openclaw).
     #[must_use]
@@ -184,6 +201,7 @@ impl Grammar {
                 .map(|target| self.target_names(target))
                 .unwrap_or_default(),
             numbered_targets: Vec::new(),
+            owner: None,
             pid: parts.pid,
             is_random: self.pattern.tokens.iter().any(Token::is_random),
             is_discarded: row.is_some_and(|row| row.uncommitted == Uncommitted::Discard)

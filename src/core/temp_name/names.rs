@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use super::catalog::default_rows;
@@ -14,6 +14,7 @@ use super::name_glob::{DEFAULT, NameGlob};
 use super::own_writers::OwnWriters;
 use super::shape::{Shape, form_of_fixed_name};
 use super::writer::Writer;
+use crate::core::learn::{self, TargetShape};
 use crate::core::own_names::OWN_PREFIX;
 use crate::core::reserved::{self, IncludedBy, Reserved};
 
@@ -33,6 +34,8 @@ pub struct Names {
     has_default_writers: bool,
     /// The writers among these whose temps have companions that not every temp has.
     pub(super) with_companions: Vec<Arc<Writer>>,
+    /// The learned shapes of the directory whose names are parsed, if they are set. They match no names.
+    shapes: Arc<[TargetShape]>,
 }
 
 impl Default for Names {
@@ -51,6 +54,7 @@ impl Names {
             writers: Vec::new(),
             has_default_writers: false,
             with_companions: Vec::new(),
+            shapes: Arc::default(),
         }
     }
 
@@ -64,6 +68,16 @@ impl Names {
         }
         self.with_companions = self.find_writers_with_companions();
         self
+    }
+
+    /// Returns the same names for a directory with these learned shapes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_shapes(&self, shapes: Arc<[TargetShape]>) -> Names {
+        Names {
+            shapes,
+            ..self.clone()
+        }
     }
 
     /// Returns the names of the writers that are on by default.
@@ -230,13 +244,22 @@ impl Names {
             self.has_default_writers
                 && (default_rows().may_begin(stem) || default_rows().may_begin(without_dot))
         };
-        (memchr::memchr_iter(b'.', stem).any(has_tmp) || is_like_default()) && self.matches(name)
+        (!self.shapes.is_empty()
+            || memchr::memchr_iter(b'.', stem).any(has_tmp)
+            || is_like_default())
+            && self.matches(name)
     }
 
     /// Calls `each` with every possible target of `name` that the rule matches, if it matches `name` too.
     fn each_target(&self, name: &[u8], each: &mut dyn FnMut(&[u8])) {
         if !self.may_have_target(name) {
             return;
+        }
+        // Whatever the owner is.
+        for shape in self.shapes.iter().filter(|shape| shape.form.matches(name)) {
+            if self.matches(&shape.target) {
+                each(&shape.target);
+            }
         }
         for grammar in self.grammars() {
             let Some(parts) = grammar.split(name) else {
@@ -252,6 +275,23 @@ impl Names {
                 }
             }
         }
+    }
+
+    /// Returns the learned shape that tells the target of the file `name` of `owner`. The grammars of the rule's writers
+    /// are tried before, and the built-in ones afterwards.
+    #[must_use]
+    pub fn telling_shape(&self, name: &[u8], owner: u32) -> Option<&TargetShape> {
+        let shape = learn::telling(&self.shapes, name, owner)?;
+        let is_match = self.writer_of(name).is_some();
+        (!rule!("writers-are-read-before-shapes", is_match)).then_some(shape)
+    }
+
+    /// Returns the learned shapes for which the file `name`, which is not a temp, shows that their names may be temps of
+    /// longer targets.
+    pub fn shapes_with_longer_target(&self, name: &[u8]) -> impl Iterator<Item = &TargetShape> {
+        self.shapes
+            .iter()
+            .filter(|shape| shape.is_longer_target(name))
     }
 
     /// Parses a base name, first with the grammars of the rule's writers, then with the built-in ones.
@@ -270,6 +310,26 @@ impl Names {
         self.grammars()
             .find_map(|grammar| grammar.shape(name.as_bytes()))
             .unwrap_or_else(|| Shape::without_grammar(name.as_bytes()))
+    }
+
+    /// Returns the target by whose name the file `name` of `owner` forms a group with others of its directory. `None` if
+    /// it forms none.
+    #[must_use]
+    pub fn group_of(&self, name: &OsStr, owner: u32) -> Option<OsString> {
+        let bytes = name.as_bytes();
+        let told = || {
+            Some(OsString::from_vec(
+                self.telling_shape(bytes, owner)?.target.clone(),
+            ))
+        };
+        self.shape(name).group.or_else(told)
+    }
+
+    /// Reports whether a file `name` may form a group, depending on its owner.
+    #[must_use]
+    pub fn may_form_group(&self, name: &OsStr) -> bool {
+        let is_told = |shape: &TargetShape| shape.tells(name.as_bytes());
+        self.shapes.iter().any(is_told) || self.shape(name).group.is_some()
     }
 
     /// Returns the form of a base name for output: the form of its shape. If that contains no random part, counters
@@ -298,7 +358,6 @@ impl Names {
     /// Returns the grammars in the order in which they are tried: of the writers that the rule names, of those that are
     /// on by default, and the built-in ones.
     fn grammars(&self) -> impl Iterator<Item = &Grammar> {
-        // Learned shapes belong between the two.
         let of_writers = self.active_writers().flat_map(|writer| &writer.grammars);
         of_writers.chain(built_in())
     }

@@ -1,7 +1,7 @@
 //! Compiles the text of a pattern.
 
-use super::random::Kinds;
 use super::token::{Class, Token};
+use crate::core::random::Kinds;
 
 /// The largest count of a part. A name has at most 255 bytes.
 const MAX_COUNT: usize = 255;

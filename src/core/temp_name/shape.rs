@@ -4,9 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::grammar::Grammar;
-use super::random::is_like_date;
 use super::row::WriterGrammar;
 use super::token::Token;
+use crate::core::random::is_like_date;
 use crate::core::suffix::{is_lower_hex, strip_uuid};
 
 /// The form that the names of all temps of one writer have in common: `sessions.json.<uuid>.tmp`.

@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use super::grammar::{BUILT_IN, Grammar, NameParts};
 use super::token::{PID_MAX, Token};
 use super::*;
+use crate::core::learn::{Form, TargetShape};
 use crate::core::own_names::OWN_PREFIX;
 use crate::core::reserved::Reserved;
 use proptest::prelude::*;
@@ -109,6 +111,7 @@ fn check(writers: &[&str], rows: &[ParseRow<'_>]) {
         let name = name.replace('U', UUID);
         let parsed = names.parse(OsStr::new(&name));
         let expected = ParsedName {
+            owner: None,
             numbered_targets: parsed.numbered_targets.clone(),
             grammar: grammar.map(Into::into),
             writer: parsed.writer.clone(),
@@ -599,5 +602,37 @@ proptest! {
             let found = found.map(|found| NameParts { is_certain: true, ..found });
             prop_assert!(found.is_none_or(|found| found == expected), "{}", name.escape_ascii());
         }
+    }
+}
+
+/// The order in which names are read: writers, learned shapes, built-in grammars.
+#[test]
+fn a_learned_shape_is_read_after_the_writers() {
+    let (one, other) = (
+        "sessions.json.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp",
+        "sessions.json.8f14e45f-ceea-467f-9e6b-d1c2b3a49586.tmp",
+    );
+    let form = Form::literal(one.as_bytes()).widened(other.as_bytes());
+    let shape = TargetShape {
+        form: form.unwrap(),
+        target: b"sessions.json".to_vec(),
+        owner: 1000,
+    };
+    let shapes: Arc<[TargetShape]> = [shape].into();
+    for (writers, is_told) in [(&NONE[..], true), (&["openclaw"], false)] {
+        let names = names(&NONE, writers).with_shapes(Arc::clone(&shapes));
+        let told = names.telling_shape(other.as_bytes(), 1000);
+        assert_eq!(told.is_some(), is_told, "{writers:?}");
+        let without = names.with_shapes(Arc::default());
+        assert_eq!(names.parse(OsStr::new(one)), without.parse(OsStr::new(one)));
+        assert!(
+            names.group_of(OsStr::new(one), 1000).is_some(),
+            "{writers:?}"
+        );
+        assert_eq!(
+            without.group_of(OsStr::new(one), 1000).is_some(),
+            !is_told,
+            "{writers:?}"
+        );
     }
 }

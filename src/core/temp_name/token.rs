@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::random::{self, Kinds, Randomness};
+use crate::core::random::{self, Kinds, Randomness};
 use crate::core::suffix::{is_lower_hex, strip_end, strip_uuid};
 
 /// The `PID_MAX_LIMIT` of Linux. No other system has a higher limit. A larger number is a time or a hash.

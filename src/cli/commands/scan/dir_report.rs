@@ -111,12 +111,13 @@ impl DirReport {
         }
         temps.sort_unstable();
         context.bar.inc_length(temps.len() as u64);
+        let root = context.engine.shapes.root_in(context.root, dir);
         let dir_context = DirContext {
-            root: context.root,
+            root: &root,
             id: None,
             below: dir.below(),
         };
-        let siblings = Siblings::of_names(all_names.iter(), &context.root.policy.names);
+        let siblings = Siblings::of_names(all_names.iter(), &root.policy.names);
         drop(all_names);
         let scanned = ScannedDir::new(
             context.engine,

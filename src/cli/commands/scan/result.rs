@@ -36,7 +36,7 @@ impl ScanResult<'_> {
     pub(super) fn find_learned(&mut self, roots: &[Root]) {
         let known = known_shapes(&Folders::from_env());
         for root in roots.iter().filter(|root| response::responds(&root.path)) {
-            self.learned.extend(learned::find_files(root, &known));
+            self.learned.extend(learned::find_files(root, known));
         }
     }
 

@@ -86,7 +86,7 @@ pub(super) fn of_class(part: &[u8], class: Kinds) -> Option<Randomness> {
 
 /// Reports whether digits are probably a part of a name instead of a pid: a year from 1900 to 2100, alone or with a
 /// month or a month and a day, a date of six digits, or digits that begin with 0.
-pub(in crate::core) fn is_like_date(digits: &[u8]) -> bool {
+pub(super) fn is_like_date(digits: &[u8]) -> bool {
     digits.starts_with(b"0")
         || match digits.len() {
             4 => is_year(digits),
