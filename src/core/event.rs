@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::core::census::Tree;
+use crate::core::census::{Lookalike, Tree};
 use crate::core::judge::{Reason, Target};
 use crate::core::observation::{FileSize, Holder};
 use crate::core::process::Process;
@@ -142,6 +142,9 @@ pub struct Summary {
     /// Directories and special files whose names the rule matches. They are never touched. `None` in the summary of a
     /// watch, whose status has them.
     pub trees: Option<Vec<Tree>>,
+    /// The files whose names look like temps although the rule does not match them, the largest group first. `None` in
+    /// the summary of a watch, whose status has them.
+    pub lookalikes: Option<Vec<Lookalike>>,
     /// The times that healthy writes took. `None` if none was measured, as in a sweep.
     pub writes: Option<WriteSummary>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::core::census::{MAX_TREES, retain_outermost};
+use crate::core::census::{Lookalike, MAX_TREES, retain_outermost};
 use crate::core::event::{Event, RescanCause, RootState, Subject, Summary};
 use crate::core::judge::Reason;
 use crate::core::observation::Kind;
@@ -42,6 +42,9 @@ pub struct RootStats {
     /// Directories and special files whose names the rule matches, as paths relative to the root, with their type. The
     /// last scan found them.
     pub trees: Vec<(PathBuf, Kind)>,
+    /// The files whose names look like temps although the rule does not match them. Their directories are relative to
+    /// the root. The last scan of the whole root found them.
+    pub lookalikes: Vec<Lookalike>,
 }
 
 /// A scan that has ended.
@@ -109,6 +112,11 @@ impl Stats {
         known.extend(trees);
         retain_outermost(known);
         known.truncate(MAX_TREES);
+    }
+
+    /// Records the files whose names look like temps, after a scan of the whole root.
+    pub fn record_lookalikes(&mut self, root: &Path, lookalikes: Vec<Lookalike>) {
+        self.entry(root).lookalikes = lookalikes;
     }
 
     /// Returns the statistics of `root`.

@@ -13,6 +13,7 @@ use super::examine::details;
 use super::groups::StoredCopies;
 use super::pass::{Pass, PassItem};
 use super::recover::{RecoveryOutcome, kept_claim, recover};
+use crate::core::census::Lookalike;
 use crate::core::event::{Details, Event, Subject};
 use crate::core::group::{ENOUGH, KEPT_PER_GROUP};
 use crate::core::judge::Reason;
@@ -49,6 +50,7 @@ pub fn sweep(
     root.report_coarse_dates(dates);
     let mut found = find(root, stop, emit, progress)?;
     let trees = std::mem::take(&mut found.trees);
+    let lookalikes = std::mem::take(&mut found.lookalikes);
     let mut context = SweepContext {
         root,
         id,
@@ -88,14 +90,22 @@ pub fn sweep(
         if stop.is_stopped() {
             let due = dirs.iter().flat_map(|dir| &dir.due);
             let left = due.filter(|item| is_unreported(item)).count();
-            return Ok(Swept { left, trees });
+            return Ok(Swept {
+                left,
+                trees,
+                lookalikes,
+            });
         }
     }
     for SweptDir { below, due, .. } in &dirs {
         let dir_context = DirContext { root, id, below };
         report_young(engine, dir_context, due, emit);
     }
-    Ok(Swept { left: 0, trees })
+    Ok(Swept {
+        left: 0,
+        trees,
+        lookalikes,
+    })
 }
 
 /// The work that a sweep has not done.
@@ -105,6 +115,9 @@ pub struct Swept {
     pub left: usize,
     /// Directories and special files whose names the rule matches, as paths relative to the root, with their type.
     pub trees: Vec<(PathBuf, Kind)>,
+    /// The files whose names look like temps although the rule does not match them. Their directories are relative to
+    /// the root.
+    pub lookalikes: Vec<Lookalike>,
 }
 
 /// Moves the newest temps of each group, as far as the first look has seen them, to the front, and returns their

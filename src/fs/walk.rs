@@ -9,12 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::core::census::Lookalike;
 use crate::core::observation::Kind;
 use crate::core::own_names;
 use crate::core::own_names::is_own;
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
 use crate::fs::dir_queue::DirQueue;
 pub use crate::fs::dir_queue::DirResult;
+use crate::fs::lookalikes::LookalikeCounter;
 use crate::fs::root::Root;
 use crate::sys::error;
 
@@ -26,6 +28,8 @@ pub enum ScanItem<'a> {
     Name(&'a OsStr),
     /// A name in this directory that the rule matches.
     Temp(&'a Dir, &'a OsStr),
+    /// A file in this directory that the rule does not take.
+    Other(&'a Dir, &'a OsStr),
     /// A directory or special file in this directory, whose name the rule matches. It is never a temp.
     Tree(&'a Dir, &'a OsStr, Kind),
     /// A claim in this directory. A crash left it, or another process is removing that temp now.
@@ -218,6 +222,7 @@ impl<'a, T: DirResult> Walk<'a, T> {
             Some(Kind::File) if policy.is_temp(dir.below(), name) => {
                 (self.on_item)(&mut read.result, ScanItem::Temp(dir, name));
             }
+            Some(Kind::File) => (self.on_item)(&mut read.result, ScanItem::Other(dir, name)),
             _ => {}
         }
     }
@@ -250,6 +255,9 @@ pub struct Found {
     pub not_entered: Vec<PathBuf>,
     /// Directories and special files whose names the rule matches, as paths relative to the root, with their type.
     pub trees: Vec<(PathBuf, Kind)>,
+    /// The files whose names look like temps although the rule does not match them. Their directories are relative to
+    /// the root.
+    pub lookalikes: Vec<Lookalike>,
 }
 
 impl Found {
@@ -285,6 +293,7 @@ pub fn find(
     is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<Found, RootError> {
     let count = AtomicUsize::new(0);
+    let lookalikes = LookalikeCounter::new(&root.policy);
     let on_item = |found: &mut FoundInDir, item: ScanItem<'_>| match item {
         ScanItem::Temp(_, name) => found.temps.push(name.to_owned()),
         ScanItem::Claim(_, name) => found.claims.push(name.to_owned()),
@@ -299,6 +308,7 @@ pub fn find(
             let items = found.temps.len() + found.claims.len() + found.trees.len();
             progress(count.fetch_add(items, Ordering::Relaxed) + items);
         }
+        ScanItem::Other(dir, name) => lookalikes.see(dir, name),
         ScanItem::Dir(_) | ScanItem::Name(_) => {}
     };
     let mut found = Found::default();
@@ -319,6 +329,7 @@ pub fn find(
     for (path, error) in &all_denied {
         denied(path, error);
     }
+    found.lookalikes = lookalikes.largest_first();
     Ok(found)
 }
 

@@ -194,3 +194,86 @@ fn the_census_counts_each_temp_once() {
     ran.stdout_has("of the kept temps 3 too young (the next is due in 59 min")
         .stdout_has("1 file in quarantine");
 }
+
+/// Names of writers that are not on, and names in another letter case, are counted with the option that matches them.
+#[test]
+fn names_like_temps_are_counted() {
+    let sandbox = Sandbox::new()
+        .file("a.tmp", "taken")
+        .file("a", "whole")
+        .file("b.TMP", "1")
+        .file("sub/c.TMP", "22")
+        .file("sub/d.Tmp", "333")
+        .file("sub/.big.iso.aB3xYz", "of rsync, or another")
+        .file("sub/0.TMP", "never taken")
+        .file("sub/a.lock", "reserved")
+        .file("out/e.TMP", "excluded")
+        .file("f.txt", "no temp")
+        .aged(OLD_ENOUGH);
+    let options = SHORT.into_iter().chain(["-r", "--exclude", "out/"]);
+    let options: Vec<&str> = options.collect();
+    let row = |writer: Value, name: Value, files: u64, bytes: u64, dir: &str| {
+        let dir = sandbox.root().join(dir);
+        let dir = dir.to_str().unwrap().trim_end_matches('/');
+        json!([writer, name, files, bytes, true, dir])
+    };
+    let expected = [
+        row(json!(null), json!("*.TMP"), 2, 3, ""),
+        row(json!("atomic-write-file"), json!(null), 1, 20, "sub"),
+        row(json!(null), json!("*.Tmp"), 1, 3, "sub"),
+    ];
+    let rows = |groups: &Value| -> Vec<Value> {
+        let groups = groups.as_array().unwrap_or_else(|| panic!("{groups}"));
+        let row = |group: &Value| {
+            assert!(group["disk_bytes"].is_u64(), "{group}");
+            let fields = ["writer", "name", "files", "bytes", "complete", "dir"];
+            Value::from_iter(fields.map(|field| group[field].clone()))
+        };
+        groups.iter().map(row).collect()
+    };
+    let scan = sandbox.scan(options.clone()).exit(0).stdout_json();
+    assert_eq!(rows(&scan["lookalikes"]), expected);
+    let ran = [
+        "scan",
+        "--grace",
+        "100ms",
+        "-r",
+        "--exclude",
+        "out/",
+        "root",
+    ];
+    let ran = sandbox.run(ran).exit(0);
+    ran.stdout_has("4 files have names like temps that the rule does not match:")
+        .stdout_has("  2 files, ")
+        .stdout_has("   *.TMP, as in ")
+        .stdout_has("   to match them: --name '*.TMP'")
+        .stdout_has("   of the writer atomic-write-file, as in ")
+        .stdout_has("/sub/   to match them: --writer atomic-write-file");
+    let swept = sandbox.sweep(options.clone()).exit(0);
+    assert_eq!(rows(&swept.events().summary()["lookalikes"]), expected);
+    assert_eq!(swept.events().names("reaped"), ["a.tmp"]);
+    // The options match them.
+    let more = options
+        .into_iter()
+        .chain(["--name", "*.TMP", "--writer", "atomic-write-file"]);
+    let scan = sandbox.scan(more).exit(0).stdout_json();
+    let names: Vec<&str> = (scan["temps"].as_array().unwrap().iter())
+        .map(|temp| temp["path"].as_str().unwrap().rsplit('/').next().unwrap())
+        .collect();
+    assert_eq!(names, ["b.TMP", ".big.iso.aB3xYz", "0.TMP", "c.TMP"]);
+    let mut watch = sandbox
+        .watch(["--grace", "1h", "-r", "--exclude", "out/"])
+        .ready();
+    watch.wait_for_sentinel(&sandbox);
+    let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
+    assert_eq!(
+        rows(&status["watchers"][0]["roots"][0]["lookalikes"]),
+        expected
+    );
+    sandbox
+        .run(["status"])
+        .exit(0)
+        .stdout_has("4 files have names like temps that the rule does not match:");
+    let stopped = watch.stop().exit(0);
+    assert_eq!(stopped.events.summary()["lookalikes"], Value::Null);
+}

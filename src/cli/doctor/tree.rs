@@ -40,6 +40,7 @@ pub(super) fn walk(root: &Root, end: Instant) -> (TreeSize, Check) {
         ScanItem::Claim(dir, name) => _ = send.send((dir.below().to_owned(), name.to_owned())),
         ScanItem::Name(_)
         | ScanItem::Temp(..)
+        | ScanItem::Other(..)
         | ScanItem::Tree(..)
         | ScanItem::Done(_)
         | ScanItem::NotEntered(_) => {}

@@ -7,6 +7,7 @@ pub(super) mod event_printer;
 pub(super) mod groups;
 pub(super) mod held_temps;
 pub(super) mod learned;
+pub(super) mod lookalikes;
 pub(super) mod messages;
 pub(super) mod moment;
 pub(super) mod reasons;

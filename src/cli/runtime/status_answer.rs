@@ -8,11 +8,12 @@ use orphand::core::observation::{Holder, Kind};
 use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
 use orphand::daemon::RootStatus;
-use orphand::store::json::{self, TreeFields, WirePath, WriteFields, field};
+use orphand::store::json::{self, LookalikeFields, TreeFields, WirePath, WriteFields, field};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::groups::MAX_GROUPS;
 use crate::cli::output::learned::LearnedFields;
+use crate::cli::output::lookalikes::with_root;
 use crate::cli::output::watch_status::{
     LEAK_SPAN, Snapshot, WatchStatus, leak_line, leak_lines, state,
 };
@@ -84,6 +85,8 @@ pub(crate) struct RootAnswer {
     pub(crate) hot_directories: u64,
     /// Directories and special files whose names the rule matches. The watcher does not count the files in them.
     pub(crate) trees: Vec<TreeFields<'static>>,
+    /// The files whose names look like temps although the rule does not match them.
+    pub(crate) lookalikes: Vec<LookalikeFields<'static>>,
     /// The times of healthy writes. `None` if none was measured.
     pub(crate) writes: Option<WriteFields<'static>>,
     /// A warning, for people, if a healthy write took more than half of its grace.
@@ -189,6 +192,9 @@ fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
             .collect(),
         hot_directories: stats.hot_directories as u64,
         trees: trees(&one.root.path, &stats.trees),
+        lookalikes: with_root(&one.root, stats.lookalikes.clone())
+            .map(|group| LookalikeFields::from(&group).into_owned())
+            .collect(),
         writes: one.writes.as_ref().map(writes),
         slow_write: one.slow_write.as_ref().map(|slow| slow.message()),
     }

@@ -13,6 +13,16 @@ const HEX_64: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 /// The name of the writer, the names that it matches with their targets (empty: the name has none), and others.
 type WriterRow<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
+/// Returns a name for each pattern, with its writer.
+pub(super) fn names_of_rows() -> Vec<(&'static str, String)> {
+    let names = |row: &WriterRow<'static>| {
+        let (writer, matched, _) = *row;
+        let names = matched.iter().map(move |(name, _)| (writer, expand(name)));
+        names.collect::<Vec<_>>()
+    };
+    ROWS.iter().flat_map(names).collect()
+}
+
 /// `U` stands for a uuid, `H` for 40 hex digits and `X` for 64.
 #[rustfmt::skip] // one name or one row a line
 const ROWS: &[WriterRow<'_>] = &[

@@ -343,6 +343,14 @@ impl Names {
         }
     }
 
+    /// Returns the literal texts at the end of the names that the rule's patterns match.
+    pub(super) fn endings(&self) -> impl Iterator<Item = &str> {
+        let default = DEFAULT.trim_start_matches('*');
+        let default = self.has_default.then_some(default).into_iter();
+        let globs = self.globs.iter().flat_map(|glob| &glob.endings);
+        default.chain(globs.map(String::as_str))
+    }
+
     /// Returns the writer whose grammar matches the name, if the rule has it on.
     #[must_use]
     pub fn writer_of(&self, name: &[u8]) -> Option<&Arc<Writer>> {

@@ -18,6 +18,7 @@ use crate::daemon::existing::Existing;
 use crate::daemon::shared::{CriticalThread, Shared};
 use crate::daemon::stats::LastScan;
 use crate::fs::dir::{Dir, RootError};
+use crate::fs::lookalikes::LookalikeCounter;
 use crate::fs::root::Root;
 use crate::fs::walk;
 use crate::fs::walk::ScanItem;
@@ -42,6 +43,7 @@ struct Scan<'a> {
     /// The walk has several threads, but there is only one `FsWatcher`.
     watches: Mutex<(&'a mut FsWatcher, &'a mut DirWatches)>,
     findings: Mutex<Findings>,
+    lookalikes: LookalikeCounter<'a>,
 }
 
 /// The results of a scan, except temps.
@@ -78,6 +80,7 @@ impl Scan<'_> {
                 let tree = (dir.below().join(name), kind);
                 guard(&self.findings).trees.push(tree);
             }
+            ScanItem::Other(dir, name) => self.lookalikes.see(dir, name),
             ScanItem::Name(_) => {}
             // A long walk counts as progress.
             ScanItem::Done(_) => self.shared.beat(CriticalThread::Supervisor),
@@ -176,10 +179,12 @@ impl RootWatch {
             event_deadline,
             watches: Mutex::new((&mut services.watcher, &mut self.dirs)),
             findings: Mutex::default(),
+            lookalikes: LookalikeCounter::new(&active.root.policy),
         };
         let on_item = |item: ScanItem<'_>| scan.on_item(item);
         let walked = walk::scan(&active.root, active.id(), below, &on_item, &|| false);
         let mut findings = into_inner(scan.findings);
+        let lookalikes = scan.lookalikes.largest_first();
         let trees = std::mem::take(&mut findings.trees);
         let was_read = self.process_findings(services, below, walked, findings);
         let scan = LastScan {
@@ -190,6 +195,10 @@ impl RootWatch {
         let mut stats = guard(&shared.stats);
         stats.record_scan(&active.root.path, scan, directories);
         stats.record_trees(&active.root.path, below, trees);
+        // A scan of a part of the root says nothing about the others.
+        if below.as_os_str().is_empty() {
+            stats.record_lookalikes(&active.root.path, lookalikes);
+        }
         drop(stats);
         if shared.temps.has_rejected() {
             services.note_limit_reached();

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::core::census::Tree;
+use crate::core::census::{Likeness, Lookalike, Tree};
 use crate::core::event::{Disposed, Event, Subject};
 use crate::core::observation::{Holder, Kind};
 use crate::core::process::Process;
@@ -109,6 +109,7 @@ enum EventFields<'a> {
         disk_bytes: u64,
         writes: Option<WriteFields<'a>>,
         trees: Option<Vec<TreeFields<'a>>>,
+        lookalikes: Option<Vec<LookalikeFields<'a>>>,
     },
 }
 
@@ -294,6 +295,61 @@ impl TreeFields<'_> {
     }
 }
 
+/// Files whose names look like temps although the rule does not match them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LookalikeFields<'a> {
+    /// The writer that the rule would have to turn on. `None` if the names differ only in letter case.
+    pub writer: Option<Cow<'a, str>>,
+    /// The glob that matches the names, if they differ only in letter case.
+    pub name: Option<Cow<'a, str>>,
+    /// The number of the files.
+    pub files: u64,
+    /// The sum of their lengths, as far as these were read.
+    pub bytes: u64,
+    /// The sum of their sizes on the disk.
+    pub disk_bytes: u64,
+    /// The sizes of all of them were read.
+    pub complete: bool,
+    /// A directory that contains one of them.
+    #[serde(flatten, with = "field::dir")]
+    pub dir: WirePath<'a>,
+}
+
+impl<'a> From<&'a Lookalike> for LookalikeFields<'a> {
+    fn from(one: &'a Lookalike) -> LookalikeFields<'a> {
+        let (writer, name) = match &one.likeness {
+            Likeness::Writer(writer) => (Some(Cow::from(*writer)), None),
+            Likeness::Case(glob) => (None, Some(Cow::from(glob))),
+        };
+        LookalikeFields {
+            writer,
+            name,
+            files: one.files,
+            bytes: one.size.bytes,
+            disk_bytes: one.size.disk_bytes,
+            complete: one.is_complete,
+            dir: Some(one.dir.as_path().into()),
+        }
+    }
+}
+
+impl LookalikeFields<'_> {
+    /// Returns the same fields without references.
+    #[must_use]
+    pub fn into_owned(self) -> LookalikeFields<'static> {
+        let owned = |text: Option<Cow<'_, str>>| text.map(|text| text.into_owned().into());
+        LookalikeFields {
+            writer: owned(self.writer),
+            name: owned(self.name),
+            files: self.files,
+            bytes: self.bytes,
+            disk_bytes: self.disk_bytes,
+            complete: self.complete,
+            dir: self.dir.map(|dir| dir.into_owned().into()),
+        }
+    }
+}
+
 /// Returns the word for a type of file.
 fn kind_word(kind: Kind) -> &'static str {
     match kind {
@@ -451,6 +507,8 @@ fn event_fields(event: &Event) -> (&'static str, EventFields<'_>) {
                 writes: summary.writes.as_ref().map(Into::into),
                 trees: (summary.trees.as_deref())
                     .map(|trees| trees.iter().map(Into::into).collect()),
+                lookalikes: (summary.lookalikes.as_deref())
+                    .map(|groups| groups.iter().map(Into::into).collect()),
             };
             ("summary", fields)
         }

@@ -12,6 +12,7 @@ use orphand::core::sums::SumKey;
 use orphand::engine::{DirContext, Engine, Examined, ScannedDir, judge_dir};
 use orphand::evidence::siblings::{NameList, Siblings};
 use orphand::fs::dir::Dir;
+use orphand::fs::lookalikes::LookalikeCounter;
 use orphand::fs::root::Root;
 use orphand::fs::walk::{DirResult, ScanItem};
 use orphand::reap::quarantine::Quarantine;
@@ -48,6 +49,7 @@ pub(super) struct RootContext<'a> {
     pub(super) quarantine: Option<Quarantine>,
     /// A group that is not larger is not shown, because so many larger ones were found.
     pub(super) min_size: &'a Mutex<GroupSize>,
+    pub(super) lookalikes: &'a LookalikeCounter<'a>,
     pub(super) bar: &'a ProgressBar,
 }
 
@@ -91,6 +93,7 @@ impl DirReport {
             ScanItem::Dir(_) => {}
             ScanItem::Name(name) => self.names.push(name),
             ScanItem::Temp(_, name) => self.temps.push(name.to_owned()),
+            ScanItem::Other(dir, name) => context.lookalikes.see(dir, name),
             ScanItem::Tree(dir, name, kind) => self.trees.push((dir.below().join(name), kind)),
             ScanItem::Claim(dir, name) => {
                 self.claims.push((dir.below().to_owned(), name.to_owned()));

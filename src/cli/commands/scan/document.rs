@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use orphand::core::judge::Reason;
 use orphand::engine::Examined;
-use orphand::store::json::{self, TreeFields, WirePath, field};
+use orphand::store::json::{self, LookalikeFields, TreeFields, WirePath, field};
 use serde::Serialize;
 
 use super::group::DirGroup;
@@ -31,6 +31,7 @@ struct Tail<'a> {
     total: Totals,
     claims: FoundClaims,
     trees: Vec<TreeFields<'a>>,
+    lookalikes: Vec<LookalikeFields<'a>>,
     learned: &'a [LearnedFiles],
     census: Census,
 }
@@ -115,6 +116,7 @@ pub(super) fn tail(result: &ScanResult<'_>) -> serde_json::Result<Vec<u8>> {
         total: result.tally.total,
         claims: result.total_claims(),
         trees: result.trees.iter().map(Into::into).collect(),
+        lookalikes: result.lookalikes.iter().map(Into::into).collect(),
         learned: &result.learned,
         census: result.tally.census,
     })?;

@@ -14,6 +14,7 @@ use super::row::ListRow;
 use super::tally::{OrphanCounts, Tally};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups::{self, HiddenGroups};
+use crate::cli::output::lookalikes::lookalike_lines;
 use crate::cli::output::text;
 use crate::cli::runtime::plan::Plan;
 use crate::cli::runtime::trees::tree_lines;
@@ -78,7 +79,8 @@ pub(super) fn print_groups(
 
 /// Prints the findings beside temps.
 pub(super) fn print_findings(report: &mut EventPrinter, result: &ScanResult<'_>) -> io::Result<()> {
-    for line in tree_lines(&result.trees) {
+    let groups: Vec<_> = result.lookalikes.iter().map(Into::into).collect();
+    for line in (tree_lines(&result.trees).into_iter()).chain(lookalike_lines(&groups)) {
         report.line(&line)?;
     }
     for learned in &result.learned {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use orphand::core::census::Tree;
+use orphand::core::census::{Lookalike, Tree};
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::store::folders::Folders;
@@ -21,6 +21,8 @@ pub(super) struct ScanResult<'a> {
     pub(super) skipped: Vec<PathBuf>,
     /// Directories and special files whose names the rule matches.
     pub(super) trees: Vec<Tree>,
+    /// The files whose names look like temps although the rule does not match them.
+    pub(super) lookalikes: Vec<Lookalike>,
     /// The claims in each root.
     pub(super) claims: Vec<(&'a Root, FoundClaims)>,
     /// The known shapes of temps that files in the roots fit.

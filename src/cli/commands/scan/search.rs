@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::ProgressBar;
 use orphand::core::observation::Kind;
 use orphand::fs::dir::{Dir, RootError, RootId};
+use orphand::fs::lookalikes::LookalikeCounter;
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::fs::walk::{self, ScanItem};
@@ -20,6 +21,7 @@ use super::output::ScanOutput;
 use super::result::ScanResult;
 use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
+use crate::cli::output::lookalikes::with_root;
 use crate::cli::output::standard_streams::{progress_bar, stdout_is_terminal};
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::engine::engine;
@@ -81,6 +83,7 @@ impl<'a> Search<'_, 'a> {
             quarantine::is_possible(&dir)
         });
         let min_size = Mutex::new(out.min_size());
+        let lookalikes = LookalikeCounter::new(&root.policy);
         let root_context = RootContext {
             scan: context,
             root,
@@ -89,6 +92,7 @@ impl<'a> Search<'_, 'a> {
             has_quarantine,
             quarantine: Quarantine::open_existing(&root.path, None).ok().flatten(),
             min_size: &min_size,
+            lookalikes: &lookalikes,
             bar: &bar,
         };
         let findings = self.walk(&root_context, out)?;
@@ -100,6 +104,8 @@ impl<'a> Search<'_, 'a> {
         self.result
             .trees
             .extend(measure([(root.clone(), findings.trees)]));
+        let lookalikes = with_root(root, lookalikes.largest_first());
+        self.result.lookalikes.extend(lookalikes);
         let claims = FoundClaims::still_present(root, &findings.claims);
         self.result.claims.push((root, claims));
         Ok(())

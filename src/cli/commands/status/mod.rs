@@ -21,6 +21,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups::MAX_GROUPS;
+use crate::cli::output::lookalikes::lookalike_lines;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::standard_streams::print;
 use crate::cli::output::{moment, text};
@@ -123,7 +124,12 @@ fn show(
         })?;
     } else {
         print_status(&running, &totals, roots, &listed, report)?;
-        for line in tree_lines(&trees) {
+        let roots = running.iter().flat_map(|one| &one.answer.roots);
+        let lookalikes: Vec<_> = roots.flat_map(|root| root.lookalikes.clone()).collect();
+        for line in tree_lines(&trees)
+            .into_iter()
+            .chain(lookalike_lines(&lookalikes))
+        {
             report.line(&line)?;
         }
         if let Some((at, last)) = last {

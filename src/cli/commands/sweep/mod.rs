@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use orphand::core::census::Lookalike;
 use orphand::core::event::{Event, Subject, Summary};
 use orphand::core::observation::Kind;
 use orphand::core::retention::{ClockTrust, NeededSpace};
@@ -14,6 +15,7 @@ use orphand::fs::dir::RootError;
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::store::folders::Folders;
+use orphand::store::json::LookalikeFields;
 use orphand::store::lock::{Locker, RootBusy, RootLock};
 use orphand::sys::stop::Stop;
 
@@ -21,10 +23,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{ListOptions, OutputOptions, PolicyOptions};
 use crate::cli::output::census::Census;
 use crate::cli::output::event_printer::EventPrinter;
+use crate::cli::output::learned;
+use crate::cli::output::lookalikes::{lookalike_lines, with_root};
 use crate::cli::output::standard_streams::progress_bar;
 use crate::cli::output::text;
 use crate::cli::output::writer_list::list_writers;
-use crate::cli::runtime::engine::engine;
+use crate::cli::runtime::engine::{engine, known_shapes};
 use crate::cli::runtime::plan::{
     Intent, cannot_scan, given_or_listed, is_missing, missing, no_answer,
 };
@@ -87,6 +91,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
         census: Census::default(),
         left: 0,
         trees: Vec::new(),
+        lookalikes: Vec::new(),
         printed: Ok(()),
         print0: command.list.print0,
     };
@@ -112,6 +117,8 @@ struct SweepRun<'a> {
     left: usize,
     /// The directories and special files in each root whose names its rule matches.
     trees: Vec<(Root, Vec<(PathBuf, Kind)>)>,
+    /// The files whose names look like temps although the rule does not match them.
+    lookalikes: Vec<Lookalike>,
     /// The first error of the output, which does not end the sweep.
     printed: io::Result<()>,
     /// Only paths are printed.
@@ -148,6 +155,7 @@ impl SweepRun<'_> {
                 let swept = swept.map_err(|error| cannot_scan(root, &error))?;
                 self.left += swept.left;
                 self.trees.push((root.clone(), swept.trees));
+                self.lookalikes.extend(with_root(root, swept.lookalikes));
             }
         }
         if !root.policy.is_dry_run() {
@@ -184,15 +192,23 @@ impl SweepRun<'_> {
             return;
         }
         let found = std::mem::take(&mut self.trees);
-        let roots: Vec<PathBuf> = found.iter().map(|(root, _)| root.path.clone()).collect();
+        let roots: Vec<Root> = found.iter().map(|(root, _)| root.clone()).collect();
         let trees = measure(found);
         let mut lines = Vec::new();
         if !self.output.json && !self.output.quiet && !self.print0 {
-            for root in roots {
-                let (files, size) = stored_in(&root);
+            for root in &roots {
+                let (files, size) = stored_in(&root.path);
                 self.census.add_quarantine(files, size);
             }
             lines = tree_lines(&trees);
+            let groups: Vec<_> = self.lookalikes.iter().map(LookalikeFields::from).collect();
+            lines.extend(lookalike_lines(&groups));
+            let known = known_shapes(&Folders::from_env());
+            let learned = roots
+                .iter()
+                .flat_map(|root| learned::find_files(root, &known));
+            let unmatched = learned.filter(|files| !files.learned.matched);
+            lines.extend(unmatched.map(|files| files.line()));
             lines.extend(self.census.rest());
         }
         for line in lines {
@@ -200,6 +216,7 @@ impl SweepRun<'_> {
             self.printed = std::mem::replace(&mut self.printed, Ok(())).and(now);
         }
         self.summary.trees = Some(trees);
+        self.summary.lookalikes = Some(std::mem::take(&mut self.lookalikes));
     }
 
     /// Prints the summary, and returns the exit code.

@@ -1,0 +1,242 @@
+//! Recognizes names that look like temps although a rule does not match them.
+//!
+//! A scan asks for each name of a tree, so a name is compared with a pattern only if the bytes at its end allow a match.
+
+use super::catalog;
+use super::grammar::Grammar;
+use super::names::Names;
+use super::pattern::Pattern;
+use super::token::{Token, split_digits};
+use crate::core::census::Likeness;
+use crate::core::own_names::OWN_PREFIX;
+use crate::core::reserved;
+
+/// The names that look like temps although a rule does not match them.
+#[derive(Debug)]
+pub struct Lookalikes<'a> {
+    names: &'a Names,
+    /// The literal texts at the end of names that the rule matches.
+    endings: Vec<&'a str>,
+    rows: OffRows,
+}
+
+impl<'a> Lookalikes<'a> {
+    /// Prepares the search for names that a rule with these `names` does not match.
+    #[must_use]
+    pub fn new(names: &'a Names) -> Lookalikes<'a> {
+        Lookalikes {
+            names,
+            endings: names.endings().filter(|end| has_letter(end)).collect(),
+            rows: OffRows::new(names),
+        }
+    }
+
+    /// Returns the reason why `name` looks like a temp, if it does. The rule must not match `name`.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<Likeness> {
+        let found = self.in_other_case(name).or_else(|| self.rows.find(name))?;
+        let is_free =
+            !name.starts_with(OWN_PREFIX.as_bytes()) && reserved::rows(name).next().is_none();
+        is_free.then_some(found)
+    }
+
+    /// Returns the glob of a name that differs only in letter case from one that the rule takes.
+    fn in_other_case(&self, name: &[u8]) -> Option<Likeness> {
+        self.endings.iter().find_map(|ending| {
+            let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+            if stem.is_empty() || !end.eq_ignore_ascii_case(ending.as_bytes()) {
+                return None;
+            }
+            let taken = [stem, ending.as_bytes()].concat();
+            let is_taken = self.names.matches(&taken) && self.names.reserved(&taken).is_none();
+            let end = std::str::from_utf8(end).ok().filter(|_| is_taken)?;
+            Some(Likeness::Case(format!("*{end}")))
+        })
+    }
+}
+
+fn has_letter(ending: &str) -> bool {
+    ending.contains(|c: char| c.is_ascii_alphabetic())
+}
+
+/// The rows of the catalog that a rule does not turn on, by the bytes at the end of their names.
+#[derive(Debug)]
+struct OffRows {
+    /// The indices of the patterns that end in literal text, by its last byte.
+    by_last: Vec<Vec<usize>>,
+    /// The patterns of which the part after the last literal byte has a fixed length: that length, the byte, and their
+    /// indices.
+    by_length: Vec<(usize, u8, Vec<usize>)>,
+    /// The patterns that end in a number after a literal byte.
+    by_number: Vec<(u8, Vec<usize>)>,
+    /// The patterns that tell nothing of this kind.
+    others: Vec<usize>,
+    grammars: Vec<(&'static str, Grammar)>,
+}
+
+/// The last literal byte of a pattern, and the part after it.
+enum End {
+    /// A part of this length.
+    Fixed(usize, u8),
+    /// A number of any length.
+    Number(u8),
+    Other,
+}
+
+impl OffRows {
+    fn new(names: &Names) -> OffRows {
+        let mut rows = OffRows {
+            by_last: vec![Vec::new(); 256],
+            by_length: Vec::new(),
+            by_number: Vec::new(),
+            others: Vec::new(),
+            grammars: Vec::new(),
+        };
+        let is_on = |name: &str| names.active_writers().any(|row| row.row().name == name);
+        let off = catalog::rows().iter();
+        for writer in off.filter(|writer| !is_on(&writer.row().name)) {
+            for grammar in &writer.grammars {
+                let index = rows.grammars.len();
+                rows.add(end_of(&grammar.pattern), index);
+                let name = writer.row().name.as_str();
+                rows.grammars.push((name, grammar.clone()));
+            }
+        }
+        rows
+    }
+
+    fn add(&mut self, end: End, index: usize) {
+        match end {
+            End::Fixed(0, byte) => {
+                if let Some(indices) = self.by_last.get_mut(usize::from(byte)) {
+                    indices.push(index);
+                }
+            }
+            End::Fixed(length, byte) => {
+                let mut known = self.by_length.iter_mut();
+                match known.find(|(len, last, _)| (*len, *last) == (length, byte)) {
+                    Some((_, _, indices)) => indices.push(index),
+                    None => self.by_length.push((length, byte, vec![index])),
+                }
+            }
+            End::Number(byte) => match self.by_number.iter_mut().find(|(last, _)| *last == byte) {
+                Some((_, indices)) => indices.push(index),
+                None => self.by_number.push((byte, vec![index])),
+            },
+            End::Other => self.others.push(index),
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<Likeness> {
+        let last = name.last().copied()?;
+        let of_last = self.by_last.get(usize::from(last)).into_iter().flatten();
+        let of_length = self.by_length.iter().filter(|(length, byte, _)| {
+            let at = name.len().checked_sub(length + 1);
+            at.and_then(|at| name.get(at)) == Some(byte)
+        });
+        let before = last.is_ascii_digit().then(|| split_digits(name)?.0.last());
+        let before = before.flatten().copied();
+        let of_number = self
+            .by_number
+            .iter()
+            .filter(|(byte, _)| Some(*byte) == before);
+        let mut indices = of_last
+            .chain(of_length.flat_map(|(_, _, indices)| indices))
+            .chain(of_number.flat_map(|(_, indices)| indices))
+            .chain(&self.others);
+        indices.find_map(|index| {
+            let (writer, grammar) = self.grammars.get(*index)?;
+            is_like(grammar, name).then_some(Likeness::Writer(writer))
+        })
+    }
+}
+
+/// Reports whether the pattern matches `name`, and no random part may be a word.
+fn is_like(grammar: &Grammar, name: &[u8]) -> bool {
+    grammar.split(name).is_some_and(|parts| parts.is_random)
+}
+
+fn end_of(pattern: &Pattern) -> End {
+    let mut length = 0;
+    let mut tokens = pattern.tokens.iter().rev();
+    let last_of = |text: &str| text.bytes().last();
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Literal(text) => {
+                return last_of(text).map_or(End::Other, |byte| End::Fixed(length, byte));
+            }
+            Token::Uuid => length += 36,
+            Token::Hex(count) | Token::Digits(count) | Token::Alnum(count) => length += count,
+            Token::Class(class) => length += class.len,
+            Token::Pid | Token::Number if length == 0 => {
+                let before = match tokens.next() {
+                    Some(Token::Literal(text)) => last_of(text),
+                    Some(_) => None,
+                    None => last_of(&pattern.prefix),
+                };
+                return before.map_or(End::Other, End::Number);
+            }
+            Token::Target | Token::Pid | Token::Number => return End::Other,
+        }
+    }
+    last_of(&pattern.prefix).map_or(End::Other, |byte| End::Fixed(length, byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::temp_name::catalog_tests::names_of_rows;
+
+    fn names(globs: &[&str], writers: &[&str]) -> Names {
+        Names::new(globs, writers).unwrap()
+    }
+
+    #[test]
+    fn the_ends_of_names_exclude_no_pattern() {
+        let none = names(&["*.nothing"], &[]);
+        let lookalikes = Lookalikes::new(&none);
+        let mut found = 0;
+        for (writer, name) in names_of_rows() {
+            let fits = |(_, grammar): &(&str, Grammar)| is_like(grammar, name.as_bytes());
+            let expected = lookalikes.rows.grammars.iter().any(fits);
+            let is_found = lookalikes.rows.find(name.as_bytes()).is_some();
+            assert_eq!(is_found, expected, "{writer}: {name}");
+            found += usize::from(is_found);
+        }
+        assert!(found > 50, "{found}");
+    }
+
+    #[test]
+    fn names_of_rows_that_are_off_and_of_another_case_are_found() {
+        let case = |glob: &str| Some(Likeness::Case(glob.to_owned()));
+        let writer = |name| Some(Likeness::Writer(name));
+        for (names, name, likeness) in [
+            (Names::default(), "a.TMP", case("*.TMP")),
+            (Names::default(), "a.Tmp", case("*.Tmp")),
+            // The rule does not take these in small letters either.
+            (Names::default(), "0.TMP", None),
+            (Names::default(), ".TMP", None),
+            (Names::default(), "a.txt", None),
+            (Names::default(), ".orphand-x.TMP", None),
+            (names(&["*.Part", "x*.cache"], &[]), "a.part", None),
+            (names(&["x*.cache"], &[]), "xa.CACHE", case("*.CACHE")),
+            (names(&["x*.cache"], &[]), "a.CACHE", None),
+            (names(&["123*"], &[]), "123", None),
+            (
+                Names::default(),
+                ".a.iso.aB3xYz",
+                writer("atomic-write-file"),
+            ),
+            (names(&["*.part"], &[]), "tmp_obj_aB3xYz", writer("git")),
+            // The digits may be a version, and the part a word.
+            (Names::default(), ".a.sha256", None),
+            (Names::default(), "a.lock", None),
+        ] {
+            assert_eq!(
+                Lookalikes::new(&names).find(name.as_bytes()),
+                likeness,
+                "{name}"
+            );
+        }
+    }
+}
