@@ -139,7 +139,7 @@ impl Callback {
         };
         if rule!(
             "renamed-temp-tells-a-target",
-            cause == NameCause::TempRename
+            cause == NameCause::TempRename && !self.is_intermediate(&path)
         ) {
             temps.mark_target(&path);
         }
@@ -151,6 +151,14 @@ impl Callback {
         {
             self.notify(Notification::Hot(SplitPath::new(&path).dir().to_owned()));
         }
+    }
+
+    /// Reports whether each rule that matches the file's name takes it for an intermediate file, such as git's
+    /// `.tmp-<pid>-pack-<hash>.pack`, which was `tmp_pack_<random>` before.
+    fn is_intermediate(&self, path: &Path) -> bool {
+        let name = SplitPath::new(path).name();
+        let mut rules = (self.names.iter()).filter(|names| names.matches(name.as_bytes()));
+        rules.all(|names| names.is_intermediate(name))
     }
 
     fn on_gone(&mut self, path: PathBuf, how: Settlement) {

@@ -240,6 +240,25 @@ fn the_new_name_of_a_renamed_temp_is_reserved() {
     watching.stop();
 }
 
+/// Except if the new name is that of another step of the same write: `git repack` renames twice.
+#[test]
+fn the_second_name_of_a_pack_is_no_target() {
+    const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
+    let sandbox = Sandbox::new();
+    let mut watching = sandbox.watch(SHORT).ready();
+    // No process has this pid.
+    let second = format!(".tmp-4194304-pack-{HASH}.pack");
+    sandbox.write("tmp_pack_aB3xYz", "of a killed repack");
+    fs::rename(sandbox.path("tmp_pack_aB3xYz"), sandbox.path(&second)).unwrap();
+    watching.wait_for(is("reaped", &second));
+    // This is the name of a temp only because the rule matches every one of them.
+    sandbox.write("tmp_pack_cD5xYz", "renamed to a name that git does not use");
+    fs::rename(sandbox.path("tmp_pack_cD5xYz"), sandbox.path("data.tmp")).unwrap();
+    let event = watching.wait_for(is("kept", "data.tmp"));
+    assert_eq!(event["reason"], "reserved", "{event}");
+    watching.stop();
+}
+
 /// Both if the directory is listed for companions, and if it is too large for that.
 #[test]
 fn a_companion_that_appears_puts_the_temp_back() {

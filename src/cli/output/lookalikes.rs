@@ -18,7 +18,10 @@ pub(crate) fn with_root(
 ) -> impl Iterator<Item = Lookalike> + use<> {
     let root = root.path.clone();
     let whole = move |group: Lookalike| Lookalike {
-        dir: root.join(&group.dir),
+        dir: match group.dir.as_os_str().is_empty() {
+            true => root.clone(),
+            false => root.join(&group.dir),
+        },
         ..group
     };
     groups.into_iter().map(whole)

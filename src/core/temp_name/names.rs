@@ -302,6 +302,16 @@ impl Names {
             .unwrap_or_default()
     }
 
+    /// Reports whether a base name is that of an intermediate file: a temp of a writer that is on by default and that is
+    /// not needed before its last rename. The source of such a writer was read, and no other known program uses its
+    /// names.
+    #[must_use]
+    pub fn is_intermediate(&self, name: &OsStr) -> bool {
+        let parsed = self.parse(name);
+        let of_default = parsed.writer.is_some_and(|row| row.default);
+        self.has_default_writers && of_default && parsed.is_discarded
+    }
+
     /// Returns the shape of a base name, by the grammar that [`Names::parse`] uses.
     ///
     /// Digits that look like a date are kept in the form: `log.2024.<uuid>.tmp` is not a copy of `log.2025`.

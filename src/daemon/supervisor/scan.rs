@@ -43,7 +43,8 @@ struct Scan<'a> {
     /// The walk has several threads, but there is only one `FsWatcher`.
     watches: Mutex<(&'a mut FsWatcher, &'a mut DirWatches)>,
     findings: Mutex<Findings>,
-    lookalikes: LookalikeCounter<'a>,
+    /// `None` if only a part of the root is scanned: that says nothing about the others.
+    lookalikes: Option<LookalikeCounter<'a>>,
 }
 
 /// The results of a scan, except temps.
@@ -80,7 +81,11 @@ impl Scan<'_> {
                 let tree = (dir.below().join(name), kind);
                 guard(&self.findings).trees.push(tree);
             }
-            ScanItem::Other(dir, name) => self.lookalikes.see(dir, name),
+            ScanItem::Other(dir, name) => {
+                if let Some(lookalikes) = &self.lookalikes {
+                    lookalikes.see(dir, name);
+                }
+            }
             ScanItem::Name(_) => {}
             // A long walk counts as progress.
             ScanItem::Done(_) => self.shared.beat(CriticalThread::Supervisor),
@@ -169,6 +174,7 @@ impl RootWatch {
         let expects_events = cause == RescanCause::Periodic && services.nothing_is_missing();
         let event_deadline = expects_events.then(|| self.event_deadline());
         self.dirs.begin_scan();
+        let is_whole = below.as_os_str().is_empty();
         let scan = Scan {
             root: &active.root,
             shared: &shared,
@@ -179,12 +185,12 @@ impl RootWatch {
             event_deadline,
             watches: Mutex::new((&mut services.watcher, &mut self.dirs)),
             findings: Mutex::default(),
-            lookalikes: LookalikeCounter::new(&active.root.policy),
+            lookalikes: is_whole.then(|| LookalikeCounter::new(&active.root.policy)),
         };
         let on_item = |item: ScanItem<'_>| scan.on_item(item);
         let walked = walk::scan(&active.root, active.id(), below, &on_item, &|| false);
         let mut findings = into_inner(scan.findings);
-        let lookalikes = scan.lookalikes.largest_first();
+        let lookalikes = scan.lookalikes.map(LookalikeCounter::largest_first);
         let trees = std::mem::take(&mut findings.trees);
         let was_read = self.process_findings(services, below, walked, findings);
         let scan = LastScan {
@@ -195,8 +201,7 @@ impl RootWatch {
         let mut stats = guard(&shared.stats);
         stats.record_scan(&active.root.path, scan, directories);
         stats.record_trees(&active.root.path, below, trees);
-        // A scan of a part of the root says nothing about the others.
-        if below.as_os_str().is_empty() {
+        if let Some(lookalikes) = lookalikes {
             stats.record_lookalikes(&active.root.path, lookalikes);
         }
         drop(stats);
