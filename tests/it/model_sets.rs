@@ -342,8 +342,8 @@ listed! {
         LateCompanion,
         /// A database is created while a companion has its name without its main file.
         NewDatabase,
-        /// Orphand is killed between the put-back of a companion and that of the main file, whose name another file
-        /// takes.
+        /// Orphand is killed, or a rename fails, between the put-back of a companion and that of the main file, whose
+        /// name another file takes.
         TakenAfterPutBack,
     }
 }
@@ -829,6 +829,9 @@ impl Model {
             At::PutBack(call) => call > 0,
             At::RecoverPutBack(_) => true,
             At::RecoverRest(name) => claimed(name),
+            At::ClaimAgain(name) | At::RecoverClaimAgain(name) => {
+                state.reaper.now.named & (1 << name) != 0
+            }
             At::Restore(call) => call > 0,
             _ => false,
         }
@@ -856,6 +859,8 @@ impl Model {
             At::UndoMove(position, is_taken) => Ok(self.undo_move(state, position, is_taken)),
             At::RecoverOpen(name) => Ok(self.recover_open(state, name)),
             At::RecoverPutBack(position) => self.recover_put_back(state, position, fails),
+            // The claims that exist stay.
+            At::ClaimAgain(_) | At::RecoverClaimAgain(_) if fails => Ok(state.end()),
             At::ClaimAgain(name) => {
                 let last = At::Move(0, true);
                 Ok(self.claim_again(state, name, Check::MovedFromClaims, last))
@@ -1532,7 +1537,7 @@ fn names(bits: u8) -> SetNames {
 type Size = (u8, u8, u8, u8);
 const SIZES: [Size; 3] = [(1, 2, 2, 1), (2, 1, 2, 1), (2, 2, 1, 0)];
 /// A loss is found in these sizes, and sooner.
-const SMALL_SIZES: [Size; 3] = [(1, 2, 1, 0), (2, 1, 2, 0), (2, 1, 1, 1)];
+const SMALL_SIZES: [Size; 3] = [(2, 1, 2, 0), (2, 1, 1, 1), (1, 2, 1, 0)];
 
 fn models(
     sizes: [Size; 3],
