@@ -206,7 +206,7 @@ impl SweepRun<'_> {
             let known = known_shapes(&Folders::from_env());
             let learned = roots
                 .iter()
-                .flat_map(|root| learned::find_files(root, &known));
+                .flat_map(|root| learned::find_files(root, known));
             let unmatched = learned.filter(|files| !files.learned.matched);
             lines.extend(unmatched.map(|files| files.line()));
             lines.extend(self.census.rest());
