@@ -64,14 +64,23 @@ fn has_letter(ending: &str) -> bool {
 struct OffRows {
     /// The indices of the patterns that end in literal text, by its last byte.
     by_last: Vec<Vec<usize>>,
-    /// The patterns of which the part after the last literal byte has a fixed length: that length, the byte, and their
-    /// indices.
-    by_length: Vec<(usize, u8, Vec<usize>)>,
+    /// The patterns of which the part after the last literal byte has a fixed length.
+    by_length: Vec<FixedEnds>,
     /// The patterns that end in a number after a literal byte.
     by_number: Vec<(u8, Vec<usize>)>,
     /// The patterns that tell nothing of this kind.
     others: Vec<usize>,
     grammars: Vec<(&'static str, Grammar)>,
+}
+
+/// The patterns of which the part after the last literal byte has one length.
+#[derive(Debug)]
+struct FixedEnds {
+    length: usize,
+    /// For each byte, whether it is the last literal byte of a pattern.
+    has_byte: Box<[bool; 256]>,
+    /// These bytes, with the indices of the patterns.
+    patterns: Vec<(u8, Vec<usize>)>,
 }
 
 /// The last literal byte of a pattern, and the part after it.
@@ -113,41 +122,71 @@ impl OffRows {
                 }
             }
             End::Fixed(length, byte) => {
-                let mut known = self.by_length.iter_mut();
-                match known.find(|(len, last, _)| (*len, *last) == (length, byte)) {
-                    Some((_, _, indices)) => indices.push(index),
-                    None => self.by_length.push((length, byte, vec![index])),
+                let known = self.by_length.iter().position(|ends| ends.length == length);
+                let at = known.unwrap_or_else(|| {
+                    self.by_length.push(FixedEnds {
+                        length,
+                        has_byte: Box::new([false; 256]),
+                        patterns: Vec::new(),
+                    });
+                    self.by_length.len() - 1
+                });
+                if let Some(ends) = self.by_length.get_mut(at) {
+                    add(&mut ends.patterns, byte, index);
+                    if let Some(has_byte) = ends.has_byte.get_mut(usize::from(byte)) {
+                        *has_byte = true;
+                    }
                 }
             }
-            End::Number(byte) => match self.by_number.iter_mut().find(|(last, _)| *last == byte) {
-                Some((_, indices)) => indices.push(index),
-                None => self.by_number.push((byte, vec![index])),
-            },
+            End::Number(byte) => add(&mut self.by_number, byte, index),
             End::Other => self.others.push(index),
         }
     }
 
     fn find(&self, name: &[u8]) -> Option<Likeness> {
         let last = name.last().copied()?;
-        let of_last = self.by_last.get(usize::from(last)).into_iter().flatten();
-        let of_length = self.by_length.iter().filter(|(length, byte, _)| {
-            let at = name.len().checked_sub(length + 1);
-            at.and_then(|at| name.get(at)) == Some(byte)
-        });
-        let before = last.is_ascii_digit().then(|| split_digits(name)?.0.last());
-        let before = before.flatten().copied();
-        let of_number = self
-            .by_number
-            .iter()
-            .filter(|(byte, _)| Some(*byte) == before);
-        let mut indices = of_last
-            .chain(of_length.flat_map(|(_, _, indices)| indices))
-            .chain(of_number.flat_map(|(_, indices)| indices))
-            .chain(&self.others);
-        indices.find_map(|index| {
+        let of_last = self.by_last.get(usize::from(last));
+        if let Some(found) = of_last.and_then(|indices| self.first_like(indices, name)) {
+            return Some(found);
+        }
+        // Most names end here for each length.
+        for ends in &self.by_length {
+            let at = name.len().checked_sub(ends.length + 1);
+            if let Some(byte) = at.and_then(|at| name.get(at))
+                && ends.has_byte.get(usize::from(*byte)) == Some(&true)
+                && let Some(found) = self.of_byte(&ends.patterns, *byte, name)
+            {
+                return Some(found);
+            }
+        }
+        if last.is_ascii_digit()
+            && let Some((before, _)) = split_digits(name)
+            && let Some(byte) = before.last()
+            && let Some(found) = self.of_byte(&self.by_number, *byte, name)
+        {
+            return Some(found);
+        }
+        self.first_like(&self.others, name)
+    }
+
+    fn of_byte(&self, patterns: &[(u8, Vec<usize>)], byte: u8, name: &[u8]) -> Option<Likeness> {
+        let (_, indices) = patterns.iter().find(|(last, _)| *last == byte)?;
+        self.first_like(indices, name)
+    }
+
+    /// Returns the writer of the first of these patterns that matches `name`.
+    fn first_like(&self, indices: &[usize], name: &[u8]) -> Option<Likeness> {
+        indices.iter().find_map(|index| {
             let (writer, grammar) = self.grammars.get(*index)?;
             is_like(grammar, name).then_some(Likeness::Writer(writer))
         })
+    }
+}
+
+fn add(patterns: &mut Vec<(u8, Vec<usize>)>, byte: u8, index: usize) {
+    match patterns.iter_mut().find(|(last, _)| *last == byte) {
+        Some((_, indices)) => indices.push(index),
+        None => patterns.push((byte, vec![index])),
     }
 }
 
