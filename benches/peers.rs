@@ -1,11 +1,13 @@
 //! Compares orphand with similar programs, on the same work, in one run.
 //!
 //!     cargo bench --bench peers                  all of the following
-//!     cargo bench --bench peers -- scan          a tree with 500,000 entries: fd, find
+//!     cargo bench --bench peers -- scan          a tree with 550,000 entries, 50,000 of them temps: fd, find
 //!     cargo bench --bench peers -- sweep         10,000 orphans in one directory: find, tmpreaper,
 //!                                                systemd-tmpfiles, fuser, lsof
 //!     cargo bench --bench peers -- where         the time of each call for one temp
-//!     cargo bench --bench peers -- grow          1 to 1,000 directories, 1,000 to 1,000,000 temps
+//!     cargo bench --bench peers -- start         the start of each command; 4,000 rules
+//!     cargo bench --bench peers -- grow          1 to 1,000 directories, 1,000 to 1,000,000 temps, 1 to 8 threads
+//!     cargo bench --bench peers -- grow scan     only of a scan
 //!     cargo bench --bench peers -- memory [N]    bytes for each of N temps that are tracked
 //!
 //! Each figure is the median of three rounds, in each of which all programs take their turn. Programs that are not
@@ -31,7 +33,7 @@ mod linux {
     use std::path::{Path, PathBuf};
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
-    use std::{env, fs};
+    use std::{env, fs, thread};
 
     use orphand::core::policy::{Graces, Hot, Policy};
     use tempfile::TempDir;
@@ -39,6 +41,7 @@ mod linux {
     use super::calls;
 
     const ROUNDS: usize = 3;
+    const STARTS: usize = 9;
     const GRACE: Duration = Duration::from_millis(200);
     /// The time that a sweep sleeps between its two looks.
     const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -56,13 +59,20 @@ mod linux {
             ["scan", ..] => scan(),
             ["sweep", ..] => sweep(),
             ["where", ..] => time_by_call(),
-            ["grow", ..] => grow(),
+            ["start", ..] => start(),
+            ["grow", "scan"] => grow_scan(),
+            ["grow", ..] => {
+                grow();
+                grow_scan();
+            }
             ["memory", rest @ ..] => memory(rest.first().map_or(1_000_000, |n| number(n))),
             _ => {
                 scan();
                 sweep();
                 time_by_call();
+                start();
                 grow();
+                grow_scan();
                 memory(1_000_000);
             }
         }
@@ -169,14 +179,20 @@ mod linux {
         all.get(all.len() / 2).copied()
     }
 
-    /// Creates `directories` with `files` entries each; every hundredth entry is a temp.
-    fn tree(at: &Path, directories: usize, files: usize) {
+    /// Creates `directories` with 100 files and `temps` temps each. A temp belongs to a file with content, to an empty
+    /// one in every second directory, and to none if there are more temps than files.
+    fn tree(at: &Path, directories: usize, temps: usize) {
+        const FILES: usize = 100;
         for d in 0..directories {
             let dir = at.join(format!("a{}/b{d}", d % 50));
             fs::create_dir_all(&dir).expect("a directory");
-            for f in 0..files {
-                let suffix = if f % 100 == 0 { ".tmp" } else { "" };
-                fs::write(dir.join(format!("file-{f:05}.json{suffix}")), "").expect("a file");
+            for f in 0..FILES {
+                let content = if f < temps && d % 2 == 0 { "{}" } else { "" };
+                fs::write(dir.join(format!("file-{f:05}.json")), content).expect("a file");
+            }
+            for t in 0..temps {
+                let name = format!("file-{t:05}.json.3f2504e0-4f89-41d3-9a0c-{t:012x}.tmp");
+                fs::write(dir.join(name), "{").expect("a temp");
             }
         }
     }
@@ -189,24 +205,127 @@ mod linux {
             let name = format!("sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp");
             fs::write(dir.join(name), "{").expect("a temp");
         }
-        std::thread::sleep(GRACE);
+        thread::sleep(GRACE);
     }
 
     fn scan() {
         let folder = folder();
-        let dir = folder.path().join("tree");
-        tree(&dir, 5_000, 100);
         let fd = if which("fd") { "fd" } else { "fdfind" };
-        let peers = [
-            ours(&["scan", "-r", "{}"]),
-            peer("find", &["find", "{}", "-name", "*.tmp"]),
-            peer("fd", &[fd, "-u", "-g", "*.tmp", "{}"]),
-        ];
-        compare(
-            "scan: 500,000 entries in 5,000 directories, 5,000 temps; orphand gives verdicts too",
-            &peers,
-            &|| dir.clone(),
-        );
+        let same = |peer: Peer, name| Peer { name, ..peer };
+        for temps in [1, 10] {
+            let dir = folder.path().join(format!("tree{temps}"));
+            tree(&dir, 5_000, temps);
+            let peers = [
+                ours(&["scan", "-r", "{}"]),
+                same(ours(&["scan", "-r", "--json", "{}"]), "orphand --json"),
+                peer("find", &["find", "{}", "-name", "*.tmp"]),
+                peer("fd", &[fd, "-u", "-g", "*.tmp", "{}"]),
+            ];
+            let entries = 5_000 * (100 + temps);
+            compare(
+                &format!(
+                    "scan: {entries} entries in 5,000 directories, {} temps; orphand gives verdicts too",
+                    5_000 * temps
+                ),
+                &peers,
+                &|| dir.clone(),
+            );
+        }
+    }
+
+    /// The longest time of a start that is not reported.
+    const START_GOAL: f64 = 10.0;
+
+    /// Measures the start of each command, and the check of a configuration with 4,000 rules.
+    fn start() {
+        const RULES: usize = 4_000;
+        let folder = folder();
+        let dir = folder.path().join("empty");
+        fs::create_dir(&dir).expect("a directory");
+        fs::write(folder.path().join("x.tmp"), "").expect("a temp");
+        println!("\nthe start of each command, median of {STARTS} runs");
+        for words in [
+            "--version",
+            "--help",
+            "scan --help",
+            "scan {}",
+            "scan --json {}",
+            "sweep -n {}",
+            "explain {}/../x.tmp",
+            "status",
+            "history",
+            "quarantine list {}",
+            "config check",
+            "config show",
+            "report",
+            "doctor {}",
+        ] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let one = ours(&words);
+            let ms = median((0..STARTS).map(|_| one.run(&dir)).collect()).expect("rounds");
+            let above = if ms > START_GOAL {
+                "   above 10 ms"
+            } else {
+                ""
+            };
+            println!("{:<28} {ms:>7.1} ms{above}", words.join(" "));
+        }
+        let config = folder.path().join("config.toml");
+        let mut text = String::new();
+        for n in 0..RULES {
+            let dir = folder.path().join(format!("{}/{n}", n % 7));
+            fs::create_dir_all(&dir).expect("a directory");
+            text +=
+                &format!("[[watch]]\npath = {dir:?}\nrecursive = true\nexclude = [\"cache/**\"]\n");
+        }
+        fs::write(&config, text).expect("a file");
+        let check = ours(&["config", "check", "--config", "{}"]);
+        let ms = median((0..ROUNDS).map(|_| check.run(&config)).collect()).expect("rounds");
+        println!("config check, {RULES} rules    {ms:>7.1} ms");
+    }
+
+    /// Measures how the time of a scan grows with directories, temps and threads.
+    fn grow_scan() {
+        println!("\ngrowth of a scan, 10,000 temps in all");
+        for directories in [1, 10, 100, 1_000] {
+            scan_growth(directories, 10_000);
+        }
+        println!("growth of a scan, one directory");
+        for temps in [1_000, 10_000, 100_000, 1_000_000] {
+            scan_growth(1, temps);
+        }
+        println!("growth of a scan, 100 directories");
+        for temps in [1_000, 10_000, 100_000, 1_000_000] {
+            scan_growth(100, temps);
+        }
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        println!("a scan of 100,000 temps in 1,000 directories by threads, on {cores} cores");
+        let folder = folder();
+        let root = folder.path().join("root");
+        leaks(&root, 1_000, 100_000);
+        for threads in [1, 2, 4, 8] {
+            // A scan has as many threads as it may use processors.
+            if threads > cores {
+                println!("{threads:>5} threads: there are only {cores} cores");
+                continue;
+            }
+            let cpus = format!("0-{}", threads - 1);
+            let orphand = env!("CARGO_BIN_EXE_orphand");
+            let limited = ["taskset", "-c", &cpus, orphand, "scan", "-r", "{}"];
+            let limited = peer("taskset", &limited);
+            let ms = median((0..ROUNDS).map(|_| limited.run(&root)).collect()).expect("rounds");
+            println!("{threads:>5} threads {ms:>9.1} ms");
+        }
+    }
+
+    fn scan_growth(directories: usize, temps: usize) {
+        let folder = folder();
+        let root = folder.path().join("root");
+        leaks(&root, directories, temps);
+        let scan = ours(&["scan", "-r", "{}"]);
+        let ms = median((0..ROUNDS).map(|_| scan.run(&root)).collect()).expect("rounds");
+        let each = ms * 1e3 / temps as f64;
+        println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {each:>8.1} µs each");
     }
 
     fn which(name: &str) -> bool {
@@ -364,7 +483,7 @@ mod linux {
             let folder = folder();
             let root = folder.path().join("root");
             leaks(&root, directories, temps);
-            std::thread::sleep(GRACE);
+            thread::sleep(GRACE);
             ms.push(sweeping().run(&root));
         }
         let ms = median(ms).expect("rounds");
@@ -437,7 +556,7 @@ mod linux {
         // Found temps are looked at; wait until the process is idle.
         let mut last = 0;
         wait_until(|| {
-            std::thread::sleep(Duration::from_secs(2));
+            thread::sleep(Duration::from_secs(2));
             std::mem::replace(&mut last, busy()) + 50_000 > last
         });
         let full = resident();
@@ -463,7 +582,7 @@ mod linux {
         let deadline = Instant::now() + Duration::from_secs(1_800);
         while !is_so() {
             assert!(Instant::now() < deadline, "it takes too long");
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

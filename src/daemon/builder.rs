@@ -78,8 +78,8 @@ pub enum StartError {
 }
 
 /// The number of events that the channel holds for a consumer that does not read. If it is full, the threads wait: an
-/// action that cannot be reported is not done.
-const EVENT_CAPACITY: usize = 4096;
+/// action that cannot be reported is not done. The channel has memory for all of them from its start.
+const EVENT_CAPACITY: usize = 512;
 
 impl Default for Builder {
     fn default() -> Builder {

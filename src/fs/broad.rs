@@ -4,10 +4,13 @@ use std::env;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::fs::StatVfsMountFlags;
 
 use crate::fs::response;
+use crate::sys::mutex::guard;
 use crate::sys::passwd;
 use crate::sys::passwd::Account;
 
@@ -62,7 +65,7 @@ const TEMPORARY: &[&str] = &[
 /// symlinks. If its file system does not respond, only the path as given is checked: the watcher calls
 /// [`leads_to_broad`] as soon as it responds.
 pub(super) fn broad_kind(path: &Path) -> Option<&'static str> {
-    let machine = Machine::read();
+    let machine = Machine::recent();
     let responds = response::responds(path);
     let shared = responds && is_shared(path);
     let real = responds.then(|| fs::canonicalize(path));
@@ -77,7 +80,7 @@ pub(crate) fn leads_to_broad(path: &Path) -> Option<&'static str> {
     let real = fs::canonicalize(path).ok()?;
     let is_shared = is_shared(&real);
     (real != path)
-        .then(|| Machine::read().broad_kind(&real, is_shared))
+        .then(|| Machine::recent().broad_kind(&real, is_shared))
         .flatten()
 }
 
@@ -105,6 +108,21 @@ struct Machine {
 }
 
 impl Machine {
+    /// Returns the directories as they were at most a second ago. A configuration may have thousands of roots.
+    fn recent() -> Arc<Machine> {
+        const VALIDITY: Duration = Duration::from_secs(1);
+        static LAST: Mutex<Option<(Instant, Arc<Machine>)>> = Mutex::new(None);
+        let mut last = guard(&LAST);
+        if let Some((read, machine)) = &*last
+            && read.elapsed() < VALIDITY
+        {
+            return Arc::clone(machine);
+        }
+        let machine = Arc::new(Machine::read());
+        *last = Some((Instant::now(), Arc::clone(&machine)));
+        machine
+    }
+
     /// Reads the password file and the environment.
     fn read() -> Machine {
         let given = env::var_os("TMPDIR").map(PathBuf::from);

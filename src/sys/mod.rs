@@ -2,7 +2,7 @@
 
 pub mod clock;
 pub mod error;
-pub(crate) mod free_memory;
+pub mod free_memory;
 pub(crate) mod idle_io;
 pub(crate) mod kernel_events;
 pub mod mountinfo;

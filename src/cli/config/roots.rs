@@ -20,8 +20,10 @@ impl Config {
         // By the paths in the file, and by the resolved paths.
         let mut known = [KnownRoots::default(), KnownRoots::default()];
         // All paths are probed at the same time: the directories that do not answer cost one wait in total.
-        let _ = response::unresponsive(self.watch.iter().map(|rule| rule.path.as_path()));
-        for rule in &self.watch {
+        let mut probe = response::RepeatedProbe::default();
+        for (index, rule) in self.watch.iter().enumerate() {
+            let left = self.watch.iter().skip(index);
+            probe.refresh(left.map(|rule| rule.path.as_path()));
             let settings = rule.settings.clone().over(&self.defaults);
             let settings = typed.clone().over(&settings);
             let policy = Arc::new(settings.policy()?);

@@ -93,24 +93,27 @@ type InnerDir = (PathBuf, PathBuf);
 
 impl RuleSet<'_> {
     fn of(config: &Config) -> RuleSet<'_> {
-        // All paths are probed at the same time: the directories that do not answer cost one wait in total.
-        let _ = response::unresponsive(config.watch.iter().map(|rule| rule.path.as_path()));
         // A watcher refuses symlinks and files, so their rules apply to no directory.
-        let is_root = |rule: &&WatchRule| {
-            if !response::responds(&rule.path) {
+        let is_root = |path: &Path| {
+            if !response::responds(path) {
                 return true;
             }
-            let root = RootId::of(&rule.path);
             !matches!(
-                root,
+                RootId::of(path),
                 Err(RootError::Symlink { .. } | RootError::NotADirectory)
             )
         };
-        let rules = config.watch.iter().filter(is_root);
-        RuleSet {
-            config,
-            by_path: rules.map(|rule| (resolved(&rule.path), rule)).collect(),
+        // All paths are probed at the same time: the directories that do not answer cost one wait in total.
+        let mut probe = response::RepeatedProbe::default();
+        let mut by_path = BTreeMap::new();
+        for (index, rule) in config.watch.iter().enumerate() {
+            let left = config.watch.iter().skip(index);
+            probe.refresh(left.map(|rule| rule.path.as_path()));
+            if is_root(&rule.path) {
+                by_path.insert(resolved(&rule.path), rule);
+            }
         }
+        RuleSet { config, by_path }
     }
 
     /// Returns the policy for `path`, and the folders below it that have rules of their own.

@@ -76,6 +76,24 @@ pub fn unresponsive<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a P
     known.unresponsive(&paths)
 }
 
+/// Asks many paths one after the other, so that each question finds a response that is still valid: the paths that are
+/// left are probed together again before the last responses expire.
+#[derive(Debug, Default)]
+pub struct RepeatedProbe(Option<Instant>);
+
+impl RepeatedProbe {
+    /// Probes `paths`, the one that is used next and all later ones, if that was not done recently.
+    pub fn refresh<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
+        if self
+            .0
+            .is_none_or(|last| last.elapsed() > RESPONSE_VALIDITY / 2)
+        {
+            let _ = unresponsive(paths);
+            self.0 = Some(Instant::now());
+        }
+    }
+}
+
 /// Reports whether the file system of `path` at least once did not respond in time since this process started.
 #[must_use]
 pub fn was_unresponsive(path: &Path) -> bool {

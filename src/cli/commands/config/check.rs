@@ -94,6 +94,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
         )];
     }
     let number = text::counted(roots.len() as u64, "directory", "directories");
+    let silent = response::unresponsive(roots.iter().map(|root| root.path.as_path()));
     let rule = |root: &Root| {
         let policy = &root.policy;
         let deep = match policy.recursive {
@@ -105,7 +106,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             true => String::new(),
             false => format!(", excluding {}", policy.exclude),
         };
-        let state = match response::responds(&root.path) {
+        let state = match !silent.contains(root.path.as_path()) {
             false => "; it does not answer; orphand watches it once it answers",
             true if root.path.symlink_metadata().is_err() => {
                 "; it does not exist yet; orphand watches it once it exists"

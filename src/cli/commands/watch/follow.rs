@@ -9,7 +9,7 @@ use orphand::Watcher;
 use orphand::core::event::Event;
 use orphand::core::sums::Sums;
 use orphand::store::folders::Folders;
-use orphand::sys::clock;
+use orphand::sys::{clock, free_memory};
 use orphand::watch::file::FileWatcher;
 
 use super::Source;
@@ -215,6 +215,7 @@ impl<'a> WatchLoop<'a> {
                     metrics.write(self.status);
                 }
                 self.notifier.report_ready(&self.status.snapshot().line());
+                free_memory::unmap_code();
             }
             let now = Instant::now();
             if is_leak {
