@@ -1,7 +1,7 @@
 //! Finds rules that overlap. With two rules for one temp it would be unclear which one applies, so such a file is
 //! refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ use crate::cli::output::text::quoted;
 pub(super) struct KnownRoots {
     roots: Vec<Root>,
     by_path: BTreeMap<PathBuf, usize>,
+    /// The same. A path has several ancestors, and each is found here without comparing many paths.
+    exact: HashMap<PathBuf, usize>,
 }
 
 impl KnownRoots {
@@ -32,6 +34,7 @@ impl KnownRoots {
 
     pub(super) fn add(&mut self, root: Root) {
         self.by_path.insert(root.path.clone(), self.roots.len());
+        self.exact.insert(root.path.clone(), self.roots.len());
         self.roots.push(root);
     }
 
@@ -39,7 +42,7 @@ impl KnownRoots {
     fn near(&self, root: &Root) -> Vec<usize> {
         let above = root.path.ancestors();
         let mut near: Vec<usize> = above
-            .filter_map(|path| self.by_path.get(path).copied())
+            .filter_map(|path| self.exact.get(path).copied())
             .collect();
         if root.policy.recursive {
             // Paths are ordered by their parts, so the paths below one follow it directly.

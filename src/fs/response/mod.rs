@@ -104,9 +104,14 @@ pub fn was_unresponsive(path: &Path) -> bool {
 impl KnownPaths {
     fn unresponsive<'a>(&mut self, paths: &BTreeSet<&'a Path>) -> BTreeSet<&'a Path> {
         let now = Instant::now();
+        let is_pending = |state: &ProbeState| matches!(state, ProbeState::Pending(_));
+        let has_pending = self.states.values().any(is_pending);
         let unknown: Vec<PathBuf> = paths
             .iter()
-            .filter(|path| !self.is_known(path, now) && !self.is_below_unresponsive(path, now))
+            .filter(|path| {
+                !self.is_known(path, now)
+                    && (!has_pending || !self.is_below_unresponsive(path, now))
+            })
             .map(|&path| path.to_owned())
             .collect();
         if !unknown.is_empty() {
