@@ -53,6 +53,9 @@ pub(super) struct WatchLoop<'a> {
     ended: bool,
 }
 
+/// The time after which the work of the start has ended, for a watch that has little to do.
+const START_TIME: Duration = Duration::from_secs(2);
+
 /// The times at which tasks are due.
 #[derive(Default)]
 struct Deadlines {
@@ -64,6 +67,8 @@ struct Deadlines {
     reread: Option<Instant>,
     /// The log lines about leaks, after a temp was left behind.
     leaks: Option<Instant>,
+    /// The release of the code that only the start needed.
+    unmap_code: Option<Instant>,
 }
 
 impl<'a> WatchLoop<'a> {
@@ -148,6 +153,7 @@ impl<'a> WatchLoop<'a> {
             self.due.systemd_status,
             self.due.reread,
             self.due.leaks,
+            self.due.unmap_code,
             self.report.due(),
             self.notifier.next_tick(),
             self.metrics.as_ref().map(Textfile::due),
@@ -215,7 +221,7 @@ impl<'a> WatchLoop<'a> {
                     metrics.write(self.status);
                 }
                 self.notifier.report_ready(&self.status.snapshot().line());
-                free_memory::unmap_code();
+                self.due.unmap_code = Instant::now().checked_add(START_TIME);
             }
             let now = Instant::now();
             if is_leak {
@@ -259,6 +265,9 @@ impl<'a> WatchLoop<'a> {
         }
         if take(&mut self.due.leaks) {
             self.log_leaks();
+        }
+        if take(&mut self.due.unmap_code) {
+            free_memory::unmap_code();
         }
         if let Some(alerts) = &mut self.alerts {
             alerts.check(now);
