@@ -667,6 +667,27 @@ fn a_degraded_start_reports_ready_and_the_reason() {
     watch.stop();
 }
 
+/// The memory for code that only the start needed is returned.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_idle_watch_is_smaller_than_its_start() {
+    let sandbox = Sandbox::new();
+    let mut watch = sandbox.watch(["--grace", "1h"]);
+    watch.wait_for(|event| event["event"] == "ready");
+    let status = format!("/proc/{}/status", watch.pid());
+    let kilobytes = |key: &str| -> u64 {
+        let status = fs::read_to_string(&status).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let is_small = || kilobytes("VmRSS:") < kilobytes("VmHWM:") * 3 / 4;
+    wait_until("less memory", is_small);
+}
+
 /// The timer stops at once, whatever it waits for and for however long.
 #[test]
 fn an_idle_watcher_stops_at_once() {
