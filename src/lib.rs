@@ -126,7 +126,7 @@ pub mod event {
 pub mod settings {
     pub use crate::core::exclude::{Exclude, ExcludeError};
     pub use crate::core::policy::{
-        Action, Closed, Hot, Open, PolicyError, SHORTEST_GRACE, SoleCopy,
+        Action, Closed, Hot, Learn, Open, PolicyError, SHORTEST_GRACE, SoleCopy,
     };
     pub use crate::core::rate::Threshold;
     pub use crate::core::retention::Limits;

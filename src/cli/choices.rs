@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use log::LevelFilter;
-use orphand::core::policy::{Action, Closed, Hot, Open, SoleCopy};
+use orphand::core::policy::{Action, Closed, Hot, Learn, Open, SoleCopy};
 use orphand::daemon::Existing;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,11 @@ choice!(ActionArg for Action {
 choice!(HotArg for Hot {
     Scan "it is scanned twice in each grace, until it is calm again",
     Watch "it is watched like any other",
+});
+choice!(LearnArg for Learn {
+    Off "nothing is learned",
+    Report "shapes are shown, and tell the targets of temps",
+    Take "a watch also moves temps to the quarantine that only a shape matches",
 });
 choice!(ExistingArg for Existing {
     Take "they are removed as soon as they are proven unused",

@@ -10,7 +10,7 @@ use orphand::core::temp_name::writers;
 use orphand::core::time::typed;
 use orphand::fs::root::absolute;
 
-use super::choices::{ActionArg, ClosedArg, OpenArg, SoleCopyArg};
+use super::choices::{ActionArg, ClosedArg, LearnArg, OpenArg, SoleCopyArg};
 use crate::cli::config::RuleSettings;
 use crate::cli::output::duration;
 use crate::cli::output::shell::Suggestion;
@@ -116,6 +116,9 @@ pub(crate) struct RuleOptions {
         help_heading = "What is done"
     )]
     sole_copy: Option<SoleCopyArg>,
+    /// Learn the names of temps from healthy renames; also move temps with learned names that no --name matches
+    #[arg(long, value_enum, env = "ORPHAND_LEARN", help_heading = "Which temps")]
+    learn: Option<LearnArg>,
     /// Read this configuration file
     #[arg(long, value_name = "FILE", env = "ORPHAND_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -272,6 +275,7 @@ impl RuleOptions {
             closed,
             open,
             sole_copy,
+            learn,
             config: _,
             broad,
             broad_names,
@@ -287,6 +291,7 @@ impl RuleOptions {
             .option("--closed", closed.map(word))
             .option("--open", open.map(word))
             .option("--sole-copy", sole_copy.map(word))
+            .option("--learn", learn.map(word))
             .configured()
             .flag("--allow-broad-root", *broad)
             .flag("--allow-broad-name", *broad_names)
@@ -305,6 +310,7 @@ impl RuleOptions {
             closed: self.closed,
             open: self.open,
             sole_copy: self.sole_copy,
+            learn: self.learn,
             broad: self.broad.then_some(true),
             broad_names: self.broad_names.then_some(true),
             ..RuleSettings::default()

@@ -66,6 +66,19 @@ pub enum Hot {
     Watch,
 }
 
+/// The use of the shapes of names that a watch learns from healthy renames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Learn {
+    /// Nothing is learned, and no shape is used.
+    Off,
+    /// Shapes are learned and shown. One that is learned well enough tells the target of temps that the rule takes.
+    #[default]
+    Report,
+    /// The same. A watch also moves temps to the quarantine whose names only such a shape matches, if it saw their
+    /// creation.
+    Take,
+}
+
 /// The shortest grace that a rule may have.
 pub const SHORTEST_GRACE: Duration = Duration::from_millis(100);
 
@@ -129,6 +142,8 @@ pub struct Policy {
     pub recursive: bool,
     /// The treatment of a directory with a high rate of new temps.
     pub hot: Hot,
+    /// The use of learned shapes.
+    pub learn: Learn,
     /// Additional file systems on which the proof is trusted, by the kernel's names. The others are those on which the
     /// proof is known to hold.
     pub trusted_file_systems: Vec<String>,

@@ -4,7 +4,7 @@
 //! that looks at files. Without it, everything else works as before.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -17,10 +17,12 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::learning::{Content, Learning, Leftover};
 use super::shared::Shared;
-use crate::core::learn::{Created, DirId, Renamed};
+use crate::core::learn::{Created, DirId, LateFile, Renamed};
 use crate::core::observation::Kind;
 use crate::core::own_names::is_own;
+use crate::core::policy::Learn;
 use crate::core::time::Mono;
+use crate::evidence::learned::AppearedFile;
 use crate::fs::dir::{Dir, has_access_times};
 use crate::sys::clock;
 use crate::watch::Seen;
@@ -32,7 +34,7 @@ const COLLECT_FOR: Duration = Duration::from_secs(1);
 const STORE_EVERY: Duration = Duration::from_secs(60);
 
 /// The number of leftovers that are observed. Further ones are not.
-const MAX_LEFTOVERS: usize = 64;
+const MAX_LEFTOVERS: usize = 256;
 
 /// Starts the thread. If that is not possible, nothing is learned.
 pub(super) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
@@ -91,6 +93,55 @@ fn use_shapes(shared: &Shared) {
         .engine
         .shapes
         .set(shared.learning.learned_well().iter());
+    take_leftovers(shared);
+}
+
+/// Tracks the files that only a learned shape takes, by a rule with `learn = "take"`.
+fn take_leftovers(shared: &Shared) {
+    let leftovers = shared.learning.content().leftovers.clone();
+    let mut appeared = HashMap::<DirId, HashMap<OsString, AppearedFile>>::new();
+    let mut paths = Vec::new();
+    for leftover in leftovers {
+        if let Some(file) = taken_by_shape(shared, &leftover)
+            && let Some(name) = leftover.path.file_name()
+        {
+            let of_dir = appeared.entry(leftover.dir).or_default();
+            of_dir.insert(name.to_owned(), file);
+            paths.push(leftover.path);
+        }
+    }
+    shared.engine.shapes.set_appeared(appeared);
+    for path in paths {
+        let _ = shared.temps.record_appeared(&path, clock::mono());
+    }
+}
+
+/// Returns the file of a leftover if only a learned shape takes it: the rule says so, and the file is still the one whose
+/// creation was seen.
+fn taken_by_shape(shared: &Shared, leftover: &Leftover) -> Option<AppearedFile> {
+    /// The longest time between the creation of a file and its event.
+    const EVENT_DELAY: Duration = Duration::from_secs(1);
+    let (path, active_roots) = (&leftover.path, shared.active_roots());
+    let (active, below) = active_roots.root_of(path.parent()?)?;
+    let (root, name) = (&active.root, path.file_name()?);
+    if rule!("only-if-told-to-take", root.policy.learn != Learn::Take) {
+        return None;
+    }
+    let is_temp = root.policy.is_temp(below, name);
+    if is_temp || root.policy.exclude.excludes(&below.join(name)) {
+        return None;
+    }
+    let dir = Dir::open_below(&root.path, active.id(), below).ok()?;
+    let seen = dir.observe(name).ok()??.fingerprint;
+    let file = AppearedFile::new(&seen).filter(|_| seen.kind == Kind::File)?;
+    let root = shared.engine.shapes.root_in(root, &dir);
+    root.policy.names.telling_shape(name.as_bytes(), seen.uid)?;
+    let age = clock::mono().since(leftover.created);
+    let off = clock::wall().since(file.born()).abs_diff(age);
+    let is_created = rule!("appeared-in-this-watch", off <= EVENT_DELAY, without: true);
+    let is_same_dir = DirId::from(dir.id()) == leftover.dir;
+    let was_read = dir.was_read_after_write(name).ok()?;
+    (is_created && is_same_dir && !was_read).then_some(file)
 }
 
 /// Stores the shapes, and reports the first error. Returns false if that failed.
@@ -134,7 +185,7 @@ fn learn(shared: &Shared) {
     {
         content.dirs.insert(id, path.to_owned());
     }
-    for (dir, name) in late {
+    for LateFile { dir, name, created } in late {
         if content.leftovers.len() < MAX_LEFTOVERS
             && let Some(path) = content.dirs.get(&dir)
         {
@@ -142,6 +193,7 @@ fn learn(shared: &Shared) {
                 dir,
                 path: path.join(OsStr::from_bytes(&name)),
                 late_at: now,
+                created,
             });
         }
     }
@@ -219,6 +271,9 @@ impl<'a> Dirs<'a> {
         let opened = self.opened.entry(dir).or_insert_with(|| {
             let active_roots = shared.active_roots();
             let (active, below) = active_roots.root_of(dir)?;
+            if active.root.policy.learn == Learn::Off {
+                return None;
+            }
             let opened = Dir::open_below(&active.root.path, active.id(), below).ok()?;
             Some((opened.id().into(), opened))
         });

@@ -33,11 +33,13 @@ pub(super) struct Content {
 }
 
 /// A file that was not renamed in time. If a process reads it later, its name is not only the source of a rename.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leftover {
     pub(super) dir: DirId,
     pub(super) path: PathBuf,
     pub(super) late_at: Mono,
+    /// The time of its creation.
+    pub(super) created: Mono,
 }
 
 impl Learning {

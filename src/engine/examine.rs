@@ -133,6 +133,7 @@ pub fn judge_now(
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),
+        by_shape: false,
         written: None,
         closed: false,
     };

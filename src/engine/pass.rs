@@ -416,7 +416,10 @@ impl<'a> Pass<'a> {
         let policy = self.policy();
         // The callback accepts names that match any rule. A name that does not match this rule is not a temp of this
         // root.
-        if !policy.is_temp(self.dir_context.below, &item.name) {
+        let is_temp = policy.is_temp(self.dir_context.below, &item.name);
+        let shapes = &self.engine.shapes;
+        let by_shape = !is_temp && shapes.appeared(dir, &item.name).is_some();
+        if !is_temp && !by_shape {
             item.temp = None;
         }
         let Some(temp) = item.temp.as_mut() else {
@@ -441,6 +444,10 @@ impl<'a> Pass<'a> {
             }
         };
         let fingerprint = seen.observation.fingerprint;
+        if by_shape && !shapes.takes(dir, &policy.names, &item.name, &fingerprint)? {
+            item.temp = None;
+            return Ok(None);
+        }
         let lag = dir.properties().dates.lag(&fingerprint);
         let grace = policy.grace_of(&parsed, fingerprint.size == 0, lag);
         if temp.postpone_first_look(grace, now.mono) {
@@ -458,7 +465,15 @@ impl<'a> Pass<'a> {
             use_state: seen.use_state,
         };
         let temp_info = enter_look(policy, item, parsed, &look, grace);
-        Ok(temp_info.map(|temp_info| (seen, temp_info)))
+        Ok(temp_info.map(|temp_info| {
+            (
+                seen,
+                TempInfo {
+                    by_shape,
+                    ..temp_info
+                },
+            )
+        }))
     }
 
     /// Looks at the companions of a temp that a scan has found, at its own first look. So both are ready at the same
@@ -589,6 +604,11 @@ impl<'a> Pass<'a> {
         let observation = seen.observation;
         let (names, uid) = (&context.policy.names, observation.fingerprint.uid);
         temp_info.parsed = siblings.apply(temp_info.parsed, names, &item.name, uid);
+        let is_told = temp_info.parsed.owner.is_some();
+        if rule!("taken-only-if-told", temp_info.by_shape && !is_told) {
+            item.temp = None;
+            return Ok(None);
+        }
         let (evidence, found) =
             evidence::gather(dir, &temp_info, observation, seen.file_use(), context)?;
         // The other temp may be removed before the next look.
@@ -990,6 +1010,7 @@ fn enter_look(
         grace,
         written: temp.written_by(look),
         closed: temp.is_closed(),
+        by_shape: false,
         role: Role::Single,
     })
 }

@@ -253,6 +253,7 @@ fn member_info(name: &OsStr, grace: Duration) -> TempInfo {
         quiet: Duration::ZERO,
         unused: Duration::ZERO,
         grace,
+        by_shape: false,
         written: None,
         closed: false,
         role: Role::Companion,

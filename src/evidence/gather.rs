@@ -41,6 +41,8 @@ pub struct TempInfo {
     pub grace: Duration,
     /// The latest time at which the temp can have been changed last, if that is known.
     pub written: Option<Mono>,
+    /// The rule does not take the name, and only a learned shape does.
+    pub by_shape: bool,
     /// A close by a writer was reported.
     pub closed: bool,
     /// The part that it has in a set.
@@ -203,6 +205,7 @@ pub fn gather(
         discarded: temp_info.parsed.is_discarded
             && (found.index.is_none() || found.target != Target::Unknown),
         superseded: false,
+        by_shape: temp_info.by_shape,
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
         restored,
         reserved,

@@ -75,7 +75,7 @@ impl<'a> Batch<'a> {
         // Checked here too: a file that the rule does not name is never touched.
         if rule!(
             "only-named-files-reaped",
-            !self.policy().is_temp(self.dir().below(), name)
+            !candidate.temp_info.by_shape && !self.policy().is_temp(self.dir().below(), name)
         ) {
             return Err(Outcome::Settled);
         }

@@ -257,6 +257,7 @@ impl Fixture {
             quiet: GRACE,
             unused: GRACE,
             grace: GRACE,
+            by_shape: false,
             written: None,
             closed: false,
             reserved: None,

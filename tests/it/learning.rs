@@ -13,7 +13,9 @@ use orphand::store::shapes;
 use orphand::sys::clock;
 use serde_json::Value;
 
-use crate::sandbox::{DEADLINE, Events, Sandbox, StartChild, WatchProcess, in_parallel, is_root};
+use crate::sandbox::{
+    DEADLINE, Events, Sandbox, StartChild, WatchProcess, in_parallel, is, is_root,
+};
 
 /// Runs a shell script in the root. Skips nothing: the script must succeed.
 fn shell(sandbox: &Sandbox, script: &str) {
@@ -631,4 +633,183 @@ fn sweep_and_watch_read_names_by_learned_shapes() {
     watch.wait_for_nth(4, |event| event["event"] == "quarantined");
     check(watch.events());
     watch.stop().exit(0);
+}
+
+/// A shape of many writes, so that some files without a rename do not matter.
+const DATA: Stored = Stored {
+    files: 4_000,
+    renamed: 4_000,
+    ..Stored::well("data.json.", "", "data.json")
+};
+
+/// The names of the shape that a watch must not take. A sandbox has them if it is for that case alone.
+struct Untouched {
+    name: &'static str,
+    make: fn(&Sandbox, &str),
+}
+
+/// Creates the file that a killed writer leaves.
+fn leave(sandbox: &Sandbox, name: &str) {
+    sandbox.write(name, "{}");
+}
+
+const UNTOUCHED: &[Untouched] = &[
+    // Words with a number.
+    Untouched {
+        name: "data.json.before12",
+        make: leave,
+    },
+    Untouched {
+        name: "data.json.2024copy",
+        make: leave,
+    },
+    // A shape of one directory is not used in another.
+    Untouched {
+        name: "sub/data.json.k3j9x2mq",
+        make: leave,
+    },
+    // A name that appeared by a rename, and a file that another one has replaced since its creation.
+    Untouched {
+        name: "data.json.z1y2x3w4",
+        make: |sandbox, name| {
+            fs::rename(sandbox.path("before"), sandbox.path(name)).unwrap();
+        },
+    },
+    Untouched {
+        name: "data.json.a1s2d3f4",
+        make: |sandbox, name| {
+            leave(sandbox, name);
+            fs::rename(sandbox.path("before 2"), sandbox.path(name)).unwrap();
+        },
+    },
+    // It is the target of a temp that the rule takes.
+    Untouched {
+        name: "data.json.b1n2m3v4",
+        make: |sandbox, name| {
+            leave(sandbox, name);
+            // The second name keeps it.
+            let temp = format!("{name}.tmp");
+            leave(sandbox, &temp);
+            fs::hard_link(sandbox.path(&temp), sandbox.path("second name")).unwrap();
+        },
+    },
+];
+
+/// A watch with `learn = "take"` moves what only a learned shape matches, and destroys nothing, whatever the other
+/// settings are. A file must be left for a minute before it counts as not renamed, so all cases share that minute.
+#[test]
+fn take_moves_only_files_that_were_seen_created() {
+    let new = |learn: &'static str| {
+        let sandbox = Sandbox::new().dir("sub").file("data.json", "whole");
+        for name in ["before", "before 2", "data.json.q8w7e6r5"] {
+            sandbox.write(name, "{}");
+        }
+        store(&sandbox, &[DATA]);
+        let args = [
+            "-r",
+            "--grace",
+            "300ms",
+            "--open",
+            "reap",
+            "--sole-copy",
+            "reap",
+            "--learn",
+            learn,
+        ];
+        let watch = sandbox.watch(args).ready();
+        (sandbox, watch)
+    };
+    let (taking, mut take) = new("take");
+    let created = Instant::now();
+    let (numbered, number) = new("take");
+    let others = ["report", "off"].map(new);
+    let all = [&taking, &others[0].0, &others[1].0];
+    // Files that are renamed were created more than the delay of an event before.
+    std::thread::sleep(Duration::from_millis(1_500).saturating_sub(created.elapsed()));
+    for sandbox in all {
+        UNTOUCHED
+            .iter()
+            .for_each(|file| (file.make)(sandbox, file.name));
+        leave(sandbox, "data.json.k3j9x2mq");
+    }
+    leave(&taking, "data.json.h5j6k7l8");
+    let held = fs::File::options()
+        .append(true)
+        .open(taking.path("data.json.h5j6k7l8"))
+        .unwrap();
+    // A numbered file shows that the target may be longer.
+    leave(&numbered, "data.json.k3j9x2mq");
+    leave(&numbered, "data.json.1");
+    if is_root() {
+        leave(&taking, "data.json.v1c2x3z4");
+        chown(taking.path("data.json.v1c2x3z4"));
+    }
+    // These are due last, so all other files were judged before.
+    std::thread::sleep(Duration::from_secs(3));
+    leave(&taking, "data.json.m1n2b3v4");
+    let moved = take.wait_for(is("quarantined", "data.json.m1n2b3v4"));
+    assert!(
+        moved["target"].as_str().unwrap().ends_with("/data.json"),
+        "{moved}"
+    );
+    assert!(numbered.has("data.json.k3j9x2mq"), "numbered");
+    assert!(!taking.has("data.json.k3j9x2mq"));
+    assert!(
+        taking.has("data.json.h5j6k7l8") && taking.has("data.json.q8w7e6r5"),
+        "in use; older than the watch"
+    );
+    for sandbox in all {
+        for file in UNTOUCHED {
+            assert!(
+                sandbox.has(file.name),
+                "{}: {:?}",
+                file.name,
+                sandbox.listing()
+            );
+        }
+        assert!(!is_root() || taking.has("data.json.v1c2x3z4"));
+    }
+    for (sandbox, learn) in [
+        (&taking, "take"),
+        (&others[0].0, "report"),
+        (&others[1].0, "off"),
+    ] {
+        let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
+        let root = &status["watchers"][0]["roots"][0];
+        assert_eq!(root["learn"], learn);
+        assert_eq!(
+            root["learned"].as_array().unwrap().is_empty(),
+            learn == "off",
+            "{learn}"
+        );
+    }
+    others[1]
+        .0
+        .run(["status"])
+        .exit(0)
+        .stdout_has("nothing is learned: learn = \"off\"");
+    drop(held);
+    let stopped = take.stop().exit(0);
+    assert_eq!(stopped.events.names("reaped"), [""; 0]);
+    number.stop().exit(0);
+    for (sandbox, watch) in others {
+        watch.stop().exit(0);
+        assert!(sandbox.has("data.json.k3j9x2mq"));
+    }
+    // A sweep has seen no creation.
+    leave(&taking, "data.json.k3j9x2mq");
+    taking.age(AGE);
+    taking
+        .sweep(["--grace", "200ms", "--learn", "take"])
+        .exit(0);
+    assert!(taking.has("data.json.k3j9x2mq"));
+    let path = taking.path("data.json.k3j9x2mq");
+    let explained = taking.run(["explain", "--learn", "take", path.to_str().unwrap()]);
+    explained
+        .exit(0)
+        .stdout_has("a watch moves it to the quarantine if it saw the file's creation");
+    let explained = taking.run(["explain", path.to_str().unwrap()]);
+    explained
+        .exit(0)
+        .stdout_has("a watch takes those that it sees created: --learn take");
 }

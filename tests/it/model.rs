@@ -1343,6 +1343,7 @@ pub(crate) fn evidence(observation: Observation, use_state: UseState, target: Ta
         companion_bytes: 0,
         target,
         superseded: false,
+        by_shape: false,
         discarded: false,
         random_name: true,
         restored: false,

@@ -170,6 +170,7 @@ fn config_show_gives_each_value_and_its_source() {
             sole_copy = "keep"  # ORPHAND_SOLE_COPY
             action = "delete"  # default
             hot = "scan"  # default
+            learn = "report"  # default
             network = []  # default
             broad = false  # default
             broad_names = false  # default
@@ -188,6 +189,7 @@ fn config_show_gives_each_value_and_its_source() {
             sole_copy = "keep"  # ORPHAND_SOLE_COPY
             action = "delete"  # default
             hot = "scan"  # default
+            learn = "report"  # default
             network = []  # default
             broad = false  # default
             broad_names = false  # default

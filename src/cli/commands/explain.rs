@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
 use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict, check_companion};
+use orphand::core::learn::KnownShape;
 use orphand::core::observation::Holder;
-use orphand::core::policy::Policy;
+use orphand::core::policy::{Learn, Policy};
 use orphand::core::process::{Process, Via};
 use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
@@ -143,6 +144,18 @@ fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
     Some(format!("excluded by {glob}"))
 }
 
+/// Returns what a watch does with a file that the rule does not match but a learned shape does.
+fn by_watch(policy: &Policy, facts: &Facts) -> Option<&'static str> {
+    let Facts::Regular(temp) = facts else {
+        return None;
+    };
+    let is_well = temp.learned.as_ref()?.learned_well;
+    (is_well && policy.learn == Learn::Take).then_some(
+        "by the learned shape, a watch moves it to the quarantine if it saw the file's creation; a sweep never does, \
+         because it saw none",
+    )
+}
+
 /// An explained file, with its rule.
 struct Explained {
     path: PathBuf,
@@ -195,7 +208,12 @@ impl Explained {
             None => Facts::NotRegular(path.symlink_metadata().map_err(|_| missing(&path))?),
         };
         Ok(Explained {
-            rejection: rejection(&root.policy, name),
+            rejection: rejection(&root.policy, name).map(|why| {
+                match by_watch(&root.policy, &facts) {
+                    Some(watch) => format!("{why}; {watch}"),
+                    None => why,
+                }
+            }),
             path,
             plan,
             root,
@@ -514,13 +532,15 @@ fn examine(
     let process = holder.or_else(|| engine.writers.process_of(FileId::from(file), pid));
     let known = known_shapes(&folders);
     let known = known.fitting(dir.id().into(), name.as_bytes());
-    let known = known.filter(|known| known.shape.place.owner == uid);
+    let is_used =
+        |known: &&KnownShape| known.shape.place.owner == uid && root.policy.learn != Learn::Off;
+    let known = known.filter(is_used);
     let temp = ExaminedTemp {
         examined,
         holders,
         process,
         group,
-        learned: known.map(|known| LearnedFields::new(&root.policy.names, known)),
+        learned: known.map(|known| LearnedFields::new(&root.policy, known)),
     };
     Ok(Some(Facts::Regular(Box::new(temp))))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Position, SettingsError};
 use super::value::{self, LogFile};
-use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LogLevel, OpenArg, SoleCopyArg};
+use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LearnArg, LogLevel, OpenArg, SoleCopyArg};
 
 /// The content of the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -82,6 +82,7 @@ pub(crate) struct RuleSettings {
     pub(crate) sole_copy: Option<SoleCopyArg>,
     pub(crate) action: Option<ActionArg>,
     pub(crate) hot: Option<HotArg>,
+    pub(crate) learn: Option<LearnArg>,
     /// More file systems on which the proof is trusted.
     pub(crate) network: Option<Vec<String>>,
     /// True if the root may be a broad directory.
@@ -278,6 +279,7 @@ impl RuleSettings {
             sole_copy: self.sole_copy.or(lower.sole_copy),
             action: self.action.or(lower.action),
             hot: self.hot.or(lower.hot),
+            learn: self.learn.or(lower.learn),
             network: self.network.or_else(|| lower.network.clone()),
             broad: self.broad.or(lower.broad),
             broad_names: self.broad_names.or(lower.broad_names),
@@ -314,6 +316,7 @@ impl RuleSettings {
             action: self.action.map(Into::into).unwrap_or_default(),
             recursive: self.recursive.unwrap_or_default(),
             hot: self.hot.map(Into::into).unwrap_or_default(),
+            learn: self.learn.map(Into::into).unwrap_or_default(),
             trusted_file_systems: self.network.clone().unwrap_or_default(),
         };
         policy.check(CLOSE_EVENTS)?;

@@ -15,7 +15,7 @@ use super::error::SettingsError;
 use super::keys::template_lines;
 use super::schema::{AlertSettings, JournalSettings, MetricsSettings, WatchRule};
 use super::*;
-use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LogLevel, OpenArg, SoleCopyArg};
+use crate::cli::choices::{ActionArg, ClosedArg, HotArg, LearnArg, LogLevel, OpenArg, SoleCopyArg};
 
 #[path = "../../../tests/fuzzed/config.rs"]
 mod fuzzed;
@@ -42,6 +42,7 @@ open = "quarantine"
 sole_copy = "keep"
 action = "report"
 hot = "watch"
+learn = "take"
 network = ["nfs4"]
 broad = false
 broad_names = true
@@ -110,7 +111,7 @@ fn errors_have_a_position_and_propose_a_value() {
         // Keys.
         ("[defaults]\ngrase = 1", "2:1: unknown key \"grase\" in [defaults]; did you mean \"grace\"?"),
         ("[defaults]\n'sole-copy' = 1", "2:1: unknown key \"sole-copy\" in [defaults]; did you mean \"sole_copy\"?"),
-        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"unless_open\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
+        ("[defaults]\n\"\\u001b[2J\" = 1", "2:1: unknown key \"\\u{1b}[2J\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"unless_open\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"learn\", \"network\", \"broad\" or \"broad_names\"?"),
         ("defaults.é = 1", "1:10: invalid unquoted key, expected letters, numbers, `-`, `_`"),
         ("[[watch]]\npath = '/a'\nname = 1", "3:1: unknown key \"name\" in [[watch]]; did you mean \"names\"?"),
         ("[quarantine]\nkeeep = 1", "2:1: unknown key \"keeep\" in [quarantine]; did you mean \"keep\"?"),
@@ -125,7 +126,7 @@ fn errors_have_a_position_and_propose_a_value() {
         ("[defaults]\npath = '/a'", "2:1: the key \"path\" is not valid here; did you mean to put it in [[watch]]?"),
         ("[defaults]\npercent = 1", "2:1: the key \"percent\" is not valid here; did you mean to put it in [quarantine]?"),
         // The first error in the file, not the first in the alphabet.
-        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"unless_open\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"network\", \"broad\" or \"broad_names\"?"),
+        ("[defaults]\nzzz = 1\naaa = 1\nopen = 1\n[quarantine]\nx = 1", "2:1: unknown key \"zzz\" in [defaults]; did you mean \"names\", \"writers\", \"exclude\", \"unless_open\", \"recursive\", \"grace\", \"fixed_name_grace\", \"closed\", \"open\", \"sole_copy\", \"action\", \"hot\", \"learn\", \"network\", \"broad\" or \"broad_names\"?"),
         ("[quarantine]\nkeep = 1\n[defaults]\nopen = 1", "2:8: 1 has no unit; did you mean \"1s\"?"),
         // Values.
         ("[defaults]\nrecursive = 'yes'", "2:13: recursive must be true or false, not a string"),
@@ -352,6 +353,7 @@ fn valid_files_are_read() {
         sole_copy: Some(SoleCopyArg::Keep),
         action: Some(ActionArg::Report),
         hot: Some(HotArg::Watch),
+        learn: Some(LearnArg::Take),
         network: strings(&["nfs4"]),
         broad: Some(false),
         broad_names: Some(true),

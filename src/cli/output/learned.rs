@@ -6,7 +6,7 @@ use std::path::Path;
 
 use orphand::core::learn::{KnownShape, KnownShapes, LearnedShape};
 use orphand::core::observation::Kind;
-use orphand::core::temp_name::Names;
+use orphand::core::policy::{Learn, Policy};
 use orphand::fs::dir::{Buffer, Dir};
 use orphand::fs::root::Root;
 use orphand::store::json::{WirePath, field};
@@ -35,11 +35,15 @@ pub(crate) struct LearnedFields {
     pub(crate) matched: bool,
     /// The option that would make the rule match them. `None` if it does already, or if no option can.
     pub(crate) option: Option<String>,
+    /// The option with which a watch would take them. `None` if it does already, or if the shape is not learned well
+    /// enough.
+    pub(crate) learn_option: Option<String>,
 }
 
 impl LearnedFields {
     /// Returns the fields of a shape for a rule with these names.
-    pub(crate) fn new(names: &Names, known: &KnownShape) -> LearnedFields {
+    pub(crate) fn new(policy: &Policy, known: &KnownShape) -> LearnedFields {
+        let names = &policy.names;
         let LearnedShape { place, form, .. } = &known.shape;
         let matched = names.matches(form.example());
         LearnedFields {
@@ -51,6 +55,8 @@ impl LearnedFields {
             learned_well: known.is_learned_well,
             matched,
             option: name_option(known).filter(|_| !matched),
+            learn_option: (known.is_learned_well && !matched && policy.learn != Learn::Take)
+                .then(|| "--learn take".to_owned()),
         }
     }
 
@@ -68,6 +74,12 @@ impl LearnedFields {
                 format!("; the rule does not match them.   to match them: {option}")
             }
             (None, false) => "; the rule does not match them".to_owned(),
+        };
+        let matched = match &self.learn_option {
+            Some(option) => {
+                format!("{matched}   a watch takes those that it sees created: {option}")
+            }
+            None => matched,
         };
         format!(
             "{} in {}/ are renamed to {} ({}){matched}",
@@ -106,7 +118,8 @@ impl LearnedFiles {
 /// Finds the known shapes which names in the directories of `root` fit, and counts these files. A directory that cannot
 /// be read is skipped, because the scan has reported it.
 pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> {
-    let Ok(top) = Dir::open_root(&root.path, None) else {
+    let top = Dir::open_root(&root.path, None);
+    let Some(top) = top.ok().filter(|_| root.policy.learn != Learn::Off) else {
         return Vec::new();
     };
     let below = known.iter().filter_map(|known| root.below(&known.dir));
@@ -140,7 +153,7 @@ pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> 
         files.sort_by(|(one, _), (other, _)| one.shape.place.cmp(&other.shape.place));
         let files = files.into_iter().filter(|(_, files)| *files > 0);
         found.extend(files.map(|(known, files)| LearnedFiles {
-            learned: LearnedFields::new(&root.policy.names, known),
+            learned: LearnedFields::new(&root.policy, known),
             files,
         }));
     }

@@ -93,6 +93,9 @@ fn target_fault(disposed: &Disposed) -> String {
     };
     let target = text::escaped(Path::new(target.file_name().unwrap_or_default()));
     match disposed.target_state.fault() {
+        None if disposed.target_state.counts() => {
+            "only a learned shape matches its name".to_owned()
+        }
         None | Some("is missing") => format!("there is no \"{target}\""),
         Some(fault) => format!("\"{target}\" {fault}"),
     }

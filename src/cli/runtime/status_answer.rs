@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use orphand::core::census::Tree;
 use orphand::core::observation::{Holder, Kind};
+use orphand::core::policy::Learn;
 use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
 use orphand::daemon::RootStatus;
@@ -79,6 +80,8 @@ pub(crate) struct RootAnswer {
     pub(crate) last_disposal: Option<String>,
     pub(crate) last_scan: Option<String>,
     pub(crate) last_scan_ms: Option<u64>,
+    /// The use of learned shapes: `off`, `report` or `take`.
+    pub(crate) learn: String,
     /// The shapes of temps that are known from healthy renames.
     pub(crate) learned: Vec<LearnedFields>,
     /// The number of directories in which nothing is learned, because they are scanned instead of watched.
@@ -166,7 +169,8 @@ fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
     let of_root = seen
         .learned
         .iter()
-        .filter(|known| one.root.below(&known.dir).is_some());
+        .filter(|known| one.root.below(&known.dir).is_some())
+        .filter(|_| one.root.policy.learn != Learn::Off);
     let (stats, pending) = (&one.stats, &one.pending);
     let kept = |(reason, count): (&&'static str, &usize)| ((*reason).to_owned(), *count as u64);
     RootAnswer {
@@ -187,8 +191,9 @@ fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
         last_disposal: stats.last_disposal.map(json::time),
         last_scan: stats.last_scan.map(|scan| json::time(scan.ended)),
         last_scan_ms: stats.last_scan.map(|scan| json::ms(scan.took)),
+        learn: learn_word(one.root.policy.learn).to_owned(),
         learned: of_root
-            .map(|known| LearnedFields::new(&one.root.policy.names, known))
+            .map(|known| LearnedFields::new(&one.root.policy, known))
             .collect(),
         hot_directories: stats.hot_directories as u64,
         trees: trees(&one.root.path, &stats.trees),
@@ -197,6 +202,15 @@ fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
             .collect(),
         writes: one.writes.as_ref().map(writes),
         slow_write: one.slow_write.as_ref().map(|slow| slow.message()),
+    }
+}
+
+/// Returns the word for the use of learned shapes.
+fn learn_word(learn: Learn) -> &'static str {
+    match learn {
+        Learn::Off => "off",
+        Learn::Report => "report",
+        Learn::Take => "take",
     }
 }
 

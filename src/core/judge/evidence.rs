@@ -114,6 +114,9 @@ pub struct Evidence {
     pub discarded: bool,
     /// True if better copies of its target are in the quarantine, by [`group`](crate::core::group).
     pub superseded: bool,
+    /// True if the rule does not take its name, and only a learned shape does. The name may have been chosen by a person,
+    /// so the temp is never destroyed.
+    pub by_shape: bool,
     /// True if its name has a random part according to a grammar.
     pub random_name: bool,
     /// True if it has the mark of a restored file and has not changed since.

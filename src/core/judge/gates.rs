@@ -296,8 +296,16 @@ fn describe_locks(e: &Evidence) -> String {
     }
 }
 
+/// Returns the action for an open temp. One that only a learned shape takes is kept, whatever the rule says.
+fn open_action(e: &Evidence, policy: &Policy) -> Open {
+    match rule!("shape-takes-only-unused", e.by_shape) {
+        true => Open::Keep,
+        false => policy.open,
+    }
+}
+
 fn check_use(e: &Evidence, policy: &Policy) -> GateResult {
-    match (e.use_state.is_held(), policy.open) {
+    match (e.use_state.is_held(), open_action(e, policy)) {
         (false, _) | (true, Open::Reap) => GateResult::Pass,
         (true, Open::Quarantine) => GateResult::Quarantine(Reason::InUse),
         (true, Open::Keep) => GateResult::Keep(Reason::InUse),
@@ -316,7 +324,7 @@ fn describe_use(e: &Evidence) -> String {
 
 /// Only `open = "reap"` needs no proof.
 fn check_use_known(e: &Evidence, policy: &Policy) -> GateResult {
-    let unproven = e.use_state == UseState::Unknown && policy.open != Open::Reap;
+    let unproven = e.use_state == UseState::Unknown && open_action(e, policy) != Open::Reap;
     keep_if(unproven, Reason::CannotTell)
 }
 
@@ -346,7 +354,7 @@ fn describe_guard(e: &Evidence) -> String {
 
 fn check_mappings(e: &Evidence, policy: &Policy) -> GateResult {
     let is_uncovered = e.dir.lease_coverage == LeaseCoverage::OpensOnly && !e.mappings_examined;
-    match policy.open {
+    match open_action(e, policy) {
         Open::Reap => GateResult::Pass,
         _ if is_uncovered => GateResult::Quarantine(Reason::CannotTell),
         _ => GateResult::Pass,
@@ -364,7 +372,14 @@ fn describe_mappings(e: &Evidence) -> String {
 
 /// Requires the quarantine, or keeps the temp, if it may be the only copy. An empty file may be a lock file, or
 /// a flag: a file whose existence is the message. It passes only if its name has a random part or its target counts.
+/// A file that only a learned shape takes never passes: a person may have chosen its name.
 fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
+    if rule!("shape-only-moves", e.by_shape) {
+        return match policy.sole_copy {
+            SoleCopy::Keep => GateResult::Keep(Reason::SoleCopy),
+            SoleCopy::Quarantine | SoleCopy::Reap => GateResult::Quarantine(Reason::SoleCopy),
+        };
+    }
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
     let is_worthless = size_with_companions(e) == 0 && is_random;
     let sole = !is_worthless && !e.target.counts() && !is_discarded(e);
@@ -402,6 +417,7 @@ fn size_with_companions(e: &Evidence) -> u64 {
 
 fn describe_only_copy(e: &Evidence) -> String {
     match (size_with_companions(e), e.target) {
+        _ if e.by_shape => "the rule does not match its name, only a learned shape does".into(),
         _ if is_superseded(e) => "later copies with as much data are in the quarantine".into(),
         _ if is_discarded(e) => {
             "its writer never removes a target before it has replaced it".into()

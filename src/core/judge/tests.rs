@@ -54,6 +54,7 @@ fn orphan() -> Evidence {
         companion_bytes: 0,
         target: Target::Whole { same_file: false },
         discarded: false,
+        by_shape: false,
         superseded: false,
         random_name: true,
         restored: false,
@@ -977,4 +978,47 @@ fn without_leases_every_set_is_kept() {
     let verdict = |companions: &[Evidence]| judge_set(&orphan(), companions, &policy(), false);
     assert_eq!(verdict(&[]), Verdict::Reap);
     assert_eq!(verdict(&[orphan()]), Verdict::Keep(Reason::CannotTell));
+}
+
+/// A file whose name only a learned shape matches may be one that a person made.
+#[test]
+fn a_temp_by_a_learned_shape_is_only_moved() {
+    let by_shape = |change: &dyn Fn(&mut Evidence)| {
+        with(|e| {
+            e.by_shape = true;
+            change(e);
+        })
+    };
+    let reap = Policy {
+        sole_copy: SoleCopy::Reap,
+        open: Open::Reap,
+        ..policy()
+    };
+    let keep = Policy {
+        sole_copy: SoleCopy::Keep,
+        ..policy()
+    };
+    let whole = |e: &mut Evidence| e.target = Target::Whole { same_file: false };
+    let empty = |e: &mut Evidence| {
+        e.observation.fingerprint.size = 0;
+        e.expected = Some(e.observation.fingerprint);
+    };
+    let superseded = |e: &mut Evidence| e.superseded = true;
+    for change in [&whole as &dyn Fn(&mut Evidence), &empty, &superseded] {
+        for policy in [&policy(), &reap] {
+            check(
+                policy,
+                &by_shape(change),
+                Verdict::Quarantine(Some(Reason::SoleCopy)),
+            );
+        }
+        check(&keep, &by_shape(change), Verdict::Keep(Reason::SoleCopy));
+    }
+    for (use_state, reason) in [
+        (UseState::InUse, Reason::InUse),
+        (UseState::Unknown, Reason::CannotTell),
+    ] {
+        let used = by_shape(&|e| e.use_state = use_state);
+        check(&reap, &used, Verdict::Keep(reason));
+    }
 }

@@ -51,6 +51,17 @@ pub struct Renamed<'a> {
     pub wall: Wall,
 }
 
+/// A file that was not renamed within [`WRITE_TIME`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateFile {
+    /// The directory.
+    pub dir: DirId,
+    /// The base name.
+    pub name: Vec<u8>,
+    /// The time of its creation.
+    pub created: Mono,
+}
+
 /// Learns shapes from what is seen of some or all files. A file is *followed* from [`Learner::created`] to its end.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
@@ -148,8 +159,8 @@ impl Learner {
     }
 
     /// Ends the files that were not renamed within [`WRITE_TIME`], and forgets the shapes without a write for a month.
-    /// Returns the names of these files.
-    pub fn expire(&mut self, now: Mono, wall: Wall) -> Vec<(DirId, Vec<u8>)> {
+    /// Returns these files.
+    pub fn expire(&mut self, now: Mono, wall: Wall) -> Vec<LateFile> {
         let mut late = Vec::new();
         for (dir, pending) in &mut self.pending {
             let is_late = |_: &Vec<u8>, created: &mut Mono| now.since(*created) > WRITE_TIME;
@@ -162,12 +173,16 @@ impl Learner {
                 !is_late
             });
             ended.sort_by_key(|(_, created)| *created);
-            late.extend(ended.into_iter().map(|(name, _)| (*dir, name)));
+            late.extend(ended.into_iter().map(|(name, created)| LateFile {
+                dir: *dir,
+                name,
+                created,
+            }));
         }
         self.pending.retain(|_, pending| !pending.is_empty());
         self.pending_count -= late.len();
-        for (dir, name) in &late {
-            self.end(*dir, &Sample::without_times(name));
+        for file in &late {
+            self.end(file.dir, &Sample::without_times(&file.name));
         }
         for shapes in self.shapes.values_mut() {
             shapes.retain(|shape| !shape.is_expired(wall));

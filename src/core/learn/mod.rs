@@ -27,6 +27,6 @@ mod tests;
 pub use evidence::Sample;
 pub use form::{Class, Form, MIN_RANDOM, Part};
 pub use known::{KnownShape, KnownShapes};
-pub use learner::{Created, Learner, MAX_PENDING, MAX_SHAPES, Renamed};
+pub use learner::{Created, LateFile, Learner, MAX_PENDING, MAX_SHAPES, Renamed};
 pub use shape::{DirId, LearnedShape, Place, WRITE_TIME};
 pub use target_shape::{TargetShape, telling};

@@ -348,6 +348,7 @@ fn nothing_is_removed_because_of_ordinary_renames() {
         }
         watched.wait(61);
         assert_eq!(watched.known(), shapes, "{what}");
+        assert_eq!(telling(&watched), [], "{what}: nothing is removed or moved");
     }
     let hex = |n: u64, length| characters(&mut random(n + 1), HEX, length);
     check(
@@ -417,6 +418,19 @@ fn nothing_is_removed_because_of_ordinary_renames() {
         "names with hashes that stay",
         |at, n| at.create(format!("bundle.{}.js", hex(n, 8))),
         &[],
+    );
+    check(
+        "a content-addressed store",
+        |at, n| at.write(format!("store.{}", hex(n + 500, 16)), hex(n, 40)),
+        &[],
+    );
+    check(
+        "copies that a person makes of a file with a writer",
+        |at, n| {
+            at.write(format!("data.json.{}", hex(n, 12)), "data.json");
+            at.create(format!("data.json.{}", hex(n + 900, 12)));
+        },
+        &["data.json.<[0-9a-f]:12> -> data.json"],
     );
     check(
         "each target once",

@@ -250,6 +250,16 @@ impl Names {
             && self.matches(name)
     }
 
+    /// Reports whether the rule, or a learned shape, may take a file with this name.
+    fn may_take(&self, name: &[u8]) -> bool {
+        let mut shapes = self.shapes.iter();
+        self.matches(name)
+            || rule!(
+                "target-of-a-temp-is-not-learned",
+                shapes.any(|shape| shape.form.matches(name))
+            )
+    }
+
     /// Calls `each` with every possible target of `name` that the rule matches, if it matches `name` too.
     fn each_target(&self, name: &[u8], each: &mut dyn FnMut(&[u8])) {
         if !self.may_have_target(name) {
@@ -257,7 +267,7 @@ impl Names {
         }
         // Whatever the owner is.
         for shape in self.shapes.iter().filter(|shape| shape.form.matches(name)) {
-            if self.matches(&shape.target) {
+            if self.may_take(&shape.target) {
                 each(&shape.target);
             }
         }
@@ -269,7 +279,7 @@ impl Names {
             for target in [parts.target, longest].into_iter().flatten() {
                 let without_dot = target.strip_prefix(b".").unwrap_or_default();
                 for target in [target, without_dot] {
-                    if self.matches(target) {
+                    if self.may_take(target) {
                         each(target);
                     }
                 }

@@ -240,6 +240,19 @@ impl Dir {
         })
     }
 
+    /// Reports whether a process has read the file `name` since its last write, or whether this cannot be known.
+    pub fn was_read_after_write(&self, name: &OsStr) -> io::Result<bool> {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let seen = rustix::fs::statat(self.fd(), name, flags)?;
+        let accessed = (seen.st_atime, seen.st_atime_nsec);
+        let written = (seen.st_mtime, seen.st_mtime_nsec);
+        let is_known = system::has_access_times(&self.path.join(name));
+        Ok(rule!(
+            "read-file-is-not-taken",
+            accessed > written || !is_known
+        ))
+    }
+
     /// Observes the file `name` without following a symlink. Returns `None` if it does not exist.
     pub fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {
         match system::observe_at(self.fd(), name) {

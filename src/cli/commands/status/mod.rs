@@ -314,6 +314,9 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
     if let Some(writes) = &root.writes {
         report.line(&format!("      {}", writes_line(writes)))?;
     }
+    if root.learn == "off" {
+        report.line("      nothing is learned: learn = \"off\"")?;
+    }
     for learned in &root.learned {
         report.line(&format!("      {}", learned.line()))?;
     }
