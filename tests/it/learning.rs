@@ -183,6 +183,51 @@ for n in range(40):
     assert!(sandbox.has("data.json.123456789"));
 }
 
+/// A real writer of which no row is known: Python's `NamedTemporaryFile` with a prefix and a suffix, and `os.replace`.
+/// Its names are learned, it is killed before a rename, and its temp is removed, because its target counts.
+#[test]
+fn a_killed_writer_is_cleaned_up_once_its_names_are_learned() {
+    if !has("python3") {
+        return;
+    }
+    let writer = |kill: bool| {
+        let last = "
+    random = os.path.basename(f.name)[9:-4]
+    if kill and re.fullmatch(\"[a-z0-9]*[a-z][0-9]+[a-z][a-z0-9]*\", random):
+        os.kill(os.getpid(), 9)";
+        let writes = "
+import os, re, sys, tempfile
+kill = bool(sys.argv[1:])
+for n in range(1000 if kill else 40):
+    f = tempfile.NamedTemporaryFile(dir=\".\", prefix=\"cfg.json.\", suffix=\".tmp\", delete=False)
+    f.write(b\"{}\")
+    f.close()";
+        let kill = if kill { " kill || true" } else { "" };
+        format!("python3 -c '{writes}{last}\n    os.replace(f.name, \"cfg.json\")\n'{kill}")
+    };
+    let sandbox = Sandbox::new();
+    let mut watch = sandbox.watch(["--grace", "1s"]).ready();
+    teach(
+        &sandbox,
+        &writer(false),
+        "!cfg.json.<[0-9a-z]:8>.tmp -> cfg.json",
+    );
+    shell(&sandbox, &writer(true));
+    let reaped = watch.wait_for(|event| event["event"] == "reaped");
+    assert!(
+        reaped["path"].as_str().unwrap().contains("/cfg.json."),
+        "{reaped}"
+    );
+    assert!(
+        reaped["target"].as_str().unwrap().ends_with("/cfg.json"),
+        "{reaped}"
+    );
+    assert_eq!(sandbox.listing(), ["cfg.json"]);
+    let stopped = watch.stop().exit(0);
+    assert_eq!(stopped.events.names("quarantined"), [""; 0]);
+    assert_eq!(sandbox.content("cfg.json"), "{}");
+}
+
 /// What programs do with files beside atomic writes. None of it teaches a shape that may be used.
 #[test]
 fn ordinary_programs_teach_nothing_that_is_used() {
