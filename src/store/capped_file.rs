@@ -79,12 +79,16 @@ impl CappedFile {
                 fs::rename(&self.path, self.older_path())?;
                 continue;
             }
+            let whole;
             let text = match ends_with_newline(&file, length) {
-                true => text.to_vec(),
+                true => text,
                 // A crash truncated the last line. The new text must begin on a line of its own.
-                false => [b"\n", text].concat(),
+                false => {
+                    whole = [b"\n", text].concat();
+                    &whole
+                }
             };
-            return match file.write_all(&text) {
+            return match file.write_all(text) {
                 Ok(()) => Ok(()),
                 Err(error) => {
                     // A full disk may take only a part of a line. It is removed, so that the next line is not joined to

@@ -127,7 +127,8 @@ impl Journal {
         let (Some(file), false) = (&self.file, actions.is_empty()) else {
             return;
         };
-        let mut text = Vec::new();
+        const USUAL_LINE: usize = 768;
+        let mut text = Vec::with_capacity(actions.len() * USUAL_LINE);
         for action in actions {
             let line = serde_json::to_writer(&mut text, &Line { journal, action });
             // Writing to memory does not fail, and every action is a struct.

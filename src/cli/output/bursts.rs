@@ -101,9 +101,15 @@ impl<L> Window<L> {
 }
 
 impl<L> Bursts<L> {
-    /// Adds a result, and returns its line if it is to be printed at once. The windows that have ended before `now`
-    /// must have been taken.
-    pub(crate) fn add(&mut self, now: Instant, key: SumKey, one: Summand, line: L) -> Option<L> {
+    /// Adds a result, and returns its line if it is to be printed at once. `line` is called only if the line may be
+    /// printed. The windows that have ended before `now` must have been taken.
+    pub(crate) fn add(
+        &mut self,
+        now: Instant,
+        key: SumKey,
+        one: Summand,
+        line: impl FnOnce() -> L,
+    ) -> Option<L> {
         let lines = match self.lines {
             Some((began, lines)) if now < began + WINDOW => lines,
             _ => {
@@ -125,11 +131,11 @@ impl<L> Bursts<L> {
             if let Some((_, lines)) = &mut self.lines {
                 *lines += 1;
             }
-            return Some(line);
+            return Some(line());
         }
         window.sum.add(one);
         if window.held.len() < MAX_SINGLE {
-            window.held.push(line);
+            window.held.push(line());
         }
         None
     }
@@ -255,7 +261,9 @@ mod tests {
             self.print(ended);
             for _ in 0..count {
                 let line = format!("{shape} at {ms}");
-                let line = self.bursts.add(now, key(shape), Summand::default(), line);
+                let line = self
+                    .bursts
+                    .add(now, key(shape), Summand::default(), || line);
                 self.output.extend(line);
             }
         }

@@ -171,11 +171,21 @@ impl EventPrinter {
         if let Event::Summary(_) = event {
             printed = printed.and(self.print_rest());
         }
+        if choice == LineChoice::Skip {
+            return printed;
+        }
+        let group = match self.verbose {
+            true => None,
+            false => self.grouping.of_event(event),
+        };
+        if group.is_some() && self.bursts.is_full() {
+            printed = printed.and(self.print_rest());
+        }
         let text = |formatter: &EventFormatter| {
             let line = formatter.format(event, &self.sizes)?;
             Some(with_last_note(line, choice))
         };
-        let line = EventLine {
+        let line = || EventLine {
             event: LineKind {
                 row: self.formatter.row_start(event),
                 priority: priority(event),
@@ -188,25 +198,16 @@ impl EventPrinter {
             },
             file: has_file.then(|| text(&self.formatter.for_file())).flatten(),
         };
-        let group = match self.verbose {
-            true => None,
-            false => self.grouping.of_event(event),
-        };
-        if choice == LineChoice::Skip || (line.text.is_none() && line.file.is_none()) {
-            return printed;
-        }
         let line = match group {
-            None => Some(line),
-            Some((key, one)) => {
-                if self.bursts.is_full() {
-                    printed = printed.and(self.print_rest());
-                }
-                self.bursts.add(now, key, one, line)
-            }
+            None => Some(line()),
+            // Each event of a group has a line. Most lines of a burst are not printed, and so not formatted.
+            Some((key, one)) => self.bursts.add(now, key, one, line),
         };
         match line {
-            Some(line) => printed.and(self.event_line(&line)),
-            None => printed,
+            Some(line) if line.text.is_some() || line.file.is_some() => {
+                printed.and(self.event_line(&line))
+            }
+            _ => printed,
         }
     }
 

@@ -23,6 +23,9 @@ use crate::core::time::Wall;
 use crate::core::write_times::WriteSummary;
 
 pub mod field;
+mod time;
+
+pub use time::{TimeText, time};
 
 /// A path in JSON. Its field needs `#[serde(flatten, with = "field::…")]` with the module in [`field`] for its name.
 pub type WirePath<'a> = Option<Cow<'a, Path>>;
@@ -31,7 +34,7 @@ pub type WirePath<'a> = Option<Cow<'a, Path>>;
 #[derive(Debug, Serialize)]
 pub struct EventLine<'a> {
     event: &'static str,
-    time: String,
+    time: TimeText,
     #[serde(flatten)]
     fields: EventFields<'a>,
 }
@@ -383,7 +386,7 @@ pub struct WriteFields<'a> {
     reason = "the fields are those of the temp and of its verdict"
 )]
 pub struct IntentLine<'a> {
-    pub time: String,
+    pub time: TimeText,
     #[serde(flatten)]
     pub file: FileFields<'a>,
     pub verdict: &'static str,
@@ -399,8 +402,8 @@ pub struct IntentLine<'a> {
     pub uid: u32,
     pub mode: u32,
     pub links: u64,
-    pub mtime: String,
-    pub ctime: String,
+    pub mtime: TimeText,
+    pub ctime: TimeText,
 }
 
 impl<'a> From<&'a Subject> for FileFields<'a> {
@@ -420,7 +423,7 @@ pub fn event(event: &Event, at: Wall) -> EventLine<'_> {
     let (event, fields) = event_fields(event);
     EventLine {
         event,
-        time: time(at),
+        time: at.into(),
         fields,
     }
 }
@@ -562,15 +565,4 @@ pub fn ms(span: Duration) -> u64 {
 /// Returns `span` in whole microseconds.
 fn us(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Formats `at` by RFC 3339, in UTC, with milliseconds and `Z`.
-#[must_use]
-pub fn time(at: Wall) -> String {
-    let nanos = i32::try_from(at.nsec).unwrap_or(0);
-    match jiff::Timestamp::new(at.sec, nanos) {
-        Ok(at) => format!("{at:.3}"),
-        // A time after the year 9999 or before the year -9999.
-        Err(_) => "1970-01-01T00:00:00.000Z".to_owned(),
-    }
 }
