@@ -54,6 +54,8 @@ mod linux {
         }
         match args.as_slice() {
             ["child", "calls", dir] => calls::make(Path::new(dir)),
+            ["child", "calls", dir, workers] => calls::make_by(Path::new(dir), number(workers)),
+            ["child", "renames", dir] => calls::rename_and_unlink(Path::new(dir)),
             ["child", "watch", dir] => watch(Path::new(dir)),
             ["child", how, count] => track(how, number(count)),
             ["scan", ..] => scan(),
@@ -345,6 +347,7 @@ mod linux {
         let peers = [
             sweeping(),
             peer("its calls alone", &[this, "child", "calls", "{}"]),
+            peer("claim and unlink", &[this, "child", "renames", "{}"]),
             peer("find -delete", &["find", "{}", "-name", "*.tmp", "-delete"]),
             peer(
                 "tmpreaper",
@@ -451,6 +454,25 @@ mod linux {
         ] {
             growth(1, temps, rounds);
         }
+        println!("the calls of a sweep alone, one directory with 10,000 temps");
+        let this = env::current_exe().expect("this program");
+        let this = this.to_str().expect("a plain path");
+        for workers in ["1", "2", "4", "8"] {
+            let calls = peer("calls", &[this, "child", "calls", "{}", workers]);
+            let ms = median((0..ROUNDS).map(|_| of_orphans(&calls)).collect()).expect("rounds");
+            println!("{workers:>5} threads {:>31.1} µs each", ms * 1e3 / 1e4);
+        }
+        println!("a sweep of one directory with 10,000 temps, on some of the cores");
+        for cores in 1..=std::thread::available_parallelism().map_or(1, usize::from) {
+            let list = format!("0-{}", cores - 1);
+            let mut command = vec!["taskset", "-c", &list];
+            let sweep = sweeping();
+            command.extend(sweep.command.iter().map(String::as_str));
+            let mut pinned = peer("sweep", &command);
+            pinned.sleeps = sweep.sleeps;
+            let ms = median((0..ROUNDS).map(|_| of_orphans(&pinned)).collect()).expect("rounds");
+            println!("{cores:>5} cores {:>33.1} µs each", ms * 1e3 / 1e4);
+        }
         println!("growth of a watcher, 10,000 temps in all, from its start to ready");
         for directories in DIRECTORIES {
             let folder = folder();
@@ -461,6 +483,14 @@ mod linux {
                 .status();
             assert!(child.expect("a child").success());
         }
+    }
+
+    /// Returns the milliseconds that a program needs for 10,000 orphans in one directory.
+    fn of_orphans(peer: &Peer) -> f64 {
+        let folder = folder();
+        let dir = folder.path().join("sessions");
+        orphans(&dir, 10_000);
+        peer.run(&dir)
     }
 
     /// Creates `temps` temps beside their targets, evenly distributed over `directories`.

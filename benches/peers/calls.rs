@@ -29,8 +29,12 @@ struct CallTime {
 
 /// Makes the calls for all temps in `dir`, with as many threads as a sweep.
 pub(crate) fn make(dir: &Path) {
+    make_by(dir, orphand::engine::max_workers());
+}
+
+/// Makes the calls for all temps in `dir` with `workers` threads.
+pub(crate) fn make_by(dir: &Path, workers: usize) {
     let names = temps(dir);
-    let workers = orphand::engine::max_workers();
     for look in [
         CallThread::look_first as fn(&mut CallThread, &[OsString]),
         CallThread::reap,
@@ -47,6 +51,21 @@ pub(crate) fn make(dir: &Path) {
                 });
             }
         });
+    }
+}
+
+/// Renames each temp in `dir` to its claim and removes that, in one thread, in the order of the directory. The kernel
+/// allows only one such call at a time in a directory, so no sweep that claims can be faster.
+pub(crate) fn rename_and_unlink(dir: &Path) {
+    let at = CallThread::new(dir, false).dir;
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        let name = entry.file_name();
+        if name.as_encoded_bytes().ends_with(b".tmp") {
+            let claim = claim(&name);
+            let flags = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(&at, &name, &at, &claim, flags).expect("a claim");
+            rustix::fs::unlinkat(&at, &claim, AtFlags::empty()).expect("a claim");
+        }
     }
 }
 
@@ -80,7 +99,6 @@ fn temps(dir: &Path) -> Vec<OsString> {
 /// One thread that makes the calls.
 struct CallThread {
     dir: OwnedFd,
-    tid: i32,
     is_timed: bool,
     times: Vec<CallTime>,
     step: &'static str,
@@ -91,7 +109,6 @@ impl CallThread {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         CallThread {
             dir: rustix::fs::open(dir, flags, Mode::empty()).expect("a directory"),
-            tid: rustix::thread::gettid().as_raw_nonzero().get(),
             is_timed,
             times: Vec::new(),
             step: "",
@@ -104,7 +121,6 @@ impl CallThread {
             let file = self.open(name);
             self.lease(&file);
             self.statx_fd(&file);
-            self.release(&file);
             self.close(file);
         }
     }
@@ -112,20 +128,16 @@ impl CallThread {
     fn reap(&mut self, batch: &[OsString]) {
         let mut files = Vec::with_capacity(BATCH);
         for name in batch {
-            self.step = "second look";
+            self.step = "Open";
             let file = self.open(name);
-            self.lease(&file);
-            self.gather(&file);
-            self.release(&file);
-            files.push(file);
-        }
-        for (name, file) in batch.iter().zip(&files) {
-            self.step = "Look";
-            self.statx(name, "statx, its name");
             self.step = "Prove";
-            self.lease(file);
+            self.lease(&file);
             self.step = "Judge";
-            self.gather(file);
+            self.statx_fd(&file);
+            self.call("fgetxattr", |_| {
+                let mut mark = [0; 128];
+                let _ = rustix::fs::fgetxattr(&file, "user.orphand.restored", &mut mark[..]);
+            });
             self.step = "Claim";
             let claim = claim(name);
             self.call("renameat2", |worker| {
@@ -135,10 +147,11 @@ impl CallThread {
             self.step = "Compare";
             self.statx(&claim, "statx, the claim");
             self.step = "ProveAgain";
-            self.fcntl("F_GETLEASE", file, libc::F_GETLEASE, 0);
-            self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
+            self.fcntl("F_GETLEASE", &file, libc::F_GETLEASE, 0);
+            self.lease(&file);
             self.step = "Release";
-            self.release(file);
+            self.fcntl("F_UNLCK", &file, libc::F_SETLEASE, libc::F_UNLCK);
+            files.push(file);
         }
         std::thread::sleep(orphand::reap::RELEASE_WAIT);
         for (name, file) in batch.iter().zip(files) {
@@ -152,7 +165,6 @@ impl CallThread {
                 rustix::fs::unlinkat(&worker.dir, &claim, AtFlags::empty()).expect("a claim");
             });
             self.statx_fd(&file);
-            self.release(&file);
             self.close(file);
         }
     }
@@ -195,7 +207,6 @@ impl CallThread {
     }
 
     fn open(&mut self, name: &OsString) -> OwnedFd {
-        self.statx(name, "statx, its name");
         self.call("openat", |worker| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             rustix::fs::openat(&worker.dir, name, flags | OFlags::NOATIME, Mode::empty())
@@ -204,17 +215,7 @@ impl CallThread {
     }
 
     fn lease(&mut self, file: &OwnedFd) {
-        const F_SETOWN_EX: i32 = 15;
-        let owner: [i32; 2] = [0, self.tid];
-        self.call("F_SETOWN_EX", |_| {
-            // SAFETY: F_SETOWN_EX reads one `struct f_owner_ex`, which is two of these.
-            unsafe { libc::fcntl(file.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) }
-        });
         self.fcntl("F_SETLEASE", file, libc::F_SETLEASE, libc::F_WRLCK);
-    }
-
-    fn release(&mut self, file: &OwnedFd) {
-        self.fcntl("F_SETLEASE, F_UNLCK", file, libc::F_SETLEASE, libc::F_UNLCK);
     }
 
     fn fcntl(&mut self, call: &'static str, file: &OwnedFd, command: i32, with: i32) {
@@ -223,15 +224,6 @@ impl CallThread {
             libc::fcntl(file.as_raw_fd(), command, with)
         });
         assert!(answer >= 0, "{call}: {}", std::io::Error::last_os_error());
-    }
-
-    fn gather(&mut self, file: &OwnedFd) {
-        self.statx_fd(file);
-        self.statx(&TARGET.into(), "statx, its target");
-        self.call("fgetxattr", |_| {
-            let mut mark = [0; 128];
-            let _ = rustix::fs::fgetxattr(file, "user.orphand.restored", &mut mark[..]);
-        });
     }
 
     fn close(&mut self, file: OwnedFd) {
