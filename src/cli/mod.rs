@@ -12,6 +12,7 @@ use commands::{
     completions, explain, history, man, quarantine, report, restore, scan, status, sweep, watch,
 };
 use exit::Exit;
+use orphand::sys::own_process;
 use runtime::log;
 
 mod args;
@@ -29,6 +30,7 @@ mod wording;
 
 /// Runs the command that the command line names.
 pub(crate) fn main() -> ExitCode {
+    own_process::take();
     let cli = variables::parse::<Cli>().unwrap_or_else(|error| error.exit());
     log::init(&cli.output);
     let output = cli.output;

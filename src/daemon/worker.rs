@@ -125,10 +125,7 @@ fn process(
     for key in chunk {
         if let Some(temp) = shared.temps.check_out(key, now) {
             keys.push(key);
-            items.push(PassItem {
-                name: key.name().to_owned(),
-                temp: Some(temp),
-            });
+            items.push(PassItem::new(key.name().to_owned(), temp));
         }
     }
     // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.

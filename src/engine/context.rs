@@ -128,6 +128,6 @@ pub fn max_workers() -> usize {
     });
     (2 * cores)
         .min(MAX_WORKERS)
-        .min(limit / (4 * reap::BATCH))
+        .min(limit / (4 * reap::affordable_batch()))
         .max(1)
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::core::observation::{Kind, Observation, UseState};
 use crate::core::policy::Policy;
-use crate::evidence::{self, CheckedFile, FileUse, UseChecker};
+use crate::evidence::{self, CheckedFile, FileUse, KnownTarget, UseChecker};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
 
@@ -25,6 +25,17 @@ pub(super) struct SeenFile {
     pub(super) use_state: UseState,
     /// Its handle, if it was opened.
     pub(super) checked: Option<CheckedFile>,
+    /// Whether the check of its use is left to the protocol.
+    pub(super) proof: Proof,
+}
+
+/// The moment at which a look checks whether a process uses the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// At the look.
+    Now,
+    /// At the protocol's first steps, right after the look. Until then the file counts as unused.
+    ByProtocol,
 }
 
 impl SeenFile {
@@ -32,8 +43,39 @@ impl SeenFile {
         FileUse {
             state: self.use_state,
             file: self.checked.as_ref(),
+            target: KnownTarget::Nothing,
         }
     }
+}
+
+/// Looks at the file `name`, which the listing of the directory has shown to be regular, and opens it without an
+/// observation by name. So only files of this user are opened. Otherwise it is [`look_at`].
+///
+/// RACE: since the listing the name may have been given to a file of another kind: see [`evidence::open_for_check`].
+pub(super) fn look_at_listed(
+    dir: &Dir,
+    name: &OsStr,
+    policy: &Policy,
+    use_checker: &UseChecker,
+    our_uid: u32,
+) -> io::Result<LookResult> {
+    if UseChecker::HOLDS_LEASES
+        && dir.properties().has_proof(policy)
+        && let Ok(opened) = evidence::open_own_for_check(dir, name)
+    {
+        let (use_state, checked) = use_checker.check(opened);
+        let observation = dir::observe_fd(checked.file())?;
+        let file = &observation.fingerprint;
+        if file.kind == Kind::File && (our_uid == 0 || file.uid == our_uid) {
+            return Ok(LookResult::File(SeenFile {
+                observation,
+                use_state,
+                checked: Some(checked),
+                proof: Proof::Now,
+            }));
+        }
+    }
+    look_at(dir, name, policy, use_checker, our_uid)
 }
 
 /// Observes the file `name`, and checks whether a process uses it if it can be a temp of this user. Changes no state
@@ -57,6 +99,7 @@ pub(super) fn look_at(
             observation: first,
             use_state,
             checked: None,
+            proof: Proof::Now,
         })
     };
     let is_ours = our_uid == 0 || file.uid == our_uid;
@@ -82,5 +125,6 @@ pub(super) fn look_at(
         observation: dir::observe_fd(checked.file())?,
         use_state,
         checked: Some(checked),
+        proof: Proof::Now,
     }))
 }

@@ -13,13 +13,13 @@ use super::context::{DirContext, Engine};
 use super::examine::{details, guard_for};
 use super::groups::{GroupKey, GroupTemp, StoredCopies};
 use super::limits::{self, LimitContext};
-use super::look::{LookResult, SeenFile, look_at};
+use super::look::{LookResult, Proof, SeenFile, look_at, look_at_listed};
 use super::recover::{RecoveryOutcome, recover};
 use super::sets::{self, MainLook, SeenMember, SetContext, SetState};
 use crate::core::event::{Details, Disposed, Event, Settlement, Subject};
 use crate::core::judge::{Evidence, LeaseCoverage, Reason, Verdict, judge_set};
-use crate::core::observation::{FileSize, Holder, Observation};
-use crate::core::policy::Policy;
+use crate::core::observation::{FileSize, Holder, Observation, UseState};
+use crate::core::policy::{Open, Policy};
 use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::temp_name::ParsedName;
@@ -27,10 +27,15 @@ use crate::core::time::{ClockJumpDetector, Mono, Now};
 use crate::core::tracker::{Kept, Look, Next, Origin, Tracked};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
-use crate::evidence::{self, EvidenceContext, FileId, ProcessScan, Role, TempInfo, UseChecker};
+use crate::evidence::{
+    self, EvidenceContext, FileId, FileUse, KnownTarget, ProcessScan, Role, SharedTargets,
+    TempInfo, UseChecker,
+};
 use crate::fs::dir::{Dir, RootError};
 use crate::reap::better_copies::BetterCopies;
-use crate::reap::{BatchContext, Candidate, Companion, CompanionResult, Outcome, quarantine};
+use crate::reap::{
+    BatchContext, Candidate, Companion, CompanionResult, Looked, Outcome, quarantine,
+};
 use crate::store::journal::LineKind;
 use crate::store::json::{self, FileFields, IntentLine};
 use crate::sys::clock;
@@ -42,6 +47,34 @@ pub struct PassItem {
     pub name: OsString,
     /// Its tracking state. `None` after a pass if the temp is to be forgotten.
     pub temp: Option<Tracked>,
+    /// The file at the first look of a sweep, if the next look leaves everything to the protocol.
+    looked: Option<Box<Observation>>,
+}
+
+impl PassItem {
+    /// Creates a due temp.
+    #[must_use]
+    pub fn new(name: OsString, temp: Tracked) -> PassItem {
+        PassItem {
+            name,
+            temp: Some(temp),
+            looked: None,
+        }
+    }
+}
+
+/// The place of a pass in a watch or in a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// It belongs to a watch.
+    Watch,
+    /// The first looks of a sweep, right after the directory was listed.
+    First {
+        /// The files are remembered for the second looks.
+        remembers: bool,
+    },
+    /// The second looks of a sweep.
+    Second,
 }
 
 /// A pass in progress.
@@ -56,6 +89,9 @@ pub struct Pass<'a> {
     siblings: Option<Arc<Siblings>>,
     /// The copies in the quarantine that come from this directory; read when the first temp of a group is judged.
     stored: Arc<StoredCopies>,
+    round: Round,
+    /// The looks at the targets of temps whose proof is left to the protocol.
+    targets: SharedTargets,
 }
 
 /// A temp whose grace is over.
@@ -181,6 +217,13 @@ impl JudgedTemp {
     fn grace(&self) -> Duration {
         self.candidate.temp_info.grace
     }
+
+    /// Reports whether the protocol may make the proof for it: it is to be removed, and by itself.
+    fn is_left_to_protocol(&self) -> bool {
+        self.candidate.verdict == Verdict::Reap
+            && self.companions.is_empty()
+            && !self.evidence.superseded
+    }
 }
 
 /// A temp that is kept, with the reason.
@@ -213,7 +256,16 @@ impl<'a> Pass<'a> {
             due: 0,
             siblings: None,
             stored: Arc::default(),
+            round: Round::Watch,
+            targets: SharedTargets::default(),
         }
+    }
+
+    /// Makes the pass one of a sweep.
+    #[must_use]
+    pub(super) fn in_round(mut self, round: Round) -> Pass<'a> {
+        self.round = round;
+        self
     }
 
     /// Makes the pass use, and complete, the copies that another pass through the same directory has read.
@@ -239,6 +291,7 @@ impl<'a> Pass<'a> {
             due: due.len(),
             siblings: None,
             stored: Arc::clone(&self.stored),
+            targets: SharedTargets::default(),
             ..*self
         };
         pass.run_in(&dir, quarantine, clocks, due);
@@ -381,6 +434,9 @@ impl<'a> Pass<'a> {
         clock_reading: ClockReading,
         context: EvidenceContext<'_>,
     ) -> Option<ReadyTemp<'i>> {
+        if let Some(judged) = self.judge_unproven(dir, item, clock_reading, context) {
+            return Some(ReadyTemp { item, judged });
+        }
         let was_looked_at = item.temp.as_ref().is_some_and(|temp| temp.seen().is_some());
         let judged = match self.track(dir, item, clock_reading, context.our_uid) {
             Ok(Some((seen, temp_info))) => {
@@ -403,6 +459,65 @@ impl<'a> Pass<'a> {
                 None
             }
         }
+    }
+
+    /// Judges a temp that lacks only the proof that no process uses it, as if it had the proof. Returns it if the
+    /// verdict is to remove it: then the protocol asks for the proof at once, and this look need not. Otherwise, and if
+    /// any call fails, the caller looks at the temp in full.
+    fn judge_unproven(
+        &mut self,
+        dir: &Dir,
+        item: &mut PassItem,
+        clock_reading: ClockReading,
+        context: EvidenceContext<'_>,
+    ) -> Option<JudgedTemp> {
+        let policy = self.policy();
+        let looked = item.looked.take();
+        let properties = dir.properties();
+        let has_protocol = UseChecker::HOLDS_LEASES
+            && policy.open == Open::Keep
+            && !policy.is_dry_run()
+            && properties.lease_coverage == LeaseCoverage::OpensAndMaps
+            && policy.is_temp(self.dir_context.below, &item.name);
+        let temp = item.temp.as_ref();
+        let temp = temp.filter(|temp| has_protocol && temp.was_unused())?;
+        let observation = match looked {
+            Some(looked) => *looked,
+            None => dir.observe(&item.name).ok()??,
+        };
+        let fingerprint = observation.fingerprint;
+        let parsed = policy.names.parse(&item.name);
+        let lag = properties.dates.lag(&fingerprint);
+        let grace = policy.grace_of(&parsed, fingerprint.size == 0, lag);
+        // Another name of the file may be due as well, and the file would be found in use: by this process.
+        let is_candidate = fingerprint.links == 1
+            && (context.our_uid == 0 || fingerprint.uid == context.our_uid)
+            && temp.lacks_only_proof(&fingerprint, clock_reading.now.mono, grace);
+        if !is_candidate
+            || !self
+                .siblings(dir)
+                .ok()?
+                .companions_of(&item.name)
+                .is_empty()
+        {
+            return None;
+        }
+        let look = Look {
+            now: clock_reading.now,
+            last_jump: clock_reading.last_jump,
+            fingerprint,
+            lag,
+            use_state: UseState::Unused,
+        };
+        let temp_info = enter_look(policy, item, parsed, &look, grace)?;
+        let seen = SeenFile {
+            observation,
+            use_state: UseState::Unused,
+            checked: None,
+            proof: Proof::ByProtocol,
+        };
+        let judged = self.judge(dir, item, seen, temp_info, clock_reading, context);
+        judged.ok()?.filter(JudgedTemp::is_left_to_protocol)
     }
 
     /// Looks at one temp, and updates its tracking state. Returns the file and its times if its grace is over.
@@ -432,7 +547,11 @@ impl<'a> Pass<'a> {
         if temp.postpone_first_look(grace(true).min(grace(false)), now.mono) {
             return Ok(None);
         }
-        let seen = match look_at(dir, &item.name, policy, self.use_checker, our_uid)? {
+        let look = match self.round {
+            Round::First { .. } => look_at_listed,
+            Round::Watch | Round::Second => look_at,
+        };
+        let seen = match look(dir, &item.name, policy, self.use_checker, our_uid)? {
             LookResult::File(seen) => seen,
             LookResult::Missing => {
                 self.settle(item);
@@ -465,6 +584,8 @@ impl<'a> Pass<'a> {
             use_state: seen.use_state,
         };
         let temp_info = enter_look(policy, item, parsed, &look, grace);
+        item.looked =
+            (self.round == Round::First { remembers: true }).then(|| Box::new(seen.observation));
         Ok(temp_info.map(|temp_info| {
             (
                 seen,
@@ -609,8 +730,14 @@ impl<'a> Pass<'a> {
             item.temp = None;
             return Ok(None);
         }
-        let (evidence, found) =
-            evidence::gather(dir, &temp_info, observation, seen.file_use(), context)?;
+        let file_use = match seen.proof {
+            Proof::Now => seen.file_use(),
+            Proof::ByProtocol => FileUse {
+                target: KnownTarget::Shared(&self.targets),
+                ..seen.file_use()
+            },
+        };
+        let (evidence, found) = evidence::gather(dir, &temp_info, observation, file_use, context)?;
         // The other temp may be removed before the next look.
         let is_target = matches!(evidence.reserved, Some(Reserved::TargetOf(_)));
         if rule!("target-until-watch-ends", is_target)
@@ -637,6 +764,10 @@ impl<'a> Pass<'a> {
                 opened: seen
                     .checked
                     .filter(|_| is_single && observation.fingerprint.links == 1),
+                looked: (seen.proof == Proof::ByProtocol).then_some(Looked {
+                    observation,
+                    target: found,
+                }),
                 companions: members.into_iter().map(companion).collect(),
             },
             evidence,
@@ -794,7 +925,7 @@ impl<'a> Pass<'a> {
                     continue;
                 }
                 Outcome::Kept(reason) => {
-                    kept.push(put_back(temp, reason));
+                    kept.extend(self.put_back(temp, reason));
                     continue;
                 }
                 Outcome::Failed { step, error } => {
@@ -818,6 +949,28 @@ impl<'a> Pass<'a> {
         self.engine.journal.write(LineKind::Outcome, &lines);
         events.into_iter().for_each(&mut *self.emit);
         kept
+    }
+
+    /// Updates the tracking state of a temp that the protocol kept or put back for `reason`. Returns the temp if that is
+    /// to be reported.
+    fn put_back<'i>(&self, temp: ReadyTemp<'i>, reason: Reason) -> Option<KeptTemp<'i>> {
+        let is_first_proof = temp.judged.candidate.looked.is_some();
+        if let Some(tracked) = &mut temp.item.temp {
+            if reason == Reason::Changed {
+                // The file was used by another process in the meantime, so its grace starts again.
+                tracked.reset(clock::mono(), temp.judged.grace());
+                // The sweep reports it as young at its end: it may have changed long before the protocol.
+                if is_first_proof && self.round == Round::Second {
+                    return None;
+                }
+            } else if rule!("late-holder-is-noted", is_held(reason))
+                // A look that cannot determine the holders counts as one that saw a holder.
+                || (is_first_proof && reason == Reason::CannotTell)
+            {
+                tracked.mark_held();
+            }
+        }
+        Some(KeptTemp { temp, reason })
     }
 
     /// Returns what is reported about the companions of a temp.
@@ -1020,19 +1173,6 @@ fn temp_lag(dir: &Dir) -> Duration {
     dir.properties().dates.usual_lag()
 }
 
-/// Updates the tracking state of a temp that the protocol kept or put back for `reason`.
-fn put_back(temp: ReadyTemp<'_>, reason: Reason) -> KeptTemp<'_> {
-    if let Some(tracked) = &mut temp.item.temp {
-        if reason == Reason::Changed {
-            // The file was used by another process in the meantime, so its grace starts again.
-            tracked.reset(clock::mono(), temp.judged.grace());
-        } else if rule!("late-holder-is-noted", is_held(reason)) {
-            tracked.mark_held();
-        }
-    }
-    KeptTemp { temp, reason }
-}
-
 /// Returns the files whose use keeps the temp for `reason`: the temp and its companions, or its guard file.
 fn files_in_use(judged: &JudgedTemp, reason: Reason) -> Vec<FileId> {
     match guard_for(&judged.evidence, reason).and_then(|guard| guard.seen) {
@@ -1088,7 +1228,7 @@ fn intent<'r>(
 ) -> IntentLine<'r> {
     let (file, candidate) = (&seen.fingerprint, &temp.candidate);
     IntentLine {
-        time: json::time(clock::wall()),
+        time: clock::wall().into(),
         file: FileFields {
             path: Some(disposed.subject.path.as_path().into()),
             root: Some(disposed.subject.root.as_path().into()),
@@ -1107,7 +1247,7 @@ fn intent<'r>(
         uid: file.uid,
         mode: seen.mode,
         links: file.links,
-        mtime: json::time(file.mtime),
-        ctime: json::time(file.ctime),
+        mtime: file.mtime.into(),
+        ctime: file.ctime.into(),
     }
 }

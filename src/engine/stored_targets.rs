@@ -66,6 +66,7 @@ impl<'a> StoredTargets<'a> {
             seen: &stored.seen,
             file: None,
             companion_bytes: set.companion_size().bytes,
+            shared: None,
         };
         match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {

@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use super::context::{DirContext, Engine, max_workers};
 use super::examine::details;
 use super::groups::StoredCopies;
-use super::pass::{Pass, PassItem};
+use super::pass::{Pass, PassItem, Round};
 use super::recover::{RecoveryOutcome, kept_claim, recover};
 use crate::core::census::Lookalike;
 use crate::core::event::{Details, Event, Subject};
@@ -26,10 +26,12 @@ use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::root::Root;
 use crate::fs::walk;
 use crate::fs::walk::Found;
-use crate::reap;
 use crate::reap::quarantine::Quarantine;
 use crate::sys::clock;
 use crate::sys::stop::Stop;
+
+/// The largest number of temps whose first looks are remembered. 200 bytes are needed for each.
+const MAX_REMEMBERED: usize = 200_000;
 
 /// Sweeps `root`: removes temps that are older than their grace, and does not wait for younger ones.
 ///
@@ -57,10 +59,13 @@ pub fn sweep(
         engine,
         stop,
         clocks,
+        round: Round::Second,
     };
     let mut dirs = context.track(found, emit);
-    for round in [LookRound::First, LookRound::Second] {
-        if round == LookRound::Second {
+    let remembers = dirs.iter().map(|dir| dir.due.len()).sum::<usize>() <= MAX_REMEMBERED;
+    for round in [Round::First { remembers }, Round::Second] {
+        context.round = round;
+        if round == Round::Second {
             wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
             for dir in &mut dirs {
                 let below = &dir.below;
@@ -74,8 +79,8 @@ pub fn sweep(
             let (below, stored) = (dir.below.as_path(), &dir.stored);
             let (newest, others) = dir.due.split_at_mut(dir.newest);
             let chunk = |due| Chunk { below, due, stored };
-            first.extend(newest.chunks_mut(reap::BATCH).map(chunk));
-            rest.extend(others.chunks_mut(reap::BATCH).map(chunk));
+            first.extend(newest.chunks_mut(engine.reaper.batch()).map(chunk));
+            rest.extend(others.chunks_mut(engine.reaper.batch()).map(chunk));
         }
         let of_first = first.iter().map(|chunk| chunk.due.len()).sum::<usize>();
         let total = of_first + rest.iter().map(|chunk| chunk.due.len()).sum::<usize>();
@@ -216,12 +221,6 @@ fn is_unreported(item: &PassItem) -> bool {
 /// The birth time and the time of the last write of a temp.
 type AgeKey = (Option<Wall>, Wall);
 
-#[derive(PartialEq, Eq, Clone, Copy)]
-enum LookRound {
-    First,
-    Second,
-}
-
 /// Sleeps until the second look is due for all temps that can be due soon, or until a stop is requested.
 fn wait_for_second_look(dirs: &[SweptDir], root: &Root, lag: Duration, stop: &Stop) {
     let longest = root.policy.grace.random.max(root.policy.grace.fixed);
@@ -266,6 +265,7 @@ struct SweepContext<'a> {
     engine: &'a Engine,
     stop: &'a Stop,
     clocks: ClockJumpDetector,
+    round: Round,
 }
 
 impl SweepContext<'_> {
@@ -290,8 +290,7 @@ impl SweepContext<'_> {
                 if rule!("target-until-sweep-ends", targets.contains_key(&name)) {
                     temp.mark_target();
                 }
-                let temp = Some(temp);
-                PassItem { name, temp }
+                PassItem::new(name, temp)
             };
             dirs.push(SweptDir {
                 below,
@@ -351,6 +350,7 @@ impl SweepContext<'_> {
             let mut emit = |event| events.push(event);
             Pass::new(self.engine, dir_context, &use_checker, &mut emit)
                 .sharing(chunk.stored)
+                .in_round(self.round)
                 .run(&mut self.clocks, chunk.due);
             drop(batch);
             if !done(index, events, chunk.due.len()) {

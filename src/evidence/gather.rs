@@ -11,7 +11,7 @@ use super::locks::Locks;
 use super::restore_marks::RestoreMarks;
 use super::siblings::{Siblings, find_main};
 use super::system::{self, CheckedFile};
-use super::target::{ComparedTemp, FoundTarget, find_target};
+use super::target::{ComparedTemp, FoundTarget, SharedTargets, find_target, recheck_target};
 use crate::core::judge::{DirProperties, Evidence, Target, Writer};
 use crate::core::observation::{Fingerprint, Observation, UseState};
 use crate::core::policy;
@@ -137,6 +137,19 @@ pub struct FileUse<'a> {
     pub state: UseState,
     /// The open temp. `None` if it was not opened.
     pub file: Option<&'a CheckedFile>,
+    /// What is known about its target.
+    pub target: KnownTarget<'a>,
+}
+
+/// What is known about the target of a temp before its evidence is gathered.
+#[derive(Clone, Copy, Debug)]
+pub enum KnownTarget<'a> {
+    /// Nothing.
+    Nothing,
+    /// Other temps may have looked at it a moment ago.
+    Shared(&'a SharedTargets),
+    /// The look before the protocol found it.
+    Found(FoundTarget),
 }
 
 /// Gathers the evidence for a verdict. `seen` is the newest observation of the temp.
@@ -159,8 +172,18 @@ pub fn gather(
         seen: &seen,
         file: checked.map(CheckedFile::file),
         companion_bytes,
+        shared: match file_use.target {
+            KnownTarget::Shared(shared) => Some(shared),
+            _ => None,
+        },
     };
-    let found = find_target(dir, context.policy, &temp_info.parsed, temp)?;
+    let found = match file_use.target {
+        KnownTarget::Found(found) if found.is_recent() => found,
+        KnownTarget::Found(found) => {
+            recheck_target(dir, context.policy, &temp_info.parsed, temp, &found)?
+        }
+        _ => find_target(dir, context.policy, &temp_info.parsed, temp)?,
+    };
     let writer = match temp_info.parsed.pid {
         None => Writer::NoPid,
         Some(pid) => writer_of(pid, temp_info, context),

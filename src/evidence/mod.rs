@@ -20,12 +20,14 @@ pub mod siblings;
 mod target;
 pub mod writer_names;
 
-pub use gather::{EvidenceContext, FileUse, Role, TempInfo, gather};
+pub use gather::{EvidenceContext, FileUse, KnownTarget, Role, TempInfo, gather};
 pub use holders::{FileId, ProcessScan};
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
 pub use system::{
-    CheckedFile, HAS_LEASES, ORIGIN, UseChecker, open_for_check, read_mark, scan_processes,
-    set_mark, writer,
+    CheckedFile, HAS_LEASES, ORIGIN, UseChecker, open_for_check, open_own_for_check, read_mark,
+    scan_processes, set_mark, writer,
 };
-pub use target::{ComparedTemp, FoundTarget, find_target, recheck_target, target_name};
+pub use target::{
+    ComparedTemp, FoundTarget, SharedTargets, find_target, recheck_target, target_name,
+};

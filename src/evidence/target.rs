@@ -1,6 +1,8 @@
 //! Finds the target of a temp, which is the file that the temp would have replaced, and decides whether it counts.
 
-use std::ffi::OsStr;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use crate::core::observation::{Kind, Observation};
 use crate::core::policy::Policy;
 use crate::core::target::{TargetFile, TempFile, assess};
 use crate::core::temp_name::ParsedName;
+use crate::core::time::Now;
 use crate::fs::dir;
 use crate::fs::dir::Dir;
 use crate::sys::clock;
@@ -24,6 +27,101 @@ pub struct ComparedTemp<'a> {
     pub file: Option<BorrowedFd<'a>>,
     /// The sum of the sizes of its companions, in bytes. It is added to the size and to the data of the temp.
     pub companion_bytes: u64,
+    /// The looks at targets that it shares with other temps.
+    pub shared: Option<&'a SharedTargets>,
+}
+
+impl ComparedTemp<'_> {
+    /// Observes a possible target. Returns the observation and its time.
+    fn observe(&self, dir: &Dir, name: &OsStr) -> io::Result<(Option<Observation>, Now)> {
+        match self.shared {
+            Some(shared) => shared.observe(dir, name),
+            None => {
+                let at = clock::now();
+                Ok((dir.observe(name)?, at))
+            }
+        }
+    }
+
+    /// Returns a lower bound for the data of the file at `place`, of which `seen` is the observation. Counting stops
+    /// when `enough` is reached. The inner value is `None` if the file cannot be read.
+    fn data_of(
+        &self,
+        place: TargetPlace<'_>,
+        seen: &Observation,
+        enough: u64,
+    ) -> io::Result<Option<u64>> {
+        match self.shared {
+            Some(shared) if !place.by_link => shared.data_of(place, seen, enough),
+            _ => measure(place, seen, enough),
+        }
+    }
+}
+
+/// Looks at targets that the temps of one directory share, for at most [`SHARED_FOR`].
+///
+/// They are for a verdict after which the protocol looks at the target of each temp once more.
+#[derive(Debug, Default)]
+pub struct SharedTargets(RefCell<HashMap<OsString, SharedTarget>>);
+
+/// The time for which temps share the look at a target, and for which the protocol uses the target of the look before
+/// it.
+const SHARED_FOR: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct SharedTarget {
+    at: Now,
+    seen: Option<Observation>,
+    measured: Option<Measured>,
+}
+
+/// The data of a target.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// Counting stopped at this number.
+    enough: u64,
+    data: u64,
+}
+
+impl SharedTargets {
+    fn observe(&self, dir: &Dir, name: &OsStr) -> io::Result<(Option<Observation>, Now)> {
+        let at = clock::now();
+        let mut known = self.0.borrow_mut();
+        if let Some(target) = known.get(name)
+            && at.mono.since(target.at.mono) < SHARED_FOR
+        {
+            return Ok((target.seen, target.at));
+        }
+        let seen = dir.observe(name)?;
+        let measured = known.get(name).and_then(|before| {
+            let file = before.seen.filter(|file| Some(*file) == seen)?;
+            before
+                .measured
+                .filter(|_| has_settled(dir, &file, before.at))
+        });
+        known.insert(name.to_owned(), SharedTarget { at, seen, measured });
+        Ok((seen, at))
+    }
+
+    fn data_of(
+        &self,
+        place: TargetPlace<'_>,
+        seen: &Observation,
+        enough: u64,
+    ) -> io::Result<Option<u64>> {
+        let mut known = self.0.borrow_mut();
+        let Some(target) = known.get_mut(place.name) else {
+            return measure(place, seen, enough);
+        };
+        if let Some(measured) = target.measured
+            && (enough <= measured.enough || measured.data < measured.enough)
+        {
+            return Ok(Some(measured.data));
+        }
+        let data = measure(place, seen, enough)?;
+        target.measured = data.map(|data| Measured { enough, data });
+        Ok(data)
+    }
 }
 
 /// The result of the search for a target.
@@ -35,15 +133,23 @@ pub struct FoundTarget {
     pub index: Option<usize>,
     /// The regular file with the target's name, if the state was derived from it.
     seen: Option<Observation>,
+    /// The time right before the first observation.
+    at: Now,
 }
 
 impl FoundTarget {
-    fn without_file(target: Target, index: Option<usize>) -> FoundTarget {
+    fn without_file(target: Target, index: Option<usize>, at: Now) -> FoundTarget {
         FoundTarget {
             target,
             index,
             seen: None,
+            at,
         }
+    }
+
+    /// Reports whether the target was found a moment ago.
+    pub(super) fn is_recent(&self) -> bool {
+        clock::mono().since(self.at.mono) < SHARED_FOR
     }
 
     /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file.
@@ -71,11 +177,12 @@ pub fn find_target(
     if rule!("every-target-of-a-shared-name-counts", parsed.shares_name()) {
         return find_every_target(dir, policy, parsed, temp);
     }
-    let mut first = FoundTarget::without_file(Target::Unknown, None);
+    let mut first = FoundTarget::without_file(Target::Unknown, None, clock::now());
     for (index, name) in parsed.targets.iter().enumerate() {
-        let Some(seen) = dir.observe(name)? else {
+        let (seen, at) = temp.observe(dir, name)?;
+        let Some(seen) = seen else {
             if first.index.is_none() {
-                first = FoundTarget::without_file(Target::Absent, Some(index));
+                first = FoundTarget::without_file(Target::Absent, Some(index), at);
             }
             continue;
         };
@@ -83,20 +190,25 @@ pub fn find_target(
             .owner
             .is_some_and(|owner| owner != seen.fingerprint.uid);
         if rule!("told-target-has-the-owner", is_foreign) {
-            return Ok(FoundTarget::without_file(Target::Foreign, Some(index)));
+            return Ok(FoundTarget::without_file(Target::Foreign, Some(index), at));
         }
         let target = compare(dir, policy, name, &seen, temp)?;
         // If only `config` exists beside `.config.tmp`, the temp may hold the only copy of `.config`.
         let is_guess = index > 0 && !parsed.dot_is_prefix();
         if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
         {
-            return Ok(FoundTarget::without_file(Target::Unknown, Some(0)));
+            return Ok(FoundTarget::without_file(
+                Target::Unknown,
+                Some(0),
+                first.at,
+            ));
         }
         // The file that exists is the target, even if it does not count.
         return Ok(FoundTarget {
             target,
             index: Some(index),
             seen: (seen.fingerprint.kind == Kind::File).then_some(seen),
+            at,
         });
     }
     Ok(first)
@@ -109,13 +221,15 @@ fn find_every_target(
     parsed: &ParsedName,
     temp: ComparedTemp<'_>,
 ) -> io::Result<FoundTarget> {
-    let mut last = FoundTarget::without_file(Target::Unknown, None);
+    let at = clock::now();
+    let mut last = FoundTarget::without_file(Target::Unknown, None, at);
     for (index, name) in parsed.targets.iter().enumerate() {
         let Some(seen) = dir.observe(name)? else {
-            return Ok(FoundTarget::without_file(Target::Absent, Some(index)));
+            return Ok(FoundTarget::without_file(Target::Absent, Some(index), at));
         };
         // The later check must measure all of them again, so none is remembered.
-        last = FoundTarget::without_file(compare(dir, policy, name, &seen, temp)?, Some(index));
+        let target = compare(dir, policy, name, &seen, temp)?;
+        last = FoundTarget::without_file(target, Some(index), at);
         if !last.target.counts() {
             break;
         }
@@ -157,17 +271,27 @@ pub fn recheck_target(
     parsed: &ParsedName,
     temp: ComparedTemp<'_>,
     found: &FoundTarget,
-) -> io::Result<Target> {
-    /// A file whose last change is more recent may have changed again without a new date.
-    const RECENT: Duration = Duration::from_secs(3);
-    if let (Some(before), Some(name)) = (found.seen, target_name(parsed, found.index)) {
-        let file = &before.fingerprint;
-        let has_settled = clock::wall().since(file.mtime.max(file.ctime)) >= RECENT;
-        if has_settled && dir.observe(name)? == Some(before) {
-            return Ok(found.target);
-        }
+) -> io::Result<FoundTarget> {
+    if let (Some(before), Some(name)) = (found.seen, target_name(parsed, found.index))
+        && has_settled(dir, &before, found.at)
+        && dir.observe(name)? == Some(before)
+    {
+        return Ok(*found);
     }
-    Ok(find_target(dir, policy, parsed, temp)?.target)
+    find_target(dir, policy, parsed, temp)
+}
+
+/// Reports whether any change of a file after the observation `seen`, which was made at `at`, gives it a new date.
+///
+/// If the last change was more recent, the file may have changed again without a new date: the kernel dates changes by
+/// its last tick, 10 ms ago at most.
+fn has_settled(dir: &Dir, seen: &Observation, at: Now) -> bool {
+    let file = &seen.fingerprint;
+    let recent = match dir.properties().dates.lag(file) {
+        Duration::ZERO => Duration::from_millis(100),
+        _ => Duration::from_secs(3),
+    };
+    at.wall.since(file.mtime.max(file.ctime)) >= recent
 }
 
 /// Returns the possible target name at `index`.
@@ -228,25 +352,30 @@ fn compare_with_file(
     if rule!("empty-target-does-not-count", file.size == 0) {
         return Ok(Target::Empty);
     }
-    let opened = match dir::open_to_measure(place.at, place.name) {
+    target.data = match temp.data_of(place, seen, size.max(1)) {
         // The file was removed after the observation. The caller looks again before it removes the temp.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(Target::Absent),
-        opened => opened?,
+        Ok(None) => return Ok(Target::Unreadable),
+        data => data?.unwrap_or(0),
     };
-    let Some(opened) = opened else {
-        return Ok(Target::Unreadable);
-    };
-    use std::os::fd::AsFd;
-    let opened = opened.as_fd();
-    if dir::observe_fd(opened)? != *seen {
-        return Ok(Target::Unreadable);
-    }
-    target.data = dir::data_at_least(opened, seen, size.max(1))?;
     if let (true, Some(temp_file)) = (target.data < size, temp.file) {
         let data = dir::data_at_most(temp_file, temp.seen).unwrap_or(other.size);
         compared.data = data.saturating_add(companions);
     }
     Ok(assess(&target, &compared, clock::wall(), step))
+}
+
+/// Returns a lower bound for the data of the file at `place`, if it can be read and is the one that was seen.
+fn measure(place: TargetPlace<'_>, seen: &Observation, enough: u64) -> io::Result<Option<u64>> {
+    use std::os::fd::AsFd;
+    let Some(opened) = dir::open_to_measure(place.at, place.name)? else {
+        return Ok(None);
+    };
+    let opened = opened.as_fd();
+    if dir::observe_fd(opened)? != *seen {
+        return Ok(None);
+    }
+    dir::data_at_least(opened, seen, enough).map(Some)
 }
 
 /// Compares the file that the symlink `name` in `dir` leads to with `temp`.

@@ -15,7 +15,7 @@ use crate::core::observation::{FileSize, Observation, UseState};
 use crate::core::policy::{Open, Policy};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::{self, FreshSibling, FreshSiblings};
-use crate::evidence::{self, CheckedFile, FileUse};
+use crate::evidence::{self, CheckedFile, FileUse, KnownTarget};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
 
@@ -86,7 +86,7 @@ impl<'a> Batch<'a> {
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
         };
         let seen = self.look(candidate, slot.as_mut())?;
-        let (use_state, checked) = self.prove(name, opened)?;
+        let (use_state, checked) = self.prove(candidate, opened)?;
         let judged = self.judge(candidate, seen, use_state, &checked)?;
         let at = self.rename(candidate, slot, &judged, &checked)?;
         let claimed = Claimed {
@@ -114,6 +114,10 @@ impl<'a> Batch<'a> {
     fn look(&self, candidate: &Candidate, slot: Option<&mut Slot>) -> Result<Observation, Outcome> {
         let temp_info = &candidate.temp_info;
         self.before_step(Step::Look, &temp_info.name);
+        // The file is opened by its name after this, and compared with what was seen.
+        if let Some(looked) = &candidate.looked {
+            return Ok(looked.observation);
+        }
         let seen = self.dir().observe(&temp_info.name);
         let seen = seen.map_err(failed(Step::Look))?.ok_or(Outcome::Settled)?;
         let is_other = |expected| expected != seen.fingerprint;
@@ -141,9 +145,10 @@ impl<'a> Batch<'a> {
     /// [`Step::Judge`] finds this file equal to the one that [`Step::Look`] saw, the name refers to it.
     fn prove(
         &self,
-        name: &OsStr,
+        candidate: &Candidate,
         opened: Option<CheckedFile>,
     ) -> Result<(UseState, CheckedFile), Outcome> {
+        let name = candidate.temp_info.name.as_os_str();
         self.before_step(Step::Open, name);
         let opened =
             match opened {
@@ -153,6 +158,10 @@ impl<'a> Batch<'a> {
                         io::ErrorKind::NotFound => Outcome::Settled,
                         // A lease of another process is in force: that process holds the file.
                         io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
+                        // The full look of a file that cannot be opened ends in the same way.
+                        io::ErrorKind::PermissionDenied if candidate.looked.is_some() => {
+                            Outcome::Kept(Reason::CannotTell)
+                        }
                         _ => failed(Step::Open)(error),
                     },
                 )?),
@@ -187,12 +196,22 @@ impl<'a> Batch<'a> {
         let temp_info = &candidate.temp_info;
         self.before_step(Step::Judge, &temp_info.name);
         let judged = dir::observe_fd(checked.file()).map_err(failed(Step::Judge))?;
+        let seen = match candidate.looked {
+            Some(_) => Observation {
+                allocated: judged.allocated,
+                ..seen
+            },
+            None => seen,
+        };
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }
+        let looked = candidate.looked.as_ref();
         let file_use = FileUse {
             state: use_state,
             file: Some(checked),
+            // The target is looked at once more before the removal.
+            target: looked.map_or(KnownTarget::Nothing, |look| KnownTarget::Found(look.target)),
         };
         let gathered = evidence::gather(
             self.dir(),
@@ -347,7 +366,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Removes the claim. A temp in the quarantine stays there.
-    fn unlink(&self, mut claimed: Claimed<'_>) -> Outcome {
+    fn unlink(&self, claimed: Claimed<'_>) -> Outcome {
         self.before_step(Step::Unlink, &claimed.candidate.temp_info.name);
         let claim = match claimed.at {
             ClaimedAt::Slot(slot) => return quarantined(slot),
@@ -367,9 +386,6 @@ impl<'a> Batch<'a> {
         let size = claimed.after.size();
         let other_name =
             dir::observe_fd(claimed.checked.file()).is_ok_and(|left| left.fingerprint.links > 0);
-        // Released before another thread closes the file: the signal that announces a broken lease is blocked in this
-        // thread.
-        claimed.checked.release();
         close(claimed.checked, size.bytes);
         Outcome::Reaped {
             freed: match other_name {
@@ -510,11 +526,13 @@ fn quarantined(slot: Slot) -> Outcome {
 }
 
 /// Closes the file. The last close of a huge file frees its blocks, which takes long, so a separate thread does that.
-fn close(checked: CheckedFile, bytes: u64) {
+fn close(mut checked: CheckedFile, bytes: u64) {
     const HUGE: u64 = 256 << 20;
     if bytes < HUGE {
         return drop(checked);
     }
+    // The signal that announces a broken lease is blocked in this thread.
+    checked.release();
     let closer = std::thread::Builder::new().name("orphand-close".into());
     // If no thread can be created, the closure is dropped and the file is closed here.
     let _ = closer.spawn(move || drop(checked));

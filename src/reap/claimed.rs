@@ -56,9 +56,11 @@ impl Judged {
             seen: &self.evidence.observation,
             file: Some(checked.file()),
             companion_bytes: self.evidence.companion_bytes,
+            shared: None,
         };
         let parsed = &candidate.temp_info.parsed;
-        evidence::recheck_target(dir, policy, parsed, temp, &self.target)
+        let now = evidence::recheck_target(dir, policy, parsed, temp, &self.target)?;
+        Ok(now.target)
     }
 }
 

@@ -27,7 +27,8 @@ mod types;
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod calls;
 
+pub(crate) use reaper::affordable_batch;
 pub use reaper::{BATCH, RELEASE_WAIT, Reaper};
 pub use recover::recover;
 pub use recovered::{Recovered, StoredMember};
-pub use types::{BatchContext, Candidate, Companion, CompanionResult, Hook, Outcome, Step};
+pub use types::{BatchContext, Candidate, Companion, CompanionResult, Hook, Looked, Outcome, Step};

@@ -24,8 +24,8 @@ use crate::core::temp_set::{SetNames, SetStep, after_claims, before_claims};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::{FreshSibling, FreshSiblings, find_set};
 use crate::evidence::{
-    self, CheckedFile, ComparedTemp, EvidenceContext, FileId, FileUse, FoundTarget, ProcessScan,
-    TempInfo,
+    self, CheckedFile, ComparedTemp, EvidenceContext, FileId, FileUse, FoundTarget, KnownTarget,
+    ProcessScan, TempInfo,
 };
 use crate::fs::dir;
 use crate::fs::dir::Dir;
@@ -270,6 +270,7 @@ impl<'a> SetRemoval<'a> {
             let file_use = FileUse {
                 state: UseState::Unused,
                 file: Some(&member.checked),
+                target: KnownTarget::Nothing,
             };
             let gathered = evidence::gather(
                 self.dir(),
@@ -461,9 +462,10 @@ impl<'a> SetRemoval<'a> {
                 seen: &main.judged,
                 file: Some(main.checked.file()),
                 companion_bytes: evidence.companion_bytes,
+                shared: None,
             };
             let parsed = &main.temp_info.parsed;
-            let target = evidence::recheck_target(dir, policy, parsed, temp, found)?;
+            let target = evidence::recheck_target(dir, policy, parsed, temp, found)?.target;
             let is_same = |target: Target| match self.verdict {
                 Verdict::Reap => target == evidence.target,
                 // A move loses nothing as long as no target counts.

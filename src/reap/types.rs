@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::better_copies::BetterCopies;
 use crate::core::judge::{Reason, Verdict};
-use crate::core::observation::{FileSize, UseState};
-use crate::evidence::{CheckedFile, EvidenceContext, TempInfo, UseChecker};
+use crate::core::observation::{FileSize, Observation, UseState};
+use crate::evidence::{CheckedFile, EvidenceContext, FoundTarget, TempInfo, UseChecker};
 use crate::fs::dir::{Dir, RootError, RootId};
 
 /// Defines the enum and the list of its variants together, so that the list is always complete.
@@ -166,8 +166,20 @@ pub struct Candidate {
     /// The file, if it is still open since the look that led to the verdict. It is then not opened again, but the
     /// protocol still checks that the name refers to it.
     pub opened: Option<CheckedFile>,
+    /// The state of the file by the look that led to the verdict, if that look has left the proof to the protocol. The
+    /// protocol then opens the name without another look, and the file must be in this state.
+    pub looked: Option<Looked>,
     /// Its companions. They are removed or moved together with it.
     pub companions: Vec<Companion>,
+}
+
+/// The result of a look that has not checked whether a process uses the file.
+#[derive(Debug)]
+pub struct Looked {
+    /// The file. Its space on the disk may have changed since, when its data was written to the disk.
+    pub observation: Observation,
+    /// Its target.
+    pub target: FoundTarget,
 }
 
 /// A companion of a temp that is to be removed or moved.

@@ -81,6 +81,7 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::StatName,
             Call::GetXattr,
         ],
+        (Step::Look, Disposal::Removed) => &[],
         (Step::Look, _) => &[Call::StatName],
         (Step::Open, _) => &[Call::OpenFile],
         (Step::Prove, Disposal::RemovedOpen) => &[
@@ -91,6 +92,7 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::QueryLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
+        (Step::Judge, Disposal::Removed) => &[Call::StatFd, Call::GetXattr],
         (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
         // The target is opened to measure its data.
         (Step::Judge, _) => &[
@@ -195,6 +197,11 @@ fn attempt(
             ..Fixture::policy()
         }),
     });
+    if let Ok(target) = File::options().write(true).open(&fixture.target) {
+        // As if it had changed just now, however long this takes: then it is always measured again.
+        let later = std::time::SystemTime::now() + Duration::from_secs(3600);
+        target.set_modified(later).unwrap();
+    }
     let holder = (disposal == Disposal::RemovedOpen).then(|| File::open(&fixture.temp).unwrap());
     let log = CallLog::default();
     let at = Arc::new(AtomicUsize::new(usize::MAX));
@@ -213,7 +220,12 @@ fn attempt(
         noted.push((*step, asked.call));
         fault(noted.len() - 1, asked.call).map_or(CallResponse::Allow, CallResponse::Fail)
     };
-    let outcome = match intercept::thread(move || actor.reap(hook), answer) {
+    let look = match disposal {
+        Disposal::Removed => LookBefore::Unproven,
+        _ => LookBefore::Closed,
+    };
+    let reap = move || actor.reap_after(look, hook);
+    let outcome = match intercept::thread(reap, answer) {
         Ok(outcome) => outcome.expect("no panic after a fault"),
         Err(error) => {
             report_skipped(&format!("seccomp: {error}"));
@@ -372,6 +384,7 @@ impl Fault {
                 let is_right = match reason {
                     Reason::CannotTell => {
                         matches!(call, Call::SetOwner | Call::SetLease | Call::GetLease)
+                            || (step, call, errno) == (Step::Open, Call::OpenFile, Errno::ACCESS)
                             || (call, errno) == (Call::Rename, Errno::OPNOTSUPP)
                             || (call, errno) == (Call::Rename, Errno::NOSYS)
                     }
@@ -610,6 +623,13 @@ const fn sweep_call(
     }
 }
 
+/// A sweep looks by name only at files that it cannot open as their owner.
+const LOOK_BY_NAME: SweepCall = sweep_call(
+    "look at the temp",
+    |asked| asked.call == Call::StatName && asked.path().ends_with(TEMP_FILE),
+    NEVER,
+);
+
 const SWEEP_CALLS: &[SweepCall] = &[
     SweepCall {
         is_root: true,
@@ -641,11 +661,6 @@ const SWEEP_CALLS: &[SweepCall] = &[
         )
     },
     sweep_call(
-        "look at the temp",
-        |asked| asked.call == Call::StatName && asked.path().ends_with(TEMP_FILE),
-        NEVER,
-    ),
-    sweep_call(
         "open the temp",
         |asked| asked.call == Call::OpenFile && asked.path().ends_with(TEMP_FILE),
         NEVER,
@@ -655,7 +670,6 @@ const SWEEP_CALLS: &[SweepCall] = &[
         |asked| asked.call == Call::StatFd && asked.path().ends_with(TEMP_FILE),
         NEVER,
     ),
-    sweep_call("own the lease", |asked| asked.call == Call::SetOwner, NEVER),
     sweep_call(
         "take the lease",
         |asked| asked.call == Call::SetLease,
@@ -790,8 +804,7 @@ fn a_sweep_with(call: &'static SweepCall, errno: Errno) {
     );
     let harmless = (call.is_harmless)(errno) || errno == Errno::INTR;
     // The first look could not find out who holds the temp, so its grace starts at the second look.
-    let unanswered =
-        errno == Errno::INTR && ["own the lease", "take the lease"].contains(&call.name);
+    let unanswered = errno == Errno::INTR && call.name == "take the lease";
     match ran.code() {
         Some(0) if unanswered => {
             let events = ran.events();
@@ -828,11 +841,8 @@ fn a_watcher_retries() {
         return report_skipped("seccomp");
     }
     let named = |name: &str| {
-        SWEEP_CALLS
-            .iter()
-            .find(|call| call.name == name)
-            .unwrap()
-            .matches
+        let mut all = SWEEP_CALLS.iter().chain([&LOOK_BY_NAME]);
+        all.find(|call| call.name == name).unwrap().matches
     };
     let rows: [(&str, Errno, bool); 7] = [
         ("look at the temp", Errno::IO, false),

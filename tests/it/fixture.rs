@@ -32,7 +32,9 @@ use orphand::evidence::writer_names::WriterNames;
 use orphand::evidence::{self, EvidenceContext, Role, TempInfo, UseChecker};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
-use orphand::reap::{BatchContext, Candidate, Hook, Outcome, Reaper, Recovered, Step, quarantine};
+use orphand::reap::{
+    BatchContext, Candidate, Hook, Looked, Outcome, Reaper, Recovered, Step, quarantine,
+};
 use orphand::store::journal::Journal;
 use orphand::sys::clock;
 use orphand::sys::stop::Stop;
@@ -53,6 +55,22 @@ pub(crate) const SUBDIR: &str = "agent";
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The grace of these tests.
 pub(crate) const GRACE: Duration = Duration::from_millis(100);
+
+/// What the look before the protocol leaves to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LookBefore {
+    /// The temp is closed again.
+    Closed,
+    /// The temp is still open.
+    Opened,
+    /// The temp was not opened, and so not proven unused.
+    Unproven,
+}
+
+impl LookBefore {
+    pub(crate) const ALL: [LookBefore; 3] =
+        [LookBefore::Closed, LookBefore::Opened, LookBefore::Unproven];
+}
 
 /// A root, a directory below it, and a directory outside the root.
 pub(crate) struct Fixture {
@@ -220,15 +238,16 @@ impl Fixture {
         self.reap_as(reaper, self.verdict())
     }
 
-    /// Does the same with a temp that the preceding look has already opened.
-    pub(crate) fn reap_opened(&self, hook: Hook) -> Outcome {
+    /// Does the same after a look of this kind.
+    pub(crate) fn reap_after(&self, look: LookBefore, hook: Hook) -> Outcome {
         let use_checker = UseChecker::new();
         let reaper = Reaper::new().with_hook(Some(hook));
-        self.reap_with(
-            &use_checker,
-            &reaper,
-            self.opened(&use_checker, self.verdict()),
-        )
+        let candidate = match look {
+            LookBefore::Closed => self.candidate(self.verdict()),
+            LookBefore::Opened => self.opened(&use_checker, self.verdict()),
+            LookBefore::Unproven => self.unproven(self.candidate(self.verdict())),
+        };
+        self.reap_with(&use_checker, &reaper, candidate)
     }
 
     fn verdict(&self) -> Verdict {
@@ -269,6 +288,7 @@ impl Fixture {
             better: None,
             frees_space: false,
             opened: None,
+            looked: None,
             companions: Vec::new(),
         }
     }
@@ -282,6 +302,27 @@ impl Fixture {
         checked.release();
         Candidate {
             opened: Some(checked),
+            ..candidate
+        }
+    }
+
+    /// Returns the candidate after a look that left the proof to the protocol.
+    pub(crate) fn unproven(&self, candidate: Candidate) -> Candidate {
+        let dir = Dir::open_below(&self.root.path, None, Path::new(SUBDIR)).unwrap();
+        let TempInfo { name, parsed, .. } = &candidate.temp_info;
+        let observation = dir.observe(name).unwrap().expect("the temp");
+        let temp = evidence::ComparedTemp {
+            seen: &observation,
+            file: None,
+            companion_bytes: 0,
+            shared: None,
+        };
+        let target = evidence::find_target(&dir, &self.root.policy, parsed, temp).unwrap();
+        Candidate {
+            looked: Some(Looked {
+                observation,
+                target,
+            }),
             ..candidate
         }
     }
@@ -366,10 +407,8 @@ impl Fixture {
     }
 
     pub(crate) fn pass_items(&self, name: &str) -> Vec<PassItem> {
-        vec![PassItem {
-            name: name.into(),
-            temp: Some(Tracked::found(clock::mono(), Origin::Found)),
-        }]
+        let temp = Tracked::found(clock::mono(), Origin::Found);
+        vec![PassItem::new(name.into(), temp)]
     }
 
     pub(crate) fn pass(

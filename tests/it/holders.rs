@@ -400,6 +400,7 @@ mod linux {
     use orphand::sys::clock;
 
     use super::*;
+    use crate::sandbox::Sandbox;
 
     fn in_own_pids(command: &mut Command) {
         // SAFETY: between fork and exec only system calls are made.
@@ -723,6 +724,7 @@ mod linux {
                     let unused = evidence::FileUse {
                         state: orphand::core::observation::UseState::Unused,
                         file: None,
+                        target: evidence::KnownTarget::Nothing,
                     };
                     limit(most);
                     let gathered = evidence::gather(
@@ -1039,6 +1041,29 @@ mod linux {
             drop(watcher);
             assert_eq!(signals(), before);
         });
+    }
+
+    /// The binary names no thread as the receiver of the signal, so every thread must block it.
+    #[test]
+    fn sigio_does_not_end_the_binary() {
+        let sandbox = Sandbox::new();
+        let mut watching = sandbox.watch(["--grace", "100ms"]).ready();
+        watching.wait_for_sentinel(&sandbox);
+        let sigio = 1_u64 << (libc::SIGIO - 1);
+        let tasks = fs::read_dir(format!("/proc/{}/task", watching.pid())).unwrap();
+        let blocked = tasks.flatten().map(|task| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+            u64::from_str_radix(mask.expect("a mask").trim(), 16).unwrap() & sigio
+        });
+        let blocked = Vec::from_iter(blocked);
+        assert!(
+            blocked.len() > 1 && !blocked.contains(&0),
+            "a thread does not block SIGIO: {blocked:?}"
+        );
+        watching.signal(libc::SIGIO);
+        watching.wait_for_sentinel(&sandbox);
+        watching.stop().exit(0);
     }
 
     /// A lease that orphand does not release would make other processes wait. None is left.

@@ -163,8 +163,12 @@ fn before_every_step(attack: fn(&Attacker) -> Vec<Expectation>) {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             for access in Access::ALL {
-                for (sole, opened) in [(false, false), (false, true), (true, false), (true, true)] {
-                    attack_at(attack, step, *access, sole, opened);
+                for look in LookBefore::ALL {
+                    attack_at(attack, step, *access, false, look);
+                }
+                // The proof of a temp that is moved is never left to the protocol.
+                for look in [LookBefore::Closed, LookBefore::Opened] {
+                    attack_at(attack, step, *access, true, look);
                 }
             }
         }
@@ -176,10 +180,9 @@ fn attack_at(
     step: Step,
     access: Access,
     sole: bool,
-    opened: bool,
+    look: LookBefore,
 ) {
-    let what =
-        format!("before {step:?}, by {access:?}, sole copy: {sole}, opened before: {opened}");
+    let what = format!("before {step:?}, by {access:?}, sole copy: {sole}, {look:?}");
     let fixture = match sole {
         false => Fixture::new(),
         true => Fixture::new().with_sole_copy(),
@@ -191,10 +194,7 @@ fn attack_at(
         let expectations = attack(&attacker);
         *result.lock().unwrap() = Some(expectations);
     });
-    let outcome = match opened {
-        false => fixture.reap(at_step.hook.clone()),
-        true => fixture.reap_opened(at_step.hook.clone()),
-    };
+    let outcome = fixture.reap_after(look, at_step.hook.clone());
     let steps = at_step.steps();
     let expectations = expectations.lock().unwrap().take();
     let expectations = expectations
@@ -849,16 +849,21 @@ fn each_check_stops_the_protocol_at_its_step() {
             #[cfg(target_os = "linux")]
             (Step::ProveAgain, try_claim, Step::ProveAgain, Reason::InUse),
         ];
-        for ((step, act, last, want), opened) in
-            rows.into_iter().flat_map(|row| [(row, false), (row, true)])
+        for ((step, act, last, want), look) in rows
+            .into_iter()
+            .flat_map(|row| LookBefore::ALL.map(|look| (row, look)))
         {
+            let last = match (look, step) {
+                // The name is not looked at before it is opened.
+                (LookBefore::Unproven, Step::Look) => Step::Judge,
+                // The target is not looked at again before the claim.
+                (LookBefore::Unproven, Step::Judge) => Step::ProveLast,
+                _ => last,
+            };
             let fixture = Fixture::new();
             let attacker = Attacker::new(&fixture, step, Access::Name);
             let at_step = AtStep::new(step, move || act(&attacker));
-            let outcome = match opened {
-                false => fixture.reap(at_step.hook.clone()),
-                true => fixture.reap_opened(at_step.hook.clone()),
-            };
+            let outcome = fixture.reap_after(look, at_step.hook.clone());
             assert_eq!(
                 at_step.steps().last(),
                 Some(&last),

@@ -107,6 +107,24 @@ impl Tracked {
         next
     }
 
+    /// Reports whether the last look found the temp unused, and it was not kept since.
+    #[must_use]
+    pub fn was_unused(&self) -> bool {
+        self.last_use == LastUse::Unused
+            && self.times_kept == 0
+            && self.kept_reason.is_none()
+            && !self.has_new_rules()
+    }
+
+    /// Reports whether another look now, which sees this fingerprint and no holder, makes such a temp ready to be
+    /// judged. That look changes nothing in this state.
+    #[must_use]
+    pub fn lacks_only_proof(&self, file: &Fingerprint, now: Mono, grace: Duration) -> bool {
+        self.was_unused()
+            && self.fingerprint == Packed::new(file)
+            && now >= self.quiet_since.after(grace)
+    }
+
     /// Limits the credit that was measured by the old rule: see [`Tracked::mark_rules_changed`].
     fn apply_new_rules(&mut self, now: Mono, grace: Duration) {
         self.flags.set(Flags::NEW_RULES, false);

@@ -12,23 +12,37 @@ use rustix::io::Errno;
 use super::locks::{has_posix_lock, lock_whole_file};
 use crate::core::observation::UseState;
 use crate::fs::dir::Dir;
+use crate::sys::own_process;
 
 /// A file can be leased, which proves for as long as the lease lasts that no process uses it.
 pub const HAS_LEASES: bool = true;
 
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
-/// `RACE:` between the observation and this call the name may be given to a FIFO, a socket or a device. `O_NONBLOCK`
-/// and `O_NOCTTY` make the first two harmless. Worst case: a device special file, put there by a user who has the right
-/// to create one, is opened and closed.
+/// `RACE:` between the observation (in a sweep: between the listing of the directory) and this call the name may be
+/// given to a FIFO, a socket or a device. `O_NONBLOCK` and `O_NOCTTY` make the first two harmless. Worst case: a device
+/// special file, put there by a user who has the right to create one, is opened and closed.
 pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+    match open(dir, name, OFlags::NOATIME) {
+        Err(Errno::PERM) => Ok(open(dir, name, OFlags::empty())?),
+        opened => Ok(opened?),
+    }
+}
+
+/// Does the same if it does not change the access time of the file, which is so for files of this user.
+///
+/// # Errors
+///
+/// The file is another user's, or the system reports an error.
+pub fn open_own_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
+    Ok(open(dir, name, OFlags::NOATIME)?)
+}
+
+fn open(dir: &Dir, name: &OsStr, more: OFlags) -> Result<OwnedFd, Errno> {
     let no_wait = rule!("open-never-waits", OFlags::NONBLOCK, without: OFlags::empty());
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | no_wait | OFlags::NOCTTY | OFlags::CLOEXEC;
     // O_NOATIME needs the owner's uid. Without it, opening the file changes its access time.
-    match rustix::fs::openat(dir.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => Ok(rustix::fs::openat(dir.fd(), name, flags, Mode::empty())?),
-        opened => Ok(opened?),
-    }
+    rustix::fs::openat(dir.fd(), name, flags | more, Mode::empty())
 }
 
 /// Checks by leases whether files are used. While this value exists, SIGIO is blocked in this thread and in no other:
@@ -176,8 +190,9 @@ impl CheckedFile {
     /// [`UseChecker::check_again`].
     pub fn check(&mut self) -> UseState {
         // The signal must go to this thread, where it is blocked, before there is a lease that can be broken. This is
-        // needed each time, because releasing a lease clears the owner.
-        if !self.set_owner() {
+        // needed each time, because releasing a lease clears the owner. Without an owner the kernel sends the signal to
+        // the process, which is harmless if every thread blocks it.
+        if !own_process::is_own() && !self.set_owner() {
             return UseState::Unknown;
         }
         let use_state = self.request_lease();
@@ -277,7 +292,10 @@ impl CheckedFile {
 
 impl Drop for CheckedFile {
     fn drop(&mut self) {
-        self.release();
+        // The close releases lease and lock, unless a child process has a copy of the open file.
+        if !own_process::is_own() {
+            self.release();
+        }
     }
 }
 
