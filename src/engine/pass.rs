@@ -325,9 +325,13 @@ impl<'a> Pass<'a> {
                 last_jump: clocks.read(now),
             };
             if let Some(mut temp) = self.examine(dir, item, clock_reading, context) {
-                // No more files are kept open than the protocol has open anyway.
+                // No more files are kept open than the protocol has open anyway. A later batch begins so late that it
+                // looks at the targets again.
                 if ready.len() >= self.engine.reaper.batch() {
                     temp.judged.candidate.opened = None;
+                    if let Some(looked) = &mut temp.judged.candidate.looked {
+                        looked.target = None;
+                    }
                 }
                 ready.push(temp);
             }
@@ -766,7 +770,7 @@ impl<'a> Pass<'a> {
                     .filter(|_| is_single && observation.fingerprint.links == 1),
                 looked: (seen.proof == Proof::ByProtocol).then_some(Looked {
                     observation,
-                    target: found,
+                    target: Some(found),
                 }),
                 companions: members.into_iter().map(companion).collect(),
             },

@@ -11,7 +11,7 @@ use super::locks::Locks;
 use super::restore_marks::RestoreMarks;
 use super::siblings::{Siblings, find_main};
 use super::system::{self, CheckedFile};
-use super::target::{ComparedTemp, FoundTarget, SharedTargets, find_target, recheck_target};
+use super::target::{ComparedTemp, FoundTarget, SharedTargets, find_target};
 use crate::core::judge::{DirProperties, Evidence, Target, Writer};
 use crate::core::observation::{Fingerprint, Observation, UseState};
 use crate::core::policy;
@@ -178,10 +178,7 @@ pub fn gather(
         },
     };
     let found = match file_use.target {
-        KnownTarget::Found(found) if found.is_recent() => found,
-        KnownTarget::Found(found) => {
-            recheck_target(dir, context.policy, &temp_info.parsed, temp, &found)?
-        }
+        KnownTarget::Found(found) => found,
         _ => find_target(dir, context.policy, &temp_info.parsed, temp)?,
     };
     let writer = match temp_info.parsed.pid {

@@ -64,8 +64,7 @@ impl ComparedTemp<'_> {
 #[derive(Debug, Default)]
 pub struct SharedTargets(RefCell<HashMap<OsString, SharedTarget>>);
 
-/// The time for which temps share the look at a target, and for which the protocol uses the target of the look before
-/// it.
+/// The time for which temps share the look at a target.
 const SHARED_FOR: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -145,11 +144,6 @@ impl FoundTarget {
             seen: None,
             at,
         }
-    }
-
-    /// Reports whether the target was found a moment ago.
-    pub(super) fn is_recent(&self) -> bool {
-        clock::mono().since(self.at.mono) < SHARED_FOR
     }
 
     /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file.

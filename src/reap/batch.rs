@@ -206,12 +206,12 @@ impl<'a> Batch<'a> {
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }
-        let looked = candidate.looked.as_ref();
+        let found = candidate.looked.as_ref().and_then(|looked| looked.target);
         let file_use = FileUse {
             state: use_state,
             file: Some(checked),
             // The target is looked at once more before the removal.
-            target: looked.map_or(KnownTarget::Nothing, |look| KnownTarget::Found(look.target)),
+            target: found.map_or(KnownTarget::Nothing, KnownTarget::Found),
         };
         let gathered = evidence::gather(
             self.dir(),

@@ -178,8 +178,8 @@ pub struct Candidate {
 pub struct Looked {
     /// The file. Its space on the disk may have changed since, when its data was written to the disk.
     pub observation: Observation,
-    /// Its target.
-    pub target: FoundTarget,
+    /// Its target, if the protocol for the temp begins right after the look.
+    pub target: Option<FoundTarget>,
 }
 
 /// A companion of a temp that is to be removed or moved.

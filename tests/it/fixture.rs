@@ -321,7 +321,7 @@ impl Fixture {
         Candidate {
             looked: Some(Looked {
                 observation,
-                target,
+                target: Some(target),
             }),
             ..candidate
         }
