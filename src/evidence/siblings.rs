@@ -20,9 +20,9 @@ use crate::core::time::Mono;
 use crate::fs::dir::{Buffer, Dir, RootId};
 use crate::sys::clock;
 
-/// The number of names that can be listed in the time in which the three companions of one temp can be looked up (ext4:
+/// About the number of names that can be listed in the time in which the three companions of one temp can be looked up (ext4:
 /// 9 µs for a temp, 280 ns for a listed name).
-const LISTED_PER_TEMP: usize = 32;
+const LISTED_PER_TEMP: usize = 40;
 /// The listing of a large directory is reused for this multiple of the time that it took.
 const REUSE_FACTOR: u32 = 50;
 /// The largest number of listings that are stored.

@@ -87,6 +87,27 @@ struct Line<T> {
     action: T,
 }
 
+/// Lines in memory. Most writes of the serializer have one byte, for which a push is much cheaper than a copy.
+struct Text(Vec<u8>);
+
+impl io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match bytes {
+            [byte] => self.0.push(*byte),
+            _ => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -128,14 +149,14 @@ impl Journal {
             return;
         };
         const USUAL_LINE: usize = 768;
-        let mut text = Vec::with_capacity(actions.len() * USUAL_LINE);
+        let mut text = Text(Vec::with_capacity(actions.len() * USUAL_LINE));
         for action in actions {
             let line = serde_json::to_writer(&mut text, &Line { journal, action });
             // Writing to memory does not fail, and every action is a struct.
             debug_assert!(line.is_ok());
-            text.push(b'\n');
+            text.0.push(b'\n');
         }
-        if let Err(error) = file.append(&text) {
+        if let Err(error) = file.append(&text.0) {
             self.unwritten.count(actions.len(), file.path(), &error);
         }
     }
