@@ -130,6 +130,36 @@ pub(super) fn is_like_time(digits: &[u8]) -> bool {
         }
 }
 
+/// Reports whether digits may be a date that begins with the day, the month or a year of two digits, a day of a year, or
+/// a time of day.
+///
+/// About one in seven random numbers of six digits looks like one, and fewer of other lengths.
+pub(super) fn is_like_other_date(digits: &[u8]) -> bool {
+    let number = |at: std::ops::Range<usize>, within| is_number(digits.get(at), within);
+    let is_clock = |at: usize| {
+        let rest = digits.get(at..).unwrap_or_default();
+        number(at..at + 2, 0..=23)
+            && rest.len().is_multiple_of(2)
+            && rest
+                .chunks(2)
+                .skip(1)
+                .all(|part| is_number(Some(part), 0..=60))
+    };
+    let is_date =
+        |month: usize, day: usize| number(month..month + 2, 1..=12) && number(day..day + 2, 1..=31);
+    let begins_with_day = || is_date(2, 0) || is_date(0, 2);
+    let has_year = || digits.get(4..8).is_some_and(is_year);
+    match digits.len() {
+        6 => is_clock(0) || begins_with_day(),
+        7 => digits.get(..4).is_some_and(is_year) && number(4..7, 1..=366),
+        8 => begins_with_day() && has_year(),
+        10 => is_date(2, 4) && is_clock(6),
+        12 => (is_date(2, 4) && is_clock(6)) || (begins_with_day() && has_year() && is_clock(8)),
+        14 => begins_with_day() && has_year() && is_clock(8),
+        _ => false,
+    }
+}
+
 fn is_number(part: Option<&[u8]>, range: std::ops::RangeInclusive<u32>) -> bool {
     let number = part.and_then(|part| std::str::from_utf8(part).ok()?.parse().ok());
     number.is_some_and(|number: u32| range.contains(&number))

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::learning::{Content, Learning, Leftover};
+use super::learning::{Content, Leftover};
 use super::shared::Shared;
 use crate::core::learn::{Created, DirId, LateFile, Renamed};
 use crate::core::observation::Kind;
@@ -32,9 +32,6 @@ const COLLECT_FOR: Duration = Duration::from_secs(1);
 
 /// The shortest time between two writes of the file of shapes.
 const STORE_EVERY: Duration = Duration::from_secs(60);
-
-/// The number of leftovers that are observed. Further ones are not.
-const MAX_LEFTOVERS: usize = 256;
 
 /// Starts the thread. If that is not possible, nothing is learned.
 pub(super) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
@@ -81,10 +78,10 @@ fn run(shared: &Shared) {
         use_shapes(shared);
         if clock::mono().since(stored_at) >= STORE_EVERY {
             stored_at = clock::mono();
-            can_store = store(learning, state, can_store);
+            can_store = store(shared, can_store);
         }
     }
-    store(learning, state, can_store);
+    store(shared, can_store);
 }
 
 /// Puts the shapes in force that are learned well enough.
@@ -144,9 +141,14 @@ fn taken_by_shape(shared: &Shared, leftover: &Leftover) -> Option<AppearedFile> 
     (is_created && is_same_dir && !was_read).then_some(file)
 }
 
-/// Stores the shapes, and reports the first error. Returns false if that failed.
-fn store(learning: &Learning, state: Option<&Path>, could_store: bool) -> bool {
-    let stored = learning.store(state);
+/// Stores the shapes, and reports the first error. Returns false if that failed. A dry run creates no files.
+fn store(shared: &Shared, could_store: bool) -> bool {
+    let active_roots = shared.active_roots();
+    let is_dry_run = active_roots.roots().all(|root| root.policy.is_dry_run());
+    if rule!("dry-run-stores-no-shapes", is_dry_run) {
+        return could_store;
+    }
+    let stored = shared.learning.store(shared.folders.state.as_deref());
     if let Err(error) = &stored
         && could_store
     {
@@ -186,10 +188,8 @@ fn learn(shared: &Shared) {
         content.dirs.insert(id, path.to_owned());
     }
     for LateFile { dir, name, created } in late {
-        if content.leftovers.len() < MAX_LEFTOVERS
-            && let Some(path) = content.dirs.get(&dir)
-        {
-            content.leftovers.push(Leftover {
+        if let Some(path) = content.dirs.get(&dir) {
+            content.observe_later(Leftover {
                 dir,
                 path: path.join(OsStr::from_bytes(&name)),
                 late_at: now,

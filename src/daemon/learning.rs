@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -40,6 +41,27 @@ pub(super) struct Leftover {
     pub(super) late_at: Mono,
     /// The time of its creation.
     pub(super) created: Mono,
+}
+
+/// The number of leftovers that are observed. Further ones are not.
+const MAX_LEFTOVERS: usize = 256;
+
+impl Content {
+    /// Observes a leftover from now on. If there are too many, those are forgotten that fit no shape: a read of them says
+    /// nothing about one.
+    pub(super) fn observe_later(&mut self, leftover: Leftover) {
+        let (learner, leftovers) = (&self.learner, &mut self.leftovers);
+        let is_full = leftovers.len() >= MAX_LEFTOVERS;
+        if rule!("leftovers-of-shapes-come-first", is_full) {
+            leftovers.retain(|known| {
+                let name = known.path.file_name().unwrap_or_default();
+                learner.fits_shape(known.dir, name.as_bytes())
+            });
+        }
+        if leftovers.len() < MAX_LEFTOVERS {
+            leftovers.push(leftover);
+        }
+    }
 }
 
 impl Learning {
@@ -116,5 +138,51 @@ impl Learning {
         }
         guard(&self.content).has_file = true;
         shapes::write(state, &known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::learn::{Form, LearnedShape, Place};
+    use crate::core::time::Wall;
+
+    /// A directory has any number of files that are created and stay. They take no room from those that fit a shape.
+    #[test]
+    fn leftovers_that_fit_a_shape_are_observed_before_others() {
+        let dir = DirId {
+            dev: 1,
+            ino: 2,
+            born: None,
+        };
+        let place = Place {
+            dir,
+            target: b"data.json".to_vec(),
+            owner: 1000,
+        };
+        let form = Form::literal(b"data.json.a0z9b1y8").widened(b"data.json.0a9z1b8y");
+        let wall = Wall { sec: 1, nsec: 0 };
+        let mut content = Content::default();
+        let shape = LearnedShape::stored(place, form.unwrap(), 40, wall);
+        content.learner.add(shape);
+        let mut leave = |name: &str| {
+            content.observe_later(Leftover {
+                dir,
+                path: Path::new("/srv").join(name),
+                late_at: Mono(0),
+                created: Mono(0),
+            });
+            let last = content.leftovers.last();
+            let is_observed = last.is_some_and(|last| last.path.ends_with(name));
+            (is_observed, content.leftovers.len())
+        };
+        for _ in 0..3 {
+            (0..MAX_LEFTOVERS).for_each(|n| _ = leave(&format!("log.{n}")));
+            assert!(leave("data.json.k3j9x2mq").0);
+        }
+        for n in 0..2 * MAX_LEFTOVERS {
+            let (_, count) = leave(&format!("data.json.k3j{:04}q", n));
+            assert!(count <= MAX_LEFTOVERS);
+        }
     }
 }

@@ -50,7 +50,8 @@ pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_at_most(file, length, most)
 }
 
-fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
+/// Reads an open file of `length` bytes, which may have at most `most` bytes.
+pub fn read_at_most(file: File, length: u64, most: u64) -> io::Result<Vec<u8>> {
     let too_large = |has: &str| {
         let what = format!("it has {has} bytes, and {most} is the most that is allowed");
         Err(io::Error::new(io::ErrorKind::FileTooLarge, what))

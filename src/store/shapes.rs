@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::json::{WirePath, field};
-use super::regular_file::{open_own, read_own};
+use super::regular_file::{open_own, read_at_most};
 use crate::core::learn::{Class, DirId, Form, KnownShape, LearnedShape, Part, Place};
 use crate::core::time::Wall;
 
@@ -63,17 +63,18 @@ struct ShapeFields {
 ///
 /// The file cannot be read, another user owns it or can write it, or its content is not valid.
 pub fn read(state: &Path, now: Wall) -> io::Result<Option<Vec<KnownShape>>> {
-    let path = state.join(NAME);
-    let seen = match path.symlink_metadata() {
+    let file = match open_own(File::options().read(true).to_owned(), &state.join(NAME)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        seen => seen?,
+        opened => opened?,
     };
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    // The open file is asked, because another user may own the folder and replace the file at any moment.
+    let seen = file.metadata()?;
     let is_own = seen.uid() == rustix::process::geteuid().as_raw() && seen.mode() & 0o022 == 0;
-    if !is_own {
+    if rule!("shapes-are-of-this-user", !is_own) {
         return Err(invalid("another user owns it, or can write it"));
     }
-    let document: Document = serde_json::from_slice(&read_own(&path, LARGEST)?)?;
+    let document: Document = serde_json::from_slice(&read_at_most(file, seen.len(), LARGEST)?)?;
     if document.version != VERSION {
         return Err(invalid("it has another version"));
     }
@@ -277,5 +278,48 @@ mod tests {
             std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
             assert!(read(state, NOW).is_err(), "another user");
         }
+    }
+
+    /// Another user who owns the folder may exchange the file for one of their own between two calls.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_is_exchanged_while_it_is_read_is_never_trusted() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::time::{Duration, Instant};
+
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("only root can give a file to another user");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (path, forged) = (folder.path().join(NAME), folder.path().join("forged"));
+        write(folder.path(), &[stored("/srv/app", b"forged.json")]).unwrap();
+        fs::rename(&path, &forged).unwrap();
+        std::os::unix::fs::chown(&forged, Some(12_345), None).unwrap();
+        let own = [stored("/srv/app", b"data.json")];
+        write(folder.path(), &own).unwrap();
+        // The numbers of reads of the own file, of refused reads, and of reads of the other file.
+        let mut reads = [0; 3];
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &path, CWD, &forged, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let end = Instant::now() + Duration::from_secs(10);
+            while (reads[0] < 300 || reads[1] < 300) && reads[2] == 0 && Instant::now() < end {
+                let kind = match read(folder.path(), NOW) {
+                    Ok(shapes) if shapes.as_deref() == Some(&own) => 0,
+                    Ok(_) => 2,
+                    Err(_) => 1,
+                };
+                reads[kind] += 1;
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(reads[0] >= 300 && reads[1] >= 300, "{reads:?}");
+        assert_eq!(reads[2], 0, "the shapes of another user");
     }
 }

@@ -326,6 +326,27 @@ fn the_shapes_survive_a_restart_and_a_damaged_file() {
     );
 }
 
+/// A dry run creates no files, in no folder of orphand.
+#[test]
+fn a_dry_run_stores_no_shapes() {
+    let sandbox = Sandbox::new();
+    let mut watch = sandbox.watch(["--dry-run", "--grace", "1s"]).ready();
+    shell(&sandbox, ATOMIC);
+    // A dry run answers no `status`. What was seen is learned within two seconds, and stored at the end at the latest.
+    for _ in 0..3 {
+        watch.wait_for_sentinel(&sandbox);
+    }
+    watch.stop().exit(0);
+    for folder in ["state", "runtime"] {
+        let files = Command::new("find")
+            .arg(sandbox.base().join(folder))
+            .args(["-type", "f"])
+            .collect_output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&files.stdout), "", "{folder}");
+    }
+}
+
 /// The shapes of a file are only those of its own directory, and the file of shapes must be orphand's own.
 #[test]
 fn scan_and_explain_show_the_shapes_that_files_fit() {

@@ -158,6 +158,13 @@ impl Learner {
         }
     }
 
+    /// Reports whether a name in a directory fits a shape, known or not.
+    #[must_use]
+    pub fn fits_shape(&self, dir: DirId, name: &[u8]) -> bool {
+        let mut shapes = self.shapes.get(&dir).into_iter().flatten();
+        shapes.any(|shape| shape.form.matches(name))
+    }
+
     /// Ends the files that were not renamed within [`WRITE_TIME`], and forgets the shapes without a write for a month.
     /// Returns these files.
     pub fn expire(&mut self, now: Mono, wall: Wall) -> Vec<LateFile> {

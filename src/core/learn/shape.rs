@@ -152,11 +152,14 @@ impl LearnedShape {
     }
 
     /// Reports whether the shape is learned well enough for more than a message: its names contain the target, and of
-    /// at least 20 files 95 % were renamed to it, none to another name, and no file was read later.
+    /// at least 20 files 95 % were renamed to it, none to another name, and no file was read later. Its directory has a
+    /// birth time: without one, another directory may get its inode number.
     #[must_use]
     pub fn is_learned_well(&self, pending: &[Sample]) -> bool {
         let percent = self.ended.saturating_mul(LEARNED_PERCENT);
+        let is_dated = self.place.dir.born.is_some();
         self.ended >= LEARNED_FROM
+            && rule!("shape-needs-a-dated-directory", is_dated, without: true)
             && rule!("nearly-all-are-renamed", self.renamed.saturating_mul(100) >= percent, without: true)
             && !rule!("read-files-are-no-temps", self.was_read)
             && !rule!("shape-has-one-target", self.has_other_target)

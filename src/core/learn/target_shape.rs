@@ -1,7 +1,7 @@
 //! Shapes that tell the targets of temps.
 
 use super::form::{Form, digit_words, value};
-use crate::core::random::{self, Randomness, is_like_time};
+use crate::core::random::{self, Randomness, is_like_other_date, is_like_time};
 
 /// A shape that is learned well enough to tell the target of a temp by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,10 @@ impl TargetShape {
         let mut digits = digit_words(name, &self.target).into_iter();
         self.form.matches(name)
             && fields.all(|field| is_random(&value(field, name)))
-            && !rule!("told-digits-are-no-date", digits.any(is_like_time))
+            && !rule!(
+                "told-digits-are-no-date",
+                digits.any(|digits| is_like_time(digits) || is_like_other_date(digits))
+            )
     }
 
     /// Reports whether the file `name`, which is not a temp, shows that the names of this shape may be temps of longer

@@ -15,7 +15,7 @@ const NOW: Wall = Wall {
 const DIR: DirId = DirId {
     dev: 1,
     ino: 2,
-    born: None,
+    born: Some(NOW),
 };
 const S: Duration = Duration::from_secs(1);
 
@@ -893,6 +893,46 @@ fn a_shape_of_two_targets_tells_none() {
     }));
     let left = |at: &mut Watched, _| (1_000..1_020).for_each(|n| at.create(name(n)));
     assert!(!told(&left), "more than 5 % are left");
+}
+
+/// A date may begin with its day, its month or a year of two digits, and a time of day may be alone.
+#[test]
+fn dates_in_any_order_are_not_told() {
+    let dates: [(usize, &[&str]); 6] = [
+        (6, &["143015", "113026", "301126", "261130", "235959"]),
+        (7, &["2026334"]),
+        (8, &["30112026", "11302026", "20261130"]),
+        (10, &["2611301430"]),
+        (12, &["261130143015", "301120261430", "113020261430"]),
+        (14, &["30112026143015", "11302026143015"]),
+    ];
+    for (length, dates) in dates {
+        let taught = taught("data.json.*", DIGITS, length);
+        assert!(!taught.is_empty(), "{length}");
+        let tells = |digits: &str| {
+            super::telling(&taught, format!("data.json.{digits}").as_bytes(), 1000).is_some()
+        };
+        assert!(tells(&"86754321987654"[..length]), "{length}");
+        for date in dates {
+            assert!(!tells(date), "{date}");
+        }
+    }
+}
+
+/// Without a birth time, another directory may get the inode number of the one in which a shape was learned.
+#[test]
+fn a_shape_of_a_directory_without_a_birth_time_is_not_learned_well() {
+    for (born, want) in [(Some(NOW), true), (None, false)] {
+        let place = Place {
+            dir: DirId { born, ..DIR },
+            target: b"data.json".to_vec(),
+            owner: 1000,
+        };
+        let form = Form::literal(b"data.json.a0z9b1y8").widened(b"data.json.0a9z1b8y");
+        let mut shape = LearnedShape::stored(place, form.unwrap(), 40, NOW);
+        (shape.ended, shape.renamed) = (40, 40);
+        assert_eq!(shape.is_learned_well(&[]), want, "{born:?}");
+    }
 }
 
 /// An action in a watched directory: which of some names, and what happens to it.
