@@ -318,25 +318,25 @@ impl<'a> Batch<'a> {
             Some(_) => return Err(EarlyEnd::Keep(Reason::Changed)),
             None => return Err(EarlyEnd::Settled),
         }
-        // A temp that is removed because its target counts: the target must still count.
         let (judged, candidate) = (&claimed.judged, claimed.candidate);
+        // No companion has appeared beside its name, and no temp of which it is the target. This may list the directory,
+        // so it comes before the looks at the files because of which the temp is not needed.
+        let (names, name) = (&self.policy().names, &candidate.temp_info.name);
+        let sibling = after.siblings.find(names, name);
+        match rule!("new-companion-puts-back", sibling, without: Ok(FreshSibling::None))? {
+            FreshSibling::None => {}
+            FreshSibling::Companion => return Err(EarlyEnd::Keep(Reason::Changed)),
+            FreshSibling::Reserved(_) => return Err(EarlyEnd::Keep(Reason::Reserved)),
+        }
+        rule!("guard-after-the-claims", self.check_guard(candidate, &after.guards), without: Ok(()))?;
+        // A temp that is removed because its target counts: the target must still count.
         match judged.target_now(self.dir(), self.policy(), candidate, &claimed.checked)? {
             target if rule!("same-target", target == judged.evidence.target, without: true) => {}
             // A symlink that led to the temp now leads nowhere. A move loses nothing as long as no target counts.
             target if matches!(claimed.at, ClaimedAt::Slot(_)) && !target.counts() => {}
             _ => return Err(EarlyEnd::Keep(Reason::Changed)),
         }
-        self.check_better_copies(candidate)?;
-        // No companion has appeared beside its name, and no temp of which it is the target.
-        let (names, name) = (&self.policy().names, &candidate.temp_info.name);
-        let sibling = after.siblings.find(names, name);
-        match rule!("new-companion-puts-back", sibling, without: Ok(FreshSibling::None))? {
-            FreshSibling::None => {
-                rule!("guard-after-the-claims", self.check_guard(candidate, &after.guards), without: Ok(()))
-            }
-            FreshSibling::Companion => Err(EarlyEnd::Keep(Reason::Changed)),
-            FreshSibling::Reserved(_) => Err(EarlyEnd::Keep(Reason::Reserved)),
-        }
+        self.check_better_copies(candidate)
     }
 
     /// Checks that no process uses a guard file of the temp.

@@ -115,19 +115,19 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::LockRange,
             Call::QueryLock,
             Call::StatName,
-            Call::OpenFile,
-            Call::StatFd,
             Call::Seek,
             Call::List,
+            Call::OpenFile,
+            Call::StatFd,
         ],
         (Step::ProveLast, Disposal::Removed) => &[
             Call::SetOwner,
             Call::SetLease,
             Call::StatName,
-            Call::OpenFile,
-            Call::StatFd,
             Call::Seek,
             Call::List,
+            Call::OpenFile,
+            Call::StatFd,
         ],
         (Step::ProveLast, Disposal::Moved) => &[
             Call::SetOwner,
@@ -581,6 +581,47 @@ fn changes_on_a_full_disk_keep_the_temp() {
                 .find(|file| file.path == fixture.temp);
             let found = found.unwrap_or_else(|| panic!("{name}: the temp is missing"));
             assert_eq!(found.ino == old, name != "replaced", "{name}");
+        }
+    });
+}
+
+/// The last listing of a directory takes long if the directory is large. A target that is lost meanwhile keeps its temp,
+/// because it is looked at after the listing.
+#[test]
+fn a_target_that_is_lost_during_the_last_listing_keeps_the_temp() {
+    in_own_process(ALL_USERS, || {
+        type Act = fn(&Fixture);
+        let acts: [(&str, Act); 3] = [
+            ("removed", |at| fs::remove_file(&at.target).unwrap()),
+            ("emptied", |at| drop(File::create(&at.target).unwrap())),
+            ("replaced", |at| {
+                let other = at.dir.join("other");
+                fs::write(&other, "x").unwrap();
+                fs::rename(&other, &at.target).unwrap();
+            }),
+        ];
+        for (what, act) in acts {
+            let fixture = Arc::new(Fixture::new());
+            let (actor, other) = (Arc::clone(&fixture), Arc::clone(&fixture));
+            let is_last = Arc::new(AtomicBool::new(false));
+            let now = Arc::clone(&is_last);
+            let hook = Hook::new(move |step, _| {
+                now.store(step == Step::ProveLast, Ordering::SeqCst);
+            });
+            let lose = move |asked: &PendingCall| {
+                if asked.call == Call::List && is_last.swap(false, Ordering::SeqCst) {
+                    act(&other);
+                }
+                CallResponse::Allow
+            };
+            let reap = move || actor.reap_after(LookBefore::Unproven, hook);
+            let outcome = match intercept::thread(reap, lose) {
+                Ok(outcome) => outcome.unwrap(),
+                Err(error) => return report_skipped(&format!("seccomp: {error}")),
+            };
+            let kept = matches!(outcome, Outcome::Kept(Reason::Changed));
+            assert!(kept, "{what}: {outcome:?}");
+            assert!(fixture.temp.exists(), "{what}");
         }
     });
 }
