@@ -157,7 +157,8 @@ impl LearnedShapes {
     }
 
     /// Reports whether a file is still the one whose creation was seen, whether a learned shape takes it, and whether no
-    /// process has read it since its last write. A killed writer's temp is not read.
+    /// process has read it since its last write. A killed writer's temp is not read. An empty file may be a flag or a
+    /// lock.
     pub fn takes(
         &self,
         dir: &Dir,
@@ -169,7 +170,8 @@ impl LearnedShapes {
             rule!("appeared-file-is-the-same", AppearedFile::new(seen) == Some(file), without: true)
         });
         let is_told = || names.telling_shape(name.as_bytes(), seen.uid).is_some();
-        Ok(is_same && is_told() && !dir.was_read_after_write(name)?)
+        let has_data = rule!("taken-files-have-data", seen.size > 0, without: true);
+        Ok(is_same && has_data && is_told() && !dir.was_read_after_write(name)?)
     }
 
     fn current(&self) -> Arc<Current> {
@@ -235,6 +237,8 @@ mod tests {
         assert!(!takes(), "it was read");
         read(written);
         assert!(takes());
+        opened.set_len(0).unwrap();
+        assert!(!takes(), "it is empty");
         fs::write(path.join("new"), "{}").unwrap();
         fs::rename(path.join("new"), path.join(name)).unwrap();
         assert!(!takes(), "another file");

@@ -1,9 +1,9 @@
 //! Finds the other names in a temp's directory that concern the temp: its companions (`x.tmp-wal` beside `x.tmp`), and
 //! temps of which it may be the target (`x.tmp.tmp` beside `x.tmp`).
 //!
-//! A directory is listed once for many temps. For few temps it is cheaper to look up the three companions of each. The
-//! listing of a large directory is reused for fifty times the time that it took, so that listings take at most a
-//! fiftieth of the time. The companions are looked up again right before each removal.
+//! A directory is listed once for many temps. The listing of a directory with more names than due temps is reused for
+//! fifty times the time that it took, so that listings take at most a fiftieth of the time. The companions are read
+//! again right before each removal: by another listing, or looked up if there are few temps.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -23,7 +23,7 @@ use crate::sys::clock;
 /// About the number of names that can be listed in the time in which the three companions of one temp can be looked up (ext4:
 /// 9 µs for a temp, 280 ns for a listed name).
 const LISTED_PER_TEMP: usize = 40;
-/// The listing of a large directory is reused for this multiple of the time that it took.
+/// A listing is reused for this multiple of the time that it took.
 const REUSE_FACTOR: u32 = 50;
 /// The largest number of listings that are stored.
 const MAX_LISTINGS: usize = 16;
@@ -331,7 +331,7 @@ pub fn has_companion(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<bool>
     Ok(!find_set(dir, names, name)?.companions.is_empty())
 }
 
-/// Lists directories, and stores the listings of large ones for a while.
+/// Lists directories, and stores the listings for a while.
 #[derive(Debug, Default)]
 pub struct Listings {
     stored: Mutex<Vec<Listing>>,
@@ -366,7 +366,8 @@ impl Listings {
         let (siblings, count) = Siblings::read(dir, &policy.names, usize::MAX)?;
         let siblings = Arc::new(siblings);
         let ended = clock::mono();
-        if count > temps.saturating_mul(LISTED_PER_TEMP) {
+        // Other passes of the same directory follow.
+        if count > temps {
             let reuse = ended.since(started) * REUSE_FACTOR;
             let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
             stored.retain(|listing| !matches(&listing));
