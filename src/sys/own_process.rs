@@ -1,7 +1,9 @@
 //! Whether this process belongs to orphand alone, or to a program that embeds the library.
 
+#[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(target_os = "linux")]
 static IS_OWN: AtomicBool = AtomicBool::new(false);
 
 /// Prepares this process for leases, if no other thread runs yet: blocks SIGIO, by which the kernel announces a broken
@@ -43,6 +45,7 @@ fn raise_descriptor_limit() {
 }
 
 /// Reports whether SIGIO is blocked in all threads, and no child process keeps copies of open files.
+#[cfg(target_os = "linux")]
 pub(crate) fn is_own() -> bool {
     IS_OWN.load(Ordering::Relaxed)
 }
