@@ -58,7 +58,7 @@ impl ComparedTemp<'_> {
     }
 }
 
-/// Looks at targets that the temps of one directory share, for at most [`SHARED_FOR`].
+/// Looks at targets that the temps of one directory share, for at most 100 ms.
 ///
 /// They are for a verdict after which the protocol looks at the target of each temp once more.
 #[derive(Debug, Default)]
