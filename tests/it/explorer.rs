@@ -72,6 +72,29 @@ pub(crate) fn format_trace(trace: &[impl fmt::Display]) -> String {
     lines.collect()
 }
 
+/// Asserts that a loss is found without `check`; or, if other checks cover it, only without all of these. A list of no
+/// checks means that the model shows no loss without this one.
+pub(crate) fn assert_needed<M: Explorable + fmt::Debug, C: fmt::Debug>(
+    check: &'static C,
+    covered_by: Option<(&str, &'static [C])>,
+    loss_without: impl Fn(&'static [C]) -> Option<(M, LossTrace<M>)>,
+) {
+    match (loss_without(std::slice::from_ref(check)), covered_by) {
+        (Some((_, (loss, trace))), None) => {
+            println!("without {check:?}: {loss}, after {} actions", trace.len());
+        }
+        (None, Some((why, all))) => {
+            println!("without {check:?} nothing is lost: {why}");
+            assert!(all.is_empty() || loss_without(all).is_some(), "{all:?}");
+        }
+        (None, None) => panic!("nothing is lost without {check:?}: it has no effect"),
+        (Some((model, (loss, trace))), Some(_)) => panic!(
+            "{check:?} is not covered by others: {loss}: {model:?}{}",
+            format_trace(&trace)
+        ),
+    }
+}
+
 /// A hash for millions of small numbers, not secure against attacks.
 #[derive(Default)]
 struct Quick(u64);

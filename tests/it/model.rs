@@ -22,7 +22,9 @@ use orphand::core::policy::Policy;
 use orphand::core::time::Wall;
 use orphand::reap::Step;
 
-use crate::explorer::{self, Explorable, Loss, LossTrace, Transitions, format_trace};
+use crate::explorer::{
+    self, Explorable, Loss, LossTrace, Transitions, assert_needed, format_trace,
+};
 use crate::fixture::{RunAs, in_own_process, in_parallel};
 
 /// The number of an inode.
@@ -1448,10 +1450,10 @@ fn loss(
     kills: u8,
     without: &'static [Check],
     open: Option<Window>,
-) -> Option<(Loss, Model, Vec<Action>)> {
+) -> Option<(Model, LossTrace<Model>)> {
     models(kills, without, open).find_map(|model| {
-        let (loss, trace) = explore(&model).err()?;
-        Some((loss, model, trace))
+        let loss = explore(&model).err()?;
+        Some((model, loss))
     })
 }
 
@@ -1491,28 +1493,9 @@ fn each_check_is_needed() {
                 // A loss is found without a kill, and sooner.
                 _ => 0,
             };
-            let alone = loss(kills, std::slice::from_ref(check), None);
-            match (alone, covered_by_others(*check)) {
-                (Some((loss, _, trace)), None) => {
-                    println!("without {check:?}: {loss}, after {} actions", trace.len());
-                }
-                (None, Some((why, all))) => {
-                    println!("without {check:?} nothing is lost: {why}");
-                    assert!(
-                        all.is_empty() || loss(kills, all, None).is_some(),
-                        "{all:?}"
-                    );
-                }
-                (None, None) => {
-                    panic!("nothing is lost without {check:?}: the check has no effect")
-                }
-                (Some((loss, model, trace)), Some(_)) => {
-                    panic!(
-                        "{check:?} is not covered by others: {loss}: {model:?}{}",
-                        format_trace(&trace)
-                    )
-                }
-            }
+            assert_needed(check, covered_by_others(*check), |without| {
+                loss(kills, without, None)
+            });
         });
     });
 }
@@ -1523,7 +1506,7 @@ fn each_window_loses_something() {
     in_own_process(&[RunAs::CurrentUser], || {
         for window in Window::ALL {
             let loss = loss(0, &[], Some(window));
-            let (loss, _, trace) =
+            let (_, (loss, trace)) =
                 loss.unwrap_or_else(|| panic!("nothing is lost through {window:?}"));
             println!("{window:?}: {loss}{}", format_trace(&trace));
         }

@@ -24,7 +24,9 @@ use orphand::core::temp_set::{
 };
 use orphand::reap::Step;
 
-use crate::explorer::{Explorable, Loss, LossTrace, Transitions, explore, format_trace};
+use crate::explorer::{
+    Explorable, Loss, LossTrace, Transitions, assert_needed, explore, format_trace,
+};
 use crate::fixture::{RunAs, in_own_process, in_parallel};
 use crate::model::{evidence, observation};
 
@@ -1623,25 +1625,9 @@ fn covered_by_others(check: Check) -> Option<(&'static str, &'static [Check])> {
 fn each_rule_of_sets_is_needed() {
     in_own_process(&[RunAs::CurrentUser], || {
         in_parallel(Check::ALL, |check| {
-            let alone = loss(std::slice::from_ref(check), None);
-            match (alone, covered_by_others(*check)) {
-                (Some((_, (loss, trace))), None) => {
-                    println!("without {check:?}: {loss}, after {} actions", trace.len());
-                }
-                (None, Some((why, all))) => {
-                    println!("without {check:?} nothing is lost: {why}");
-                    assert!(all.is_empty() || loss(all, None).is_some(), "{all:?}");
-                }
-                (None, None) => {
-                    panic!("nothing is lost without {check:?}: the rule has no effect")
-                }
-                (Some((model, (loss, trace))), Some(_)) => {
-                    panic!(
-                        "{check:?} is not covered by others: {loss}: {model:?}{}",
-                        format_trace(&trace)
-                    )
-                }
-            }
+            assert_needed(check, covered_by_others(*check), |without| {
+                loss(without, None)
+            });
         });
     });
 }
