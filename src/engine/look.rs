@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::core::observation::{Kind, Observation, UseState};
 use crate::core::policy::Policy;
@@ -39,6 +40,17 @@ pub(super) enum Proof {
 }
 
 impl SeenFile {
+    /// Checks whether a process uses an opened file, and observes it.
+    fn of_opened(use_checker: &UseChecker, opened: OwnedFd) -> io::Result<SeenFile> {
+        let (use_state, checked) = use_checker.check(opened);
+        Ok(SeenFile {
+            observation: dir::observe_fd(checked.file())?,
+            use_state,
+            checked: Some(checked),
+            proof: Proof::Now,
+        })
+    }
+
     pub(super) fn file_use(&self) -> FileUse<'_> {
         FileUse {
             state: self.use_state,
@@ -51,7 +63,8 @@ impl SeenFile {
 /// Looks at the file `name`, which the listing of the directory has shown to be regular, and opens it without an
 /// observation by name. So only files of this user are opened. Otherwise it is [`look_at`].
 ///
-/// RACE: since the listing the name may have been given to a file of another kind: see [`evidence::open_for_check`].
+/// RACE: since the listing the name may have been given to a file of another kind. Worst case: a device special file is
+/// opened and closed, as by [`evidence::open_for_check`].
 pub(super) fn look_at_listed(
     dir: &Dir,
     name: &OsStr,
@@ -63,16 +76,10 @@ pub(super) fn look_at_listed(
         && dir.properties().has_proof(policy)
         && let Ok(opened) = evidence::open_own_for_check(dir, name)
     {
-        let (use_state, checked) = use_checker.check(opened);
-        let observation = dir::observe_fd(checked.file())?;
-        let file = &observation.fingerprint;
+        let seen = SeenFile::of_opened(use_checker, opened)?;
+        let file = &seen.observation.fingerprint;
         if file.kind == Kind::File && (our_uid == 0 || file.uid == our_uid) {
-            return Ok(LookResult::File(SeenFile {
-                observation,
-                use_state,
-                checked: Some(checked),
-                proof: Proof::Now,
-            }));
+            return Ok(LookResult::File(seen));
         }
     }
     look_at(dir, name, policy, use_checker, our_uid)
@@ -120,11 +127,5 @@ pub(super) fn look_at(
             };
         }
     };
-    let (use_state, checked) = use_checker.check(opened);
-    Ok(LookResult::File(SeenFile {
-        observation: dir::observe_fd(checked.file())?,
-        use_state,
-        checked: Some(checked),
-        proof: Proof::Now,
-    }))
+    Ok(LookResult::File(SeenFile::of_opened(use_checker, opened)?))
 }
