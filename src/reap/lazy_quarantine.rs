@@ -14,6 +14,9 @@ use crate::core::judge::Reason;
 use crate::core::time::Wall;
 use crate::fs::dir::RootError;
 
+/// How often a quarantine is opened that is removed while it is in use.
+const TRIES: usize = 4;
+
 /// The quarantine of a batch, opened for the first temp that needs it.
 pub(super) struct LazyQuarantine<'a> {
     batch_context: BatchContext<'a>,
@@ -69,28 +72,28 @@ impl<'a> LazyQuarantine<'a> {
         &self,
         act: impl Fn(&Arc<Quarantine>) -> io::Result<T>,
     ) -> Result<T, Outcome> {
-        let mut tries = 3;
-        loop {
-            match act(&self.open()?) {
-                // Another thread or process has removed the empty quarantine.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
-                    tries -= 1;
+        for _ in 0..TRIES {
+            let done = self
+                .open()
+                .and_then(|quarantine| act(&quarantine).map_err(RootError::Io));
+            match done {
+                Ok(done) => return Ok(done),
+                Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                     self.quarantine.take();
                 }
-                done => return done.map_err(no_quarantine),
+                Err(RootError::Io(error)) => return Err(no_quarantine(error)),
+                Err(_) => break,
             }
         }
+        Err(Outcome::Kept(Reason::NoQuarantine))
     }
 
-    fn open(&self) -> Result<Arc<Quarantine>, Outcome> {
+    fn open(&self) -> Result<Arc<Quarantine>, RootError> {
         if let Some(quarantine) = &*self.quarantine.borrow() {
             return Ok(Arc::clone(quarantine));
         }
         let quarantine = Quarantine::open_or_create(self.batch_context.root, self.batch_context.id);
-        let quarantine = Arc::new(quarantine.map_err(|error| match &error {
-            RootError::Io(error) => no_quarantine(crate::sys::error::copy(error)),
-            _ => Outcome::Kept(Reason::NoQuarantine),
-        })?);
+        let quarantine = Arc::new(quarantine?);
         self.quarantine.replace(Some(Arc::clone(&quarantine)));
         Ok(quarantine)
     }

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use orphand::core::event::Event;
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::FileSize;
 use orphand::evidence::UseChecker;
+use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
 use orphand::sys::clock;
 
@@ -900,6 +902,39 @@ fn removals_come_before_moves() {
         );
         assert!(is_expected, "{outcomes:?}");
         assert_eq!(*claimed.lock().unwrap(), [TEMP, SOLE]);
+    });
+}
+
+/// Other threads and processes open and remove the empty quarantine while a temp is moved into it.
+#[test]
+fn a_quarantine_that_is_removed_as_empty_is_created_again() {
+    const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = Fixture::new();
+        let root = &fixture.root.path;
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    drop(Quarantine::open_or_create(root, None));
+                }
+            });
+            for n in 0..200 {
+                fs::write(fixture.dir.join(SOLE), NEW).unwrap();
+                let candidate =
+                    fixture.candidate_named(SOLE, Verdict::Quarantine(Some(Reason::SoleCopy)));
+                let outcome = fixture.reap_candidate(&Reaper::new(), candidate);
+                if !matches!(outcome, Outcome::Quarantined { .. }) {
+                    ended.store(true, Ordering::Relaxed);
+                    panic!("temp {n}: {outcome:?}");
+                }
+                let quarantine = Quarantine::open_existing(root, None).unwrap().unwrap();
+                let stored = quarantine.stored().unwrap();
+                assert_eq!(stored.len(), 1);
+                quarantine.purge(&stored[0]).unwrap();
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
     });
 }
 

@@ -27,11 +27,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// The maximum depth of a quarantined file below its folder. Files below it are not found.
 pub(super) const MAX_DEPTH: usize = 256;
 
+/// How often the folder is created while other threads and processes remove it as an empty one.
+const TRIES: usize = 100;
+
 /// The open quarantine of one root.
 #[derive(Debug)]
 pub struct Quarantine {
     pub(super) root: Dir,
     pub(super) fd: OwnedFd,
+    /// Whether this may have created the folder. It is then locked, and removed at the end if it is empty.
+    pub(super) is_creator: bool,
 }
 
 /// Reports whether `root` has a quarantine or one could be created. Changes nothing.
@@ -56,32 +61,43 @@ pub(super) fn is_ours(root: &Dir, seen: &Observation) -> bool {
 }
 
 impl Quarantine {
-    /// Opens the quarantine of the root at `root`. Creates it if it does not exist.
+    /// Opens the quarantine of the root at `root`. Creates it if it does not exist. No other thread or process removes
+    /// it as an empty one before this is dropped.
     pub fn open_or_create(root: &Path, id: Option<RootId>) -> Result<Quarantine, RootError> {
         let root = Dir::open_root(root, id)?;
-        match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
-            _ => Quarantine::open_in(root),
+        for _ in 0..TRIES {
+            match calls::make_dir(root.fd(), OsStr::new(FOLDER)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+            let Some(fd) = open_folder(&root)? else {
+                continue;
+            };
+            let is_locked = lock(&fd, FlockOperation::NonBlockingLockShared)?;
+            if is_locked && is_linked(root.fd(), OsStr::new(FOLDER), &fd)? {
+                return Ok(Quarantine {
+                    root,
+                    fd,
+                    is_creator: true,
+                });
+            }
+            // Another thread or process is removing it.
+            std::thread::yield_now();
         }
+        Err(RootError::Io(Errno::NOENT.into()))
     }
 
     /// Opens the quarantine of the root at `root`, if it exists.
     pub fn open_existing(root: &Path, id: Option<RootId>) -> Result<Option<Quarantine>, RootError> {
         let root = Dir::open_root(root, id)?;
-        match Quarantine::open_in(root) {
-            Ok(quarantine) => Ok(Some(quarantine)),
-            Err(RootError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn open_in(root: Dir) -> Result<Quarantine, RootError> {
-        let fd = open_dir(root.fd(), OsStr::new(FOLDER))?;
-        let seen = dir::observe_fd(fd.as_fd())?;
-        if rule!("quarantine-is-ours", !is_ours(&root, &seen)) {
-            return Err(RootError::Io(Errno::PERM.into()));
-        }
-        Ok(Quarantine { root, fd })
+        let fd = open_folder(&root)?;
+        Ok(fd.map(|fd| Quarantine {
+            root,
+            fd,
+            is_creator: false,
+        }))
     }
 
     /// Returns the identity of its folder, which is the same for all mounts of it.
@@ -123,14 +139,48 @@ impl Quarantine {
                 return;
             }
         }
+        if !self.is_creator {
+            self.remove_if_empty();
+        }
+    }
+
+    /// Removes the quarantine if it is empty, unless another thread or process is about to use it.
+    pub(super) fn remove_if_empty(&self) {
+        if lock(&self.fd, FlockOperation::NonBlockingLockExclusive).unwrap_or(false) {
+            let _ = calls::remove_empty_dir(self.root.fd(), OsStr::new(FOLDER));
+            let _ = lock(&self.fd, FlockOperation::Unlock);
+        }
     }
 }
 
 impl Drop for Quarantine {
-    /// Removes the quarantine if it is empty. If another orphand is about to use it, its next call fails with ENOENT,
-    /// and its temp is kept.
     fn drop(&mut self) {
-        let _ = calls::remove_empty_dir(self.root.fd(), OsStr::new(FOLDER));
+        if self.is_creator {
+            self.remove_if_empty();
+        }
+    }
+}
+
+/// Opens the folder of a quarantine, if it exists.
+fn open_folder(root: &Dir) -> Result<Option<OwnedFd>, RootError> {
+    let fd = match open_dir(root.fd(), OsStr::new(FOLDER)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let seen = dir::observe_fd(fd.as_fd())?;
+    if rule!("quarantine-is-ours", !is_ours(root, &seen)) {
+        return Err(RootError::Io(Errno::PERM.into()));
+    }
+    Ok(Some(fd))
+}
+
+/// Reports whether `name` in `at` still leads to `folder`, which may have been removed before it was locked.
+pub(super) fn is_linked(at: BorrowedFd<'_>, name: &OsStr, folder: &OwnedFd) -> io::Result<bool> {
+    let opened = FileId::from(&dir::observe_fd(folder.as_fd())?.fingerprint);
+    match observe(at, name) {
+        Ok(there) => Ok(FileId::from(&there.fingerprint) == opened),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

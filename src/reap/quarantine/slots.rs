@@ -9,13 +9,13 @@ use std::sync::Arc;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::folder::{MAX_DEPTH, Quarantine, is_ours, lock, names, observe, open_dir};
+use super::folder::{MAX_DEPTH, Quarantine, is_linked, is_ours, lock, names, observe, open_dir};
 use super::stamp::Stamp;
 use super::stored::is_old_id;
 use super::usage::QuarantineUsage;
 use crate::core::observation::{Kind, Observation};
 use crate::core::time::Wall;
-use crate::evidence::{self, FileId};
+use crate::evidence;
 use crate::fs::dir;
 use crate::fs::dir::RootError;
 use crate::reap::calls;
@@ -194,6 +194,9 @@ impl Quarantine {
             // Anything but an empty folder is kept.
             let _ = calls::remove_empty_dir(self.fd.as_fd(), &folder);
         }
+        if !self.is_creator {
+            self.remove_if_empty();
+        }
     }
 }
 
@@ -223,12 +226,8 @@ impl QuarantineDir {
         if !lock(&top, FlockOperation::NonBlockingLockShared)? {
             return Ok(None);
         }
-        // The folder may have been removed before it was locked.
-        let opened = FileId::from(&dir::observe_fd(top.as_fd())?.fingerprint);
-        match observe(quarantine.fd.as_fd(), name) {
-            Ok(there) if FileId::from(&there.fingerprint) == opened => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => return Ok(None),
+        if !is_linked(quarantine.fd.as_fd(), name, &top)? {
+            return Ok(None);
         }
         let below = below.parent().unwrap_or(Path::new(""));
         let mut dir = QuarantineDir {
