@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -708,6 +709,34 @@ const DATA: Stored = Stored {
     ..Stored::well("data.json.", "", "data.json")
 };
 
+/// Lets a real program that has no row write `data.json` until it is killed before a rename: Python's
+/// `NamedTemporaryFile`. Returns the name that it leaves.
+fn leave_by_killed_program(sandbox: &Sandbox) -> String {
+    const WRITER: &str = "
+import os, re, tempfile
+while True:
+    f = tempfile.NamedTemporaryFile(dir=\".\", prefix=\"data.json.\", delete=False)
+    f.write(b\"{}\")
+    f.close()
+    if re.fullmatch(\"[a-z]+[0-9]+[a-z]+[0-9][a-z0-9]*\", f.name.rsplit(\".\")[-1]):
+        print(os.path.basename(f.name), flush=True)
+        os.kill(os.getpid(), 9)
+    os.replace(f.name, \"data.json\")";
+    if !has("python3") {
+        let name = "data.json.m1n2b3v4";
+        leave(sandbox, name);
+        return name.to_owned();
+    }
+    let ran = sandbox
+        .program("python3")
+        .args(["-c", WRITER])
+        .current_dir(sandbox.root())
+        .collect_output()
+        .unwrap();
+    assert_eq!(ran.status.signal(), Some(libc::SIGKILL), "{ran:?}");
+    String::from_utf8(ran.stdout).unwrap().trim().to_owned()
+}
+
 /// The names of the shape that a watch must not take. A sandbox has them if it is for that case alone.
 struct Untouched {
     name: &'static str,
@@ -812,8 +841,8 @@ fn take_moves_only_files_that_were_seen_created() {
     }
     // These are due last, so all other files were judged before.
     std::thread::sleep(Duration::from_secs(3));
-    leave(&taking, "data.json.m1n2b3v4");
-    let moved = take.wait_for(is("quarantined", "data.json.m1n2b3v4"));
+    let last = leave_by_killed_program(&taking);
+    let moved = take.wait_for(is("quarantined", &last));
     assert!(
         moved["target"].as_str().unwrap().ends_with("/data.json"),
         "{moved}"

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{shell, text};
 
+/// The maximum length of an option in a line, in bytes. A pattern repeats a class for each random character, because it
+/// has no counts.
+const MAX_OPTION: usize = 200;
+
 /// A shape of the names of temps, learned from healthy renames.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -70,6 +74,10 @@ impl LearnedFields {
             .unwrap_or_default();
         let matched = match (&self.option, self.matched) {
             (_, true) => String::new(),
+            (Some(option), false) if option.len() > MAX_OPTION => {
+                "; the rule does not match them.   to match them: the option in the output of --json"
+                    .to_owned()
+            }
             (Some(option), false) => {
                 format!("; the rule does not match them.   to match them: {option}")
             }
@@ -158,4 +166,46 @@ pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> 
         }));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use orphand::core::learn::{DirId, Form, Place};
+    use orphand::sys::clock;
+
+    use super::*;
+
+    fn line(one: &str, other: &str) -> String {
+        let form = Form::literal(one.as_bytes()).widened(other.as_bytes());
+        let place = Place {
+            dir: DirId {
+                dev: 1,
+                ino: 2,
+                born: None,
+            },
+            target: b"data".to_vec(),
+            owner: 0,
+        };
+        let known = KnownShape {
+            dir: "/srv".into(),
+            shape: LearnedShape::stored(place, form.unwrap(), 3, clock::wall()),
+            is_learned_well: false,
+        };
+        LearnedFields::new(&Policy::default(), &known).line()
+    }
+
+    /// A pattern for many random characters is in the JSON output alone.
+    #[test]
+    fn a_line_has_no_long_option() {
+        let start =
+            "/srv/ are renamed to data (3 writes); the rule does not match them.   to match them: ";
+        assert_eq!(
+            line("data.1a2b", "data.b2a1"),
+            format!("data.<[0-9a-f]:4> in {start}--name 'data.[0-9a-f][0-9a-f][0-9a-f][0-9a-f]'")
+        );
+        assert_eq!(
+            line(&"1a".repeat(32), &"a1".repeat(32)),
+            format!("<[0-9a-f]:64> in {start}the option in the output of --json")
+        );
+    }
 }
