@@ -1,6 +1,7 @@
 //! The cost of a healthy atomic write for a watching process: CPU time per write.
 //!
-//!     cargo bench --bench healthy_write -- [WRITES [WRITES_PER_SECOND [ROUNDS [WATCHER]]]]
+//!     cargo bench --bench healthy_write -- [WRITES [0 [ROUNDS [WATCHER]]]]
+//!     cargo bench --bench healthy_write -- WRITES WRITES_PER_SECOND [other-names]
 //!
 //! The watchers, each in its own process: orphand; a minimal handler with the same notify, mask and map, and one with
 //! notify's default mask; a bare inotify read loop that keeps the same names in a hash map; inotifywait and watchman,
@@ -11,7 +12,8 @@
 //!
 //! At a given rate all watchers run at the same time, each with its own directory, and the writer writes to one
 //! directory after the other for a second each. Load from other users of the machine then affects all of them alike, so
-//! the ratio between them is more precise than the time of each.
+//! the ratio between them is more precise than the time of each. With `other-names` the temps have names that the rule
+//! does not match, `sessions.json.<9 digits>`: orphand only learns from them.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -72,7 +74,14 @@ mod linux {
                         let rounds = rest.get(2).map_or(3, |n| number(n));
                         compare(writes, rounds, rest.get(3).copied());
                     }
-                    rate => compare_by_the_second(writes, rate),
+                    rate => {
+                        let temp_name = match rest.get(2) {
+                            None => matched_name,
+                            Some(&"other-names") => other_name,
+                            Some(unknown) => panic!("{unknown:?}: only \"other-names\" is known"),
+                        };
+                        compare_by_the_second(writes, rate, temp_name);
+                    }
                 }
             }
         }
@@ -185,18 +194,34 @@ mod linux {
         }
     }
 
-    fn compare_by_the_second(writes: u64, rate: u64) {
+    /// Returns the name of the temp of a write.
+    type TempName = fn(u64) -> String;
+
+    fn matched_name(n: u64) -> String {
+        format!("sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp")
+    }
+
+    /// The digits look random, as those of a hash of the time do.
+    fn other_name(n: u64) -> String {
+        format!(
+            "sessions.json.{:09}",
+            100_000_000 + n * 618_033_989 % 900_000_000
+        )
+    }
+
+    fn compare_by_the_second(writes: u64, rate: u64, temp_name: TempName) {
         println!("{writes} atomic writes, {rate} per second; CPU of each watcher per write, µs");
         let installed = watchers::installed().filter(|&watcher| watcher != NONE);
         let mut all: Vec<WatchedDir> = installed.map(WatchedDir::by).collect();
         let mut taken: HashMap<&str, Vec<f64>> = HashMap::new();
-        for _ in 0..writes / rate {
+        for second in 0..writes / rate {
             for WatchedDir {
                 watcher, dir, pid, ..
             } in &all
             {
                 let before = watchers::cpu(*pid);
-                write_one_after_the_other(dir.path(), 0..rate, rate);
+                let all = second * rate..(second + 1) * rate;
+                write_one_after_the_other(dir.path(), all, rate, temp_name);
                 std::thread::sleep(SETTLE);
                 let each = (watchers::cpu(*pid) - before) / rate as f64;
                 taken.entry(watcher).or_default().push(each);
@@ -266,18 +291,20 @@ mod linux {
 
     fn write(dir: &Path, writes: u64) {
         std::thread::scope(|scope| {
-            scope.spawn(|| write_one_after_the_other(dir, 0..writes / 2, 0));
-            write_one_after_the_other(dir, writes / 2..writes, 0);
+            scope.spawn(|| write_one_after_the_other(dir, 0..writes / 2, 0, matched_name));
+            write_one_after_the_other(dir, writes / 2..writes, 0, matched_name);
         });
     }
 
-    fn write_one_after_the_other(dir: &Path, writes: Range<u64>, rate: u64) {
+    fn write_one_after_the_other(dir: &Path, writes: Range<u64>, rate: u64, temp_name: TempName) {
         let start = Instant::now();
-        let target = dir.join(format!("sessions-{}.json", writes.start));
+        // At full speed each thread has a target of its own.
+        let target = dir.join(match rate {
+            0 => format!("sessions-{}.json", writes.start),
+            _ => "sessions.json".to_owned(),
+        });
         for n in writes.clone() {
-            let temp = dir.join(format!(
-                "sessions.json.3f2504e0-4f89-41d3-9a0c-{n:012x}.tmp"
-            ));
+            let temp = dir.join(temp_name(n));
             fs::write(&temp, b"{}").expect("write");
             fs::rename(&temp, &target).expect("rename");
             if let Some(nanos) = ((n - writes.start) * 1_000_000_000).checked_div(rate) {
