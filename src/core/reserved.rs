@@ -152,29 +152,47 @@ impl fmt::Display for Reserved {
 
 /// Returns the rows of the list that match `name`.
 pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static ReservedName> {
-    LIST.iter().filter(move |row| {
-        let pattern = row.pattern.as_bytes();
-        may_match(pattern, name) && is_match(pattern, name)
-    })
+    let byte = |byte: Option<&u8>| byte.map_or(0, u8::to_ascii_lowercase);
+    let (first, last) = (byte(name.first()), byte(name.last()));
+    let rows = LIST.iter().zip(&OUTER_BYTES);
+    let rows = rows.filter(move |(_, outer)| outer.may_match(first, last));
+    let rows = rows.filter(|(row, _)| is_match(row.pattern.as_bytes(), name));
+    rows.map(|(row, _)| row)
 }
 
-/// Returns false if the first or the last byte of `name` shows that `pattern` does not match. This is the case for
-/// nearly all names.
-fn may_match(pattern: &[u8], name: &[u8]) -> bool {
-    let (Some(first), Some(last)) = (name.first(), name.last()) else {
-        return true;
-    };
-    let begins = match pattern.first() {
-        Some(b'*' | b'<') | None => true,
-        Some(wanted) => wanted.eq_ignore_ascii_case(first),
-    };
-    begins
-        && match pattern.last() {
-            Some(b'*') | None => true,
+/// The first and the last byte of a pattern. They show that nearly all names do not match it.
+struct OuterBytes {
+    first: u8,
+    last: u8,
+}
+
+/// The outer bytes of each row, in lower case.
+static OUTER_BYTES: [OuterBytes; LIST.len()] = {
+    let mut all = [const { OuterBytes { first: 0, last: 0 } }; LIST.len()];
+    let mut at = 0;
+    while at < LIST.len() {
+        let pattern = LIST[at].pattern.as_bytes();
+        all[at] = OuterBytes {
+            first: pattern[0].to_ascii_lowercase(),
+            last: pattern[pattern.len() - 1].to_ascii_lowercase(),
+        };
+        at += 1;
+    }
+    all
+};
+
+impl OuterBytes {
+    /// Returns false if `first` and `last`, the outer bytes of a name in lower case, show that the pattern does not
+    /// match. Both are 0 if the name is empty.
+    fn may_match(&self, first: u8, last: u8) -> bool {
+        let ends = match self.last {
+            b'*' => true,
             // A uuid or a number.
-            Some(b'>') => last.is_ascii_hexdigit(),
-            Some(wanted) => wanted.eq_ignore_ascii_case(last),
-        }
+            b'>' => last.is_ascii_hexdigit(),
+            wanted => wanted == last,
+        };
+        ends && (matches!(self.first, b'*' | b'<') || self.first == first)
+    }
 }
 
 impl ReservedName {
@@ -194,16 +212,16 @@ fn is_match(pattern: &[u8], name: &[u8]) -> bool {
             let end = at.and_then(|at| name.get(at..));
             return end.is_some_and(|end| end.eq_ignore_ascii_case(rest));
         }
+        let is_end = |at: usize| name.get(at..).is_some_and(|end| is_match(rest, end));
         // If the next byte is punctuation, it has no case, and only its positions in the name are tried.
         let next = rest
             .first()
             .copied()
             .filter(|byte| byte.is_ascii_punctuation());
-        let next = next.filter(|byte| !matches!(byte, b'*' | b'<'));
-        let is_position = |at: &usize| next.is_none() || name.get(*at).copied() == next;
-        let rests = (0..=name.len()).filter(is_position);
-        let rests = rests.filter_map(|at| name.get(at..));
-        return rests.into_iter().any(|end| is_match(rest, end));
+        return match next.filter(|byte| !matches!(byte, b'*' | b'<')) {
+            Some(next) => memchr::memchr_iter(next, name).any(is_end),
+            None => (0..=name.len()).any(is_end),
+        };
     }
     if let Some(rest) = pattern.strip_prefix(b"<uuid>") {
         let Some((uuid, end)) = name.split_at_checked(36) else {

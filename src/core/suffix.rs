@@ -12,10 +12,15 @@ pub(super) fn strip_end(
 
 /// Removes a uuid from the end.
 pub(super) fn strip_uuid(bytes: &[u8]) -> Option<&[u8]> {
-    let first_group = [12, 4, 4, 4].iter().try_fold(bytes, |rest, len| {
-        strip_end(rest, *len, u8::is_ascii_hexdigit)?.strip_suffix(b"-")
-    });
-    strip_end(first_group?, 8, u8::is_ascii_hexdigit)
+    let (before, uuid) = bytes.split_at_checked(bytes.len().checked_sub(36)?)?;
+    let is_dash = |at: &usize| uuid.get(*at) == Some(&b'-');
+    let is_hex = |(from, to): &(usize, usize)| {
+        let part = uuid.get(*from..*to);
+        part.is_some_and(|part| part.iter().all(u8::is_ascii_hexdigit))
+    };
+    let has_dashes = [23, 18, 13, 8].iter().all(is_dash);
+    let parts = [(24, 36), (19, 23), (14, 18), (9, 13), (0, 8)];
+    (has_dashes && parts.iter().all(is_hex)).then_some(before)
 }
 
 /// Reports whether a byte is a lower-case hex digit.

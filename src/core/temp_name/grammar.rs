@@ -115,6 +115,34 @@ pub(super) struct Grammar {
     /// The index of a random part from which the end of the target cannot be told: nothing but separators is between
     /// them. The part counts as random only by its own characters.
     after_target: Option<usize>,
+    /// The last bytes of the names that the pattern matches, as a set of ASCII characters. `None` if there are others.
+    last_bytes: Option<u128>,
+    /// The parts before a uuid and `.tmp`, if the pattern ends in these.
+    before_uuid: Option<BeforeUuid>,
+}
+
+/// The last parts of a pattern before a uuid and `.tmp`.
+#[derive(Clone, Debug)]
+struct BeforeUuid {
+    literal: Box<str>,
+    /// The literal text follows a pid.
+    has_pid: bool,
+}
+
+/// The end of a name. Most patterns end in a uuid and `.tmp`, which are compared with a name once for all of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameEnd<'n> {
+    /// The name without a uuid and `.tmp` at its end. `None` if it has none.
+    before_uuid: Option<&'n [u8]>,
+}
+
+impl<'n> NameEnd<'n> {
+    /// Returns the end of `name`.
+    pub(super) fn of(name: &'n [u8]) -> NameEnd<'n> {
+        NameEnd {
+            before_uuid: name.strip_suffix(b".tmp").and_then(strip_uuid),
+        }
+    }
 }
 
 /// The parts of a name.
@@ -135,9 +163,21 @@ impl Grammar {
         Ok(Grammar {
             text: text.into(),
             after_target: after_target(&pattern),
+            last_bytes: pattern.tokens.last().and_then(Token::last_bytes),
+            before_uuid: before_uuid(&pattern),
             pattern,
             writer,
         })
+    }
+
+    /// Returns false if `name`, which has this end, shows that [`Grammar::split`] returns nothing for it.
+    pub(super) fn may_match(&self, name: &[u8], end: NameEnd<'_>) -> bool {
+        let Some(wanted) = &self.before_uuid else {
+            return self.may_match_outer_bytes(name);
+        };
+        let before = end.before_uuid;
+        let before = before.and_then(|name| name.strip_suffix(wanted.literal.as_bytes()));
+        before.is_some_and(|name| !wanted.has_pid || name.last().is_some_and(u8::is_ascii_digit))
     }
 
     /// Reports whether the end of the target can always be told.
@@ -148,6 +188,42 @@ impl Grammar {
     /// Splits the name: removes the literal text at its start, and then the parts from the right end, where writers add
     /// them.
     pub(super) fn split<'n>(&self, name: &'n [u8]) -> Option<NameParts<'n>> {
+        match self.may_match_outer_bytes(name) {
+            true => self.split_tokens(name, &self.pattern.tokens),
+            false => None,
+        }
+    }
+
+    /// Does the same as [`Grammar::split`] for a name with this end.
+    pub(super) fn split_by_end<'n>(
+        &self,
+        name: &'n [u8],
+        end: NameEnd<'n>,
+    ) -> Option<NameParts<'n>> {
+        match (&self.before_uuid, self.pattern.tokens.as_slice()) {
+            (Some(_), [tokens @ .., _, _]) => self.split_tokens(end.before_uuid?, tokens),
+            _ => self.split(name),
+        }
+    }
+
+    /// Returns false if the first or the last byte of `name` shows that the pattern does not match. This is so for nearly
+    /// all names and patterns.
+    fn may_match_outer_bytes(&self, name: &[u8]) -> bool {
+        let (Some(first), Some(last)) = (name.first(), name.last()) else {
+            return false;
+        };
+        let has_last = |set: u128| *last < 128 && set & (1 << last) != 0;
+        self.last_bytes.is_none_or(has_last)
+            && self
+                .pattern
+                .prefix
+                .bytes()
+                .next()
+                .is_none_or(|wanted| wanted == *first)
+    }
+
+    /// Splits a name, or its start, into the parts of these tokens.
+    fn split_tokens<'n>(&self, name: &'n [u8], tokens: &[Token]) -> Option<NameParts<'n>> {
         let mut parts = NameParts {
             target: None,
             pid: None,
@@ -155,7 +231,7 @@ impl Grammar {
             is_certain: true,
         };
         let mut rest = name.strip_prefix(self.pattern.prefix.as_bytes())?;
-        for (index, token) in self.pattern.tokens.iter().enumerate().rev() {
+        for (index, token) in tokens.iter().enumerate().rev() {
             if *token == Token::Target {
                 if rest.is_empty() || !self.may_be_target(rest) {
                     return None;
@@ -190,8 +266,8 @@ impl Grammar {
         rest.is_empty().then_some(parts)
     }
 
-    pub(super) fn parse(&self, name: &[u8]) -> Option<ParsedName> {
-        let parts = self.split(name)?;
+    pub(super) fn parse(&self, name: &[u8], end: NameEnd<'_>) -> Option<ParsedName> {
+        let parts = self.split_by_end(name, end)?;
         let target = self.target(name, &parts);
         let row = self.writer.as_deref();
         let parsed = ParsedName {
@@ -319,6 +395,21 @@ fn after_target(pattern: &Pattern) -> Option<usize> {
     let token = pattern.tokens.get(after)?;
     // A uuid is certain, and a pid has its own rule.
     (!matches!(token, Token::Uuid | Token::Pid | Token::Literal(_))).then_some(after)
+}
+
+fn before_uuid(pattern: &Pattern) -> Option<BeforeUuid> {
+    match pattern.tokens.as_slice() {
+        [
+            before @ ..,
+            Token::Literal(literal),
+            Token::Uuid,
+            Token::Literal(end),
+        ] if **end == *".tmp" => Some(BeforeUuid {
+            literal: literal.clone(),
+            has_pid: before.last() == Some(&Token::Pid),
+        }),
+        _ => None,
+    }
 }
 
 /// Removes a number or a uuid, and the dot before it, from the end of `name`: `metrics.2023` becomes `metrics`.

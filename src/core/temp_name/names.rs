@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::catalog::default_rows;
 use super::companion::Companion;
 use super::error::{NameError, unknown_writer};
-use super::grammar::{Grammar, ParsedName, built_in};
+use super::grammar::{Grammar, NameEnd, ParsedName, built_in};
 use super::name_glob::{DEFAULT, NameGlob};
 use super::own_writers::OwnWriters;
 use super::shape::{Shape, form_of_fixed_name};
@@ -271,8 +271,9 @@ impl Names {
                 each(&shape.target);
             }
         }
-        for grammar in self.grammars() {
-            let Some(parts) = grammar.split(name) else {
+        let end = NameEnd::of(name);
+        for grammar in self.grammars_for(name, end) {
+            let Some(parts) = grammar.split_by_end(name, end) else {
                 continue;
             };
             let longest = grammar.longest_target(name);
@@ -307,8 +308,9 @@ impl Names {
     /// Parses a base name, first with the grammars of the rule's writers, then with the built-in ones.
     #[must_use]
     pub fn parse(&self, name: &OsStr) -> ParsedName {
-        self.grammars()
-            .find_map(|grammar| grammar.parse(name.as_bytes()))
+        let (name, end) = (name.as_bytes(), NameEnd::of(name.as_bytes()));
+        self.grammars_for(name, end)
+            .find_map(|grammar| grammar.parse(name, end))
             .unwrap_or_default()
     }
 
@@ -327,9 +329,10 @@ impl Names {
     /// Digits that look like a date are kept in the form: `log.2024.<uuid>.tmp` is not a copy of `log.2025`.
     #[must_use]
     pub fn shape(&self, name: &OsStr) -> Shape {
-        self.grammars()
-            .find_map(|grammar| grammar.shape(name.as_bytes()))
-            .unwrap_or_else(|| Shape::without_grammar(name.as_bytes()))
+        let (name, end) = (name.as_bytes(), NameEnd::of(name.as_bytes()));
+        self.grammars_for(name, end)
+            .find_map(|grammar| grammar.shape(name, end))
+            .unwrap_or_else(|| Shape::without_grammar(name))
     }
 
     /// Returns the target by whose name the file `name` of `owner` forms a group with others of its directory. `None` if
@@ -388,6 +391,12 @@ impl Names {
     fn grammars(&self) -> impl Iterator<Item = &Grammar> {
         let of_writers = self.active_writers().flat_map(|writer| &writer.grammars);
         of_writers.chain(built_in())
+    }
+
+    /// Returns those of the grammars that may match `name`, which has this end, in the same order.
+    fn grammars_for(&self, name: &[u8], end: NameEnd<'_>) -> impl Iterator<Item = &Grammar> {
+        self.grammars()
+            .filter(move |grammar| grammar.may_match(name, end))
     }
 
     pub(super) fn active_writers(&self) -> impl Iterator<Item = &Arc<Writer>> {

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::grammar::Grammar;
+use super::grammar::{Grammar, NameEnd};
 use super::row::WriterGrammar;
 use super::token::Token;
 use crate::core::random::is_like_date;
@@ -27,8 +27,8 @@ pub struct Shape {
 
 impl Grammar {
     /// Returns the shape of a name that the grammar matches.
-    pub(super) fn shape(&self, name: &[u8]) -> Option<Shape> {
-        let parts = self.split(name)?;
+    pub(super) fn shape(&self, name: &[u8], end: NameEnd<'_>) -> Option<Shape> {
+        let parts = self.split_by_end(name, end)?;
         let name_of = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
         if !parts.is_random || !parts.is_certain {
             // A part that may be a word is not replaced, because two such names may belong to two files.

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::grammar::{BUILT_IN, Grammar, NameParts};
+use super::grammar::{BUILT_IN, Grammar, NameEnd, NameParts};
 use super::token::{PID_MAX, Token};
 use super::*;
 use crate::core::learn::{Form, TargetShape};
@@ -598,6 +598,9 @@ proptest! {
                 name.extend(part);
             }
             let found = grammar.split(&name);
+            let end = NameEnd::of(&name);
+            prop_assert!(found.is_none() || grammar.may_match(&name, end), "{}", name.escape_ascii());
+            prop_assert_eq!(grammar.split_by_end(&name, end), found, "{}", name.escape_ascii());
             prop_assert!(found.is_some() || grammar.may_refuse(), "{}", name.escape_ascii());
             let found = found.map(|found| NameParts { is_certain: true, ..found });
             prop_assert!(found.is_none_or(|found| found == expected), "{}", name.escape_ascii());

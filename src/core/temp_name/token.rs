@@ -56,6 +56,24 @@ impl Token {
         !matches!(self, Token::Target | Token::Literal(_))
     }
 
+    /// Returns the bytes with which a part can end, as a set of ASCII characters. `None` if it can end with others.
+    pub(super) fn last_bytes(&self) -> Option<u128> {
+        let is_last = |byte: &u8| match self {
+            Token::Target => true,
+            Token::Literal(text) => text.as_bytes().last() == Some(byte),
+            Token::Pid | Token::Number | Token::Digits(_) => byte.is_ascii_digit(),
+            Token::Uuid => byte.is_ascii_hexdigit(),
+            Token::Hex(_) => is_lower_hex(byte),
+            Token::Alnum(_) => byte.is_ascii_alphanumeric(),
+            Token::Class(class) => class.contains(byte),
+        };
+        if !(128..=u8::MAX).all(|byte| !is_last(&byte)) {
+            return None;
+        }
+        let last = (0..128).filter(is_last);
+        Some(last.fold(0, |set, byte| set | 1 << byte))
+    }
+
     /// Appends the text of the token to a pattern. Most tokens need no formatting.
     pub(super) fn append_to(&self, pattern: &mut Vec<u8>) {
         match self {
