@@ -43,9 +43,14 @@ pub struct Siblings {
 /// The names in a directory.
 #[derive(Debug, Default)]
 pub struct NameList {
-    /// Each name is followed by a zero byte, which no name contains.
+    /// Each name is followed by [`MAY_MATCH`] or [`UNMATCHED`], which no name contains.
     names: Vec<u8>,
 }
+
+/// Follows a name that the rule may match.
+const MAY_MATCH: u8 = 0;
+/// Follows a name that the rule does not match.
+const UNMATCHED: u8 = b'/';
 
 impl NameList {
     /// Adds a name.
@@ -56,13 +61,26 @@ impl NameList {
             self.names.reserve(CAPACITY);
         }
         self.names.extend_from_slice(name.as_bytes());
-        self.names.push(0);
+        self.names.push(MAY_MATCH);
     }
 
-    /// Returns the names in the order in which they were added.
-    pub fn iter(&self) -> impl Iterator<Item = &OsStr> {
-        let names = self.names.split_inclusive(|byte| *byte == 0);
-        names.filter_map(|name| Some(OsStr::from_bytes(name.split_last()?.1)))
+    /// Records that the rule does not match the name that was added last.
+    pub fn last_is_unmatched(&mut self) {
+        if let Some(end) = self.names.last_mut() {
+            *end = UNMATCHED;
+        }
+    }
+
+    /// Returns the names in the order in which they were added, each with whether the rule may match it.
+    fn iter(&self) -> impl Iterator<Item = (&OsStr, bool)> {
+        let mut rest = self.names.as_slice();
+        std::iter::from_fn(move || {
+            let end = memchr::memchr2(MAY_MATCH, UNMATCHED, rest)?;
+            let (name, after) = rest.split_at_checked(end)?;
+            let (end, after) = after.split_first()?;
+            rest = after;
+            Some((OsStr::from_bytes(name), *end == MAY_MATCH))
+        })
     }
 }
 
@@ -84,13 +102,14 @@ impl Collector<'_> {
         }
     }
 
-    fn add(&mut self, name: &OsStr) {
+    /// Adds a name. `may_match` is false if it is known that the rule does not match the name.
+    fn add(&mut self, name: &OsStr, may_match: bool) {
         for temp in self.names.temps_of(name) {
             let of_temp = self.companions.entry(temp.to_owned()).or_default();
             of_temp.insert(name.to_owned());
         }
         let bytes = name.as_encoded_bytes();
-        if self.names.may_have_target(bytes) {
+        if may_match && self.names.may_have_target(bytes) {
             self.temps.push(name.to_owned());
         } else {
             for shape in self.names.shapes_with_longer_target(bytes) {
@@ -122,9 +141,12 @@ impl Siblings {
     }
 
     /// Returns the siblings in a directory with the names `all`.
-    pub fn of_names<'a>(all: impl Iterator<Item = &'a OsStr>, names: &Names) -> Siblings {
+    #[must_use]
+    pub fn of_list(all: &NameList, names: &Names) -> Siblings {
         let mut collector = Collector::new(names);
-        all.for_each(|name| collector.add(name));
+        for (name, may_match) in all.iter() {
+            collector.add(name, may_match);
+        }
         collector.siblings()
     }
 
@@ -134,7 +156,7 @@ impl Siblings {
         let mut count = 0;
         let listed = dir.read_while(&mut Buffer::default(), &mut |name, _| {
             count += 1;
-            collector.add(name);
+            collector.add(name, true);
             count <= max
         });
         match listed {

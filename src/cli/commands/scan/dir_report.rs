@@ -93,7 +93,13 @@ impl DirReport {
             ScanItem::Dir(_) => {}
             ScanItem::Name(name) => self.names.push(name),
             ScanItem::Temp(_, name) => self.temps.push(name.to_owned()),
-            ScanItem::Other(dir, name) => context.lookalikes.see(dir, name),
+            ScanItem::Other(dir, name) => {
+                // The rule may match a file that it excludes.
+                if context.root.policy.exclude.is_empty() {
+                    self.names.last_is_unmatched();
+                }
+                context.lookalikes.see(dir, name);
+            }
             ScanItem::Tree(dir, name, kind) => self.trees.push((dir.below().join(name), kind)),
             ScanItem::Claim(dir, name) => {
                 self.claims.push((dir.below().to_owned(), name.to_owned()));
@@ -120,7 +126,7 @@ impl DirReport {
             id: None,
             below: dir.below(),
         };
-        let siblings = Siblings::of_names(all_names.iter(), &root.policy.names);
+        let siblings = Siblings::of_list(&all_names, &root.policy.names);
         drop(all_names);
         let scanned = ScannedDir::new(
             context.engine,
