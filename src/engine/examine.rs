@@ -6,16 +6,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::context::{DirContext, Engine};
-use super::look::{LookResult, look_at};
+use super::look::{LookResult, look_at, look_at_listed};
 use super::sets::{self, ExaminedMember, SeenMember, SetContext, SetState};
 use crate::core::event::Details;
 use crate::core::judge::{Evidence, GuardFile, LeaseCoverage, Reason, Verdict, judge_set};
 use crate::core::observation::{Observation, UseState};
 use crate::core::policy::Policy;
+use crate::core::temp_name::ParsedName;
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Siblings;
-use crate::evidence::{self, EvidenceContext, FileId, Role, TempInfo, UseChecker};
+use crate::evidence::{
+    self, EvidenceContext, FileId, FileUse, KnownTarget, Role, SharedTargets, TempInfo, UseChecker,
+};
 use crate::fs::dir::Dir;
 use crate::sys::clock;
 
@@ -77,21 +80,45 @@ impl<'a> ScannedDir<'a> {
     }
 }
 
+/// The checks that temps of one directory share, in one thread.
+#[derive(Debug, Default)]
+pub struct SharedChecks {
+    use_checker: UseChecker,
+    guards: GuardChecks,
+    targets: SharedTargets,
+    /// A listing of the directory has shown the temps to be regular files.
+    are_listed: bool,
+}
+
+impl SharedChecks {
+    /// Returns the checks for temps that a listing of the directory has shown to be regular files.
+    pub(super) fn of_listed() -> SharedChecks {
+        SharedChecks {
+            are_listed: true,
+            ..SharedChecks::default()
+        }
+    }
+}
+
 /// Looks at a temp once, gathers its evidence, and returns the verdict that it would get now, for `scan` and `explain`.
 /// No tracking state is used.
 pub fn judge_now(
     engine: &Engine,
     scanned: &ScannedDir<'_>,
-    use_checker: &UseChecker,
-    guards: &GuardChecks,
+    checks: &SharedChecks,
     name: &OsStr,
 ) -> io::Result<Option<Examined>> {
+    let use_checker = &checks.use_checker;
     let (dir, dir_context) = (scanned.dir, scanned.context);
     let policy = &dir_context.root.policy;
     let siblings = &scanned.siblings;
     let parsed = policy.names.parse(name);
     let our_uid = scanned.our_uid;
-    let LookResult::File(seen) = look_at(dir, name, policy, use_checker, our_uid)? else {
+    let look = match checks.are_listed {
+        true => look_at_listed,
+        false => look_at,
+    };
+    let LookResult::File(seen) = look(dir, name, policy, use_checker, our_uid)? else {
         return Ok(None);
     };
     let now = clock::now();
@@ -139,10 +166,12 @@ pub fn judge_now(
     };
     let coverage = dir.lease_coverage();
     let needs_scan = coverage == LeaseCoverage::OpensOnly && seen.use_state == UseState::Unused;
-    let observed = members.iter().map(|member| &member.seen.observation);
-    let files = std::iter::once(&seen.observation).chain(observed);
-    let files: Vec<FileId> = files.map(|seen| FileId::from(&seen.fingerprint)).collect();
-    let process_scan = needs_scan.then(|| evidence::scan_processes(&files, coverage));
+    let process_scan = needs_scan.then(|| {
+        let observed = members.iter().map(|member| &member.seen.observation);
+        let files = std::iter::once(&seen.observation).chain(observed);
+        let files: Vec<FileId> = files.map(|seen| FileId::from(&seen.fingerprint)).collect();
+        evidence::scan_processes(&files, coverage)
+    });
     let context = EvidenceContext {
         policy,
         our_uid,
@@ -150,13 +179,16 @@ pub fn judge_now(
         container_pids: &engine.container_pids,
         locks: &engine.locks,
         siblings,
-        guards,
+        guards: &checks.guards,
         since: now.mono,
         quarantine: scanned.has_quarantine,
         process_scan: process_scan.as_ref(),
     };
-    let (evidence, found) =
-        evidence::gather(dir, &temp_info, seen.observation, seen.file_use(), context)?;
+    let file_use = FileUse {
+        target: KnownTarget::Shared(&checks.targets),
+        ..seen.file_use()
+    };
+    let (evidence, found) = evidence::gather(dir, &temp_info, seen.observation, file_use, context)?;
     let companions = sets::gather_members(dir, &members, context)?;
     let verdict = match fault {
         Some(reason) => Verdict::Keep(reason),
@@ -172,7 +204,14 @@ pub fn judge_now(
         details: match verdict {
             Verdict::Keep(reason) => Details {
                 guard: guard_for(&evidence, reason).map(|guard| guard.path.clone()),
-                ..details(engine, policy, dir, name, &evidence.observation, reason)
+                ..details(
+                    engine,
+                    policy,
+                    dir,
+                    &temp_info.parsed,
+                    &evidence.observation,
+                    reason,
+                )
             },
             _ => Details::default(),
         },
@@ -189,11 +228,10 @@ pub(super) fn details(
     engine: &Engine,
     policy: &Policy,
     dir: &Dir,
-    name: &OsStr,
+    parsed: &ParsedName,
     seen: &Observation,
     reason: Reason,
 ) -> Details {
-    let parsed = policy.names.parse(name);
     let file = &seen.fingerprint;
     if let Some(pid) = parsed.pid {
         engine.writers.learn(pid, file.uid);
@@ -208,7 +246,7 @@ pub(super) fn details(
         process,
         is_dataless: seen.dataless,
         quiet: clock::wall().since(file.newest()),
-        grace: policy.grace_of(&parsed, file.size == 0, dir.properties().dates.lag(file)),
+        grace: policy.grace_of(parsed, file.size == 0, dir.properties().dates.lag(file)),
         guard: None,
     }
 }

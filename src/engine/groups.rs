@@ -152,8 +152,12 @@ impl GroupKey {
     /// target is longer.
     #[must_use]
     pub fn of_temp(policy: &Policy, temp_info: &TempInfo, seen: &Observation) -> Option<GroupKey> {
-        let key = GroupKey::of(policy, &temp_info.name, seen)?;
         let is_told = temp_info.parsed.owner.is_some();
+        // Only the grammars of writers and learned shapes form groups.
+        if !is_told && temp_info.parsed.writer.is_none() {
+            return None;
+        }
+        let key = GroupKey::of(policy, &temp_info.name, seen)?;
         (is_told || policy.names.shape(&temp_info.name).group.is_some()).then_some(key)
     }
 }

@@ -6,10 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::context::{Engine, max_workers};
-use super::examine::{Examined, ScannedDir, judge_now};
+use super::examine::{Examined, ScannedDir, SharedChecks, judge_now};
 use super::groups::judge_groups;
-use crate::evidence::UseChecker;
-use crate::evidence::guard::GuardChecks;
 use crate::reap::quarantine::Quarantine;
 use crate::sys::mutex::{guard, into_inner};
 
@@ -25,8 +23,9 @@ pub struct JudgedDir {
     pub failed: Vec<(OsString, io::Error)>,
 }
 
-/// Judges the temps `names` of a directory, with their groups. Files that are no temps any more are left out. A large
-/// directory is judged by several threads. `quarantine` is that of the root, if there is one.
+/// Judges the temps `names` of a directory, with their groups. A listing of the directory has shown them to be regular
+/// files. Files that are no temps any more are left out. A large directory is judged by several threads. `quarantine` is
+/// that of the root, if there is one.
 #[must_use]
 pub fn judge_dir(
     engine: &Engine,
@@ -48,11 +47,11 @@ fn may_disturb_each_other(scanned: &ScannedDir<'_>) -> bool {
 }
 
 fn judge_one_by_one(engine: &Engine, scanned: &ScannedDir<'_>, names: &[OsString]) -> JudgedDir {
-    let (use_checker, guards) = (UseChecker::new(), GuardChecks::default());
+    let checks = SharedChecks::of_listed();
     let mut judged = JudgedDir::default();
     judged.temps.reserve_exact(names.len());
     for name in names {
-        match judge_now(engine, scanned, &use_checker, &guards, name) {
+        match judge_now(engine, scanned, &checks, name) {
             Ok(temp) => judged.temps.extend(temp),
             Err(error) => judged.failed.push((name.clone(), error)),
         }

@@ -13,7 +13,7 @@ mod stored_targets;
 pub mod sweep;
 
 pub use context::{DirContext, Engine, max_workers};
-pub use examine::{Examined, ScannedDir, judge_now};
+pub use examine::{Examined, ScannedDir, SharedChecks, judge_now};
 pub use judge_dir::{JudgedDir, judge_dir};
 pub use pass::{Pass, PassItem};
 pub use recover::{RecoveryOutcome, kept_claim, recover};

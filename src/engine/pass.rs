@@ -1081,7 +1081,8 @@ impl<'a> Pass<'a> {
                 }
                 Some(_) => None,
             };
-            let details = details(self.engine, self.policy(), dir, name, seen, reason);
+            let parsed = self.policy().names.parse(name);
+            let details = details(self.engine, self.policy(), dir, &parsed, seen, reason);
             let details = Details {
                 guard: guard.map(|guard| guard.path.clone()),
                 process: holder.or_else(|| details.process.clone()),

@@ -199,7 +199,10 @@ fn report_young(
     for item in due.iter().filter(|item| is_unreported(item)) {
         let seen = dir.as_ref().and_then(|dir| dir.observe(&item.name).ok()?);
         let details = match (&dir, &seen) {
-            (Some(dir), Some(seen)) => details(engine, &root.policy, dir, &item.name, seen, reason),
+            (Some(dir), Some(seen)) => {
+                let parsed = root.policy.names.parse(&item.name);
+                details(engine, &root.policy, dir, &parsed, seen, reason)
+            }
             _ => Details::default(),
         };
         emit(Event::Kept {

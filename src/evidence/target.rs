@@ -1,7 +1,7 @@
 //! Finds the target of a temp, which is the file that the temp would have replaced, and decides whether it counts.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -60,9 +60,9 @@ impl ComparedTemp<'_> {
 
 /// Looks at targets that the temps of one directory share, for at most 100 ms.
 ///
-/// They are for a verdict after which the protocol looks at the target of each temp once more.
+/// They are for a verdict that removes nothing, or after which the protocol looks at the target of each temp once more.
 #[derive(Debug, Default)]
-pub struct SharedTargets(RefCell<HashMap<OsString, SharedTarget>>);
+pub struct SharedTargets(RefCell<BTreeMap<OsString, SharedTarget>>);
 
 /// The time for which temps share the look at a target.
 const SHARED_FOR: Duration = Duration::from_millis(100);
@@ -171,13 +171,11 @@ pub fn find_target(
     if rule!("every-target-of-a-shared-name-counts", parsed.shares_name()) {
         return find_every_target(dir, policy, parsed, temp);
     }
-    let mut first = FoundTarget::without_file(Target::Unknown, None, clock::now());
+    let mut first = None;
     for (index, name) in parsed.targets.iter().enumerate() {
         let (seen, at) = temp.observe(dir, name)?;
         let Some(seen) = seen else {
-            if first.index.is_none() {
-                first = FoundTarget::without_file(Target::Absent, Some(index), at);
-            }
+            first.get_or_insert_with(|| FoundTarget::without_file(Target::Absent, Some(index), at));
             continue;
         };
         let is_foreign = parsed
@@ -191,11 +189,8 @@ pub fn find_target(
         let is_guess = index > 0 && !parsed.dot_is_prefix();
         if rule!("namesake-is-no-copy", is_guess) && target == (Target::Whole { same_file: false })
         {
-            return Ok(FoundTarget::without_file(
-                Target::Unknown,
-                Some(0),
-                first.at,
-            ));
+            let at = first.map_or(at, |first| first.at);
+            return Ok(FoundTarget::without_file(Target::Unknown, Some(0), at));
         }
         // The file that exists is the target, even if it does not count.
         return Ok(FoundTarget {
@@ -205,7 +200,7 @@ pub fn find_target(
             at,
         });
     }
-    Ok(first)
+    Ok(first.unwrap_or_else(|| FoundTarget::without_file(Target::Unknown, None, clock::now())))
 }
 
 /// Finds all targets of a temp whose name several targets share. The first one that does not count is the result.

@@ -14,10 +14,9 @@ use orphand::core::policy::{Learn, Policy};
 use orphand::core::process::{Process, Via};
 use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
-use orphand::engine::{self, DirContext, Examined, ExaminedMember, ScannedDir};
-use orphand::evidence::guard::GuardChecks;
+use orphand::engine::{self, DirContext, Examined, ExaminedMember, ScannedDir, SharedChecks};
 use orphand::evidence::siblings::Siblings;
-use orphand::evidence::{self, FileId, UseChecker};
+use orphand::evidence::{self, FileId};
 use orphand::fs::dir::{Buffer, Dir, RootError};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
@@ -479,11 +478,10 @@ fn examine(
         }
         None => quarantine::is_possible(&dir),
     };
-    let use_checker = UseChecker::new();
-    let guards = GuardChecks::default();
+    let checks = SharedChecks::default();
     let siblings = Siblings::of_dir(&dir, &root.policy.names).map_err(|error| failed(&error))?;
     let scanned = ScannedDir::new(&engine, &dir, dir_context, siblings, has_quarantine);
-    let judge = |name: &OsStr| engine::judge_now(&engine, &scanned, &use_checker, &guards, name);
+    let judge = |name: &OsStr| engine::judge_now(&engine, &scanned, &checks, name);
     let examined = judge(name);
     let Some(examined) = examined.map_err(|error| failed(&error))? else {
         return Ok(None);

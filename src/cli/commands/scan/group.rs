@@ -1,6 +1,6 @@
 //! Groups of similar temps in one directory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use orphand::core::sums::{Outcome, SumKey, Summand, TempSum};
@@ -49,7 +49,7 @@ pub(super) struct GroupText {
 /// Returns the groups of the temps of a directory, the one with the most bytes first.
 pub(super) fn groups_of(names: &Names, temps: &[Examined]) -> Vec<DirGroup> {
     let mut groups: Vec<DirGroup> = Vec::new();
-    let mut known: HashMap<(OsString, Outcome), usize> = HashMap::new();
+    let mut known: BTreeMap<(OsString, Outcome), usize> = BTreeMap::new();
     for (index, examined) in temps.iter().enumerate() {
         let outcome = Outcome::Judged(examined.verdict);
         let shape = names.display_form(&examined.temp_info.name);
