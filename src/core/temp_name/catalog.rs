@@ -97,7 +97,9 @@ impl DefaultRows {
 
     /// Reports whether one of the patterns that do not end in `.tmp` matches `name`.
     pub(super) fn matches(&self, name: &[u8]) -> bool {
-        let is_match = |grammar: &Grammar| grammar.split(name).is_some();
+        let is_match = |grammar: &Grammar| {
+            grammar.may_match_outer_bytes(name) && grammar.split(name).is_some()
+        };
         (self.may_begin(name) && self.prefixed.iter().any(is_match))
             || self.others.iter().any(is_match)
     }

@@ -115,7 +115,9 @@ pub(super) struct Grammar {
     /// The index of a random part from which the end of the target cannot be told: nothing but separators is between
     /// them. The part counts as random only by its own characters.
     after_target: Option<usize>,
-    /// The last bytes of the names that the pattern matches, as a set of ASCII characters. `None` if there are others.
+    /// The first byte of the names that the pattern matches. `None` if there are several.
+    first_byte: Option<u8>,
+    /// The last bytes of these names, as a set of ASCII characters. `None` if there are others.
     last_bytes: Option<u128>,
     /// The parts before a uuid and `.tmp`, if the pattern ends in these.
     before_uuid: Option<BeforeUuid>,
@@ -145,6 +147,41 @@ impl<'n> NameEnd<'n> {
     }
 }
 
+/// Some grammars, by the ends of the names that they may match.
+pub(super) struct GrammarIndex {
+    /// For names that end in a uuid and `.tmp`.
+    with_uuid: Vec<&'static Grammar>,
+    /// For each last byte of other names.
+    by_last: Vec<Vec<&'static Grammar>>,
+}
+
+impl GrammarIndex {
+    /// Returns the index of these grammars. Each list has their order.
+    pub(super) fn new(grammars: &[&'static Grammar]) -> GrammarIndex {
+        let list = |is_wanted: &dyn Fn(&Grammar) -> bool| {
+            let wanted = grammars.iter().filter(|grammar| is_wanted(grammar));
+            wanted.copied().collect()
+        };
+        let needs_uuid = |grammar: &Grammar| grammar.before_uuid.is_some();
+        GrammarIndex {
+            with_uuid: list(&|grammar| needs_uuid(grammar) || grammar.may_end_with(b'p')),
+            by_last: (0..=u8::MAX)
+                .map(|last| list(&|grammar| !needs_uuid(grammar) && grammar.may_end_with(last)))
+                .collect(),
+        }
+    }
+
+    /// Returns the grammars that the end of `name` allows.
+    pub(super) fn of_end(&self, name: &[u8], end: NameEnd<'_>) -> &[&'static Grammar] {
+        let by_last = || self.by_last.get(usize::from(*name.last()?));
+        let allowed = match end.before_uuid {
+            Some(_) => Some(&self.with_uuid),
+            None => by_last(),
+        };
+        allowed.map_or(&[], Vec::as_slice)
+    }
+}
+
 /// The parts of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NameParts<'n> {
@@ -163,6 +200,7 @@ impl Grammar {
         Ok(Grammar {
             text: text.into(),
             after_target: after_target(&pattern),
+            first_byte: pattern.prefix.bytes().next(),
             last_bytes: pattern.tokens.last().and_then(Token::last_bytes),
             before_uuid: before_uuid(&pattern),
             pattern,
@@ -208,18 +246,18 @@ impl Grammar {
 
     /// Returns false if the first or the last byte of `name` shows that the pattern does not match. This is so for nearly
     /// all names and patterns.
-    fn may_match_outer_bytes(&self, name: &[u8]) -> bool {
+    #[inline(always)]
+    pub(super) fn may_match_outer_bytes(&self, name: &[u8]) -> bool {
         let (Some(first), Some(last)) = (name.first(), name.last()) else {
             return false;
         };
-        let has_last = |set: u128| *last < 128 && set & (1 << last) != 0;
-        self.last_bytes.is_none_or(has_last)
-            && self
-                .pattern
-                .prefix
-                .bytes()
-                .next()
-                .is_none_or(|wanted| wanted == *first)
+        self.first_byte.is_none_or(|wanted| wanted == *first) && self.may_end_with(*last)
+    }
+
+    #[inline(always)]
+    fn may_end_with(&self, last: u8) -> bool {
+        self.last_bytes
+            .is_none_or(|set| last < 128 && set & (1 << last) != 0)
     }
 
     /// Splits a name, or its start, into the parts of these tokens.

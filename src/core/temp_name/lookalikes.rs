@@ -66,6 +66,8 @@ struct OffRows {
     by_last: Vec<Vec<usize>>,
     /// The patterns of which the part after the last literal byte has a fixed length.
     by_length: Vec<FixedEnds>,
+    /// For each byte, the indices in `by_length` of the patterns of which it is the last literal byte, as a set.
+    lengths_of_byte: Box<[u64; 256]>,
     /// The patterns that end in a number after a literal byte.
     by_number: Vec<(u8, Vec<usize>)>,
     /// The patterns that tell nothing of this kind.
@@ -77,9 +79,7 @@ struct OffRows {
 #[derive(Debug)]
 struct FixedEnds {
     length: usize,
-    /// For each byte, whether it is the last literal byte of a pattern.
-    has_byte: Box<[bool; 256]>,
-    /// These bytes, with the indices of the patterns.
+    /// The last literal bytes, with the indices of the patterns.
     patterns: Vec<(u8, Vec<usize>)>,
 }
 
@@ -97,6 +97,7 @@ impl OffRows {
         let mut rows = OffRows {
             by_last: vec![Vec::new(); 256],
             by_length: Vec::new(),
+            lengths_of_byte: Box::new([0; 256]),
             by_number: Vec::new(),
             others: Vec::new(),
             grammars: Vec::new(),
@@ -126,16 +127,15 @@ impl OffRows {
                 let at = known.unwrap_or_else(|| {
                     self.by_length.push(FixedEnds {
                         length,
-                        has_byte: Box::new([false; 256]),
                         patterns: Vec::new(),
                     });
                     self.by_length.len() - 1
                 });
                 if let Some(ends) = self.by_length.get_mut(at) {
                     add(&mut ends.patterns, byte, index);
-                    if let Some(has_byte) = ends.has_byte.get_mut(usize::from(byte)) {
-                        *has_byte = true;
-                    }
+                }
+                if let Some(lengths) = self.lengths_of_byte.get_mut(usize::from(byte)) {
+                    *lengths |= 1 << at;
                 }
             }
             End::Number(byte) => add(&mut self.by_number, byte, index),
@@ -150,10 +150,11 @@ impl OffRows {
             return Some(found);
         }
         // Most names end here for each length.
-        for ends in &self.by_length {
-            let at = name.len().checked_sub(ends.length + 1);
-            if let Some(byte) = at.and_then(|at| name.get(at))
-                && ends.has_byte.get(usize::from(*byte)) == Some(&true)
+        for (index, ends) in self.by_length.iter().enumerate() {
+            let at = name.len().wrapping_sub(ends.length + 1);
+            if let Some(byte) = name.get(at)
+                && let Some(lengths) = self.lengths_of_byte.get(usize::from(*byte))
+                && lengths & (1 << index) != 0
                 && let Some(found) = self.of_byte(&ends.patterns, *byte, name)
             {
                 return Some(found);
@@ -178,7 +179,8 @@ impl OffRows {
     fn first_like(&self, indices: &[usize], name: &[u8]) -> Option<Likeness> {
         indices.iter().find_map(|index| {
             let (writer, grammar) = self.grammars.get(*index)?;
-            is_like(grammar, name).then_some(Likeness::Writer(writer))
+            (grammar.may_match_outer_bytes(name) && is_like(grammar, name))
+                .then_some(Likeness::Writer(writer))
         })
     }
 }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::catalog::default_rows;
 use super::companion::Companion;
 use super::error::{NameError, unknown_writer};
-use super::grammar::{Grammar, NameEnd, ParsedName, built_in};
+use super::grammar::{Grammar, GrammarIndex, NameEnd, ParsedName, built_in};
 use super::name_glob::{DEFAULT, NameGlob};
 use super::own_writers::OwnWriters;
 use super::shape::{Shape, form_of_fixed_name};
@@ -386,16 +386,23 @@ impl Names {
             .map_or(&[], |writer| writer.companions())
     }
 
-    /// Returns the grammars in the order in which they are tried: of the writers that the rule names, of those that are
-    /// on by default, and the built-in ones.
-    fn grammars(&self) -> impl Iterator<Item = &Grammar> {
-        let of_writers = self.active_writers().flat_map(|writer| &writer.grammars);
-        of_writers.chain(built_in())
-    }
-
-    /// Returns those of the grammars that may match `name`, which has this end, in the same order.
+    /// Returns those grammars that may match `name`, which has this end. They have the order in which they are tried: of
+    /// the writers that the rule names, of those that are on by default, and the built-in ones.
     fn grammars_for(&self, name: &[u8], end: NameEnd<'_>) -> impl Iterator<Item = &Grammar> {
-        self.grammars()
+        static BUILT_IN: LazyLock<GrammarIndex> =
+            LazyLock::new(|| GrammarIndex::new(&built_in().iter().collect::<Vec<_>>()));
+        static WITH_DEFAULTS: LazyLock<GrammarIndex> = LazyLock::new(|| {
+            let of_writers = default_rows().rows.iter();
+            let of_writers = of_writers.flat_map(|writer| &writer.grammars);
+            GrammarIndex::new(&of_writers.chain(built_in()).collect::<Vec<_>>())
+        });
+        let index: &GrammarIndex = match self.has_default_writers {
+            true => &WITH_DEFAULTS,
+            false => &BUILT_IN,
+        };
+        let of_writers = self.writers.iter().flat_map(|writer| &writer.grammars);
+        of_writers
+            .chain(index.of_end(name, end).iter().copied())
             .filter(move |grammar| grammar.may_match(name, end))
     }
 

@@ -174,14 +174,17 @@ impl DirReport {
         }
         match scan.listing {
             Listing::Json => {
+                let mut text = Vec::new();
                 let texts = groups_of(&root.policy.names, temps)
                     .into_iter()
                     .filter_map(|group| {
                         let fields =
                             GroupFields::of(&root.path, dir, &group, temps.get(group.first)?);
+                        text.clear();
+                        serde_json::to_writer(&mut text, &fields).ok()?;
                         Some(GroupText {
                             size: size_of_group(&group.sum),
-                            text: serde_json::to_string(&fields).ok()?.into(),
+                            text: text.as_slice().into(),
                         })
                     });
                 self.group_texts = texts.collect();

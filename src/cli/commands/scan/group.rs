@@ -43,7 +43,7 @@ pub(super) struct DirGroup {
 pub(super) struct GroupText {
     pub(super) size: GroupSize,
     /// The JSON object.
-    pub(super) text: Box<str>,
+    pub(super) text: Box<[u8]>,
 }
 
 /// Returns the groups of the temps of a directory, the one with the most bytes first.

@@ -106,7 +106,7 @@ impl ScanOutput<'_> {
             if index > 0 {
                 self.text.push(b',');
             }
-            self.text.extend_from_slice(group.text.as_bytes());
+            self.text.extend_from_slice(&group.text);
         }
         self.text.extend_from_slice(b"],");
         self.text.extend(document::tail(result)?);
