@@ -210,7 +210,11 @@ fn is_match(pattern: &[u8], name: &[u8]) -> bool {
         if is_literal {
             let at = name.len().checked_sub(rest.len());
             let end = at.and_then(|at| name.get(at..));
-            return end.is_some_and(|end| end.eq_ignore_ascii_case(rest));
+            return end.is_some_and(|end| {
+                let first = end.first().zip(rest.first());
+                first.is_none_or(|(end, rest)| end.eq_ignore_ascii_case(rest))
+                    && end.eq_ignore_ascii_case(rest)
+            });
         }
         let is_end = |at: usize| name.get(at..).is_some_and(|end| is_match(rest, end));
         // If the next byte is punctuation, it has no case, and only its positions in the name are tried.

@@ -131,6 +131,13 @@ struct BeforeUuid {
     has_pid: bool,
 }
 
+impl BeforeUuid {
+    /// Reports whether the last byte but one before the uuid is that of a pid.
+    fn ends_in_pid(&self) -> bool {
+        self.has_pid && self.literal.len() == 1
+    }
+}
+
 /// The end of a name. Most patterns end in a uuid and `.tmp`, which are compared with a name once for all of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameEnd<'n> {
@@ -149,7 +156,9 @@ impl<'n> NameEnd<'n> {
 
 /// Some grammars, by the ends of the names that they may match.
 pub(super) struct GrammarIndex {
-    /// For names that end in a uuid and `.tmp`.
+    /// For names that end in a uuid and `.tmp`, after a pid.
+    with_uuid_and_pid: Vec<&'static Grammar>,
+    /// For other names that end in these.
     with_uuid: Vec<&'static Grammar>,
     /// For each last byte of other names.
     by_last: Vec<Vec<&'static Grammar>>,
@@ -163,8 +172,16 @@ impl GrammarIndex {
             wanted.copied().collect()
         };
         let needs_uuid = |grammar: &Grammar| grammar.before_uuid.is_some();
+        let with_uuid = |grammar: &Grammar| needs_uuid(grammar) || grammar.may_end_with(b'p');
+        let needs_pid = |grammar: &Grammar| {
+            grammar
+                .before_uuid
+                .as_ref()
+                .is_some_and(BeforeUuid::ends_in_pid)
+        };
         GrammarIndex {
-            with_uuid: list(&|grammar| needs_uuid(grammar) || grammar.may_end_with(b'p')),
+            with_uuid_and_pid: list(&with_uuid),
+            with_uuid: list(&|grammar| with_uuid(grammar) && !needs_pid(grammar)),
             by_last: (0..=u8::MAX)
                 .map(|last| list(&|grammar| !needs_uuid(grammar) && grammar.may_end_with(last)))
                 .collect(),
@@ -175,6 +192,7 @@ impl GrammarIndex {
     pub(super) fn of_end(&self, name: &[u8], end: NameEnd<'_>) -> &[&'static Grammar] {
         let by_last = || self.by_last.get(usize::from(*name.last()?));
         let allowed = match end.before_uuid {
+            Some([.., before, _]) if before.is_ascii_digit() => Some(&self.with_uuid_and_pid),
             Some(_) => Some(&self.with_uuid),
             None => by_last(),
         };
@@ -254,8 +272,9 @@ impl Grammar {
         self.first_byte.is_none_or(|wanted| wanted == *first) && self.may_end_with(*last)
     }
 
+    /// Reports whether a name that the pattern matches may end with this byte.
     #[inline(always)]
-    fn may_end_with(&self, last: u8) -> bool {
+    pub(super) fn may_end_with(&self, last: u8) -> bool {
         self.last_bytes
             .is_none_or(|set| last < 128 && set & (1 << last) != 0)
     }

@@ -68,10 +68,12 @@ struct OffRows {
     by_length: Vec<FixedEnds>,
     /// For each byte, the indices in `by_length` of the patterns of which it is the last literal byte, as a set.
     lengths_of_byte: Box<[u64; 256]>,
+    /// For each byte, the indices in `by_length` of the patterns that may end with it, as a set.
+    lengths_of_end: Box<[u64; 256]>,
     /// The patterns that end in a number after a literal byte.
     by_number: Vec<(u8, Vec<usize>)>,
-    /// The patterns that tell nothing of this kind.
-    others: Vec<usize>,
+    /// The patterns that tell nothing of this kind, by the bytes with which they may end.
+    others: Vec<Vec<usize>>,
     grammars: Vec<(&'static str, Grammar)>,
 }
 
@@ -98,8 +100,9 @@ impl OffRows {
             by_last: vec![Vec::new(); 256],
             by_length: Vec::new(),
             lengths_of_byte: Box::new([0; 256]),
+            lengths_of_end: Box::new([0; 256]),
             by_number: Vec::new(),
-            others: Vec::new(),
+            others: vec![Vec::new(); 256],
             grammars: Vec::new(),
         };
         let is_on = |name: &str| names.active_writers().any(|row| row.row().name == name);
@@ -107,7 +110,7 @@ impl OffRows {
         for writer in off.filter(|writer| !is_on(&writer.row().name)) {
             for grammar in &writer.grammars {
                 let index = rows.grammars.len();
-                rows.add(end_of(&grammar.pattern), index);
+                rows.add(grammar, index);
                 let name = writer.row().name.as_str();
                 rows.grammars.push((name, grammar.clone()));
             }
@@ -115,8 +118,8 @@ impl OffRows {
         rows
     }
 
-    fn add(&mut self, end: End, index: usize) {
-        match end {
+    fn add(&mut self, grammar: &Grammar, index: usize) {
+        match end_of(&grammar.pattern) {
             End::Fixed(0, byte) => {
                 if let Some(indices) = self.by_last.get_mut(usize::from(byte)) {
                     indices.push(index);
@@ -137,9 +140,18 @@ impl OffRows {
                 if let Some(lengths) = self.lengths_of_byte.get_mut(usize::from(byte)) {
                     *lengths |= 1 << at;
                 }
+                for (last, lengths) in (0..=u8::MAX).zip(self.lengths_of_end.iter_mut()) {
+                    *lengths |= u64::from(grammar.may_end_with(last)) << at;
+                }
             }
             End::Number(byte) => add(&mut self.by_number, byte, index),
-            End::Other => self.others.push(index),
+            End::Other => {
+                for (last, others) in (0..=u8::MAX).zip(&mut self.others) {
+                    if grammar.may_end_with(last) {
+                        others.push(index);
+                    }
+                }
+            }
         }
     }
 
@@ -149,10 +161,13 @@ impl OffRows {
         if let Some(found) = of_last.and_then(|indices| self.first_like(indices, name)) {
             return Some(found);
         }
-        // Most names end here for each length.
-        for (index, ends) in self.by_length.iter().enumerate() {
-            let at = name.len().wrapping_sub(ends.length + 1);
-            if let Some(byte) = name.get(at)
+        let mut lengths = self.lengths_of_end.get(usize::from(last)).copied()?;
+        while lengths != 0 {
+            let index = lengths.trailing_zeros();
+            lengths &= lengths - 1;
+            let ends = self.by_length.get(index as usize)?;
+            // Most names end here for each length.
+            if let Some(byte) = name.get(name.len().wrapping_sub(ends.length + 1))
                 && let Some(lengths) = self.lengths_of_byte.get(usize::from(*byte))
                 && lengths & (1 << index) != 0
                 && let Some(found) = self.of_byte(&ends.patterns, *byte, name)
@@ -167,7 +182,7 @@ impl OffRows {
         {
             return Some(found);
         }
-        self.first_like(&self.others, name)
+        self.first_like(self.others.get(usize::from(last))?, name)
     }
 
     fn of_byte(&self, patterns: &[(u8, Vec<usize>)], byte: u8, name: &[u8]) -> Option<Likeness> {

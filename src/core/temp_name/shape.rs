@@ -1,7 +1,7 @@
 //! The shape of a name, by which the copies of one target are found.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::grammar::{Grammar, NameEnd};
 use super::row::WriterGrammar;
@@ -57,7 +57,9 @@ impl Grammar {
             _ => target,
         };
         let mut tokens = self.pattern.tokens.as_slice();
-        let mut form = self.pattern.prefix.as_bytes().to_vec();
+        // The kind of a part is mostly shorter than the part.
+        let mut form = Vec::with_capacity(name.len());
+        form.extend_from_slice(self.pattern.prefix.as_bytes());
         if let Some(target) = target {
             tokens = tokens.get(1..)?;
             form.extend_from_slice(target);
@@ -74,7 +76,7 @@ impl Grammar {
             token.append_to(&mut form);
         }
         Some(Shape {
-            form: name_of(&form),
+            form: OsString::from_vec(form),
             target: target.map(name_of),
             numbered_target: longer.as_deref().map(name_of),
             group: target.filter(|_| self.forms_groups()).map(name_of),
@@ -136,7 +138,7 @@ fn form_without_grammar(name: &[u8]) -> OsString {
         });
         rest = after;
     }
-    OsStr::from_bytes(&form).to_owned()
+    OsString::from_vec(form)
 }
 
 /// Returns the form of a name without a random part that a grammar knows: `a-0017.tmp` and `leak17.tmp` are written by
@@ -161,5 +163,5 @@ pub(super) fn form_of_fixed_name(name: &OsStr) -> OsString {
             rest = others;
         }
     }
-    OsStr::from_bytes(&out).to_owned()
+    OsString::from_vec(out)
 }
