@@ -181,6 +181,24 @@ fn the_target_of_another_temp_is_reserved() {
     }
 }
 
+/// The rule matches the temp that names the target, and excludes it. So it does not remove that temp.
+#[test]
+fn an_excluded_temp_reserves_its_target() {
+    let sandbox = Sandbox::new()
+        .file("x.tmp", "the last good state")
+        .file("x.tmp.tmp", "half")
+        .aged(OLD_ENOUGH);
+    let options = ["-r", "--sole-copy", "reap", "--exclude", "x.tmp.tmp"];
+    let options = with(&SHORT, &options);
+    let rows = sandbox.scan(&options).exit(0).stdout_json();
+    let rows = rows["temps"].as_array().unwrap();
+    assert_eq!(rows.iter().map(name).collect::<Vec<_>>(), ["x.tmp"]);
+    assert_eq!(rows[0]["reason"], "reserved");
+    let events = sandbox.sweep(&options).exit(0).events();
+    assert_eq!(events.about("x.tmp"), ["kept reserved"]);
+    assert_eq!(sandbox.listing(), ["x.tmp", "x.tmp.tmp"]);
+}
+
 /// The temp that names the target is removed first, in another batch.
 #[test]
 fn a_target_stays_reserved_until_the_sweep_ends() {

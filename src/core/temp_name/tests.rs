@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::grammar::{BUILT_IN, Grammar, NameEnd, NameParts};
+use super::grammar::{BUILT_IN, Grammar, NameEnd, NameParts, built_in};
 use super::token::{PID_MAX, Token};
 use super::*;
 use crate::core::learn::{Form, TargetShape};
@@ -575,6 +575,7 @@ proptest! {
         digits in "[0-9]{40}",
         mixed in "([a-z][A-Z][0-9]){8}",
     ) {
+        let default_names = Names::default();
         for pattern in patterns() {
             let grammar = Grammar::new(pattern, None).expect("the pattern is in the notation");
             let mut expected = NameParts { target: None, pid: None, is_random: true, is_certain: true };
@@ -601,6 +602,11 @@ proptest! {
             let end = NameEnd::of(&name);
             prop_assert!(found.is_none() || grammar.may_match(&name, end), "{}", name.escape_ascii());
             prop_assert_eq!(grammar.split_by_end(&name, end), found, "{}", name.escape_ascii());
+            let all = default_names.active_writers().flat_map(|writer| &writer.grammars);
+            let first = all.chain(built_in()).find(|grammar| grammar.split(&name).is_some());
+            let parsed = default_names.parse(OsStr::from_bytes(&name));
+            let first = first.map(|grammar| Arc::clone(&grammar.text));
+            prop_assert_eq!(parsed.grammar, first, "{}", name.escape_ascii());
             prop_assert!(found.is_some() || grammar.may_refuse(), "{}", name.escape_ascii());
             let found = found.map(|found| NameParts { is_certain: true, ..found });
             prop_assert!(found.is_none_or(|found| found == expected), "{}", name.escape_ascii());
