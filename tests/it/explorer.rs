@@ -1,7 +1,8 @@
 //! Explores all states of a model, breadth first. stateright would work too, but has forty dependencies, among them a
 //! web server.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
@@ -35,24 +36,18 @@ pub(crate) fn explore<M: Explorable>(
     model: &M,
     visit: &mut dyn FnMut(&M::State, &M::State),
 ) -> Result<usize, LossTrace<M>> {
-    let mut known = HashSet::with_hasher(BuildHasherDefault::<Quick>::default());
-    known.insert(model.start());
-    // Each state with the index of its predecessor and the action between them.
-    let mut states = vec![(model.start(), None)];
+    let mut known = KnownStates::new(model.start());
     let mut next = Vec::new();
     let mut at = 0;
-    while let Some((state, _)) = states.get(at).copied() {
+    while let Some(state) = known.states.get(at).map(|known| known.state) {
         model.next(&state, &mut next);
         for (action, then) in next.drain(..) {
             match then {
-                Ok(then) if known.insert(then) => {
-                    visit(&state, &then);
-                    states.push((then, Some((at, action))));
-                }
+                Ok(then) if known.insert(then, Some((at, action))) => visit(&state, &then),
                 Ok(_) => {}
                 Err(loss) => {
                     let mut trace = vec![action];
-                    while let Some((before, action)) = states[at].1 {
+                    while let Some((before, action)) = known.states[at].reached_by {
                         trace.push(action);
                         at = before;
                     }
@@ -63,7 +58,62 @@ pub(crate) fn explore<M: Explorable>(
         }
         at += 1;
     }
-    Ok(states.len())
+    Ok(known.states.len())
+}
+
+/// The states that were reached, in this order. A set of states would hash each of them again whenever it grows, and
+/// without optimization most of the time of an exploration is the hashing.
+struct KnownStates<S, A> {
+    states: Vec<KnownState<S, A>>,
+    /// The index of the last state with this hash.
+    last: HashMap<u64, usize, BuildHasherDefault<SameHash>>,
+}
+
+struct KnownState<S, A> {
+    state: S,
+    /// The index of the predecessor, and the action between them.
+    reached_by: Option<(usize, A)>,
+    /// The index of an earlier state with the same hash.
+    same_hash: Option<usize>,
+}
+
+impl<S: Eq + Hash, A> KnownStates<S, A> {
+    fn new(start: S) -> KnownStates<S, A> {
+        let mut known = KnownStates {
+            states: Vec::new(),
+            last: HashMap::default(),
+        };
+        known.insert(start, None);
+        known
+    }
+
+    /// Adds a state. Returns false if it is known.
+    fn insert(&mut self, state: S, reached_by: Option<(usize, A)>) -> bool {
+        let mut hash = Quick::default();
+        state.hash(&mut hash);
+        let last = self.last.entry(hash.finish());
+        let index = self.states.len();
+        let mut same_hash = None;
+        match last {
+            Entry::Vacant(last) => _ = last.insert(index),
+            Entry::Occupied(mut last) => {
+                let mut at = Some(*last.get());
+                while let Some(known) = at.map(|at| &self.states[at]) {
+                    if known.state == state {
+                        return false;
+                    }
+                    at = known.same_hash;
+                }
+                same_hash = Some(last.insert(index));
+            }
+        }
+        self.states.push(KnownState {
+            state,
+            reached_by,
+            same_hash,
+        });
+        true
+    }
 }
 
 /// Returns a line for each action.
@@ -104,8 +154,11 @@ impl Hasher for Quick {
         bytes.iter().for_each(|byte| self.write_u8(*byte));
     }
 
+    // Without calls, which are not inlined in a test build.
+    #[allow(clippy::manual_rotate)]
     fn write_u8(&mut self, byte: u8) {
-        self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.0 =
+            (((self.0 << 5) | (self.0 >> 59)) ^ byte as u64).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
     fn write_isize(&mut self, discriminant: isize) {
@@ -114,6 +167,24 @@ impl Hasher for Quick {
 
     fn write_usize(&mut self, length: usize) {
         self.write_u8(length as u8);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The hash of a key that is a hash.
+#[derive(Default)]
+struct SameHash(u64);
+
+impl Hasher for SameHash {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are u64");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 
     fn finish(&self) -> u64 {
