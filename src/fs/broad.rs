@@ -68,9 +68,12 @@ pub(super) fn broad_kind(path: &Path) -> Option<&'static str> {
     let machine = Machine::recent();
     let responds = response::responds(path);
     let shared = responds && is_shared(path);
-    let real = responds.then(|| fs::canonicalize(path));
-    let real = real.and_then(|real| machine.broad_kind(&real.ok()?, shared));
-    machine.broad_kind(path, shared).or(real)
+    machine.broad_kind(path, shared).or_else(|| {
+        let real = responds.then(|| fs::canonicalize(path).ok()).flatten()?;
+        // Usually there are no symlinks. A configuration may have thousands of roots.
+        let differs = real.as_os_str() != path.as_os_str();
+        differs.then(|| machine.broad_kind(&real, shared)).flatten()
+    })
 }
 
 /// Follows the symlinks in `path`, and returns a description of the directory if it is too broad. Returns `None` if it

@@ -7,9 +7,9 @@
 //! A probe that does not end is left running, at most one for each path. The path counts as unresponsive until that
 //! probe ends, and no second probe is started.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -39,13 +39,12 @@ const LATE_RESPONSE_VALIDITY: Duration = Duration::from_secs(3);
 const MAX_PROBES: usize = 256;
 
 /// The paths that were checked, and the results.
-static KNOWN: Mutex<KnownPaths> = Mutex::new(KnownPaths {
-    states: BTreeMap::new(),
-    were_unresponsive: BTreeSet::new(),
-});
+static KNOWN: LazyLock<Mutex<KnownPaths>> = LazyLock::new(Mutex::default);
 
+#[derive(Default)]
 struct KnownPaths {
-    states: BTreeMap<PathBuf, ProbeState>,
+    /// By path. A search in a sorted map compares the parts of many paths, which takes longer than everything else here.
+    states: HashMap<PathBuf, ProbeState>,
     /// The paths that at least once did not respond in time.
     were_unresponsive: BTreeSet<PathBuf>,
 }
@@ -104,16 +103,16 @@ pub fn was_unresponsive(path: &Path) -> bool {
 impl KnownPaths {
     fn unresponsive<'a>(&mut self, paths: &BTreeSet<&'a Path>) -> BTreeSet<&'a Path> {
         let now = Instant::now();
-        let is_pending = |state: &ProbeState| matches!(state, ProbeState::Pending(_));
-        let has_pending = self.states.values().any(is_pending);
-        let unknown: Vec<PathBuf> = paths
+        let mut unknown: Vec<PathBuf> = paths
             .iter()
-            .filter(|path| {
-                !self.is_known(path, now)
-                    && (!has_pending || !self.is_below_unresponsive(path, now))
-            })
+            .filter(|path| !self.is_known(path, now))
             .map(|&path| path.to_owned())
             .collect();
+        // Only for unknown paths: most calls are for one path that is known, beside thousands of others.
+        let is_pending = |state: &ProbeState| matches!(state, ProbeState::Pending(_));
+        if !unknown.is_empty() && self.states.values().any(is_pending) {
+            unknown.retain(|path| !self.is_below_unresponsive(path, now));
+        }
         if !unknown.is_empty() {
             self.drop_expired(now);
             self.probe(unknown, now + RESPONSE_TIMEOUT);
