@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::glob;
@@ -16,10 +17,14 @@ use crate::cli::output::text::quoted;
 #[derive(Debug, Default)]
 pub(super) struct KnownRoots {
     roots: Vec<Root>,
-    by_path: BTreeMap<PathBuf, usize>,
+    by_path: BTreeMap<PathKey, usize>,
     /// The same. A path has several ancestors, and each is found here without comparing many paths.
-    exact: HashMap<PathBuf, usize>,
+    exact: HashMap<PathKey, usize>,
 }
+
+/// The parts of a path, each with a slash after it. It is a prefix of the keys of exactly those paths that are below the
+/// path, so in a sorted map these follow it directly. Comparing such keys takes much less time than comparing paths.
+type PathKey = Vec<u8>;
 
 impl KnownRoots {
     /// Returns the first rule in the file that overlaps with `root`, as its index, and how they overlap.
@@ -33,26 +38,37 @@ impl KnownRoots {
     }
 
     pub(super) fn add(&mut self, root: Root) {
-        self.by_path.insert(root.path.clone(), self.roots.len());
-        self.exact.insert(root.path.clone(), self.roots.len());
+        let key = path_key(&root.path);
+        self.by_path.insert(key.clone(), self.roots.len());
+        self.exact.insert(key, self.roots.len());
         self.roots.push(root);
     }
 
     /// Returns the indices of the rules that could overlap with `root`.
     fn near(&self, root: &Root) -> Vec<usize> {
-        let above = root.path.ancestors();
+        let key = path_key(&root.path);
+        let ends = key.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let above = ends.filter_map(|(end, _)| key.get(..=end));
         let mut near: Vec<usize> = above
-            .filter_map(|path| self.exact.get(path).copied())
+            .filter_map(|key| self.exact.get(key).copied())
             .collect();
         if root.policy.recursive {
-            // Paths are ordered by their parts, so the paths below one follow it directly.
-            let from = (Bound::Excluded(&root.path), Bound::Unbounded);
-            let below = self.by_path.range::<PathBuf, _>(from);
-            let below = below.take_while(|(path, _)| path.starts_with(&root.path));
+            let from = (Bound::Excluded(key.as_slice()), Bound::Unbounded);
+            let below = self.by_path.range::<[u8], _>(from);
+            let below = below.take_while(|(path, _)| path.starts_with(&key));
             near.extend(below.map(|(_, index)| *index));
         }
         near
     }
+}
+
+fn path_key(path: &Path) -> PathKey {
+    let mut key = Vec::with_capacity(path.as_os_str().len() + 2);
+    for part in path.components() {
+        key.extend_from_slice(part.as_os_str().as_bytes());
+        key.push(b'/');
+    }
+    key
 }
 
 /// The relation of the directories of two rules that would both apply to one temp.
@@ -126,7 +142,6 @@ mod tests {
     use super::*;
     use orphand::core::policy::Policy;
     use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
     use std::sync::Arc;
 
     fn root(path: &str, recursive: bool) -> Root {
@@ -156,6 +171,9 @@ mod tests {
         assert_eq!(known.near(&root("/srv/3/10", false)), [0; 0]);
         assert_eq!(known.near(&root("/srv/3/10", true)), [10]);
         assert_eq!(known.near(&root("/", true)).len(), 4_000);
+        assert_eq!(known.near(&root("//srv/./3/10/in/", false)), [10]);
+        known.add(root("/", true));
+        assert_eq!(known.near(&root("/tmp", false)), [4_000]);
     }
 
     #[test]
