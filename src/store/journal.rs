@@ -12,10 +12,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::store::capped_file::CappedFile;
+use crate::store::json::{self, Fields};
 use crate::store::regular_file::open_own;
 
 /// The name of the journal in the state folder.
@@ -79,43 +80,47 @@ impl Drop for UnwrittenLines {
     }
 }
 
-/// A line: its kind, and the fields of the action.
-#[derive(Deserialize, Serialize)]
+/// A line that is read: its kind, and the fields of the action.
+#[derive(Deserialize)]
 struct Line<T> {
     journal: LineKind,
     #[serde(flatten)]
     action: T,
 }
 
-/// Lines in memory. Most writes of the serializer have one byte, for which a push is much cheaper than a copy.
-struct Text(Vec<u8>);
+/// A line that is written.
+struct NewLine<'a, T> {
+    journal: &'static str,
+    action: &'a T,
+}
 
-impl io::Write for Text {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match bytes {
-            [byte] => self.0.push(*byte),
-            _ => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl<T: Fields> Fields for NewLine<'_, T> {
+    fn append_fields(&self, text: &mut Vec<u8>) {
+        // The words have no character that needs an escape.
+        text.extend_from_slice(b"\"journal\":\"");
+        text.extend_from_slice(self.journal.as_bytes());
+        text.extend_from_slice(b"\",");
+        self.action.append_fields(text);
     }
 }
 
 /// The kind of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LineKind {
     /// An action that is about to begin.
     Intent,
     /// An action that has ended.
     Outcome,
+}
+
+impl LineKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            LineKind::Intent => "intent",
+            LineKind::Outcome => "outcome",
+        }
+    }
 }
 
 impl Journal {
@@ -144,20 +149,23 @@ impl Journal {
 
     /// Writes `actions`, all of them with one call. An error is only counted and logged: a full disk must not prevent a
     /// removal that would free space.
-    pub fn write(&self, journal: LineKind, actions: &[impl Serialize]) {
-        let (Some(file), false) = (&self.file, actions.is_empty()) else {
+    pub fn write<T: Fields>(&self, journal: LineKind, actions: impl IntoIterator<Item = T>) {
+        let Some(file) = &self.file else {
             return;
         };
         const USUAL_LINE: usize = 768;
-        let mut text = Text(Vec::with_capacity(actions.len() * USUAL_LINE));
+        let actions = actions.into_iter();
+        let (mut text, mut lines) = (Vec::with_capacity(actions.size_hint().0 * USUAL_LINE), 0);
         for action in actions {
-            let line = serde_json::to_writer(&mut text, &Line { journal, action });
-            // Writing to memory does not fail, and every action is a struct.
-            debug_assert!(line.is_ok());
-            text.0.push(b'\n');
+            let (journal, action) = (journal.as_str(), &action);
+            json::append(&mut text, &NewLine { journal, action });
+            text.push(b'\n');
+            lines += 1;
         }
-        if let Err(error) = file.append(&text.0) {
-            self.unwritten.count(actions.len(), file.path(), &error);
+        if lines > 0
+            && let Err(error) = file.append(&text)
+        {
+            self.unwritten.count(lines, file.path(), &error);
         }
     }
 
@@ -206,6 +214,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::json::BySerde;
     use proptest::prelude::*;
     use serde_json::{Value, json};
     use std::fs;
@@ -222,10 +231,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(Some(&folder.path().join("made/on/demand")));
         assert_eq!(read(&journal), Vec::<Value>::new());
-        journal.write(LineKind::Intent, &[json!({"path": "/a"})]);
+        journal.write(LineKind::Intent, [BySerde(json!({"path": "/a"}))]);
         journal.write(
             LineKind::Outcome,
-            &[json!({"event": "reaped"}), json!({"event": "b"})],
+            [json!({"event": "reaped"}), json!({"event": "b"})].map(BySerde),
         );
         assert_eq!(
             read(&journal),
@@ -239,13 +248,19 @@ mod tests {
     fn a_truncated_line_is_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(Some(folder.path()));
-        journal.write(LineKind::Outcome, &[json!({"n": 1}), json!({"n": 2})]);
+        journal.write(
+            LineKind::Outcome,
+            [json!({"n": 1}), json!({"n": 2})].map(BySerde),
+        );
         let path = journal.path().unwrap();
         let whole = fs::read(path).unwrap();
         for cut in 1..whole.len() {
             fs::write(path, &whole[..cut]).unwrap();
             let before = read(&journal);
-            journal.write(LineKind::Outcome, &[json!({"n": 3}), json!({"n": 4})]);
+            journal.write(
+                LineKind::Outcome,
+                [json!({"n": 3}), json!({"n": 4})].map(BySerde),
+            );
             let after = read(&journal);
             assert_eq!(after.last(), Some(&json!({"n": 4})), "cut at {cut}");
             assert!(after.len() > before.len(), "cut at {cut}");
@@ -258,7 +273,7 @@ mod tests {
         let journal = Journal::new(Some(folder.path()));
         let path = journal.path().unwrap();
         fs::write(path, vec![0; 3 * MAX_LINE as usize + 7]).unwrap();
-        journal.write(LineKind::Outcome, &[json!({"n": 1})]);
+        journal.write(LineKind::Outcome, [json!({"n": 1})].map(BySerde));
         assert_eq!(read(&journal), [json!({"n": 1})]);
     }
 
@@ -292,7 +307,7 @@ mod tests {
             let mut whole = Vec::new();
             for (n, damage) in damages.iter().enumerate() {
                 let line = json!({"n": n, "path": "a line longer than the part that is truncated"});
-                journal.write(LineKind::Outcome, std::slice::from_ref(&line));
+                journal.write(LineKind::Outcome, [BySerde(&line)]);
                 let path = journal.path().unwrap();
                 let mut file = File::options().append(true).open(path).unwrap();
                 match damage {
@@ -312,7 +327,7 @@ mod tests {
                 }
             }
             let last = json!({"n": "last"});
-            journal.write(LineKind::Outcome, std::slice::from_ref(&last));
+            journal.write(LineKind::Outcome, [BySerde(&last)]);
             whole.push(last);
             let mut all = read(&journal);
             // The garbage may contain lines as well.
@@ -326,7 +341,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(Some(folder.path())).with_cap(200);
         for n in 0..20 {
-            journal.write(LineKind::Outcome, &[json!({"n": n})]);
+            journal.write(LineKind::Outcome, [json!({"n": n})].map(BySerde));
         }
         let numbers: Vec<_> = read(&journal)
             .iter()
@@ -340,7 +355,7 @@ mod tests {
     #[test]
     fn without_a_folder_nothing_is_written() {
         let journal = Journal::new(None);
-        journal.write(LineKind::Outcome, &[json!({"n": 1})]);
+        journal.write(LineKind::Outcome, [json!({"n": 1})].map(BySerde));
         assert_eq!(read(&journal), Vec::<Value>::new());
     }
 }

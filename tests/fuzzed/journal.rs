@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Write;
 
 use orphand::store::journal::{FILE, Journal, LineKind};
+use orphand::store::json::BySerde;
 use serde_json::{Value, json};
 
 pub(crate) fn check(data: &[u8]) {
@@ -29,7 +30,7 @@ pub(crate) fn check(data: &[u8]) {
         }
         append(&path, rubbish);
         let outcome = json!({"event": "reaped", "path": "/srv/\n\u{1b}é", "number": index});
-        journal.write(LineKind::Outcome, std::slice::from_ref(&outcome));
+        journal.write(LineKind::Outcome, [BySerde(&outcome)]);
         whole.push(outcome);
         file = File::options()
             .write(true)

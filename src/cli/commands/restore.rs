@@ -151,8 +151,8 @@ impl RestoreContext {
         };
         let events: Vec<Event> = set.members().into_iter().map(event).collect();
         let now = clock::wall();
-        let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
-        self.journal.write(LineKind::Outcome, &lines);
+        let lines = events.iter().map(|event| json::event(event, now));
+        self.journal.write(LineKind::Outcome, lines);
         Ok(events)
     }
 

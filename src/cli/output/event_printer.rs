@@ -153,7 +153,7 @@ impl EventPrinter {
         }
         let choice = self.line_choice(event);
         let printed = match self.json {
-            true => self.json(&json::event(event, clock::wall())),
+            true => self.json_event(event),
             false => Ok(()),
         };
         printed.and(self.text_of(event, choice))
@@ -390,15 +390,28 @@ impl EventPrinter {
         self.line(&serde_json::to_string(object)?)
     }
 
+    /// Prints an event as JSON. Thousands of them may follow each other.
+    fn json_event(&mut self, event: &Event) -> io::Result<()> {
+        let mut line = Vec::with_capacity(1024);
+        json::append(&mut line, &json::event(event, clock::wall()));
+        line.push(b'\n');
+        self.written_line(&line)
+    }
+
     /// Prints a line on stdout and flushes it. Does nothing if the reader has closed the pipe.
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
+        self.written_line(&[line.as_bytes(), b"\n"].concat())
+    }
+
+    /// Does the same with a line that ends with a newline.
+    fn written_line(&mut self, line: &[u8]) -> io::Result<()> {
         if !self.is_closed {
             self.is_closed = !has_reader(self.write(line))?;
         }
         Ok(())
     }
 
-    fn write(&mut self, line: &str) -> io::Result<()> {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         // The terminal shows Ctrl-C as "^C", where the cursor is.
         let has_ctrl_c = self.is_interactive() && signals::first().is_some();
@@ -406,7 +419,7 @@ impl EventPrinter {
             write!(out, "{ERASE_LINE}")?;
             suspend::set_shown(false);
         }
-        writeln!(out, "{line}")?;
+        out.write_all(line)?;
         out.flush()
     }
 

@@ -19,48 +19,49 @@ use crate::core::census::{Likeness, Lookalike, Tree};
 use crate::core::event::{Disposed, Event, Subject};
 use crate::core::observation::{Holder, Kind};
 use crate::core::process::Process;
-use crate::core::time::Wall;
 use crate::core::write_times::WriteSummary;
 
 pub mod field;
+#[cfg(test)]
+mod tests;
 mod time;
+mod writer;
 
 pub use time::{TimeText, time};
+pub use writer::{BySerde, Fields, append};
+
+use writer::{field, fields};
 
 /// A path in JSON. Its field needs `#[serde(flatten, with = "field::…")]` with the module in [`field`] for its name.
 pub type WirePath<'a> = Option<Cow<'a, Path>>;
 
 /// An event that happened at a time, as it is printed and written to the journal.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct EventLine<'a> {
     event: &'static str,
     time: TimeText,
-    #[serde(flatten)]
     fields: EventFields<'a>,
 }
 
+fields!(struct EventLine { event, time, fields: flat });
+
 /// The fields of each kind of event.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum EventFields<'a> {
     Ready {
         roots: Vec<Cow<'a, str>>,
         tracked: usize,
-        #[serde(skip_serializing_if = "Option::is_none")]
         roots_b64: Option<Vec<String>>,
     },
     Tracked {
-        #[serde(flatten)]
         file: FileFields<'a>,
         due_ms: u64,
     },
     Settled {
-        #[serde(flatten)]
         file: FileFields<'a>,
         how: &'static str,
     },
     Kept {
-        #[serde(flatten)]
         file: FileFields<'a>,
         reason: &'static str,
         holders: &'a [Holder],
@@ -68,38 +69,29 @@ enum EventFields<'a> {
         retry_ms: Option<u64>,
     },
     Reaped {
-        #[serde(flatten)]
         file: FileFields<'a>,
-        #[serde(flatten)]
         disposal: DisposalFields<'a>,
-        #[serde(flatten)]
         copy: BetterCopy<'a>,
     },
     Quarantined {
-        #[serde(flatten)]
         file: FileFields<'a>,
-        #[serde(flatten)]
         disposal: DisposalFields<'a>,
         id: Option<&'a str>,
     },
     Stored {
-        #[serde(flatten)]
         file: FileFields<'a>,
         id: &'a str,
     },
     Failed {
-        #[serde(flatten)]
         file: FileFields<'a>,
         error: &'a str,
         errno: Option<i32>,
     },
     Rescan {
-        #[serde(flatten, with = "field::root")]
         root: WirePath<'a>,
         cause: &'static str,
     },
     Root {
-        #[serde(flatten, with = "field::root")]
         root: WirePath<'a>,
         state: &'static str,
     },
@@ -114,6 +106,24 @@ enum EventFields<'a> {
         trees: Option<Vec<TreeFields<'a>>>,
         lookalikes: Option<Vec<LookalikeFields<'a>>>,
     },
+}
+
+fields! {
+    enum EventFields {
+        Ready { roots: serde, tracked, roots_b64: if_some }
+        Tracked { file: flat, due_ms }
+        Settled { file: flat, how }
+        Kept { file: flat, reason, holders: serde, process: serde, retry_ms }
+        Reaped { file: flat, disposal: flat, copy: flat }
+        Quarantined { file: flat, disposal: flat, id }
+        Stored { file: flat, id }
+        Failed { file: flat, error, errno }
+        Rescan { root: path, cause }
+        Root { root: path, state }
+        Summary {
+            reaped, quarantined, kept, failed, bytes, disk_bytes, writes: serde, trees: serde, lookalikes: serde
+        }
+    }
 }
 
 /// A line of the journal about an action that has ended, as `orphand history` reads and prints it.
@@ -166,6 +176,8 @@ pub struct FileFields<'a> {
     pub disk_bytes: Option<u64>,
 }
 
+fields!(struct FileFields { path: path, root: path, bytes, disk_bytes });
+
 /// The fields of a temp that was removed or moved to the quarantine.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct DisposalFields<'a> {
@@ -183,6 +195,8 @@ pub struct DisposalFields<'a> {
     #[serde(default)]
     pub dry_run: bool,
 }
+
+fields!(struct DisposalFields { quiet_ms, target: path, writer_pid, process: serde, dry_run });
 
 /// The process that wrote or holds a temp, as far as it is known.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -237,6 +251,12 @@ pub struct BetterCopy<'a> {
     #[serde(flatten, with = "field::superseded_by")]
     pub superseded_by: WirePath<'a>,
 }
+
+fields!(
+    struct BetterCopy {
+        superseded_by: path,
+    }
+);
 
 /// A directory or special file whose name the rule matches. It is never touched.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -380,21 +400,19 @@ pub struct WriteFields<'a> {
 }
 
 /// A line of the journal about a temp that is about to be removed or moved to the quarantine.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 #[expect(
     missing_docs,
     reason = "the fields are those of the temp and of its verdict"
 )]
 pub struct IntentLine<'a> {
     pub time: TimeText,
-    #[serde(flatten)]
     pub file: FileFields<'a>,
     pub verdict: &'static str,
     pub reason: Option<&'static str>,
     pub grammar: Option<&'a str>,
     pub quiet_ms: u64,
     pub grace_ms: u64,
-    #[serde(flatten, with = "field::target")]
     pub target: WirePath<'a>,
     pub writer_pid: Option<u32>,
     pub dev: u64,
@@ -404,6 +422,12 @@ pub struct IntentLine<'a> {
     pub links: u64,
     pub mtime: TimeText,
     pub ctime: TimeText,
+}
+
+fields! {
+    struct IntentLine {
+        time, file: flat, verdict, reason, grammar, quiet_ms, grace_ms, target: path, writer_pid, dev, ino, uid, mode, links, mtime, ctime
+    }
 }
 
 impl<'a> From<&'a Subject> for FileFields<'a> {
@@ -419,7 +443,7 @@ impl<'a> From<&'a Subject> for FileFields<'a> {
 
 /// Returns the line for an event that happened at `at`.
 #[must_use]
-pub fn event(event: &Event, at: Wall) -> EventLine<'_> {
+pub fn event(event: &Event, at: impl Into<TimeText>) -> EventLine<'_> {
     let (event, fields) = event_fields(event);
     EventLine {
         event,

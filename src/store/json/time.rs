@@ -1,7 +1,6 @@
 //! Times in JSON.
 
-use serde::{Serialize, Serializer};
-
+use super::writer::Value;
 use crate::core::time::Wall;
 
 /// A time by RFC 3339, in UTC, with milliseconds and `Z`. A time after the year 9999 or before the year 0 is replaced by
@@ -21,9 +20,11 @@ impl From<Wall> for TimeText {
     }
 }
 
-impl Serialize for TimeText {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.as_str())
+impl Value for TimeText {
+    fn append(&self, text: &mut Vec<u8>) {
+        text.push(b'"');
+        text.extend_from_slice(&self.0);
+        text.push(b'"');
     }
 }
 
@@ -33,32 +34,23 @@ pub fn time(at: Wall) -> String {
     TimeText::from(at).as_str().to_owned()
 }
 
-/// Each line of the journal has up to three times, so they are written digit by digit.
+/// Each removed temp has four times in its lines, so they are written digit by digit.
 fn bytes(at: Wall) -> [u8; 24] {
     const DAY: i64 = 86_400;
-    let mut text = *b"1970-01-01T00:00:00.000Z";
     let (days, second) = (at.sec.div_euclid(DAY), at.sec.rem_euclid(DAY));
     let Some((year, month, day)) = date(days) else {
-        return text;
+        return *b"1970-01-01T00:00:00.000Z";
     };
-    let milli = u64::from(at.nsec) / 1_000_000;
-    let second = second.unsigned_abs();
-    for (start, width, value) in [
-        (0, 4, year),
-        (5, 2, month),
-        (8, 2, day),
-        (11, 2, second / 3600),
-        (14, 2, second / 60 % 60),
-        (17, 2, second % 60),
-        (20, 3, milli),
-    ] {
-        let digits = text.iter_mut().skip(start).take(width).rev();
-        digits.fold(value, |rest, digit| {
-            *digit = b'0' + (rest % 10) as u8;
-            rest / 10
-        });
-    }
-    text
+    let digit = |value: u64| b'0' + (value % 10) as u8;
+    let two = |value: u64| [digit(value / 10), digit(value)];
+    let (second, milli) = (second.unsigned_abs(), u64::from(at.nsec) / 1_000_000);
+    let ([a, b], [c, d]) = (two(year / 100), two(year % 100));
+    let ([e, f], [g, h]) = (two(month), two(day));
+    let ([i, j], [k, l]) = (two(second / 3600), two(second / 60 % 60));
+    let ([m, n], [o, p], q) = (two(second % 60), two(milli / 10), digit(milli));
+    [
+        a, b, c, d, b'-', e, f, b'-', g, h, b'T', i, j, b':', k, l, b':', m, n, b'.', o, p, q, b'Z',
+    ]
 }
 
 /// Returns the year, the month and the day of the month, in the Gregorian calendar, of the day that is this many days
