@@ -17,6 +17,7 @@ use super::writer::Writer;
 use crate::core::learn::{self, TargetShape};
 use crate::core::own_names::OWN_PREFIX;
 use crate::core::reserved::{self, IncludedBy, Reserved};
+use crate::core::suffix::contains_tmp;
 
 /// The names that a rule matches: its compiled globs, and the grammars of the writers that it turns on.
 ///
@@ -235,19 +236,12 @@ impl Names {
         let Some(stem) = name.strip_suffix(b".tmp").filter(|_| is_default) else {
             return self.matches(name);
         };
-        let has_tmp = |at| {
-            stem.get(at..)
-                .is_some_and(|rest: &[u8]| rest.starts_with(b".tmp"))
-        };
         let is_like_default = || {
             let without_dot = stem.strip_prefix(b".").unwrap_or(stem);
             self.has_default_writers
                 && (default_rows().may_begin(stem) || default_rows().may_begin(without_dot))
         };
-        (!self.shapes.is_empty()
-            || memchr::memchr_iter(b'.', stem).any(has_tmp)
-            || is_like_default())
-            && self.matches(name)
+        (!self.shapes.is_empty() || contains_tmp(stem) || is_like_default()) && self.matches(name)
     }
 
     /// Reports whether the rule, or a learned shape, may take a file with this name.
@@ -345,14 +339,21 @@ impl Names {
                 self.telling_shape(bytes, owner)?.target.clone(),
             ))
         };
-        self.shape(name).group.or_else(told)
+        self.group_by_grammar(bytes).or_else(told)
+    }
+
+    /// Returns the group of the shape of a name, without the rest of the shape.
+    fn group_by_grammar(&self, name: &[u8]) -> Option<OsString> {
+        let end = NameEnd::of(name);
+        let mut grammars = self.grammars_for(name, end);
+        grammars.find_map(|grammar| grammar.group(name, end))?
     }
 
     /// Reports whether a file `name` may form a group, depending on its owner.
     #[must_use]
     pub fn may_form_group(&self, name: &OsStr) -> bool {
         let is_told = |shape: &TargetShape| shape.tells(name.as_bytes());
-        self.shapes.iter().any(is_told) || self.shape(name).group.is_some()
+        self.shapes.iter().any(is_told) || self.group_by_grammar(name.as_bytes()).is_some()
     }
 
     /// Returns the form of a base name for output: the form of its shape. If that contains no random part, counters

@@ -1,9 +1,10 @@
 //! The shape of a name, by which the copies of one target are found.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::grammar::{Grammar, NameEnd};
+use super::grammar::{Grammar, NameEnd, NameParts};
 use super::row::WriterGrammar;
 use super::token::Token;
 use crate::core::random::is_like_date;
@@ -25,6 +26,15 @@ pub struct Shape {
     pub is_known: bool,
 }
 
+/// The target of a name in its shape.
+struct ShapeTarget<'n> {
+    target: Option<Cow<'n, [u8]>>,
+    /// The target with the digits that may be a pid. `None` if there are none.
+    longer: Option<Vec<u8>>,
+    /// These digits look like a date, and are a part of the target.
+    is_date: bool,
+}
+
 impl Grammar {
     /// Returns the shape of a name that the grammar matches.
     pub(super) fn shape(&self, name: &[u8], end: NameEnd<'_>) -> Option<Shape> {
@@ -37,25 +47,12 @@ impl Grammar {
                 ..Shape::without_grammar(name)
             });
         }
-        let target = parts.target.filter(|_| !self.may_truncate(name));
-        let has_digits = self.pid_is_next() && self.only_targets().is_none();
-        // The pid follows the target and its dot, and a number may follow the pid.
-        let digits = target.filter(|_| has_digits).and_then(|target| {
-            let rest = name.get(self.pattern.prefix.len() + target.len() + 1..)?;
-            let numbers = rest.split(|b| *b == b'.');
-            let numbers = numbers.take_while(|part| part.iter().all(u8::is_ascii_digit));
-            let length: usize = numbers.map(|part| part.len() + 1).sum();
-            rest.get(..length.checked_sub(1)?)
-        });
-        let longer = target
-            .zip(digits)
-            .map(|(target, digits)| [target, b".", digits].concat());
-        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(is_like_date);
-        let is_date = rule!("date-stays-in-the-shape", digits.is_some_and(has_date));
-        let target = match (&longer, is_date) {
-            (Some(longer), true) => Some(longer.as_slice()),
-            _ => target,
-        };
+        let ShapeTarget {
+            target,
+            longer,
+            is_date,
+        } = self.shape_target(name, &parts);
+        let target = target.as_deref();
         let mut tokens = self.pattern.tokens.as_slice();
         // The kind of a part is mostly shorter than the part.
         let mut form = Vec::with_capacity(name.len());
@@ -82,6 +79,44 @@ impl Grammar {
             group: target.filter(|_| self.forms_groups()).map(name_of),
             is_known: self.writer.is_some() || self.pattern.tokens.contains(&Token::Uuid),
         })
+    }
+
+    /// Returns the group of the shape of a name that the grammar matches, if it has one.
+    pub(super) fn group(&self, name: &[u8], end: NameEnd<'_>) -> Option<Option<OsString>> {
+        let parts = self.split_by_end(name, end)?;
+        if !parts.is_random || !parts.is_certain || !self.forms_groups() {
+            return Some(None);
+        }
+        let target = self.shape_target(name, &parts).target;
+        Some(target.map(|target| OsStr::from_bytes(&target).to_owned()))
+    }
+
+    /// Returns the target of a name whose random parts are certain, as it is in the shape.
+    fn shape_target<'n>(&self, name: &'n [u8], parts: &NameParts<'n>) -> ShapeTarget<'n> {
+        let target = parts.target.filter(|_| !self.may_truncate(name));
+        let has_digits = self.pid_is_next() && self.only_targets().is_none();
+        // The pid follows the target and its dot, and a number may follow the pid.
+        let digits = target.filter(|_| has_digits).and_then(|target| {
+            let rest = name.get(self.pattern.prefix.len() + target.len() + 1..)?;
+            let numbers = rest.split(|b| *b == b'.');
+            let numbers = numbers.take_while(|part| part.iter().all(u8::is_ascii_digit));
+            let length: usize = numbers.map(|part| part.len() + 1).sum();
+            rest.get(..length.checked_sub(1)?)
+        });
+        let longer = target
+            .zip(digits)
+            .map(|(target, digits)| [target, b".", digits].concat());
+        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(is_like_date);
+        let is_date = rule!("date-stays-in-the-shape", digits.is_some_and(has_date));
+        let target = match (&longer, is_date) {
+            (Some(longer), true) => Some(longer.clone().into()),
+            _ => target.map(Cow::Borrowed),
+        };
+        ShapeTarget {
+            target,
+            longer,
+            is_date,
+        }
     }
 
     /// Reports whether the temps of one target form a group. If several targets have temps of the same name, a temp of
