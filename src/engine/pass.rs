@@ -37,7 +37,7 @@ use crate::reap::{
     BatchContext, Candidate, Companion, CompanionResult, Looked, Outcome, quarantine,
 };
 use crate::store::journal::LineKind;
-use crate::store::json::{self, FileFields, IntentLine};
+use crate::store::json::{self, FileFields, IntentLine, TimeText};
 use crate::sys::clock;
 
 /// A due temp.
@@ -97,7 +97,7 @@ pub struct Pass<'a> {
 /// A temp whose grace is over.
 struct ReadyTemp<'i> {
     item: &'i mut PassItem,
-    judged: JudgedTemp,
+    judged: Box<JudgedTemp>,
 }
 
 /// A temp with its verdict.
@@ -314,7 +314,7 @@ impl<'a> Pass<'a> {
                 .engine
                 .evidence_context(self.policy(), &no_siblings, &guards)
         };
-        let mut ready = Vec::new();
+        let mut ready = Vec::with_capacity(due.len());
         for item in due {
             if !self.put_back_pending(dir, item) {
                 continue;
@@ -337,7 +337,7 @@ impl<'a> Pass<'a> {
             }
         }
         find_mappings(dir, self.policy(), &mut ready);
-        let (mut removals, mut kept) = (Vec::new(), Vec::new());
+        let (mut removals, mut kept) = (Vec::with_capacity(ready.len()), Vec::new());
         for mut temp in ready {
             if let Verdict::Keep(reason) = temp.judged.candidate.verdict {
                 temp.judged.candidate.opened = None;
@@ -474,7 +474,7 @@ impl<'a> Pass<'a> {
         item: &mut PassItem,
         clock_reading: ClockReading,
         context: EvidenceContext<'_>,
-    ) -> Option<JudgedTemp> {
+    ) -> Option<Box<JudgedTemp>> {
         let policy = self.policy();
         let looked = item.looked.take();
         let properties = dir.properties();
@@ -521,7 +521,7 @@ impl<'a> Pass<'a> {
             proof: Proof::ByProtocol,
         };
         let judged = self.judge(dir, item, seen, temp_info, clock_reading, context);
-        judged.ok()?.filter(JudgedTemp::is_left_to_protocol)
+        judged.ok()?.filter(|judged| judged.is_left_to_protocol())
     }
 
     /// Looks at one temp, and updates its tracking state. Returns the file and its times if its grace is over.
@@ -716,7 +716,7 @@ impl<'a> Pass<'a> {
         mut temp_info: TempInfo,
         clock_reading: ClockReading,
         context: EvidenceContext<'_>,
-    ) -> io::Result<Option<JudgedTemp>> {
+    ) -> io::Result<Option<Box<JudgedTemp>>> {
         let set = self.look_at_set(dir, item, &mut temp_info, clock_reading, context.our_uid)?;
         let Some((members, set_fault)) = set else {
             return Ok(None);
@@ -758,7 +758,7 @@ impl<'a> Pass<'a> {
             temp_info: member.temp_info,
             result: CompanionResult::default(),
         };
-        let mut judged = JudgedTemp {
+        let mut judged = Box::new(JudgedTemp {
             candidate: Candidate {
                 temp_info,
                 verdict: Verdict::Keep(Reason::CannotTell),
@@ -778,7 +778,7 @@ impl<'a> Pass<'a> {
             companions,
             set_fault,
             target: found.index,
-        };
+        });
         judged.judge_again(context.policy);
         Ok(Some(judged))
     }
@@ -889,14 +889,16 @@ impl<'a> Pass<'a> {
             .iter()
             .map(|removal| self.disposed_companions(&removal.temp.judged, &removal.disposed))
             .collect();
-        let intents: Vec<IntentLine<'_>> = removals
+        let now = clock::wall().into();
+        let intents: Vec<Intent<'_>> = removals
             .iter()
             .zip(&members)
             .flat_map(|(removal, members)| intents(removal, members))
             .collect();
+        let lines = intents.iter().map(|intent| intent.line(now));
         rule!(
             "intents-are-written-first",
-            self.engine.journal.write(LineKind::Intent, &intents),
+            self.engine.journal.write(LineKind::Intent, lines),
             without: (),
         );
         drop(intents);
@@ -908,7 +910,7 @@ impl<'a> Pass<'a> {
             use_checker: self.use_checker,
             context,
         };
-        let (mut events, mut kept) = (Vec::new(), Vec::new());
+        let (mut events, mut kept) = (Vec::with_capacity(removals.len()), Vec::new());
         let mut moved: HashMap<String, Vec<OsString>> = HashMap::new();
         for (removal, outcome) in self.engine.reaper.reap(batch_context, removals) {
             let Removal { mut temp, disposed } = removal;
@@ -948,9 +950,9 @@ impl<'a> Pass<'a> {
             events.extend(of_companions);
         }
         self.stored.add_moved(self.dir_context, moved);
-        let now = clock::wall();
-        let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
-        self.engine.journal.write(LineKind::Outcome, &lines);
+        let now: TimeText = clock::wall().into();
+        let lines = events.iter().map(|event| json::event(event, now));
+        self.engine.journal.write(LineKind::Outcome, lines);
         events.into_iter().for_each(&mut *self.emit);
         kept
     }
@@ -1013,7 +1015,7 @@ impl<'a> Pass<'a> {
     fn make_quarantine_space(&mut self, removals: &[Removal<'_>]) {
         let moves = removals
             .iter()
-            .map(|removal| &removal.temp.judged)
+            .map(|removal| &*removal.temp.judged)
             .filter(|temp| matches!(temp.candidate.verdict, Verdict::Quarantine(_)));
         let bytes = moves.map(JudgedTemp::allocated);
         let wanted = NeededSpace {
@@ -1208,51 +1210,70 @@ fn find_mappings(dir: &Dir, policy: &Policy, ready: &mut [ReadyTemp<'_>]) {
 }
 
 /// Returns the intents to remove a temp and its companions.
-fn intents<'r>(removal: &'r Removal<'_>, companions: &'r [Disposed]) -> Vec<IntentLine<'r>> {
-    let temp = &removal.temp.judged;
-    let main = intent(
+fn intents<'r>(
+    removal: &'r Removal<'_>,
+    companions: &'r [Disposed],
+) -> impl Iterator<Item = Intent<'r>> {
+    let temp = &*removal.temp.judged;
+    let main = Intent {
         temp,
-        &removal.disposed,
-        &temp.candidate.temp_info,
-        temp.observation(),
-    );
+        disposed: &removal.disposed,
+        temp_info: &temp.candidate.temp_info,
+        seen: temp.observation(),
+    };
     let members = temp.candidate.companions.iter().zip(&temp.companions);
     let companion =
-        |(disposed, (companion, evidence)): (&'r Disposed, (&'r Companion, &'r Evidence))| {
-            intent(temp, disposed, &companion.temp_info, &evidence.observation)
+        |(disposed, (companion, evidence)): (&'r Disposed, (&'r Companion, &'r Evidence))| Intent {
+            temp,
+            disposed,
+            temp_info: &companion.temp_info,
+            seen: &evidence.observation,
         };
     let companions = companions.iter().zip(members).map(companion);
-    std::iter::once(main).chain(companions).collect()
+    std::iter::once(main).chain(companions)
 }
 
-fn intent<'r>(
+/// The intent to remove a temp or one of its companions.
+struct Intent<'r> {
+    /// The temp.
     temp: &'r JudgedTemp,
+    /// What is reported about the file.
     disposed: &'r Disposed,
     temp_info: &'r TempInfo,
-    seen: &Observation,
-) -> IntentLine<'r> {
-    let (file, candidate) = (&seen.fingerprint, &temp.candidate);
-    IntentLine {
-        time: clock::wall().into(),
-        file: FileFields {
-            path: Some(disposed.subject.path.as_path().into()),
-            root: Some(disposed.subject.root.as_path().into()),
-            bytes: Some(file.size),
-            disk_bytes: Some(seen.allocated),
-        },
-        verdict: candidate.verdict.as_str(),
-        reason: candidate.verdict.reason().map(Reason::as_str),
-        grammar: temp_info.parsed.grammar.as_deref(),
-        quiet_ms: json::ms(temp_info.quiet),
-        grace_ms: json::ms(temp_info.grace),
-        target: disposed.target.as_deref().map(Into::into),
-        writer_pid: temp_info.parsed.pid,
-        dev: file.dev,
-        ino: file.ino,
-        uid: file.uid,
-        mode: seen.mode,
-        links: file.links,
-        mtime: file.mtime.into(),
-        ctime: file.ctime.into(),
+    seen: &'r Observation,
+}
+
+impl<'r> Intent<'r> {
+    fn line(&self, now: TimeText) -> IntentLine<'r> {
+        let Intent {
+            temp,
+            disposed,
+            temp_info,
+            seen,
+        } = *self;
+        let (file, candidate) = (&seen.fingerprint, &temp.candidate);
+        IntentLine {
+            time: now,
+            file: FileFields {
+                path: Some(disposed.subject.path.as_path().into()),
+                root: Some(disposed.subject.root.as_path().into()),
+                bytes: Some(file.size),
+                disk_bytes: Some(seen.allocated),
+            },
+            verdict: candidate.verdict.as_str(),
+            reason: candidate.verdict.reason().map(Reason::as_str),
+            grammar: temp_info.parsed.grammar.as_deref(),
+            quiet_ms: json::ms(temp_info.quiet),
+            grace_ms: json::ms(temp_info.grace),
+            target: disposed.target.as_deref().map(Into::into),
+            writer_pid: temp_info.parsed.pid,
+            dev: file.dev,
+            ino: file.ino,
+            uid: file.uid,
+            mode: seen.mode,
+            links: file.links,
+            mtime: file.mtime.into(),
+            ctime: file.ctime.into(),
+        }
     }
 }

@@ -96,6 +96,10 @@ impl TrackedSets {
         main: MainLook<'_>,
         names: &BTreeSet<OsString>,
     ) -> io::Result<SetState> {
+        // The usual case.
+        if names.is_empty() && self.is_empty() {
+            return Ok(SetState::Single);
+        }
         let key = (context.dir.id(), main.name.to_owned());
         let known = self.take(&key);
         if names.is_empty() && known.is_none() {
@@ -130,6 +134,11 @@ impl TrackedSets {
         if !sets.is_empty() {
             sets.remove(&(dir, main.to_owned()));
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.is_empty()
     }
 
     fn take(&self, key: &(RootId, OsString)) -> Option<TrackedSet> {

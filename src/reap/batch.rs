@@ -192,7 +192,7 @@ impl<'a> Batch<'a> {
         seen: Observation,
         use_state: UseState,
         checked: &CheckedFile,
-    ) -> Result<Judged, Outcome> {
+    ) -> Result<Box<Judged>, Outcome> {
         let temp_info = &candidate.temp_info;
         self.before_step(Step::Judge, &temp_info.name);
         let judged = dir::observe_fd(checked.file()).map_err(failed(Step::Judge))?;
@@ -224,7 +224,7 @@ impl<'a> Batch<'a> {
         let better = candidate.better.as_ref();
         evidence.superseded = better.is_some_and(BetterCopies::are_unchanged);
         match rule!("judged-again", judge(&evidence, self.policy()), without: candidate.verdict) {
-            verdict if verdict == candidate.verdict => Ok(Judged { evidence, target }),
+            verdict if verdict == candidate.verdict => Ok(Box::new(Judged { evidence, target })),
             Verdict::Keep(reason) => Err(Outcome::Kept(reason)),
             // The verdict differs: a later pass runs the whole protocol again.
             _ => Err(Outcome::Kept(Reason::Changed)),

@@ -6,12 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::core::own_names::{CLAIM_PREFIX, NAME_MAX, SET_BIT};
+use crate::core::own_names::{CLAIM_HEX, CLAIM_PREFIX, NAME_MAX, SET_BIT};
 use crate::fs::dir::RootId;
 
 /// Creates claim names, and tracks those that this process is using. Any other claim was left by a crash or could not
@@ -65,8 +64,10 @@ impl Claims {
     fn numbered(&self, number: u32, name: &OsStr) -> ClaimName<'_> {
         let mut claim = Vec::with_capacity(NAME_MAX);
         claim.extend_from_slice(CLAIM_PREFIX);
-        // A write to memory does not fail.
-        let _ = write!(claim, "{:08x}{number:08x}-", self.session);
+        let digits = (u64::from(self.session) << 32) | u64::from(number);
+        let hex = |shift: usize| b"0123456789abcdef"[(digits >> (4 * shift)) as usize & 0xf];
+        claim.extend((0..CLAIM_HEX).rev().map(hex));
+        claim.push(b'-');
         let space = NAME_MAX - claim.len();
         let name = name.as_bytes();
         if name.len() <= space {

@@ -23,7 +23,7 @@ pub(super) struct Judged {
 pub(super) struct Claimed<'a> {
     pub(super) candidate: &'a Candidate,
     pub(super) checked: CheckedFile,
-    pub(super) judged: Judged,
+    pub(super) judged: Box<Judged>,
     /// The file right after the claim.
     pub(super) after: Observation,
     pub(super) at: ClaimedAt<'a>,
