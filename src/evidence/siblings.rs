@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
@@ -357,52 +357,135 @@ pub fn has_companion(dir: &Dir, names: &Names, name: &OsStr) -> io::Result<bool>
 #[derive(Debug, Default)]
 pub struct Listings {
     stored: Mutex<Vec<Listing>>,
+    /// The directories that are being listed.
+    running: Mutex<Vec<(ListingKey, Arc<RunningListing>)>>,
+}
+
+/// A listing that another thread makes. Its lock is held until the listing is complete. `None` if it failed.
+type RunningListing = Mutex<Option<Arc<Siblings>>>;
+
+/// The directory and the rule of a listing.
+#[derive(Clone, Debug)]
+struct ListingKey {
+    dir: RootId,
+    policy: Arc<Policy>,
+}
+
+impl PartialEq for ListingKey {
+    fn eq(&self, other: &ListingKey) -> bool {
+        self.dir == other.dir && Arc::ptr_eq(&self.policy, &other.policy)
+    }
 }
 
 #[derive(Debug)]
 struct Listing {
-    dir: RootId,
-    policy: Arc<Policy>,
+    key: ListingKey,
     until: Mono,
     siblings: Arc<Siblings>,
 }
 
 impl Listings {
-    /// Returns the siblings of `temps` temps in `dir`.
+    /// Returns the siblings of `temps` temps in `dir`. If another thread is listing the directory, this waits for it.
     pub fn siblings_of(
         &self,
         dir: &Dir,
         policy: &Arc<Policy>,
         temps: usize,
     ) -> io::Result<Arc<Siblings>> {
-        let started = clock::mono();
-        let matches =
-            |listing: &&Listing| listing.dir == dir.id() && Arc::ptr_eq(&listing.policy, policy);
+        let key = ListingKey {
+            dir: dir.id(),
+            policy: Arc::clone(policy),
+        };
+        let slot = Arc::new(RunningListing::default());
+        let mut result = lock(&slot);
         {
-            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-            stored.retain(|listing| listing.until > started);
-            if let Some(listing) = stored.iter().find(matches) {
-                return Ok(Arc::clone(&listing.siblings));
+            // A listing that ends in between is stored before it is no longer running.
+            let mut running = lock(&self.running);
+            let other = running.iter().find(|(other, _)| *other == key);
+            let other = other.map(|(_, other)| Arc::clone(other));
+            if other.is_none() {
+                if let Some(siblings) = self.stored(&key) {
+                    return Ok(siblings);
+                }
+                running.push((key.clone(), Arc::clone(&slot)));
+            }
+            drop(running);
+            if let Some(siblings) = other.and_then(|other| lock(&other).clone()) {
+                return Ok(siblings);
             }
         }
-        let (siblings, count) = Siblings::read(dir, &policy.names, usize::MAX)?;
+        let listed = self.list(&key, dir, temps);
+        *result = listed.as_ref().ok().map(Arc::clone);
+        lock(&self.running).retain(|(_, other)| !Arc::ptr_eq(other, &slot));
+        listed
+    }
+
+    fn stored(&self, key: &ListingKey) -> Option<Arc<Siblings>> {
+        let (mut stored, now) = (lock(&self.stored), clock::mono());
+        stored.retain(|listing| listing.until > now);
+        let listing = stored.iter().find(|listing| listing.key == *key)?;
+        Some(Arc::clone(&listing.siblings))
+    }
+
+    /// Lists the directory, and stores the listing if other passes of the same directory follow.
+    fn list(&self, key: &ListingKey, dir: &Dir, temps: usize) -> io::Result<Arc<Siblings>> {
+        let started = clock::mono();
+        let (siblings, count) = Siblings::read(dir, &key.policy.names, usize::MAX)?;
         let siblings = Arc::new(siblings);
         let ended = clock::mono();
-        // Other passes of the same directory follow.
         if count > temps {
             let reuse = ended.since(started) * REUSE_FACTOR;
-            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-            stored.retain(|listing| !matches(&listing));
+            let mut stored = lock(&self.stored);
+            stored.retain(|listing| listing.key != *key);
             if stored.len() == MAX_LISTINGS {
                 stored.remove(0);
             }
             stored.push(Listing {
-                dir: dir.id(),
-                policy: Arc::clone(policy),
+                key: key.clone(),
                 until: ended.after(reuse),
                 siblings: Arc::clone(&siblings),
             });
         }
         Ok(siblings)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::policy::Policy;
+    use std::time::Duration;
+
+    /// A second thread waits for the listing of the first one, and uses it unless it has failed.
+    #[test]
+    fn a_directory_is_listed_by_one_thread_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let dir = Dir::open_root(&path, None).unwrap();
+        let policy = Arc::new(Policy::default());
+        for is_listed in [true, false] {
+            let (listings, by_first) = (Listings::default(), Arc::new(Siblings::default()));
+            let slot = Arc::new(RunningListing::default());
+            let mut result = lock(&slot);
+            let key = ListingKey {
+                dir: dir.id(),
+                policy: Arc::clone(&policy),
+            };
+            lock(&listings.running).push((key, Arc::clone(&slot)));
+            std::thread::scope(|scope| {
+                let ask = || listings.siblings_of(&dir, &policy, 1).unwrap();
+                let second = scope.spawn(ask);
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!second.is_finished(), "it waits");
+                *result = is_listed.then(|| Arc::clone(&by_first));
+                drop(result);
+                let by_second = second.join().unwrap();
+                assert_eq!(Arc::ptr_eq(&by_first, &by_second), is_listed);
+            });
+        }
     }
 }
