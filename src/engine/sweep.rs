@@ -66,12 +66,13 @@ pub fn sweep(
     for round in [Round::First { remembers }, Round::Second] {
         context.round = round;
         if round == Round::Second {
-            wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
+            // This takes a part of the time for which the sweep waits anyway.
             for dir in &mut dirs {
                 let below = &dir.below;
                 let root = engine.root_in(DirContext { root, id, below });
                 dir.newest = newest_of_groups(&root.policy, &mut dir.due);
             }
+            wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
         }
         // The newest temps of a group come first. Otherwise each chunk would move its own best copies.
         let (mut first, mut rest) = (Vec::new(), Vec::new());
