@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Dir as Entries, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -27,8 +28,12 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// The maximum depth of a quarantined file below its folder. Files below it are not found.
 pub(super) const MAX_DEPTH: usize = 256;
 
-/// How often the folder is created while other threads and processes remove it as an empty one.
-const TRIES: usize = 100;
+/// How often the folder is created while other threads and processes remove it as an empty one. A thread that removes it
+/// may be stopped in between, for as long as others need its core.
+const TRIES: usize = 500;
+
+/// The pause before the next try.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The open quarantine of one root.
 #[derive(Debug)]
@@ -84,7 +89,7 @@ impl Quarantine {
                 });
             }
             // Another thread or process is removing it.
-            std::thread::yield_now();
+            std::thread::sleep(PAUSE);
         }
         Err(RootError::Io(Errno::NOENT.into()))
     }
