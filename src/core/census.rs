@@ -1,6 +1,7 @@
 //! The findings of a scan beside temps: directories and special files whose names match the rule, and files whose names
 //! look like temps although the rule does not match them. They are only counted, and never removed.
 
+use crate::core::short_sort::sort_short;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl LookalikeCounts {
     #[must_use]
     pub fn largest_first(self) -> Vec<Lookalike> {
         let mut groups: Vec<Lookalike> = self.groups.into_values().collect();
-        groups.sort_by(|one, other| {
+        sort_short(&mut groups, |one, other| {
             let key = |of: &Lookalike| (of.size.disk_bytes, of.files);
             let by_size = key(other).cmp(&key(one));
             by_size.then_with(|| one.likeness.cmp(&other.likeness))

@@ -2,6 +2,7 @@
 //!
 //! `scan`, `sweep`, `watch`, `status` and `report` show these sums: one line for thousands of leaks of one writer.
 
+use crate::core::short_sort::sort_short;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -147,7 +148,7 @@ impl TempSum {
             .iter()
             .map(|(p, n)| (p.as_str(), *n))
             .collect();
-        programs.sort_by_key(|(_, temps)| std::cmp::Reverse(*temps));
+        sort_short(&mut programs, |(_, a), (_, b)| b.cmp(a));
         programs
     }
 }

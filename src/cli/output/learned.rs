@@ -7,6 +7,7 @@ use std::path::Path;
 use orphand::core::learn::{KnownShape, KnownShapes, LearnedShape};
 use orphand::core::observation::Kind;
 use orphand::core::policy::{Learn, Policy};
+use orphand::core::short_sort::sort_short;
 use orphand::fs::dir::{Buffer, Dir};
 use orphand::fs::root::Root;
 use orphand::store::json::{WirePath, field};
@@ -158,7 +159,9 @@ pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> 
         if counted.is_err() {
             continue;
         }
-        files.sort_by(|(one, _), (other, _)| one.shape.place.cmp(&other.shape.place));
+        sort_short(&mut files, |(one, _), (other, _)| {
+            one.shape.place.cmp(&other.shape.place)
+        });
         let files = files.into_iter().filter(|(_, files)| *files > 0);
         found.extend(files.map(|(known, files)| LearnedFiles {
             learned: LearnedFields::new(&root.policy, known),

@@ -1,5 +1,6 @@
 //! The known shapes, by directory.
 
+use crate::core::short_sort::sort_short;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl FromIterator<KnownShape> for KnownShapes {
             dirs.entry(known.shape.place.dir).or_default().push(known);
         }
         for shapes in dirs.values_mut() {
-            shapes.sort_by_key(|known| !known.is_learned_well);
+            sort_short(shapes, |a, b| b.is_learned_well.cmp(&a.is_learned_well));
         }
         KnownShapes { dirs }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use orphand::core::judge::Verdict;
 use orphand::core::observation::FileSize;
+use orphand::core::short_sort::sort_short;
 use orphand::core::sums::{Outcome, SumKey, Summand, Sums, TempSum};
 use orphand::store::json::{HistoryEvent, HistoryLine, ProcessFields};
 
@@ -185,7 +186,8 @@ impl ReportData {
     /// Returns the programs, the one with the most bytes first.
     pub(super) fn programs(&self) -> Vec<(&ProgramKey, &ProgramSum)> {
         let mut programs: Vec<_> = self.processes.iter().collect();
-        programs.sort_by_key(|(_, sum)| std::cmp::Reverse((sum.temps.size.bytes, sum.temps.temps)));
+        let size = |sum: &ProgramSum| (sum.temps.size.bytes, sum.temps.temps);
+        sort_short(&mut programs, |(_, a), (_, b)| size(b).cmp(&size(a)));
         programs
     }
 

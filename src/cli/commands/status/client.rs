@@ -1,5 +1,6 @@
 //! Asks the running watchers for their status.
 
+use orphand::core::short_sort::sort_short;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -53,7 +54,8 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
             }
         })
         .collect();
-    found.sort_by_key(|one| (!one.answer.is_background, one.answer.pid));
+    let key = |one: &RunningWatch| (!one.answer.is_background, one.answer.pid);
+    sort_short(&mut found, |a, b| key(a).cmp(&key(b)));
     found
 }
 
