@@ -23,7 +23,7 @@ use crate::fixture::{
     self, AtStep, Fixture, GRACE, SUBDIR, TARGET_CONTENT, TEMP, TEMP_CONTENT, TIMEOUT,
     in_own_process, in_parallel, wait_until,
 };
-use crate::sandbox::{self, CommandResult, NOBODY, Sandbox, StartChild, is_root};
+use crate::sandbox::{self, CommandResult, NOBODY, Sandbox, StartChild, is_root, without_starts};
 
 /// The user who attacks an orphand of root, and the user who attacks an orphand of that user.
 const ATTACKERS: [u32; 2] = [NOBODY, NOBODY - 1];
@@ -126,8 +126,8 @@ impl AttackFixture {
         let args = SHORT.iter().chain([&"--allow-broad-root", &root]);
         let mut watching = self.sandbox.watch_dirs(args).ready();
         let folder = self.sandbox.base().join(root);
-        let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
-        let folder = folder.unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder, flags, Mode::empty()).unwrap();
         let mut process = self.attack(attack_name);
         let end = Instant::now() + 5 * sandbox::DEADLINE;
         let (mut leaked, mut rounds) = (0, 0);
@@ -161,6 +161,7 @@ impl AttackFixture {
     fn leak(&self, root: &OwnedFd, n: usize) -> bool {
         let make = |name: String, content: &str| {
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL | OFlags::NOFOLLOW;
+            let flags = flags | OFlags::CLOEXEC;
             let Ok(file) = rustix::fs::openat(root, name, flags, Mode::RUSR | Mode::WUSR) else {
                 return false;
             };
@@ -734,8 +735,10 @@ pub(crate) fn deep(sandbox: &Sandbox, levels: usize, temps: &[usize]) {
     let mut at = rustix::fs::open(sandbox.root(), flags, Mode::empty()).unwrap();
     for level in 0..=levels {
         if temps.contains(&level) {
-            let (write, mode) = (OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR);
-            rustix::fs::openat(&at, "a.4194304.tmp", write, mode).unwrap();
+            let write = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let mode = Mode::RUSR | Mode::WUSR;
+            let create = || rustix::fs::openat(&at, "a.4194304.tmp", write, mode).map(drop);
+            without_starts(create).unwrap();
             give(&at, "a.4194304.tmp");
         }
         rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();

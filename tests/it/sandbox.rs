@@ -107,8 +107,13 @@ impl StartChild for Command {
 
 /// Writes a file. No program that starts at the same time has it open.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
+    without_starts(|| fs::write(path, content)).unwrap();
+}
+
+/// Opens files, and closes them. No program that starts at the same time has them open.
+pub(crate) fn without_starts<T>(act: impl FnOnce() -> T) -> T {
     let _no_start = START_LOCK.read().unwrap_or_else(PoisonError::into_inner);
-    fs::write(path, content).unwrap();
+    act()
 }
 
 /// Runs `test` with all `items` at the same time, because most tests wait. Returns when all have ended, and panics if
@@ -706,6 +711,11 @@ pub(crate) fn kept<'a>(file: &'a str, reason: &'a str) -> impl Fn(&Value) -> boo
 pub(crate) struct Events(pub(crate) Vec<Value>);
 
 impl Events {
+    /// Returns the events of these lines.
+    pub(crate) fn of_lines(lines: &str) -> Events {
+        Events(lines.lines().map(parse_event).collect())
+    }
+
     /// Returns all events of one kind.
     pub(crate) fn of(&self, event: &str) -> Vec<&Value> {
         self.0
