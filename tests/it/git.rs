@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::fixture::report_skipped;
 use crate::intercept::{self, Call, CallResponse, PendingCall};
+use crate::killed_programs::is_clearly_random;
 use crate::sandbox::Sandbox;
 
 const SWEEP: [&str; 5] = ["-r", "--grace", "100ms", "--writer", "git-info"];
@@ -82,6 +83,24 @@ fn kill_at(sandbox: &Sandbox, args: &[&str], last: usize) -> Option<String> {
     killed_at.lock().unwrap().take()
 }
 
+/// Does this in a new repository, again and again until the names of all temps are clearly random. Others are not taken.
+fn killed(args: &[&str], last: usize) -> Option<(Sandbox, String)> {
+    loop {
+        let sandbox = repository();
+        sandbox.write("new", "a new object");
+        let name = kill_at(&sandbox, args, last)?;
+        let files = sandbox.snapshot();
+        let mut temps = files.iter().filter(|file| is_temp(file));
+        let is_clear = |name: &str| {
+            let random = name.rsplit_once('_');
+            random.is_none_or(|(_, random)| is_clearly_random(random))
+        };
+        if temps.all(|temp| is_clear(&name_of(temp))) {
+            return Some((sandbox, name));
+        }
+    }
+}
+
 /// Returns the name without its random part.
 fn kind(name: &str) -> String {
     let name = name.split_once("-pack-").map_or(name, |(_, end)| end);
@@ -106,9 +125,7 @@ fn temps_of_a_killed_git_are_removed_and_nothing_is_lost() {
         &["hash-object", "-w", "new"],
     ] {
         for last in 1.. {
-            let sandbox = repository();
-            sandbox.write("new", "a new object");
-            let Some(name) = kill_at(&sandbox, args, last) else {
+            let Some((sandbox, name)) = killed(args, last) else {
                 break;
             };
             kinds.insert(kind(&name));
@@ -144,17 +161,20 @@ fn temps_of_a_killed_git_are_removed_and_nothing_is_lost() {
     }
 }
 
-/// Reports whether a line of a snapshot is a temp of git outside of the quarantine.
-fn is_temp(line: &str) -> bool {
+/// Returns the base name in a line of a snapshot.
+fn name_of(line: &str) -> String {
     let path = line
         .trim_start_matches('"')
         .split('"')
         .next()
         .unwrap_or_default();
-    let name = Path::new(path)
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
+    let name = Path::new(path).file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Reports whether a line of a snapshot is a temp of git outside of the quarantine.
+fn is_temp(line: &str) -> bool {
+    let name = name_of(line);
     !line.contains(".orphand")
         && ["tmp_", ".tmp-", "refs_", "packs_"]
             .iter()

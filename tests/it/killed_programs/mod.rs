@@ -12,6 +12,8 @@ mod table;
 use crate::fixture::{in_parallel, report_skipped};
 use rows::Writer;
 
+pub(crate) use rows::is_clearly_random;
+
 /// Kills each of these writers, and checks what orphand does.
 fn check(writers: &[Writer]) {
     in_parallel(writers, |writer| match writer.missing_tool() {

@@ -112,7 +112,7 @@ impl Writer {
 
 /// Reports whether a random part cannot be a word, a number or a time. Other names are moved or not taken at all:
 /// docs/writers.md says so.
-pub(super) fn is_clearly_random(part: &str) -> bool {
+pub(crate) fn is_clearly_random(part: &str) -> bool {
     if let Ok(number) = part.parse::<u64>() {
         // The first and the last second that is taken for a time. Eight digits can be a date.
         return part.len() > 8 && !(978_307_200..4_133_980_800).contains(&number);
