@@ -32,7 +32,7 @@ pub use writer::{BySerde, Fields, append};
 
 use writer::{field, fields};
 
-/// A path in JSON. Its field needs `#[serde(flatten, with = "field::…")]` with the module in [`field`] for its name.
+/// A path in JSON. Its field needs `#[serde(flatten, with = "field::…")]` with the module in [`mod@field`] for its name.
 pub type WirePath<'a> = Option<Cow<'a, Path>>;
 
 /// An event that happened at a time, as it is printed and written to the journal.
