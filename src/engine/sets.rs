@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::look::{LookResult, SeenFile, look_at};
@@ -21,6 +21,7 @@ use crate::core::time::{Mono, Now};
 use crate::core::tracker::{Look, Next, Origin, Tracked};
 use crate::evidence::{self, EvidenceContext, Role, TempInfo, UseChecker};
 use crate::fs::dir::{Dir, RootId};
+use crate::sys::mutex::guard;
 
 /// The largest number of sets that are tracked. When it is reached, the set that was looked at longest ago is
 /// forgotten, and its grace starts again.
@@ -129,7 +130,7 @@ impl TrackedSets {
 
     /// Forgets the companions of a temp.
     pub(super) fn forget(&self, dir: RootId, main: &OsStr) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = guard(&self.sets);
         // The usual case.
         if !sets.is_empty() {
             sets.remove(&(dir, main.to_owned()));
@@ -137,17 +138,17 @@ impl TrackedSets {
     }
 
     fn is_empty(&self) -> bool {
-        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = guard(&self.sets);
         sets.is_empty()
     }
 
     fn take(&self, key: &(RootId, OsString)) -> Option<TrackedSet> {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = guard(&self.sets);
         sets.remove(key)
     }
 
     fn insert(&self, key: (RootId, OsString), set: TrackedSet) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = guard(&self.sets);
         if sets.len() >= MAX_SETS {
             let oldest = sets.iter().min_by_key(|(_, set)| set.looked);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
@@ -19,6 +19,7 @@ use crate::core::temp_set::SetNames;
 use crate::core::time::Mono;
 use crate::fs::dir::{Buffer, Dir, RootId};
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 
 /// About the number of names that can be listed in the time in which the three companions of one temp can be looked up (ext4:
 /// 9 µs for a temp, 280 ns for a listed name).
@@ -397,10 +398,10 @@ impl Listings {
             policy: Arc::clone(policy),
         };
         let slot = Arc::new(RunningListing::default());
-        let mut result = lock(&slot);
+        let mut result = guard(&slot);
         {
             // A listing that ends in between is stored before it is no longer running.
-            let mut running = lock(&self.running);
+            let mut running = guard(&self.running);
             let other = running.iter().find(|(other, _)| *other == key);
             let other = other.map(|(_, other)| Arc::clone(other));
             if other.is_none() {
@@ -410,18 +411,18 @@ impl Listings {
                 running.push((key.clone(), Arc::clone(&slot)));
             }
             drop(running);
-            if let Some(siblings) = other.and_then(|other| lock(&other).clone()) {
+            if let Some(siblings) = other.and_then(|other| guard(&other).clone()) {
                 return Ok(siblings);
             }
         }
         let listed = self.list(&key, dir, temps);
         *result = listed.as_ref().ok().map(Arc::clone);
-        lock(&self.running).retain(|(_, other)| !Arc::ptr_eq(other, &slot));
+        guard(&self.running).retain(|(_, other)| !Arc::ptr_eq(other, &slot));
         listed
     }
 
     fn stored(&self, key: &ListingKey) -> Option<Arc<Siblings>> {
-        let (mut stored, now) = (lock(&self.stored), clock::mono());
+        let (mut stored, now) = (guard(&self.stored), clock::mono());
         stored.retain(|listing| listing.until > now);
         let listing = stored.iter().find(|listing| listing.key == *key)?;
         Some(Arc::clone(&listing.siblings))
@@ -435,7 +436,7 @@ impl Listings {
         let ended = clock::mono();
         if count > temps {
             let reuse = ended.since(started) * REUSE_FACTOR;
-            let mut stored = lock(&self.stored);
+            let mut stored = guard(&self.stored);
             stored.retain(|listing| listing.key != *key);
             if stored.len() == MAX_LISTINGS {
                 stored.remove(0);
@@ -448,10 +449,6 @@ impl Listings {
         }
         Ok(siblings)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -470,12 +467,12 @@ mod tests {
         for is_listed in [true, false] {
             let (listings, by_first) = (Listings::default(), Arc::new(Siblings::default()));
             let slot = Arc::new(RunningListing::default());
-            let mut result = lock(&slot);
+            let mut result = guard(&slot);
             let key = ListingKey {
                 dir: dir.id(),
                 policy: Arc::clone(&policy),
             };
-            lock(&listings.running).push((key, Arc::clone(&slot)));
+            guard(&listings.running).push((key, Arc::clone(&slot)));
             std::thread::scope(|scope| {
                 let ask = || listings.siblings_of(&dir, &policy, 1).unwrap();
                 let second = scope.spawn(ask);

@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::core::own_names::{CLAIM_HEX, CLAIM_PREFIX, NAME_MAX, SET_BIT};
 use crate::fs::dir::RootId;
+use crate::sys::mutex::guard;
 
 /// Creates claim names, and tracks those that this process is using. Any other claim was left by a crash or could not
 /// be put back.
@@ -92,7 +93,7 @@ impl Claims {
     /// Records that `claim` in the directory `dir` could not be put back and is pending. The put-back is tried again
     /// when the temp `name` is due. Returns whether the claim is a new entry.
     pub(crate) fn add_pending(&self, dir: RootId, name: &OsStr, claim: &OsStr) -> bool {
-        let mut pending = lock(&self.pending);
+        let mut pending = guard(&self.pending);
         let of_name = pending.entry((dir, name.to_owned())).or_default();
         of_name.insert(claim.to_owned())
     }
@@ -101,7 +102,7 @@ impl Claims {
     /// again to put them back.
     #[must_use]
     pub(crate) fn take_pending(&self, dir: RootId, name: &OsStr) -> BTreeSet<OsString> {
-        let mut pending = lock(&self.pending);
+        let mut pending = guard(&self.pending);
         // The usual case.
         if pending.is_empty() {
             return BTreeSet::new();
@@ -110,12 +111,8 @@ impl Claims {
     }
 
     fn in_progress(&self) -> MutexGuard<'_, HashSet<OsString>> {
-        lock(&self.in_progress)
+        guard(&self.in_progress)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ClaimName<'_> {
