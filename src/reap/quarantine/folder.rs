@@ -149,7 +149,8 @@ impl Quarantine {
         }
     }
 
-    /// Removes the quarantine if it is empty, unless another thread or process is about to use it.
+    /// Removes the quarantine if it is empty, unless another thread or process is about to use it. On a file system
+    /// without locks that process's next call fails with ENOENT, and it opens the quarantine again.
     pub(super) fn remove_if_empty(&self) {
         if lock(&self.fd, FlockOperation::NonBlockingLockExclusive).unwrap_or(false) {
             let _ = calls::remove_empty_dir(self.root.fd(), OsStr::new(FOLDER));

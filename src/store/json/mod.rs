@@ -426,7 +426,8 @@ pub struct IntentLine<'a> {
 
 fields! {
     struct IntentLine {
-        time, file: flat, verdict, reason, grammar, quiet_ms, grace_ms, target: path, writer_pid, dev, ino, uid, mode, links, mtime, ctime
+        time, file: flat, verdict, reason, grammar, quiet_ms, grace_ms, target: path, writer_pid, dev, ino, uid, mode,
+        links, mtime, ctime
     }
 }
 
