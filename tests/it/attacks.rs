@@ -401,7 +401,7 @@ fn move_parent_out_and_back(dirs: &AttackDirs, n: usize) -> Option<()> {
 
 fn create_quarantine_first(dirs: &AttackDirs, n: usize) -> Option<()> {
     let quarantine = dirs.root.join(".orphand");
-    let sole = format!("{n}-sole-{}.tmp", std::process::id());
+    let sole = format!("{n}-sole-{}.tmp", crate::sandbox::live_pid());
     put(&dirs.root.join(sole), "the only copy");
     let _ = fs::rename(&quarantine, dirs.root.join(format!("taken-{n}")));
     let _ = fs::remove_file(&quarantine);

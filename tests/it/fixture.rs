@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::sandbox::{StartChild, in_parallel};
+pub(crate) use crate::sandbox::{StartChild, in_parallel, start_with_plain_pid};
 use orphand::core::event::Event;
 use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};
@@ -637,7 +637,7 @@ pub(crate) fn run_test(mut test: Command, user: RunAs) {
     test.stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = test.start_child().unwrap();
+    let mut child = start_with_plain_pid(&mut test);
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
     let status = wait_or_kill(&mut child, 10 * TIMEOUT);
     let (out, err) = (join(out), join(err));

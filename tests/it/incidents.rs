@@ -35,7 +35,7 @@ use crate::attacks;
 use crate::fixture::*;
 use crate::holders::{HoldKind, Holding};
 use crate::places::Mounted;
-use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root};
+use crate::sandbox::{self, NOBODY, Sandbox, dead_pid, is_root, live_pid};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -524,7 +524,7 @@ fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
     let judged = |unused| {
         let fixture = Fixture::new();
         let uuid = "4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f";
-        let name = format!("{TARGET}.{}.{uuid}.tmp", std::process::id());
+        let name = format!("{TARGET}.{}.{uuid}.tmp", live_pid());
         let mut candidate = fixture.candidate(Verdict::Reap);
         fs::rename(&fixture.temp, fixture.dir.join(&name)).unwrap();
         candidate.temp_info.name = name.clone().into();
@@ -549,7 +549,7 @@ fn openswarm_456_dot_agent_deck_727_a_pid_that_always_lives() {
 #[test]
 fn lean_ctx_958_opencodex_499_its_writer_lives() {
     let sandbox = Sandbox::new();
-    let name = format!("a.{}.1.tmp", std::process::id());
+    let name = format!("a.{}.1.tmp", live_pid());
     let sandbox = sandbox
         .file("a", "whole, to the last byte of it")
         .file(&name, "x");

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use crate::sandbox::is_root;
-use crate::sandbox::{CommandResult, Sandbox, StartChild, dead_pid, fifo, in_parallel, name};
+use crate::sandbox::{
+    CommandResult, Sandbox, StartChild, dead_pid, fifo, in_parallel, live_pid, name,
+};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -361,7 +363,7 @@ fn only_regular_files_are_touched() {
 #[test]
 fn names_give_pids_and_targets() {
     const UUID: &str = "1b4e28ba-2fa1-11d2-883f-0016d3cca427";
-    let (live, dead) = (std::process::id(), dead_pid());
+    let (live, dead) = (live_pid(), dead_pid());
     let cases = [
         // The pid is where the grammar expects it, and that process is running.
         (
@@ -763,7 +765,7 @@ fn default_writers_need_no_option() {
 /// The grammars of named writers are off until a rule enables them.
 #[test]
 fn named_writers_are_opt_in() {
-    let (live, dead) = (std::process::id(), dead_pid());
+    let (live, dead) = (live_pid(), dead_pid());
     for (writer, temp, result, target) in [
         (
             "claude-code",

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{CommandResult, Sandbox, assert_held_by_us, dead_pid, in_parallel, name};
+use crate::sandbox::{
+    CommandResult, Sandbox, assert_held_by_us, dead_pid, in_parallel, live_pid, name,
+};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -115,7 +117,7 @@ fn scan_and_sweep_agree() {
         .file("a.tmp", "orphan")
         .file("sole.tmp", "precious")
         .file("empty.4194304.tmp", "")
-        .file(format!("a.{}.7.tmp", std::process::id()), "x")
+        .file(format!("a.{}.7.tmp", live_pid()), "x")
         .aged(OLD_ENOUGH);
     let scan = sandbox.scan(SHORT).exit(0).stdout_json();
     let events = sandbox.sweep(SHORT).exit(0).events();

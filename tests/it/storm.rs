@@ -247,7 +247,7 @@ fn target(writer: usize) -> String {
 }
 
 fn temp(kind: Behavior, writer: usize, turn: u64) -> String {
-    let (target, pid) = (target(writer), std::process::id());
+    let (target, pid) = (target(writer), crate::sandbox::live_pid());
     match kind {
         Behavior::FixedName => format!("{target}.tmp"),
         Behavior::FastWithPid => format!("{target}.{pid}.{turn}.tmp"),

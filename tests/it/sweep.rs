@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::sandbox::{
     CommandResult, DEADLINE, Events, Sandbox, StartChild, WatchProcess, assert_held_by_us,
-    in_parallel, kept, signal,
+    in_parallel, kept, live_pid, signal,
 };
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
@@ -97,7 +97,7 @@ fn temps_of_every_kind() -> Sandbox {
         .file("sole.tmp", "x")
         .file("empty.4194304.tmp", "")
         .file("linked.tmp", "x")
-        .file(format!("whole.{}.1.tmp", std::process::id()), "x")
+        .file(format!("whole.{}.1.tmp", live_pid()), "x")
         .file("held.tmp", "x")
         .file("sub/deep/whole", "whole, to the last byte of it")
         .file("sub/deep/whole.tmp", "xyz");
@@ -172,7 +172,7 @@ fn kept_temps_have_their_reasons() {
     let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
     let ran = sandbox.sweep(SHORT).exit(0);
     let events = ran.events();
-    let alive = format!("whole.{}.1.tmp", std::process::id());
+    let alive = format!("whole.{}.1.tmp", live_pid());
     for (temp, result) in [
         ("whole.tmp", "reaped"),
         ("empty.4194304.tmp", "reaped"),

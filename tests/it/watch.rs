@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::contract;
-use crate::sandbox::{Sandbox, StartChild, WatchProcess, in_parallel, is, kept, name};
+use crate::sandbox::{Sandbox, StartChild, WatchProcess, in_parallel, is, kept, live_pid, name};
 
 /// Short, but long enough for a test on a loaded machine to do something within it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -751,7 +751,7 @@ fn a_dry_run_reports_the_same_as_a_run() {
         .file("empty.4194304.tmp", "")
         .file("linked.tmp", "x")
         .file("whole.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", "x")
-        .file(format!("whole.{}.1.tmp", std::process::id()), "x")
+        .file(format!("whole.{}.1.tmp", live_pid()), "x")
         .file("held.tmp", "x");
     fs::hard_link(sandbox.path("linked.tmp"), sandbox.path("another name")).unwrap();
     let _held = fs::File::open(sandbox.path("held.tmp")).unwrap();
