@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::sandbox::{StartChild, in_parallel, start_with_plain_pid};
+use crate::sandbox::start_with_plain_pid;
+pub(crate) use crate::sandbox::{StartChild, in_parallel};
 use orphand::core::event::Event;
 use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::sandbox::is_root;
 use crate::sandbox::{
     CommandResult, Sandbox, StartChild, dead_pid, fifo, in_parallel, live_pid, name,
+    start_with_plain_pid,
 };
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
@@ -537,10 +538,8 @@ fn a_year_in_a_name_is_not_a_pid() {
 #[test]
 fn a_zombie_writer_counts_as_ended() {
     let sandbox = Sandbox::new().file("a", "whole, to the last byte of it");
-    let mut child = std::process::Command::new("sleep")
-        .arg("1000")
-        .start_child()
-        .unwrap();
+    let mut sleep = std::process::Command::new("sleep");
+    let mut child = start_with_plain_pid(sleep.arg("1000"));
     let temp = format!("a.{}.1b4e28ba-2fa1-11d2-883f-0016d3cca427.tmp", child.id());
     sandbox.write(&temp, "x");
     let mut watching = sandbox.watch(["--grace", "200ms"]).ready();

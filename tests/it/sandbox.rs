@@ -15,7 +15,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -1084,13 +1084,15 @@ pub(crate) fn start_with_plain_pid(command: &mut Command) -> Child {
     }
 }
 
-/// Returns the pid of a process that runs as long as this one does, for the name of a temp: ours, unless it is like a
-/// date.
+/// Returns the pid of a process that runs as long as this one does, for the name of a temp.
 pub(crate) fn live_pid() -> u32 {
-    match std::process::id() {
-        like_date if is_like_date(like_date) => 1,
-        ours => ours,
-    }
+    static LIVE: OnceLock<Child> = OnceLock::new();
+    let start = || {
+        let mut command = Command::new("cat");
+        // Its input ends with this process.
+        start_with_plain_pid(command.stdin(Stdio::piped()).stdout(Stdio::null()))
+    };
+    LIVE.get_or_init(start).id()
 }
 
 /// Returns a pid that no process has, here or in a container: that of a child that has ended and was reaped.

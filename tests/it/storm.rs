@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::fixture::test_command;
-use crate::sandbox::{DEADLINE, Sandbox, StartChild, signal};
+use crate::sandbox::{DEADLINE, Sandbox, signal, start_with_plain_pid};
 
 const SECONDS: &str = "ORPHAND_STORM_SECONDS";
 /// The grace of most tests: a test lasts many of them.
@@ -247,7 +247,7 @@ fn target(writer: usize) -> String {
 }
 
 fn temp(kind: Behavior, writer: usize, turn: u64) -> String {
-    let (target, pid) = (target(writer), crate::sandbox::live_pid());
+    let (target, pid) = (target(writer), std::process::id());
     match kind {
         Behavior::FixedName => format!("{target}.tmp"),
         Behavior::FastWithPid => format!("{target}.{pid}.{turn}.tmp"),
@@ -324,7 +324,7 @@ impl Storm {
             });
         }
         Writer {
-            child: command.start_child().unwrap(),
+            child: start_with_plain_pid(&mut command),
             stopped_until: None,
         }
     }

@@ -394,7 +394,7 @@ fn a_pid_counts_only_for_a_possible_writer() {
     let process = |uid: u32| {
         let mut command = Command::new("sleep");
         command.arg("600").uid(uid).gid(uid);
-        command.start_child().unwrap()
+        start_with_plain_pid(&mut command)
     };
     let [root, stranger, nobody] = [0, STRANGER, NOBODY].map(process);
     let is_there = |pid: u32| Path::new(&format!("/proc/{pid}/stat")).exists();
