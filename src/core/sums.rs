@@ -3,9 +3,11 @@
 //! `scan`, `sweep`, `watch`, `status` and `report` show these sums: one line for thousands of leaks of one writer.
 
 use crate::core::short_sort::sort_short;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,10 @@ use super::observation::FileSize;
 use super::time::Mono;
 
 /// The properties that all temps of one sum have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Two keys are compared byte by byte. A [`Path`](std::path::Path) is compared component by component, which took most of
+/// the instructions of counting a temp.
+#[derive(Clone, Debug)]
 pub struct SumKey {
     /// The path of the root.
     pub root: Arc<PathBuf>,
@@ -24,6 +29,40 @@ pub struct SumKey {
     pub shape: OsString,
     /// The outcome for the temps, or the expected one.
     pub outcome: Outcome,
+}
+
+impl SumKey {
+    /// Returns the root, the directory, the shape, and the outcome.
+    fn parts(&self) -> ([&[u8]; 3], Outcome) {
+        let texts = [self.root.as_os_str(), self.dir.as_os_str(), &self.shape];
+        (texts.map(OsStr::as_encoded_bytes), self.outcome)
+    }
+}
+
+impl PartialEq for SumKey {
+    fn eq(&self, other: &SumKey) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for SumKey {}
+
+impl Hash for SumKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl PartialOrd for SumKey {
+    fn partial_cmp(&self, other: &SumKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SumKey {
+    fn cmp(&self, other: &SumKey) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
 }
 
 /// The outcome for a temp, or the expected one.
@@ -94,8 +133,8 @@ pub struct TempSum {
     pub oldest: Duration,
     /// The shortest such time.
     pub newest: Duration,
-    /// Their target, if known.
-    pub target: Common<Option<PathBuf>>,
+    /// The path of their target, if known.
+    pub target: Common<Option<OsString>>,
     /// The programs that wrote or hold them, each with the number of its temps, as far as they are known.
     pub programs: BTreeMap<String, u64>,
 }
@@ -103,14 +142,17 @@ pub struct TempSum {
 impl TempSum {
     /// Adds one temp.
     pub fn add(&mut self, one: Summand) {
-        self.merge(TempSum {
-            temps: 1,
-            size: one.size,
-            oldest: one.quiet,
-            newest: one.quiet,
-            target: Common::All(one.target),
-            programs: one.program.map(|name| (name, 1)).into_iter().collect(),
-        });
+        self.newest = match self.temps {
+            0 => one.quiet,
+            _ => self.newest.min(one.quiet),
+        };
+        self.oldest = self.oldest.max(one.quiet);
+        self.temps += 1;
+        self.size = self.size.plus(one.size);
+        self.target.add(one.target.map(PathBuf::into_os_string));
+        if let Some(program) = one.program {
+            self.add_program(program, 1);
+        }
     }
 
     /// Adds another sum.
@@ -125,17 +167,21 @@ impl TempSum {
         self.size = self.size.plus(other.size);
         self.target.merge(other.target);
         for (program, temps) in other.programs {
-            if self.programs.len() < MAX_PROGRAMS || self.programs.contains_key(&program) {
-                *self.programs.entry(program).or_default() += temps;
-            }
+            self.add_program(program, temps);
+        }
+    }
+
+    fn add_program(&mut self, program: String, temps: u64) {
+        if self.programs.len() < MAX_PROGRAMS || self.programs.contains_key(&program) {
+            *self.programs.entry(program).or_default() += temps;
         }
     }
 
     /// Returns the target, if it is known and the same for all temps.
     #[must_use]
-    pub fn target(&self) -> Option<&PathBuf> {
+    pub fn target(&self) -> Option<&Path> {
         match &self.target {
-            Common::All(target) => target.as_ref(),
+            Common::All(target) => target.as_ref().map(Path::new),
             Common::Empty | Common::Mixed => None,
         }
     }
@@ -352,11 +398,7 @@ mod tests {
         ] {
             let mut sum = TempSum::default();
             targets.iter().for_each(|target| sum.add(one(*target)));
-            assert_eq!(
-                sum.target(),
-                want.map(PathBuf::from).as_ref(),
-                "{targets:?}"
-            );
+            assert_eq!(sum.target(), want.map(Path::new), "{targets:?}");
             let mut merged = TempSum::default();
             merged.merge(sum.clone());
             assert_eq!(merged, sum);

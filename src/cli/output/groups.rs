@@ -1,6 +1,7 @@
 //! Groups of similar temps: one line for each directory, name shape, verdict and reason.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -21,7 +22,8 @@ const MAX_PROGRAMS: usize = 3;
 /// Finds the group of a temp, by the names of its root's rule.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grouping {
-    roots: HashMap<PathBuf, (Arc<PathBuf>, Names)>,
+    /// The roots by the bytes of their paths.
+    roots: HashMap<OsString, (Arc<PathBuf>, Names)>,
 }
 
 /// The names for a root whose rule is unknown.
@@ -32,7 +34,8 @@ impl Grouping {
     pub(crate) fn new<'r>(roots: impl IntoIterator<Item = &'r Root>) -> Grouping {
         let entry = |root: &Root| {
             let names = root.policy.names.clone();
-            (root.path.clone(), (Arc::new(root.path.clone()), names))
+            let path = Arc::new(root.path.clone());
+            (path.as_os_str().to_owned(), (path, names))
         };
         Grouping {
             roots: roots.into_iter().map(entry).collect(),
@@ -41,13 +44,13 @@ impl Grouping {
 
     /// Returns the path of a root, shared by its groups.
     pub(crate) fn root(&self, root: &Path) -> Arc<PathBuf> {
-        let known = self.roots.get(root);
+        let known = self.roots.get(root.as_os_str());
         known.map_or_else(|| Arc::new(root.to_owned()), |(root, _)| Arc::clone(root))
     }
 
     /// Returns the group of the temp at `path` in `root`.
     pub(crate) fn key(&self, root: &Path, path: &Path, outcome: Outcome) -> SumKey {
-        let (root, names) = match self.roots.get(root) {
+        let (root, names) = match self.roots.get(root.as_os_str()) {
             Some((root, names)) => (Arc::clone(root), names),
             None => (Arc::new(root.to_owned()), &*ALL_NAMES),
         };
