@@ -261,7 +261,7 @@ fn has_random_name(temp_info: &TempInfo, fingerprint: &Fingerprint, policy: &Pol
     temp_info.parsed.is_random
         && rule!(
             "empty-file-may-be-flag",
-            fingerprint.size > 0 || policy.names.shape(&temp_info.name).form != temp_info.name,
+            fingerprint.size > 0 || policy.names.form(&temp_info.name) != temp_info.name,
             without: true,
         )
 }

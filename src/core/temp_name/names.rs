@@ -12,7 +12,7 @@ use super::error::{NameError, unknown_writer};
 use super::grammar::{Grammar, GrammarIndex, NameEnd, ParsedName, built_in};
 use super::name_glob::{DEFAULT, NameGlob};
 use super::own_writers::OwnWriters;
-use super::shape::{Shape, form_of_fixed_name};
+use super::shape::{Shape, form_of_fixed_name, form_without_grammar};
 use super::writer::Writer;
 use crate::core::learn::{self, TargetShape};
 use crate::core::own_names::OWN_PREFIX;
@@ -329,6 +329,15 @@ impl Names {
             .unwrap_or_else(|| Shape::without_grammar(name))
     }
 
+    /// Returns the form of the shape of a base name, without the rest of the shape.
+    #[must_use]
+    pub fn form(&self, name: &OsStr) -> OsString {
+        let (name, end) = (name.as_bytes(), NameEnd::of(name.as_bytes()));
+        self.grammars_for(name, end)
+            .find_map(|grammar| grammar.form(name, end))
+            .unwrap_or_else(|| form_without_grammar(name))
+    }
+
     /// Returns the target by whose name the file `name` of `owner` forms a group with others of its directory. `None` if
     /// it forms none.
     #[must_use]
@@ -360,7 +369,7 @@ impl Names {
     /// and random parts are replaced that no grammar knows.
     #[must_use]
     pub fn display_form(&self, name: &OsStr) -> OsString {
-        let form = self.shape(name).form;
+        let form = self.form(name);
         match form == name {
             true => form_of_fixed_name(name),
             false => form,

@@ -47,21 +47,39 @@ impl Grammar {
                 ..Shape::without_grammar(name)
             });
         }
-        let ShapeTarget {
-            target,
-            longer,
-            is_date,
-        } = self.shape_target(name, &parts);
+        let shape_target = self.shape_target(name, &parts);
+        let form = self.form_with(&shape_target, name.len())?;
+        let ShapeTarget { target, longer, .. } = shape_target;
         let target = target.as_deref();
+        Some(Shape {
+            form,
+            target: target.map(name_of),
+            numbered_target: longer.as_deref().map(name_of),
+            group: target.filter(|_| self.forms_groups()).map(name_of),
+            is_known: self.writer.is_some() || self.pattern.tokens.contains(&Token::Uuid),
+        })
+    }
+
+    /// Returns the form of the shape of a name that the grammar matches, without the rest of the shape.
+    pub(super) fn form(&self, name: &[u8], end: NameEnd<'_>) -> Option<OsString> {
+        let parts = self.split_by_end(name, end)?;
+        match parts.is_random && parts.is_certain {
+            true => self.form_with(&self.shape_target(name, &parts), name.len()),
+            false => Some(form_without_grammar(name)),
+        }
+    }
+
+    /// Returns the form of a name of `length` bytes with certain random parts.
+    fn form_with(&self, target: &ShapeTarget<'_>, length: usize) -> Option<OsString> {
         let mut tokens = self.pattern.tokens.as_slice();
         // The kind of a part is mostly shorter than the part.
-        let mut form = Vec::with_capacity(name.len());
+        let mut form = Vec::with_capacity(length);
         form.extend_from_slice(self.pattern.prefix.as_bytes());
-        if let Some(target) = target {
+        if let Some(target) = &target.target {
             tokens = tokens.get(1..)?;
             form.extend_from_slice(target);
         }
-        if is_date {
+        if target.is_date {
             // The dot and the pid are in the target, and a number after them too.
             tokens = tokens.get(2..)?;
             tokens = match tokens {
@@ -72,13 +90,7 @@ impl Grammar {
         for token in tokens {
             token.append_to(&mut form);
         }
-        Some(Shape {
-            form: OsString::from_vec(form),
-            target: target.map(name_of),
-            numbered_target: longer.as_deref().map(name_of),
-            group: target.filter(|_| self.forms_groups()).map(name_of),
-            is_known: self.writer.is_some() || self.pattern.tokens.contains(&Token::Uuid),
-        })
+        Some(OsString::from_vec(form))
     }
 
     /// Returns the group of the shape of a name that the grammar matches, if it has one.
@@ -140,7 +152,7 @@ impl Shape {
     }
 }
 
-fn form_without_grammar(name: &[u8]) -> OsString {
+pub(super) fn form_without_grammar(name: &[u8]) -> OsString {
     let mut form = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((&first, others)) = rest.split_first() {

@@ -86,7 +86,9 @@ fn names_of_one_writer_have_one_shape() {
         ("blob-01ab7f", "blob-<hex>", None, None),
         ("film1.part", "film1.part", None, None),
     ] {
-        let shape = names.shape(OsStr::new(&name.replace('U', UUID)));
+        let full = name.replace('U', UUID);
+        let shape = names.shape(OsStr::new(&full));
+        assert_eq!(names.form(OsStr::new(&full)), shape.form, "{name}");
         let star = if shape.is_known { "*" } else { "" };
         let shown = format!("{star}{}", shape.form.to_str().unwrap());
         let text = |name: &Option<OsString>| name.as_ref().map(|n| n.to_str().unwrap().to_owned());
