@@ -20,7 +20,7 @@ pub struct WriterNames(Mutex<ProcessTable>);
 struct ProcessTable {
     by_pid: HashMap<u32, KnownProcess>,
     by_file: HashMap<FileId, KnownProcess>,
-    /// The largest number of handles that may be open.
+    /// The number of open handles or more. They are counted when it reaches [`MAX_HANDLES`].
     handles: usize,
 }
 
