@@ -20,8 +20,7 @@ use crate::sys::free_memory;
 use crate::sys::mutex::guard;
 use key::{DirSet, KeyParts};
 
-pub(crate) use key::SplitPath;
-pub use key::{DirPath, Key};
+pub use key::{DirPath, Key, SplitPath};
 pub use pending::PendingCounts;
 pub use waker::Waker;
 
