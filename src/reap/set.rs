@@ -411,7 +411,8 @@ impl<'a> SetRemoval<'a> {
 
     /// Makes the last checks: the directory, the leases, the files, the names.
     fn check_last(&self, members: &mut [Member<'_, '_>]) -> Result<(), (Step, EarlyEnd)> {
-        // RACE: the directory may be moved out of the root at any time, as for a single temp.
+        // RACE: the directory may be moved out of the root at any time. Worst case: a set in it is removed although the
+        // directory has just been moved.
         let unmoved = self.context.check_not_moved();
         unmoved.map_err(|error| (Step::Wait, EarlyEnd::from(&error)))?;
         let scanned = scan_mappings(self.dir(), &self.files);
@@ -506,7 +507,9 @@ impl<'a> SetRemoval<'a> {
             };
             let name = member.temp_info.name.clone();
             self.before_step(Step::Unlink, &name);
-            // RACE: the same as for a single temp.
+            // RACE: a thread may still be inside `open`, and a writer may have paused for longer than the rule allows,
+            // as for a single temp. Worst case: the thread opens a file that loses its name, with what it writes to it,
+            // and the rename of the writer fails with ENOENT.
             let removed =
                 calls::unlink_proven(self.dir().fd(), member.claim.name(), &member.checked);
             let size = member.after.size();
