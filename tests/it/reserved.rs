@@ -1,6 +1,8 @@
 //! Names that no pattern takes by accident: reserved names, targets, and temps with a companion file.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::time::Duration;
 
 use orphand::core::judge::Reason;
@@ -8,7 +10,7 @@ use orphand::core::reserved::{IncludedBy, LIST, ReservedName};
 use orphand::reap::{Outcome, Reaper, Step};
 
 use crate::fixture::*;
-use crate::sandbox::{Sandbox, is, kept, name};
+use crate::sandbox::{Events, Sandbox, is, kept, name};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -209,8 +211,24 @@ fn a_target_stays_reserved_until_the_sweep_ends() {
         sandbox.write(format!("m{n:04}.tmp"), "");
     }
     sandbox.age(OLD_ENOUGH);
-    let options = with(&SHORT, &["--sole-copy", "reap"]);
-    let events = sandbox.sweep(options).exit(0).events();
+    let args = ["sweep", "--yes", "--json", "--sole-copy", "reap", "root"];
+    let mut sweeping = sandbox
+        .command(with(&args, &SHORT))
+        .stderr(Stdio::null())
+        .start_child()
+        .unwrap();
+    // Until it is read further, the pipe holds the sweep back.
+    let mut output = BufReader::new(sweeping.stdout.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("/.x.tmp.tmp\"") {
+        assert!(output.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    // By then a listing that still has that temp is no longer reused: without the rule the test fails. With the rule it
+    // passes however long this takes.
+    std::thread::sleep(Duration::from_secs(1));
+    output.read_to_string(&mut lines).unwrap();
+    assert_eq!(sweeping.wait().unwrap().code(), Some(0));
+    let events = Events::of_lines(&lines);
     assert_eq!(events.about(".x.tmp.tmp"), ["reaped"]);
     assert_eq!(events.about("x.tmp"), ["kept reserved"]);
     assert_eq!(sandbox.listing(), ["x.tmp"]);
