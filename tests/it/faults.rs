@@ -190,9 +190,9 @@ fn attempt(
     fault: impl Fn(usize, Call) -> Option<Errno> + Send + 'static,
 ) -> Option<FaultRun> {
     let fixture = Arc::new(match disposal {
-        Disposal::Removed => Fixture::new(),
-        Disposal::Moved => Fixture::new().with_sole_copy(),
-        Disposal::RemovedOpen => Fixture::new().with_policy(Policy {
+        Disposal::Removed => Fixture::in_memory(),
+        Disposal::Moved => Fixture::in_memory().with_sole_copy(),
+        Disposal::RemovedOpen => Fixture::in_memory().with_policy(Policy {
             open: Open::Reap,
             ..Fixture::policy()
         }),
@@ -815,7 +815,7 @@ fn each_failing_call_of_a_sweep_is_reported() {
 
 fn a_sweep_with(call: &'static SweepCall, errno: Errno) {
     let what = format!("{}: {errno:?}", call.name);
-    let sandbox = Sandbox::new()
+    let sandbox = Sandbox::in_memory_for(None)
         .file("a", "whole, to the last byte of it")
         .file("a.tmp", "xyz")
         .aged(Duration::from_millis(150));

@@ -50,7 +50,7 @@ fn sweep_all(fixture: &Fixture) -> Vec<Event> {
 
 /// Returns a fixture without files.
 fn empty() -> Fixture {
-    let fixture = Fixture::new().with_sole_copy();
+    let fixture = Fixture::in_memory().with_sole_copy();
     fs::remove_file(&fixture.temp).unwrap();
     fixture
 }
@@ -641,7 +641,7 @@ fn a_sparse_copy_supersedes_nothing() {
 #[test]
 fn thousands_of_copies_of_a_missing_target_free_their_space() {
     const COPIES: usize = 2_000;
-    Sandbox::for_each_user(|sandbox| {
+    Sandbox::for_each_user_in_memory(|sandbox| {
         for number in 0..COPIES {
             sandbox.write(temp("sessions.json", number), "x".repeat(5000));
         }
@@ -723,7 +723,7 @@ fn stored_copies_supersede_nothing_if_sole_copies_are_kept() {
 #[test]
 fn a_watch_keeps_few_copies() {
     const COPIES: usize = 1_200;
-    Sandbox::for_each_user(|sandbox| {
+    Sandbox::for_each_user_in_memory(|sandbox| {
         for number in 0..COPIES {
             sandbox.write(temp("sessions.json", number), "x".repeat(50));
         }

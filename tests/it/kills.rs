@@ -56,8 +56,8 @@ impl Work {
     /// Creates the state in which the work begins.
     fn sandbox(self) -> Sandbox {
         let sandbox = match self {
-            Work::Moving => Sandbox::new(),
-            _ => Sandbox::new().file("a", "whole, to the last byte of it"),
+            Work::Moving => Sandbox::in_memory_for(None),
+            _ => Sandbox::in_memory_for(None).file("a", "whole, to the last byte of it"),
         };
         match self {
             Work::Recovering | Work::RecoveringTaken => sandbox.write(CLAIM, DEAD_CONTENT),

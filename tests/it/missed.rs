@@ -126,7 +126,7 @@ impl Drop for PausedProcess {
 /// swapped at the same time.
 #[test]
 fn no_leak_is_missed_after_an_overflow() {
-    let sandbox = Sandbox::new()
+    let sandbox = Sandbox::in_memory_for(None)
         .dir("gone")
         .dir("left")
         .dir("right")

@@ -147,9 +147,19 @@ impl Sandbox {
 
     /// Runs `test` for each kind of user: the one who runs the tests and, if that is root, an ordinary one.
     pub(crate) fn for_each_user(test: impl Fn(Sandbox) + Sync) {
-        let mut sandboxes = vec![Sandbox::new()];
+        Sandbox::for_each_user_in(&default_parent(), test);
+    }
+
+    /// Does the same in memory, for tests that create and remove thousands of files: ext4 searches longer for a free
+    /// inode after many removals, for all tests.
+    pub(crate) fn for_each_user_in_memory(test: impl Fn(Sandbox) + Sync) {
+        Sandbox::for_each_user_in(&memory(), test);
+    }
+
+    fn for_each_user_in(place: &Path, test: impl Fn(Sandbox) + Sync) {
+        let mut sandboxes = vec![Sandbox::for_user_in(None, place)];
         match is_root() {
-            true => sandboxes.push(Sandbox::ordinary()),
+            true => sandboxes.push(Sandbox::for_user_in(Some(NOBODY), place)),
             false => eprintln!(
                 "not root: runs only as uid {}",
                 rustix::process::geteuid().as_raw()
@@ -166,13 +176,7 @@ impl Sandbox {
 
     /// Creates a sandbox in memory for this user, or for the user who runs the tests.
     pub(crate) fn in_memory_for(user: Option<u32>) -> Sandbox {
-        let memory = PathBuf::from("/dev/shm");
-        let place = if memory.is_dir() {
-            memory
-        } else {
-            default_parent()
-        };
-        Sandbox::for_user_in(user, &place)
+        Sandbox::for_user_in(user, &memory())
     }
 
     /// Creates a sandbox of a user who owns nothing else, and whose processes may have at most `most` threads
@@ -494,6 +498,15 @@ impl Sandbox {
             Some(text) => text.replace("{base}", self.base.to_str().unwrap()).into(),
             None => arg.to_owned(),
         }
+    }
+}
+
+/// Returns a directory in memory, or the one for sandboxes if there is none.
+fn memory() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    match memory.is_dir() {
+        true => memory,
+        false => default_parent(),
     }
 }
 
