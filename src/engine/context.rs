@@ -121,13 +121,29 @@ const MAX_WORKERS: usize = 8;
 /// some time. Each thread may have three open files for each temp of its batch, so the limit of open files counts too.
 #[must_use]
 pub fn max_workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
-    (2 * cores)
+    (2 * cores())
         .min(MAX_WORKERS)
         .min(limit / (4 * reap::affordable_batch()))
         .max(1)
+}
+
+/// The number of temps in a batch that take much longer than the time for which the batch waits.
+const LONG_BATCH: usize = 128;
+
+/// Returns the number of threads for batches that have `temps` temps on average. If they are long, one thread for each
+/// core is enough. More would compete for the directory: the kernel makes one rename or unlink in it at a time.
+#[must_use]
+pub(super) fn workers_for(temps: usize) -> usize {
+    match temps >= LONG_BATCH {
+        true => max_workers().min(cores()),
+        false => max_workers(),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

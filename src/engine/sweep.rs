@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use super::context::{DirContext, Engine, max_workers};
+use super::context::{DirContext, Engine, max_workers, workers_for};
 use super::examine::details;
 use super::groups::StoredCopies;
 use super::pass::{Pass, PassItem, Round};
@@ -372,8 +372,12 @@ fn process_chunks(
     emit: &mut dyn FnMut(Event),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) {
-    let total = chunks.iter().map(|chunk| chunk.due.len()).sum();
-    let max_threads = max_workers().min(chunks.len());
+    let total: usize = chunks.iter().map(|chunk| chunk.due.len()).sum();
+    let max_threads = match context.round {
+        Round::Second => workers_for(total / chunks.len().max(1)),
+        _ => max_workers(),
+    };
+    let max_threads = max_threads.min(chunks.len());
     let todo = Mutex::new(chunks.into_iter().enumerate());
     let (result_tx, result_rx) = bounded(max_threads);
     let mut done = 0;

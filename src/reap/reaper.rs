@@ -10,8 +10,8 @@ use super::types::{Hook, Step};
 use crate::sys::random::random_u64;
 
 /// The largest number of temps that go through the protocol together. Up to three files for each of them are open at a
-/// time, and a claimed temp is without its name until the whole batch is done: some 15 ms.
-pub const BATCH: usize = 256;
+/// time, and a claimed temp is without its name until the whole batch is done: some 35 ms.
+pub const BATCH: usize = 512;
 
 /// The time between the release of the lease and the next request for it.
 ///
