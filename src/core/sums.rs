@@ -79,44 +79,44 @@ pub enum Outcome {
 }
 
 /// One temp, as it is added to a sum.
-#[derive(Clone, Debug, Default)]
-pub struct Summand {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summand<'a> {
     /// Its size.
     pub size: FileSize,
     /// The time for which no process had used it.
     pub quiet: Duration,
     /// The path of its target, if known.
-    pub target: Option<PathBuf>,
+    pub target: Option<&'a Path>,
     /// The name of the program that wrote or holds it, if known.
-    pub program: Option<String>,
+    pub program: Option<&'a str>,
 }
 
-/// A value that all temps of a sum have in common, or not.
+/// The path of the target that all temps of a sum have in common, or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Common<T> {
+pub enum CommonTarget {
     /// There is no temp yet.
     #[default]
     Empty,
-    /// All temps have this value.
-    All(T),
-    /// There are different values.
+    /// All temps have this target; `None` if it is not known for any of them.
+    All(Option<OsString>),
+    /// There are different targets.
     Mixed,
 }
 
-impl<T: PartialEq> Common<T> {
-    fn add(&mut self, value: T) {
+impl CommonTarget {
+    fn add(&mut self, target: Option<&OsStr>) {
         match self {
-            Common::Empty => *self = Common::All(value),
-            Common::All(all) if *all != value => *self = Common::Mixed,
-            Common::All(_) | Common::Mixed => {}
+            CommonTarget::Empty => *self = CommonTarget::All(target.map(OsStr::to_owned)),
+            CommonTarget::All(all) if all.as_deref() != target => *self = CommonTarget::Mixed,
+            CommonTarget::All(_) | CommonTarget::Mixed => {}
         }
     }
 
-    fn merge(&mut self, other: Common<T>) {
+    fn merge(&mut self, other: &CommonTarget) {
         match other {
-            Common::Empty => {}
-            Common::All(value) => self.add(value),
-            Common::Mixed => *self = Common::Mixed,
+            CommonTarget::Empty => {}
+            CommonTarget::All(target) => self.add(target.as_deref()),
+            CommonTarget::Mixed => *self = CommonTarget::Mixed,
         }
     }
 }
@@ -136,14 +136,14 @@ pub struct TempSum {
     /// The shortest such time.
     pub newest: Duration,
     /// The path of their target, if known.
-    pub target: Common<Option<OsString>>,
+    pub target: CommonTarget,
     /// The programs that wrote or hold them, each with the number of its temps, as far as they are known.
     pub programs: BTreeMap<String, u64>,
 }
 
 impl TempSum {
     /// Adds one temp.
-    pub fn add(&mut self, one: Summand) {
+    pub fn add(&mut self, one: Summand<'_>) {
         self.newest = match self.temps {
             0 => one.quiet,
             _ => self.newest.min(one.quiet),
@@ -151,7 +151,7 @@ impl TempSum {
         self.oldest = self.oldest.max(one.quiet);
         self.temps += 1;
         self.size = self.size.plus(one.size);
-        self.target.add(one.target.map(PathBuf::into_os_string));
+        self.target.add(one.target.map(Path::as_os_str));
         if let Some(program) = one.program {
             self.add_program(program, 1);
         }
@@ -167,15 +167,17 @@ impl TempSum {
         self.oldest = self.oldest.max(other.oldest);
         self.temps += other.temps;
         self.size = self.size.plus(other.size);
-        self.target.merge(other.target);
+        self.target.merge(&other.target);
         for (program, temps) in other.programs {
-            self.add_program(program, temps);
+            self.add_program(&program, temps);
         }
     }
 
-    fn add_program(&mut self, program: String, temps: u64) {
-        if self.programs.len() < MAX_PROGRAMS || self.programs.contains_key(&program) {
-            *self.programs.entry(program).or_default() += temps;
+    fn add_program(&mut self, program: &str, temps: u64) {
+        if let Some(known) = self.programs.get_mut(program) {
+            *known += temps;
+        } else if self.programs.len() < MAX_PROGRAMS {
+            self.programs.insert(program.to_owned(), temps);
         }
     }
 
@@ -183,8 +185,8 @@ impl TempSum {
     #[must_use]
     pub fn target(&self) -> Option<&Path> {
         match &self.target {
-            Common::All(target) => target.as_ref().map(Path::new),
-            Common::Empty | Common::Mixed => None,
+            CommonTarget::All(target) => target.as_ref().map(Path::new),
+            CommonTarget::Empty | CommonTarget::Mixed => None,
         }
     }
 
@@ -229,7 +231,7 @@ impl Sums {
     }
 
     /// Adds one temp.
-    pub fn add(&mut self, key: SumKey, one: Summand) {
+    pub fn add(&mut self, key: SumKey, one: Summand<'_>) {
         self.sum(key).add(one);
     }
 
@@ -301,7 +303,7 @@ impl RecentSums {
     }
 
     /// Adds at `now` one temp.
-    pub fn add(&mut self, now: Mono, key: SumKey, one: Summand) {
+    pub fn add(&mut self, now: Mono, key: SumKey, one: Summand<'_>) {
         while let Some((began, _)) = self.steps.front()
             && now.since(*began) >= self.span
         {
@@ -342,7 +344,7 @@ mod tests {
         }
     }
 
-    fn temp(bytes: u64, quiet: u64) -> Summand {
+    fn temp(bytes: u64, quiet: u64) -> Summand<'static> {
         Summand {
             size: FileSize {
                 bytes,
@@ -387,8 +389,8 @@ mod tests {
 
     #[test]
     fn a_target_is_known_only_if_all_temps_have_it() {
-        let one = |target: Option<&str>| Summand {
-            target: target.map(Into::into),
+        let one = |target: Option<&'static str>| Summand {
+            target: target.map(Path::new),
             ..Summand::default()
         };
         for (targets, want) in [
@@ -412,7 +414,7 @@ mod tests {
         let mut sum = TempSum::default();
         for program in ["node", "bash", "node"] {
             sum.add(Summand {
-                program: Some(program.to_owned()),
+                program: Some(program),
                 ..Summand::default()
             });
         }

@@ -108,7 +108,7 @@ impl<L> Bursts<L> {
         &mut self,
         now: Instant,
         key: SumKey,
-        one: Summand,
+        one: Summand<'_>,
         line: impl FnOnce() -> L,
     ) -> Option<L> {
         let lines = match self.lines {

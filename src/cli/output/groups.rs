@@ -65,7 +65,7 @@ impl Grouping {
     }
 
     /// Returns the group and the summand of the temp that `event` is about, if it is about a temp that was processed.
-    pub(crate) fn of_event(&self, event: &Event) -> Option<(SumKey, Summand)> {
+    pub(crate) fn of_event<'e>(&self, event: &'e Event) -> Option<(SumKey, Summand<'e>)> {
         let (subject, outcome, summand) = match event {
             Event::Reaped(disposed) => (
                 &disposed.subject,
@@ -85,8 +85,8 @@ impl Grouping {
                 details,
                 ..
             } => {
-                let holder = holders.first().map(|holder| holder.name.clone());
-                let process = || details.process.as_ref()?.name.clone();
+                let holder = holders.first().map(|holder| holder.name.as_str());
+                let process = || details.process.as_ref()?.name.as_deref();
                 let summand = Summand {
                     quiet: details.quiet,
                     program: holder.or_else(process),
@@ -104,18 +104,18 @@ impl Grouping {
     }
 }
 
-fn sized(subject: &Subject) -> Summand {
+fn sized(subject: &Subject) -> Summand<'_> {
     Summand {
         size: subject.size.unwrap_or_default(),
         ..Summand::default()
     }
 }
 
-fn disposal(disposed: &Disposed) -> Summand {
+fn disposal(disposed: &Disposed) -> Summand<'_> {
     Summand {
         quiet: disposed.quiet,
-        target: disposed.target.clone(),
-        program: disposed.writer.clone(),
+        target: disposed.target.as_deref(),
+        program: disposed.writer.as_deref(),
         ..sized(&disposed.subject)
     }
 }

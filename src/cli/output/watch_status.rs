@@ -120,7 +120,7 @@ impl WatchStatus {
     }
 
     /// Counts the temp of `event` as a leak of its group, and returns both, if the event concerns a disposed temp.
-    pub(crate) fn note_leak(&self, event: &Event) -> Option<(SumKey, Summand)> {
+    pub(crate) fn note_leak<'e>(&self, event: &'e Event) -> Option<(SumKey, Summand<'e>)> {
         if !matches!(event, Event::Reaped(_) | Event::Quarantined { .. }) {
             return None;
         }

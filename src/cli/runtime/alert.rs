@@ -105,7 +105,7 @@ impl Alerts {
     }
 
     /// Counts a leak.
-    pub(crate) fn count(&mut self, key: SumKey, one: Summand) {
+    pub(crate) fn count(&mut self, key: SumKey, one: Summand<'_>) {
         let now = Instant::now();
         let leaks = self.leaks.entry(PathBuf::clone(&key.root));
         let (began, sums) = leaks.or_insert_with(|| (now, Sums::with_limit(64)));

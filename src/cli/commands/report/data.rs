@@ -146,7 +146,7 @@ impl ReportData {
         let at = line.time.parse::<Timestamp>().unwrap_or(now);
         let disposal = line.disposal.as_ref();
         let process = disposal.and_then(|disposal| disposal.process.as_ref());
-        let name = process.and_then(|process| process.name.clone());
+        let name = process.and_then(|process| process.name.as_deref());
         let bytes = line.file.bytes.unwrap_or(0);
         let temp = Summand {
             size: FileSize {
@@ -154,8 +154,8 @@ impl ReportData {
                 disk_bytes: line.file.disk_bytes.unwrap_or(bytes),
             },
             quiet: Duration::try_from(now.duration_since(at)).unwrap_or_default(),
-            target: disposal.and_then(|disposal| Some(disposal.target.as_deref()?.to_owned())),
-            program: name.map(|name| name.into_owned()),
+            target: disposal.and_then(|disposal| disposal.target.as_deref()),
+            program: name,
         };
         let (sum, verdict) = match line.event {
             HistoryEvent::Reaped => (&mut self.removed, Verdict::Reap),
@@ -163,14 +163,14 @@ impl ReportData {
             HistoryEvent::Restored => return self.restored.add(temp),
             HistoryEvent::Purged => return self.purged.add(temp),
         };
-        sum.add(temp.clone());
+        sum.add(temp);
         let key = grouping.key(root, path, Outcome::Judged(verdict));
         let step = self.timeline.step_of(at);
         let steps = self.steps.entry(key.clone()).or_default();
-        steps.entry(step).or_default().add(temp.clone());
+        steps.entry(step).or_default().add(temp);
         if let Some(process) = process.filter(|process| process.name.is_some()) {
             let program = self.processes.entry(program(process)).or_default();
-            program.temps.add(temp.clone());
+            program.temps.add(temp);
             let end = end_of(process).unwrap_or_else(|| "unknown".to_owned());
             *program.ends.entry(end).or_default() += 1;
         }

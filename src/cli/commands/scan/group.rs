@@ -66,8 +66,8 @@ pub(super) fn groups_of(names: &Names, temps: &[Examined]) -> Vec<DirGroup> {
             group.sum.add(Summand {
                 size: examined.evidence.observation.size(),
                 quiet: examined.temp_info.quiet,
-                target: examined.target.clone(),
-                program: examined.details.writer.clone(),
+                target: examined.target.as_deref(),
+                program: examined.details.writer.as_deref(),
             });
         }
     }
