@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(sum.programs(), [("node", 2), ("bash", 1)]);
         for n in 0..2 * MAX_PROGRAMS {
             sum.add(Summand {
-                program: Some(n.to_string()),
+                program: Some(&n.to_string()),
                 ..Summand::default()
             });
         }

@@ -127,8 +127,8 @@ impl WatchStatus {
         let mut content = self.lock_content();
         let (key, one) = content.grouping.of_event(event)?;
         let now = clock::mono();
-        content.hour.add(now, key.clone(), one.clone());
-        content.minute.add(now, key.clone(), one.clone());
+        content.hour.add(now, key.clone(), one);
+        content.minute.add(now, key.clone(), one);
         Some((key, one))
     }
 
