@@ -40,7 +40,11 @@ impl RootId {
 
     /// Returns the identity of the directory at `path`.
     pub fn of(path: &Path) -> Result<RootId, RootError> {
-        let fd = open_root(path)?;
+        // Usually there are no symlinks. A configuration may have thousands of roots.
+        let fd = match system::open_without_symlinks(path) {
+            Some(fd) => fd,
+            None => open_root(path)?,
+        };
         Ok(identify(fd.as_fd())?.0)
     }
 }
@@ -122,5 +126,13 @@ mod tests {
             RootId::of(Path::new("/")).ok(),
             RootId::of(Path::new("/..")).ok()
         );
+        let is_direct = |name: &str| system::open_without_symlinks(&at(name)).is_some();
+        assert_eq!(is_direct("a/b/root"), cfg!(target_os = "linux"));
+        for path in ["relative/root", "a/../c/up/b", "a/b/last", "loop/root"] {
+            assert!(
+                !is_direct(path),
+                "{path}: a symlink may belong to another user"
+            );
+        }
     }
 }

@@ -110,6 +110,13 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, below: &Path) -> io::Result<Own
     }
 }
 
+/// Opens the directory at `path` by one openat2(2), if no component of the path is a symlink. Returns `None` if one is, if
+/// the kernel lacks the call, or if the directory cannot be opened.
+pub(super) fn open_without_symlinks(path: &Path) -> Option<OwnedFd> {
+    let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(rustix::fs::CWD, path, DIRECTORY, Mode::empty(), how).ok()
+}
+
 /// Memory for the directory entries of one getdents64(2). It is reused for the next directory.
 #[derive(Debug)]
 pub struct Buffer(Vec<MaybeUninit<u8>>);

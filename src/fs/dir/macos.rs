@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -32,6 +32,11 @@ const SF_DATALESS: u32 = 0x4000_0000;
 
 pub(super) fn observe_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Observation, Errno> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|seen| observation(&seen))
+}
+
+/// Opens nothing: not every supported version of macOS can refuse all symlinks of a path in one call.
+pub(super) fn open_without_symlinks(_path: &Path) -> Option<OwnedFd> {
+    None
 }
 
 /// Returns the component `name` of the directory `at`. A symlink cannot be opened itself here.
