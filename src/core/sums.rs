@@ -94,7 +94,7 @@ pub struct Summand<'a> {
 /// The path of the target that all temps of a sum have in common, or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CommonTarget {
-    /// There is no temp yet.
+    /// No temp was added yet.
     #[default]
     Empty,
     /// All temps have this target; `None` if it is not known for any of them.

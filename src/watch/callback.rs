@@ -189,7 +189,7 @@ impl Callback {
     }
 
     fn is_root(&self, path: &Path) -> bool {
-        // This runs for every rename of a file that is no temp, so the bytes are compared and not the components.
+        // This runs for every rename of a file that is not a temp, so the bytes are compared and not the components.
         let is_path = |root: &Root| root.path.as_os_str() == path.as_os_str();
         self.context.roots.iter().any(is_path)
     }

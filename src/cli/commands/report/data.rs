@@ -62,7 +62,7 @@ pub(super) struct ProgramKey {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProgramSum {
     pub(super) temps: TempSum,
-    /// How its processes ended, each with the number of its temps.
+    /// The ways in which its processes ended, each with the number of its temps.
     pub(super) ends: BTreeMap<String, u64>,
 }
 
