@@ -3,6 +3,7 @@
 //! To *dispose of* a temp means to remove it or to move it to the quarantine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::census::{Lookalike, Tree};
@@ -53,7 +54,7 @@ pub struct Disposed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// The name of its file system, as in the key `network` of a rule.
-    pub file_system: String,
+    pub file_system: Arc<str>,
     /// The pid in its name.
     pub writer_pid: Option<u32>,
     /// The name of that process, if known.

@@ -152,47 +152,62 @@ impl fmt::Display for Reserved {
 
 /// Returns the rows of the list that match `name`.
 pub fn rows(name: &[u8]) -> impl Iterator<Item = &'static ReservedName> {
-    let byte = |byte: Option<&u8>| byte.map_or(0, u8::to_ascii_lowercase);
-    let (first, last) = (byte(name.first()), byte(name.last()));
-    let rows = LIST.iter().zip(&OUTER_BYTES);
-    let rows = rows.filter(move |(_, outer)| outer.may_match(first, last));
-    let rows = rows.filter(|(row, _)| is_match(row.pattern.as_bytes(), name));
-    rows.map(|(row, _)| row)
+    let mut rest = rows_by_outer_bytes(name);
+    let possible = std::iter::from_fn(move || {
+        let row = LIST.get(rest.trailing_zeros() as usize)?;
+        rest &= rest - 1;
+        Some(row)
+    });
+    possible.filter(|row| is_match(row.pattern.as_bytes(), name))
 }
 
-/// The first and the last byte of a pattern. They show that nearly all names do not match it.
-struct OuterBytes {
-    first: u8,
-    last: u8,
+/// Rows of the list: bit `n` is that of row `n`.
+type RowSet = u64;
+
+/// Returns the rows that the first and the last byte of `name` allow. These exclude nearly all rows.
+fn rows_by_outer_bytes(name: &[u8]) -> RowSet {
+    let rows = |sets: &[RowSet; 256], byte: Option<&u8>| {
+        // An empty name has no byte, and no pattern contains a NUL.
+        let byte = byte.copied().unwrap_or_default();
+        sets.get(usize::from(byte)).copied().unwrap_or_default()
+    };
+    rows(&BY_FIRST, name.first()) & rows(&BY_LAST, name.last())
 }
 
-/// The outer bytes of each row, in lower case.
-static OUTER_BYTES: [OuterBytes; LIST.len()] = {
-    let mut all = [const { OuterBytes { first: 0, last: 0 } }; LIST.len()];
+/// For each byte, the rows of which the names may begin with it.
+static BY_FIRST: [RowSet; 256] = sets_of_bytes(false);
+
+/// For each byte, the rows of which the names may end with it.
+static BY_LAST: [RowSet; 256] = sets_of_bytes(true);
+
+const fn sets_of_bytes(of_end: bool) -> [RowSet; 256] {
+    assert!(LIST.len() < RowSet::BITS as usize);
+    let mut sets = [0; 256];
     let mut at = 0;
     while at < LIST.len() {
         let pattern = LIST[at].pattern.as_bytes();
-        all[at] = OuterBytes {
-            first: pattern[0].to_ascii_lowercase(),
-            last: pattern[pattern.len() - 1].to_ascii_lowercase(),
+        let wanted = match of_end {
+            true => pattern[pattern.len() - 1],
+            false => pattern[0],
         };
+        let mut byte = 0;
+        while byte < sets.len() {
+            let found = byte as u8;
+            let is_possible = match wanted {
+                // Any text, also an empty one.
+                b'*' => true,
+                // A uuid, a number or a hex digit.
+                b'<' | b'>' => found.is_ascii_hexdigit(),
+                wanted => found.eq_ignore_ascii_case(&wanted),
+            };
+            if is_possible {
+                sets[byte] |= 1 << at;
+            }
+            byte += 1;
+        }
         at += 1;
     }
-    all
-};
-
-impl OuterBytes {
-    /// Returns false if `first` and `last`, the outer bytes of a name in lower case, show that the pattern does not
-    /// match. Both are 0 if the name is empty.
-    fn may_match(&self, first: u8, last: u8) -> bool {
-        let ends = match self.last {
-            b'*' => true,
-            // A uuid or a number.
-            b'>' => last.is_ascii_hexdigit(),
-            wanted => wanted == last,
-        };
-        ends && (matches!(self.first, b'*' | b'<') || self.first == first)
-    }
+    sets
 }
 
 impl ReservedName {
@@ -205,28 +220,43 @@ impl ReservedName {
 }
 
 fn is_match(pattern: &[u8], name: &[u8]) -> bool {
-    if let Some(rest) = pattern.strip_prefix(b"*") {
-        let is_literal = !rest.iter().any(|byte| matches!(byte, b'*' | b'<'));
-        if is_literal {
-            let at = name.len().checked_sub(rest.len());
-            let end = at.and_then(|at| name.get(at..));
-            return end.is_some_and(|end| {
-                let first = end.first().zip(rest.first());
-                first.is_none_or(|(end, rest)| end.eq_ignore_ascii_case(rest))
-                    && end.eq_ignore_ascii_case(rest)
-            });
-        }
-        let is_end = |at: usize| name.get(at..).is_some_and(|end| is_match(rest, end));
-        // If the next byte is punctuation, it has no case, and only its positions in the name are tried.
-        let next = rest
-            .first()
-            .copied()
-            .filter(|byte| byte.is_ascii_punctuation());
-        return match next.filter(|byte| !matches!(byte, b'*' | b'<')) {
-            Some(next) => memchr::memchr_iter(next, name).any(is_end),
-            None => (0..=name.len()).any(is_end),
-        };
+    match pattern.first() {
+        None => name.is_empty(),
+        Some(b'*') => is_match_after_any(pattern.get(1..).unwrap_or_default(), name),
+        Some(b'<') => is_match_with_part(pattern, name),
+        Some(wanted) => name.split_first().is_some_and(|(found, name)| {
+            wanted.eq_ignore_ascii_case(found)
+                && is_match(pattern.get(1..).unwrap_or_default(), name)
+        }),
     }
+}
+
+/// Reports whether an end of `name` matches the rest of a pattern after `*`.
+fn is_match_after_any(rest: &[u8], name: &[u8]) -> bool {
+    let is_literal = !rest.iter().any(|byte| matches!(byte, b'*' | b'<'));
+    if is_literal {
+        let at = name.len().checked_sub(rest.len());
+        let end = at.and_then(|at| name.get(at..));
+        return end.is_some_and(|end| {
+            let first = end.first().zip(rest.first());
+            first.is_none_or(|(end, rest)| end.eq_ignore_ascii_case(rest))
+                && end.eq_ignore_ascii_case(rest)
+        });
+    }
+    let is_end = |at: usize| name.get(at..).is_some_and(|end| is_match(rest, end));
+    // If the next byte is punctuation, it has no case, and only its positions in the name are tried.
+    let next = rest
+        .first()
+        .copied()
+        .filter(|byte| byte.is_ascii_punctuation());
+    match next.filter(|byte| !matches!(byte, b'*' | b'<')) {
+        Some(next) => memchr::memchr_iter(next, name).any(is_end),
+        None => (0..=name.len()).any(is_end),
+    }
+}
+
+/// Does the same as [`is_match`] for a pattern that begins with `<`.
+fn is_match_with_part(pattern: &[u8], name: &[u8]) -> bool {
     if let Some(rest) = pattern.strip_prefix(b"<uuid>") {
         let Some((uuid, end)) = name.split_at_checked(36) else {
             return false;
@@ -241,18 +271,12 @@ fn is_match(pattern: &[u8], name: &[u8]) -> bool {
             None => false,
         };
     }
-    if let Some(rest) = pattern.strip_prefix(b"<n>") {
-        let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let end = name.get(digits..).unwrap_or_default();
-        return digits > 0 && is_match(rest, end);
-    }
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((wanted, pattern)), Some((found, name))) => {
-            wanted.eq_ignore_ascii_case(found) && is_match(pattern, name)
-        }
-        _ => false,
-    }
+    let Some(rest) = pattern.strip_prefix(b"<n>") else {
+        return false;
+    };
+    let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let end = name.get(digits..).unwrap_or_default();
+    digits > 0 && is_match(rest, end)
 }
 
 #[cfg(test)]

@@ -10,35 +10,66 @@ pub(super) fn strip_end(
     end.iter().all(allowed).then_some(before)
 }
 
+/// Removes `.tmp` from the end. The four bytes are compared as one number.
+pub(super) fn strip_tmp(name: &[u8]) -> Option<&[u8]> {
+    let (stem, end) = name.split_last_chunk()?;
+    (end == b".tmp").then_some(stem)
+}
+
 /// Removes a uuid from the end.
 pub(super) fn strip_uuid(bytes: &[u8]) -> Option<&[u8]> {
-    let (before, uuid) = bytes.split_at_checked(bytes.len().checked_sub(36)?)?;
-    let is_dash = |at: &usize| uuid.get(*at) == Some(&b'-');
-    let is_hex = |(from, to): &(usize, usize)| {
-        let part = uuid.get(*from..*to);
-        part.is_some_and(|part| part.iter().all(u8::is_ascii_hexdigit))
-    };
-    let has_dashes = [23, 18, 13, 8].iter().all(is_dash);
-    let parts = [(24, 36), (19, 23), (14, 18), (9, 13), (0, 8)];
-    (has_dashes && parts.iter().all(is_hex)).then_some(before)
+    let (before, uuid) = bytes.split_last_chunk::<36>()?;
+    // The dashes become digits, and digits fill the last word.
+    let mut digits = [b'0'; 40];
+    *digits.first_chunk_mut()? = *uuid;
+    for at in [23, 18, 13, 8] {
+        let dash = digits.get_mut(at).filter(|byte| **byte == b'-')?;
+        *dash = b'0';
+    }
+    let (words, _) = digits.as_chunks();
+    words.iter().all(are_hex).then_some(before)
+}
+
+/// Returns a word of eight equal bytes.
+const fn repeated(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Reports whether all of these bytes are hex digits. They are compared at the same time, as one number.
+fn are_hex(bytes: &[u8; 8]) -> bool {
+    const HIGHEST_BITS: u64 = repeated(1 << 7);
+    let word = u64::from_le_bytes(*bytes);
+    // Sets the highest bit of each byte that is at least `least`. The sum of two bytes below 128 and at most 128 fits in
+    // a byte.
+    let at_least = |word: u64, least: u8| word.wrapping_add(repeated((1 << 7) - least));
+    let lower = word | repeated(b'a' - b'A');
+    let digits = at_least(word, b'0') & !at_least(word, b'9' + 1);
+    let letters = at_least(lower, b'a') & !at_least(lower, b'f' + 1);
+    (digits | letters) & !word & HIGHEST_BITS == HIGHEST_BITS
 }
 
 /// Reports whether a name contains `.tmp`. Eight bytes at a time are searched for the dot.
 pub(super) fn contains_tmp(name: &[u8]) -> bool {
-    let has_dot = |part: &[u8]| match <[u8; 8]>::try_from(part) {
-        Ok(word) => {
-            // The lowest byte that is zero here has its highest bit set below. No byte has it if none is zero.
-            let word = u64::from_le_bytes(word) ^ u64::from_le_bytes([b'.'; 8]);
-            let ones = u64::from_le_bytes([1; 8]);
-            word.wrapping_sub(ones) & !word & (ones << 7) != 0
+    let mut rest = name;
+    while let Some((word, after)) = rest.split_first_chunk() {
+        // The lowest byte that is zero here has its highest bit set below. No byte has it if none is zero.
+        let word = u64::from_le_bytes(*word) ^ repeated(b'.');
+        let mut dots = word.wrapping_sub(repeated(1)) & !word & repeated(1 << 7);
+        while dots != 0 {
+            let at = dots.trailing_zeros() / u8::BITS;
+            if begins_with_tmp(rest, at as usize) {
+                return true;
+            }
+            dots &= dots - 1;
         }
-        Err(_) => true,
-    };
-    let begins = |at: usize| name.get(at..at + 4) == Some(b".tmp");
-    let parts = name.chunks(8).enumerate();
-    parts
-        .filter(|(_, part)| has_dot(part))
-        .any(|(n, _)| (8 * n..8 * n + 8).any(begins))
+        rest = after;
+    }
+    (0..rest.len()).any(|at| begins_with_tmp(rest, at))
+}
+
+/// Reports whether `.tmp` is in a name at this place.
+fn begins_with_tmp(name: &[u8], at: usize) -> bool {
+    name.get(at..).and_then(<[u8]>::first_chunk) == Some(b".tmp")
 }
 
 /// Reports whether a byte is a lower-case hex digit.

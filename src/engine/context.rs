@@ -1,7 +1,7 @@
 //! The services that every pass needs, and the directory that a pass processes.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::sets::TrackedSets;
@@ -97,11 +97,18 @@ impl DirContext<'_> {
     /// Returns the path of the file `name` in the directory.
     #[must_use]
     pub fn path(&self, name: &OsStr) -> PathBuf {
-        let parts = [self.root.path.as_os_str(), self.below.as_os_str(), name];
-        let length = parts.map(|part| part.len() + 1).iter().sum();
-        let mut path = PathBuf::with_capacity(length);
-        path.extend(parts);
-        path
+        let (root, below) = (self.root.path.as_os_str(), self.below.as_os_str());
+        let mut path = OsString::with_capacity(root.len() + below.len() + name.len() + 2);
+        path.push(root);
+        for part in [below, name] {
+            if !part.is_empty() {
+                if path != "/" {
+                    path.push("/");
+                }
+                path.push(part);
+            }
+        }
+        path.into()
     }
 
     /// Returns the subject of an event about the file `name` in the directory.

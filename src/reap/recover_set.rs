@@ -153,15 +153,16 @@ fn main_of(
 
 /// Returns the names of the temps of which `name` may be a companion, or a companion of one, and so on.
 fn temps_above<'n>(policy: &Policy, name: &'n OsStr) -> Vec<&'n OsStr> {
-    let mut all = policy.names.temps_of(name);
+    let mut all = Vec::new();
     let mut at = 0;
-    while let Some(companion) = all.get(at).copied() {
-        let more = policy.names.temps_of(companion);
-        let new: Vec<&OsStr> = more
-            .into_iter()
-            .filter(|temp| !all.contains(temp))
-            .collect();
-        all.extend(new);
+    let mut next = Some(name);
+    while let Some(companion) = next {
+        for temp in policy.names.temps_of(companion) {
+            if !all.contains(&temp) {
+                all.push(temp);
+            }
+        }
+        next = all.get(at).copied();
         at += 1;
     }
     all

@@ -146,7 +146,7 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
         Reason::HardLinked => "it has another name (a hard link)".to_owned(),
         Reason::NetworkFs => format!(
             "on this file system ({}) nothing can prove that it is unused",
-            text::escaped(Path::new(&details.file_system))
+            text::escaped(Path::new(&*details.file_system))
         ),
         Reason::ForeignOwner => "it belongs to another user".to_owned(),
         Reason::WriterAlive => match (details.writer_pid, &details.writer) {
@@ -222,7 +222,7 @@ mod tests {
             );
         }
         let details = Details {
-            file_system: "nfs".to_owned(),
+            file_system: "nfs".into(),
             writer_pid: Some(24_917),
             writer: Some("bash".to_owned()),
             process: None,

@@ -64,6 +64,8 @@ pub(super) struct DefaultRows {
     first_bytes: Box<[bool; 256]>,
     /// The patterns with literal text at their start, except those that end in `.tmp`, which `*.tmp` matches.
     prefixed: Vec<Grammar>,
+    /// For each last byte of a name, whether one of the other patterns may end with it.
+    last_bytes: Box<[bool; 256]>,
     /// The other patterns that do not end in `.tmp`.
     others: Vec<Grammar>,
 }
@@ -87,10 +89,15 @@ impl DefaultRows {
                 *slot = true;
             }
         }
+        let mut last_bytes = Box::new([false; 256]);
+        for (last, slot) in (0..=u8::MAX).zip(last_bytes.iter_mut()) {
+            *slot = others.iter().any(|grammar| grammar.may_end_with(last));
+        }
         DefaultRows {
             rows,
             first_bytes,
             prefixed,
+            last_bytes,
             others,
         }
     }
@@ -100,8 +107,10 @@ impl DefaultRows {
         let is_match = |grammar: &Grammar| {
             grammar.may_match_outer_bytes(name) && grammar.split(name).is_some()
         };
+        let last = name.last().map(|byte| usize::from(*byte));
+        let may_end = last.is_some_and(|last| self.last_bytes.get(last) == Some(&true));
         (self.may_begin(name) && self.prefixed.iter().any(is_match))
-            || self.others.iter().any(is_match)
+            || (may_end && self.others.iter().any(is_match))
     }
 
     /// Returns false if the first byte shows that no pattern with literal text at its start matches.

@@ -346,7 +346,7 @@ fn companions_are_recognized() {
         ("x-log", None),
         ("a.own-x.12", None),
     ] {
-        let found: Vec<&OsStr> = temps(name);
+        let found: Vec<&OsStr> = temps(name).collect();
         assert_eq!(found, Vec::from_iter(temp.map(OsStr::new)), "{name}");
     }
     assert_eq!(names.companion_names("a.own-7".as_ref()), None);

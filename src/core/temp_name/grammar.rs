@@ -10,7 +10,7 @@ use super::token::{Token, parse_pid, split_digits};
 use crate::core::random::{Randomness, is_like_date, is_like_time};
 
 use crate::core::learn::TargetShape;
-use crate::core::suffix::strip_uuid;
+use crate::core::suffix::{strip_tmp, strip_uuid};
 
 /// The grammar whose leading dot is a prefix: see [`ParsedName::dot_is_prefix`].
 const HIDDEN_PATTERN: &str = "<t>.<pid>.<uuid>.tmp";
@@ -149,7 +149,7 @@ impl<'n> NameEnd<'n> {
     /// Returns the end of `name`.
     pub(super) fn of(name: &'n [u8]) -> NameEnd<'n> {
         NameEnd {
-            before_uuid: name.strip_suffix(b".tmp").and_then(strip_uuid),
+            before_uuid: strip_tmp(name).and_then(strip_uuid),
         }
     }
 }
@@ -172,7 +172,7 @@ impl GrammarIndex {
             wanted.copied().collect()
         };
         let needs_uuid = |grammar: &Grammar| grammar.before_uuid.is_some();
-        let with_uuid = |grammar: &Grammar| needs_uuid(grammar) || grammar.may_end_with(b'p');
+        let with_uuid = |grammar: &Grammar| needs_uuid(grammar) || grammar.may_end_in_tmp();
         let needs_pid = |grammar: &Grammar| {
             grammar
                 .before_uuid
@@ -277,6 +277,19 @@ impl Grammar {
     pub(super) fn may_end_with(&self, last: u8) -> bool {
         self.last_bytes
             .is_none_or(|set| last < 128 && set & (1 << last) != 0)
+    }
+
+    /// Returns false if no name that the pattern matches ends in `.tmp`.
+    fn may_end_in_tmp(&self) -> bool {
+        let end = ".tmp";
+        match self.pattern.tokens.last() {
+            Some(Token::Literal(text)) => text.ends_with(end) || end.ends_with(&**text),
+            // The fourth last byte of the name is a dot, which is not one of these characters.
+            Some(Token::Hex(len) | Token::Digits(len) | Token::Alnum(len)) if *len >= end.len() => {
+                false
+            }
+            _ => self.may_end_with(b'p'),
+        }
     }
 
     /// Splits a name, or its start, into the parts of these tokens.
@@ -396,12 +409,13 @@ impl Grammar {
             (false, true) => Some([b".", target].concat()),
             (false, false) => None,
         };
-        [Some(target), other.as_deref()]
-            .into_iter()
-            .flatten()
-            .filter(|name| !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/'))
-            .map(|name| OsStr::from_bytes(name).to_owned())
-            .collect()
+        let mut names = Vec::with_capacity(1 + usize::from(other.is_some()));
+        for name in [Some(target), other.as_deref()].into_iter().flatten() {
+            if !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        names
     }
 
     /// Reports whether a temp of the writer can have this target.
@@ -472,6 +486,10 @@ fn before_uuid(pattern: &Pattern) -> Option<BeforeUuid> {
 /// Removes a number or a uuid, and the dot before it, from the end of `name`: `metrics.2023` becomes `metrics`.
 #[must_use]
 pub fn strip_number(name: &[u8]) -> Option<&[u8]> {
+    // Both end in a hex digit. Most names do not.
+    if !name.last()?.is_ascii_hexdigit() {
+        return None;
+    }
     let digits = split_digits(name).and_then(|(before, _)| before.strip_suffix(b"."));
     let stem = digits.or_else(|| strip_uuid(name)?.strip_suffix(b"."))?;
     (!stem.is_empty()).then_some(stem)

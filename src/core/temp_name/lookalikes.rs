@@ -2,13 +2,16 @@
 //!
 //! A scan asks for each name of a tree, so a name is compared with a pattern only if the bytes at its end allow a match.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use super::catalog;
 use super::grammar::Grammar;
 use super::names::Names;
 use super::pattern::Pattern;
 use super::token::{Token, split_digits};
 use crate::core::census::Likeness;
-use crate::core::own_names::OWN_PREFIX;
+use crate::core::own_names::is_own;
 use crate::core::reserved;
 
 /// The names that look like temps although a rule does not match them.
@@ -35,14 +38,17 @@ impl<'a> Lookalikes<'a> {
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Likeness> {
         let found = self.in_other_case(name).or_else(|| self.rows.find(name))?;
-        let is_free =
-            !name.starts_with(OWN_PREFIX.as_bytes()) && reserved::rows(name).next().is_none();
+        let is_free = !is_own(OsStr::from_bytes(name)) && reserved::rows(name).next().is_none();
         is_free.then_some(found)
     }
 
     /// Returns the glob of a name that differs only in letter case from one that the rule takes.
     fn in_other_case(&self, name: &[u8]) -> Option<Likeness> {
         self.endings.iter().find_map(|ending| {
+            // Nearly all names have another last byte.
+            if !name.last()?.eq_ignore_ascii_case(ending.as_bytes().last()?) {
+                return None;
+            }
             let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
             if stem.is_empty() || !end.eq_ignore_ascii_case(ending.as_bytes()) {
                 return None;
@@ -194,8 +200,7 @@ impl OffRows {
     fn first_like(&self, indices: &[usize], name: &[u8]) -> Option<Likeness> {
         indices.iter().find_map(|index| {
             let (writer, grammar) = self.grammars.get(*index)?;
-            (grammar.may_match_outer_bytes(name) && is_like(grammar, name))
-                .then_some(Likeness::Writer(writer))
+            is_like(grammar, name).then_some(Likeness::Writer(writer))
         })
     }
 }

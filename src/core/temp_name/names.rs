@@ -15,9 +15,9 @@ use super::own_writers::OwnWriters;
 use super::shape::{Shape, form_of_fixed_name, form_without_grammar};
 use super::writer::Writer;
 use crate::core::learn::{self, TargetShape};
-use crate::core::own_names::OWN_PREFIX;
+use crate::core::own_names::is_own;
 use crate::core::reserved::{self, IncludedBy, Reserved};
-use crate::core::suffix::contains_tmp;
+use crate::core::suffix::{contains_tmp, strip_tmp};
 
 /// The names that a rule matches: its compiled globs, and the grammars of the writers that it turns on.
 ///
@@ -150,7 +150,7 @@ impl Names {
     /// a few bytes. A glob takes longer.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
-        if name.starts_with(OWN_PREFIX.as_bytes()) {
+        if is_own(OsStr::from_bytes(name)) {
             return false;
         }
         let is_match =
@@ -159,7 +159,7 @@ impl Names {
     }
 
     fn default_matches(&self, name: &[u8]) -> bool {
-        self.has_default && name.ends_with(b".tmp") && !is_ignored(name)
+        self.has_default && strip_tmp(name).is_some_and(|stem| !is_ignored_stem(stem))
     }
 
     fn writer_matches(&self, name: &[u8]) -> bool {
@@ -233,7 +233,7 @@ impl Names {
     #[must_use]
     pub fn may_have_target(&self, name: &[u8]) -> bool {
         let is_default = self.globs.is_empty() && self.writers.is_empty();
-        let Some(stem) = name.strip_suffix(b".tmp").filter(|_| is_default) else {
+        let Some(stem) = strip_tmp(name).filter(|_| is_default) else {
             return self.matches(name);
         };
         let is_like_default = || {
@@ -445,11 +445,14 @@ impl fmt::Display for Names {
 /// segments. syncthing resumes a transfer from `.syncthing.<t>.tmp`, and removes such files itself. A bare `.tmp` has
 /// no target.
 fn is_ignored(name: &[u8]) -> bool {
-    name.strip_suffix(b".tmp").is_some_and(|stem| {
-        let is_number = stem.iter().all(u8::is_ascii_digit);
-        rule!(
-            "ignored-names",
-            is_number || stem.starts_with(b".syncthing.")
-        )
-    })
+    strip_tmp(name).is_some_and(is_ignored_stem)
+}
+
+/// Reports whether a name must be ignored that is `stem` and `.tmp`.
+fn is_ignored_stem(stem: &[u8]) -> bool {
+    let is_number = stem.iter().all(u8::is_ascii_digit);
+    rule!(
+        "ignored-names",
+        is_number || stem.starts_with(b".syncthing.")
+    )
 }

@@ -25,27 +25,22 @@ impl Names {
     }
 
     /// Returns the names of the temps of which `name` is a companion, if files have these names. A companion of a row
-    /// belongs only to the temps of that row.
-    #[must_use]
-    pub fn temps_of<'n>(&self, name: &'n OsStr) -> Vec<&'n OsStr> {
-        let mut temps: Vec<&OsStr> = companions::temp_of(name).into_iter().collect();
-        for writer in &self.with_companions {
+    /// belongs only to the temps of that row. A name may be returned more than once.
+    pub fn temps_of<'n>(&self, name: &'n OsStr) -> impl Iterator<Item = &'n OsStr> {
+        let of_rows = self.with_companions.iter().flat_map(move |writer| {
             let companions = writer.companions().iter();
-            let of_row = companions.filter_map(|companion| companion.temp_of(name.as_bytes()));
-            for temp in of_row.filter(|temp| writer.matches(temp)) {
-                if !temps.contains(&OsStr::from_bytes(temp)) {
-                    temps.push(OsStr::from_bytes(temp));
-                }
-            }
-        }
-        temps
+            let temps = companions.filter_map(move |companion| companion.temp_of(name.as_bytes()));
+            temps.filter(move |temp| writer.matches(temp))
+        });
+        let of_any_row = companions::temp_of(name).into_iter();
+        of_any_row.chain(of_rows.map(OsStr::from_bytes))
     }
 
     /// Returns the name of the temp of which `name` is a companion, if the rule matches that temp.
     #[must_use]
     pub fn temp_of<'n>(&self, name: &'n OsStr) -> Option<&'n OsStr> {
-        let mut temps = self.temps_of(name).into_iter();
-        temps.find(|temp| self.matches(temp.as_bytes()))
+        self.temps_of(name)
+            .find(|temp| self.matches(temp.as_bytes()))
     }
 
     /// Returns the names that companions of `temp` can have. `None` if a pattern has variable parts, so that there are
