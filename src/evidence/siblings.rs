@@ -44,43 +44,53 @@ pub struct Siblings {
 /// The names in a directory.
 #[derive(Debug, Default)]
 pub struct NameList {
-    /// Each name is followed by [`MAY_MATCH`] or [`UNMATCHED`], which no name contains.
-    names: Vec<u8>,
+    /// The bytes of all names, without separators.
+    bytes: Vec<u8>,
+    names: Vec<ListedName>,
 }
 
-/// Follows a name that the rule may match.
-const MAY_MATCH: u8 = 0;
-/// Follows a name that the rule does not match.
-const UNMATCHED: u8 = b'/';
+#[derive(Debug)]
+struct ListedName {
+    /// The kernel's record of a directory entry, which has a 16-bit length, contains the whole name.
+    length: u16,
+    /// False if it is known that the rule does not match the name.
+    may_match: bool,
+}
 
 impl NameList {
     /// Adds a name.
     pub fn push(&mut self, name: &OsStr) {
-        /// Most directories need no more.
-        const CAPACITY: usize = 4096;
+        let name = name.as_bytes();
+        let Ok(length) = u16::try_from(name.len()) else {
+            // No file has such a name.
+            return;
+        };
         if self.names.is_empty() {
-            self.names.reserve(CAPACITY);
+            // Most directories need no more.
+            self.bytes.reserve(4096);
+            self.names.reserve(256);
         }
-        self.names.extend_from_slice(name.as_bytes());
-        self.names.push(MAY_MATCH);
+        self.bytes.extend_from_slice(name);
+        self.names.push(ListedName {
+            length,
+            may_match: true,
+        });
     }
 
     /// Records that the rule does not match the name that was added last.
     pub fn last_is_unmatched(&mut self) {
-        if let Some(end) = self.names.last_mut() {
-            *end = UNMATCHED;
+        if let Some(last) = self.names.last_mut() {
+            last.may_match = false;
         }
     }
 
     /// Returns the names in the order in which they were added, each with whether the rule may match it.
     fn iter(&self) -> impl Iterator<Item = (&OsStr, bool)> {
-        let mut rest = self.names.as_slice();
-        std::iter::from_fn(move || {
-            let end = memchr::memchr2(MAY_MATCH, UNMATCHED, rest)?;
-            let (name, after) = rest.split_at_checked(end)?;
-            let (end, after) = after.split_first()?;
+        let mut rest = self.bytes.as_slice();
+        self.names.iter().map_while(move |listed| {
+            let (name, after) = rest.split_at_checked(usize::from(listed.length))?;
             rest = after;
-            Some((OsStr::from_bytes(name), *end == MAY_MATCH))
+            Some((OsStr::from_bytes(name), listed.may_match))
         })
     }
 }
