@@ -13,16 +13,27 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
-use crate::fixture::{RunAs, in_own_process, report_skipped, try_mount};
+use crate::fixture::{RunAs, in_own_process, report_skipped, try_mount, wait_until};
 use crate::sandbox::{Sandbox, in_parallel, is};
 
 /// A mount whose server reads every request but answers none until the test allows it.
 struct SilentMount {
     at: PathBuf,
-    answers: Arc<AtomicBool>,
-    stops_reading: Arc<AtomicBool>,
-    ends: Arc<AtomicBool>,
+    flags: Arc<ServerFlags>,
     server: Option<JoinHandle<()>>,
+}
+
+/// What the test and the server of a mount tell each other.
+#[derive(Default)]
+struct ServerFlags {
+    /// All requests are answered.
+    answers: AtomicBool,
+    /// No further request is read.
+    is_deaf: AtomicBool,
+    /// The server has seen that.
+    has_stopped: AtomicBool,
+    /// The server ends.
+    ends: AtomicBool,
 }
 
 impl SilentMount {
@@ -46,15 +57,12 @@ impl SilentMount {
             report_skipped(&format!("no FUSE mount: {error}"));
             return None;
         }
-        let flag = Arc::<AtomicBool>::default;
-        let (answers, is_deaf, ends) = (flag(), flag(), flag());
-        let flags = [&answers, &is_deaf, &ends].map(Arc::clone);
-        let server = std::thread::spawn(move || serve(device, flags.each_ref().map(|one| &**one)));
+        let flags = Arc::<ServerFlags>::default();
+        let of_server = Arc::clone(&flags);
+        let server = std::thread::spawn(move || serve(device, &of_server));
         Some(SilentMount {
             at,
-            answers,
-            stops_reading: is_deaf,
-            ends,
+            flags,
             server: Some(server),
         })
     }
@@ -64,7 +72,16 @@ impl SilentMount {
     }
 
     fn answer(&self) {
-        self.answers.store(true, Ordering::SeqCst);
+        self.flags.answers.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets the server read no further request, so that a process that waits for an answer can be killed. A request that
+    /// was read and not answered would keep its process forever.
+    fn stop_reading(&self) {
+        self.flags.is_deaf.store(true, Ordering::SeqCst);
+        wait_until("the server reads no more", || {
+            self.flags.has_stopped.load(Ordering::SeqCst)
+        });
     }
 
     fn state_is<'a>(&'a self, state: &'a str) -> impl Fn(&Value) -> bool + 'a {
@@ -77,7 +94,7 @@ impl SilentMount {
 impl Drop for SilentMount {
     /// Closing the device returns an error to every process that waits for an answer.
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::SeqCst);
+        self.flags.ends.store(true, Ordering::SeqCst);
         let _ = self.server.take().map(JoinHandle::join);
         let at = std::ffi::CString::new(self.path()).unwrap();
         // SAFETY: the path ends in NUL and outlives the call.
@@ -86,11 +103,18 @@ impl Drop for SilentMount {
 }
 
 /// Reads requests, and answers all of them, including older ones, once the test allows it.
-fn serve(mut device: File, [answers, is_deaf, ends]: [&AtomicBool; 3]) {
+fn serve(mut device: File, flags: &ServerFlags) {
+    let ServerFlags {
+        answers,
+        is_deaf,
+        has_stopped,
+        ends,
+    } = flags;
     let mut waiting = Vec::new();
     let mut request = vec![0; 1 << 20];
     while !ends.load(Ordering::SeqCst) {
         if is_deaf.load(Ordering::SeqCst) {
+            has_stopped.store(true, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(5));
             continue;
         }
@@ -213,7 +237,7 @@ fn a_watched_root_that_stops_answering_is_released() {
         let mut watching = sandbox.watch_dirs([""; 0]).ready();
         // An answer is cached for a moment, which has passed after a grace.
         watching.wait_for_sentinel(&sandbox);
-        silent.answers.store(false, Ordering::SeqCst);
+        silent.flags.answers.store(false, Ordering::SeqCst);
         // A changed rule makes orphand check every root again.
         sandbox.write(file, config("200ms"));
         watching.wait_for(silent.state_is("no-answer"));
@@ -256,8 +280,7 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
         let Some(silent) = SilentMount::mount(&sandbox) else {
             return;
         };
-        // The server reads no request, so a process that waits for an answer can be killed.
-        silent.stops_reading.store(true, Ordering::SeqCst);
+        silent.stop_reading();
         let file = silent.at.join("config.toml");
         let args = ["--config", file.to_str().unwrap(), "root"];
         let mut watching = sandbox.watch_dirs(args);
@@ -279,7 +302,11 @@ fn two_signals_end_a_watch_that_hangs_in_its_configuration() {
         }
         // Two signals that arrive at the same time count as one.
         while watching.is_running() {
-            assert!(Instant::now() < end, "it does not end");
+            if Instant::now() > end {
+                // Otherwise the end of the test would wait for the process.
+                drop(silent);
+                panic!("it does not end");
+            }
             watching.signal(libc::SIGTERM);
             std::thread::sleep(Duration::from_millis(20));
         }
