@@ -1,18 +1,25 @@
 //! Looks at one temp, and judges it without its history.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::{DirContext, Engine};
-use super::look::{LookResult, look_at, look_at_listed};
+use super::look::{LookResult, SeenFile, look_at, open_listed};
 use super::sets::{self, ExaminedMember, SeenMember, SetContext, SetState};
 use crate::core::event::Details;
-use crate::core::judge::{Evidence, GuardFile, LeaseCoverage, Reason, Verdict, judge_set};
+use crate::core::judge::{
+    Evidence, GuardFile, LeaseCoverage, Reason, Verdict, is_too_young, judge_set,
+};
 use crate::core::observation::{Observation, UseState};
 use crate::core::policy::Policy;
+use crate::core::reserved::Reserved;
 use crate::core::temp_name::ParsedName;
+use crate::core::time::Now;
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Siblings;
@@ -100,6 +107,77 @@ impl SharedChecks {
     }
 }
 
+/// The facts about a temp that follow from the names in its directory.
+struct NamedTemp<'a> {
+    name: &'a OsStr,
+    parsed: ParsedName,
+    companions: BTreeSet<OsString>,
+    reserved: Option<Reserved>,
+}
+
+/// A temp that was looked at, and its age at that time.
+struct AgedTemp {
+    seen: SeenFile,
+    now: Now,
+    quiet: Duration,
+    grace: Duration,
+}
+
+impl NamedTemp<'_> {
+    /// Looks at the temp. Whether a process uses it is not asked if the verdict does not depend on that. So a scan
+    /// disturbs no writer that is still at work: a lease would delay the next open of the file.
+    fn look(
+        &self,
+        scanned: &ScannedDir<'_>,
+        checks: &SharedChecks,
+    ) -> io::Result<Option<AgedTemp>> {
+        let (dir, our_uid) = (scanned.dir, scanned.our_uid);
+        let policy = &scanned.context.root.policy;
+        let use_checker = &checks.use_checker;
+        let opened = match checks.are_listed {
+            true => open_listed(dir, self.name, policy, use_checker, our_uid)?,
+            false => None,
+        };
+        if let Some(seen) = opened {
+            let aged = self.at_age(seen, scanned);
+            return Ok(Some(match self.is_kept_at(&aged) {
+                true => aged,
+                false => AgedTemp {
+                    seen: aged.seen.with_check(use_checker),
+                    ..aged
+                },
+            }));
+        }
+        Ok(
+            match look_at(dir, self.name, policy, use_checker, our_uid)? {
+                LookResult::File(seen) => Some(self.at_age(seen, scanned)),
+                LookResult::Missing | LookResult::NotATemp => None,
+            },
+        )
+    }
+
+    /// Reports whether the temp is kept whatever else is found out about it, apart from a mark of `restore`.
+    fn is_kept_at(&self, aged: &AgedTemp) -> bool {
+        // The grace of a set runs from the last change of any of its files.
+        let is_young = self.companions.is_empty() && is_too_young(aged.quiet, aged.grace);
+        self.reserved.is_some() || is_young
+    }
+
+    fn at_age(&self, seen: SeenFile, scanned: &ScannedDir<'_>) -> AgedTemp {
+        let now = clock::now();
+        let file = &seen.observation.fingerprint;
+        let lag = scanned.dir.properties().dates.lag(file);
+        let is_empty = file.size == 0 && self.companions.is_empty();
+        let policy = &scanned.context.root.policy;
+        AgedTemp {
+            now,
+            quiet: now.wall.since(file.newest()).saturating_sub(lag),
+            grace: policy.grace_of(&self.parsed, is_empty, lag),
+            seen,
+        }
+    }
+}
+
 /// Looks at a temp once, gathers its evidence, and returns the verdict that it would get now, for `scan` and `explain`.
 /// No tracking state is used.
 pub fn judge_now(
@@ -112,19 +190,7 @@ pub fn judge_now(
     let (dir, dir_context) = (scanned.dir, scanned.context);
     let policy = &dir_context.root.policy;
     let siblings = &scanned.siblings;
-    let parsed = policy.names.parse(name);
     let our_uid = scanned.our_uid;
-    let look = match checks.are_listed {
-        true => look_at_listed,
-        false => look_at,
-    };
-    let LookResult::File(seen) = look(dir, name, policy, use_checker, our_uid)? else {
-        return Ok(None);
-    };
-    let now = clock::now();
-    let file = &seen.observation.fingerprint;
-    let lag = dir.properties().dates.lag(file);
-    let quiet = now.wall.since(file.newest()).saturating_sub(lag);
     let set_context = SetContext {
         dir,
         below: dir_context.below,
@@ -133,10 +199,29 @@ pub fn judge_now(
         our_uid,
     };
     let names = siblings.companions_of(name);
-    let is_empty = file.size == 0 && names.is_empty();
-    let grace = policy.grace_of(&parsed, is_empty, lag);
     let by_name = policy.names.reserved(name.as_bytes());
-    let reserved = by_name.or_else(|| sets::reserved(set_context, name, &names));
+    let named = NamedTemp {
+        name,
+        parsed: policy.names.parse(name),
+        reserved: by_name.or_else(|| sets::reserved(set_context, name, &names)),
+        companions: names,
+    };
+    let Some(aged) = named.look(scanned, checks)? else {
+        return Ok(None);
+    };
+    let AgedTemp {
+        seen,
+        now,
+        quiet,
+        grace,
+    } = aged;
+    let NamedTemp {
+        parsed,
+        companions: names,
+        reserved,
+        ..
+    } = named;
+    let file = &seen.observation.fingerprint;
     let set = match reserved {
         Some(_) => SetState::Single,
         None => sets::look_once(set_context, &names, now, grace)?,
@@ -240,7 +325,7 @@ pub(super) fn details(
     let pid = parsed.pid.filter(|_| reason == Reason::WriterAlive);
     let writer = pid.and_then(|_| process.as_ref()?.name.clone());
     Details {
-        file_system: dir.properties().file_system.to_string(),
+        file_system: Arc::clone(&dir.properties().file_system),
         writer_pid: pid,
         writer,
         process,

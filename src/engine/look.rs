@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::core::observation::{Kind, Observation, UseState};
 use crate::core::policy::Policy;
@@ -37,6 +37,8 @@ pub(super) enum Proof {
     Now,
     /// At the protocol's first steps, right after the look. Until then the file counts as unused.
     ByProtocol,
+    /// Never, because the temp is kept anyway. The use of the file is unknown.
+    NotNeeded,
 }
 
 impl SeenFile {
@@ -51,13 +53,57 @@ impl SeenFile {
         })
     }
 
+    /// Checks whether a process uses a file that was opened without that check.
+    ///
+    /// RACE: a process may change the file between the observation and this check. Worst case: `scan` shows a verdict
+    /// that was right a moment before. It removes nothing.
+    pub(super) fn with_check(mut self, use_checker: &UseChecker) -> SeenFile {
+        if let Some(checked) = &mut self.checked {
+            self.use_state = use_checker.check_again(checked);
+            self.proof = Proof::Now;
+        }
+        self
+    }
+
     pub(super) fn file_use(&self) -> FileUse<'_> {
         FileUse {
             state: self.use_state,
             file: self.checked.as_ref(),
             target: KnownTarget::Nothing,
+            is_needed: self.proof != Proof::NotNeeded,
         }
     }
+}
+
+/// Opens and observes the file `name`, which the listing of the directory has shown to be regular. Does not ask whether a
+/// process uses it. Returns `None` if only [`look_at`] can look at it.
+///
+/// RACE: as in [`look_at_listed`].
+pub(super) fn open_listed(
+    dir: &Dir,
+    name: &OsStr,
+    policy: &Policy,
+    use_checker: &UseChecker,
+    our_uid: u32,
+) -> io::Result<Option<SeenFile>> {
+    if !UseChecker::HOLDS_LEASES || !dir.properties().has_proof(policy) {
+        return Ok(None);
+    }
+    let Ok(opened) = evidence::open_own_for_check(dir, name) else {
+        return Ok(None);
+    };
+    let observation = dir::observe_fd(opened.as_fd())?;
+    Ok(is_own_file(&observation, our_uid).then(|| SeenFile {
+        observation,
+        use_state: UseState::Unknown,
+        checked: Some(use_checker.unchecked(opened)),
+        proof: Proof::NotNeeded,
+    }))
+}
+
+fn is_own_file(seen: &Observation, our_uid: u32) -> bool {
+    let file = &seen.fingerprint;
+    file.kind == Kind::File && (our_uid == 0 || file.uid == our_uid)
 }
 
 /// Looks at the file `name`, which the listing of the directory has shown to be regular, and opens it without an
@@ -77,8 +123,7 @@ pub(super) fn look_at_listed(
         && let Ok(opened) = evidence::open_own_for_check(dir, name)
     {
         let seen = SeenFile::of_opened(use_checker, opened)?;
-        let file = &seen.observation.fingerprint;
-        if file.kind == Kind::File && (our_uid == 0 || file.uid == our_uid) {
+        if is_own_file(&seen.observation, our_uid) {
             return Ok(LookResult::File(seen));
         }
     }

@@ -736,7 +736,7 @@ impl<'a> Pass<'a> {
             return Ok(None);
         }
         let file_use = match seen.proof {
-            Proof::Now => seen.file_use(),
+            Proof::Now | Proof::NotNeeded => seen.file_use(),
             Proof::ByProtocol => FileUse {
                 target: KnownTarget::Shared(&self.targets),
                 ..seen.file_use()

@@ -11,7 +11,7 @@ use super::locks::Locks;
 use super::restore_marks::RestoreMarks;
 use super::siblings::{Siblings, find_main};
 use super::system::{self, CheckedFile};
-use super::target::{ComparedTemp, FoundTarget, SharedTargets, find_target};
+use super::target::{ComparedTemp, FoundTarget, SharedTargets, find_target, find_target_name};
 use crate::core::judge::{DirProperties, Evidence, Target, Writer};
 use crate::core::observation::{Fingerprint, Observation, UseState};
 use crate::core::policy;
@@ -139,6 +139,9 @@ pub struct FileUse<'a> {
     pub file: Option<&'a CheckedFile>,
     /// What is known about its target.
     pub target: KnownTarget<'a>,
+    /// False if the temp is kept whatever the evidence about its use, its writer and its target is. Then this evidence is
+    /// not gathered, and counts as unknown.
+    pub is_needed: bool,
 }
 
 /// What is known about the target of a temp before its evidence is gathered.
@@ -179,13 +182,18 @@ pub fn gather(
     };
     let found = match file_use.target {
         KnownTarget::Found(found) => found,
-        _ => find_target(dir, context.policy, &temp_info.parsed, temp)?,
+        _ if file_use.is_needed => find_target(dir, context.policy, &temp_info.parsed, temp)?,
+        _ => find_target_name(dir, context.policy, &temp_info.parsed, temp)?,
     };
     let writer = match temp_info.parsed.pid {
         None => Writer::NoPid,
-        Some(pid) => writer_of(pid, temp_info, context),
+        Some(pid) if file_use.is_needed => writer_of(pid, temp_info, context),
+        Some(pid) => Writer::Unknown(pid),
     };
-    let use_state = use_state(file_use, &fingerprint, context);
+    let use_state = match file_use.is_needed {
+        true => use_state(file_use, &fingerprint, context),
+        false => UseState::Unknown,
+    };
     let restored = match checked {
         Some(checked) => context.marks.has(checked.file(), &fingerprint)?,
         None => false,
@@ -201,6 +209,7 @@ pub fn gather(
         (reserved, _) => reserved,
     };
     let file = FileId::from(&fingerprint);
+    let guards = context.guards;
     let evidence = Evidence {
         observation: seen,
         expected: temp_info.expected,
@@ -229,9 +238,13 @@ pub fn gather(
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
         restored,
         reserved,
-        guard: context
-            .guards
-            .check(context.for_guards(dir, &temp_info.parsed)),
+        guard: match file_use.is_needed {
+            true => {
+                let context = context.for_guards(dir, &temp_info.parsed);
+                guards.check(context)
+            }
+            false => None,
+        },
     };
     Ok((evidence, found))
 }

@@ -20,7 +20,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -35,6 +35,7 @@ use crate::core::observation::{Holder, UseState};
 use crate::core::short_sort::sort_short;
 use crate::core::time::Mono;
 use crate::fs::dir::Dir;
+use crate::sys::mutex::guard;
 
 /// A program without Apple's entitlement gets no lease, so the members of a set could be opened while they are claimed.
 pub const HAS_LEASES: bool = false;
@@ -95,20 +96,26 @@ impl UseChecker {
     /// the claim ([`CheckedFile::check`], and the removal itself).
     #[must_use]
     pub fn check(&self, file: OwnedFd) -> (UseState, CheckedFile) {
+        let mut checked = self.unchecked(file);
+        (checked.check(), checked)
+    }
+
+    /// Returns the file without a check.
+    #[must_use]
+    pub fn unchecked(&self, file: OwnedFd) -> CheckedFile {
         // The scan compares files by the numbers that the process tables report for this descriptor.
         let id = vnode_of(own_pid(), file.as_raw_fd())
             .map(|seen| seen.file())
             .ok();
         let kernel_refuses = type_of_file_system(file.as_fd())
             .is_some_and(|kind| refusing_file_system() == Some(kind));
-        let mut checked = CheckedFile {
+        CheckedFile {
             file,
             cached_scan: Arc::clone(&self.cached_scan),
             id,
             kernel_refuses,
             released: None,
-        };
-        (checked.check(), checked)
+        }
     }
 
     /// Checks a file again that was checked before. A scan that was made for another file may be used, as for the first
@@ -322,7 +329,7 @@ enum RefusalTrial {
 fn refusing_file_system() -> Option<FileSystemType> {
     const RETRY: Duration = Duration::from_secs(60);
     static TRIAL: Mutex<RefusalTrial> = Mutex::new(RefusalTrial::NotYet(None));
-    let mut trial = TRIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut trial = guard(&TRIAL);
     match *trial {
         RefusalTrial::Done(result) => return result,
         RefusalTrial::NotYet(Some(last)) if last.elapsed() < RETRY => return None,
@@ -495,7 +502,7 @@ struct CachedScan {
 impl CachedProcessScan {
     /// Returns whether a process was found that uses the inode, and whether every relevant process was examined.
     fn find(&self, request: ScanRequest, ino: u64) -> (bool, bool) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = guard(&self.last);
         let scan = match last.take() {
             Some(scan) if scan.satisfies(request) => scan,
             _ => CachedScan::over_all(request),

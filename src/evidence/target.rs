@@ -1,7 +1,7 @@
 //! Finds the target of a temp, which is the file that the temp would have replaced, and decides whether it counts.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -62,7 +62,7 @@ impl ComparedTemp<'_> {
 ///
 /// They are for a verdict that removes nothing, or after which the protocol looks at the target of each temp once more.
 #[derive(Debug, Default)]
-pub struct SharedTargets(RefCell<BTreeMap<OsString, SharedTarget>>);
+pub struct SharedTargets(RefCell<HashMap<OsString, SharedTarget>>);
 
 /// The time for which temps share the look at a target.
 const SHARED_FOR: Duration = Duration::from_millis(100);
@@ -86,19 +86,27 @@ impl SharedTargets {
     fn observe(&self, dir: &Dir, name: &OsStr) -> io::Result<(Option<Observation>, Now)> {
         let at = clock::now();
         let mut known = self.0.borrow_mut();
-        if let Some(target) = known.get(name)
-            && at.mono.since(target.at.mono) < SHARED_FOR
-        {
+        let Some(target) = known.get_mut(name) else {
+            let target = SharedTarget {
+                at,
+                seen: dir.observe(name)?,
+                measured: None,
+            };
+            let seen = target.seen;
+            known.insert(name.to_owned(), target);
+            return Ok((seen, at));
+        };
+        if at.mono.since(target.at.mono) < SHARED_FOR {
             return Ok((target.seen, target.at));
         }
         let seen = dir.observe(name)?;
-        let measured = known.get(name).and_then(|before| {
-            let file = before.seen.filter(|file| Some(*file) == seen)?;
-            before
-                .measured
-                .filter(|_| has_settled(dir, &file, before.at))
-        });
-        known.insert(name.to_owned(), SharedTarget { at, seen, measured });
+        let file = target.seen.filter(|file| Some(*file) == seen);
+        let is_same = file.is_some_and(|file| has_settled(dir, &file, target.at));
+        *target = SharedTarget {
+            at,
+            seen,
+            measured: target.measured.filter(|_| is_same),
+        };
         Ok((seen, at))
     }
 
@@ -201,6 +209,27 @@ pub fn find_target(
         });
     }
     Ok(first.unwrap_or_else(|| FoundTarget::without_file(Target::Unknown, None, clock::now())))
+}
+
+/// Finds the name of the target of a temp, as [`find_target`] does. The file with that name is not compared with the
+/// temp unless the name depends on the result.
+///
+/// # Errors
+///
+/// The system reports an error.
+pub(super) fn find_target_name(
+    dir: &Dir,
+    policy: &Policy,
+    parsed: &ParsedName,
+    temp: ComparedTemp<'_>,
+) -> io::Result<FoundTarget> {
+    if let (Some(first), false) = (parsed.targets.first(), parsed.shares_name()) {
+        let (seen, at) = temp.observe(dir, first)?;
+        if seen.is_some() {
+            return Ok(FoundTarget::without_file(Target::Unknown, Some(0), at));
+        }
+    }
+    find_target(dir, policy, parsed, temp)
 }
 
 /// Finds all targets of a temp whose name several targets share. The first one that does not count is the result.

@@ -212,6 +212,7 @@ impl<'a> Batch<'a> {
             file: Some(checked),
             // The target is looked at once more before the removal.
             target: found.map_or(KnownTarget::Nothing, KnownTarget::Found),
+            is_needed: true,
         };
         let gathered = evidence::gather(
             self.dir(),

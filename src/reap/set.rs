@@ -271,6 +271,7 @@ impl<'a> SetRemoval<'a> {
                 state: UseState::Unused,
                 file: Some(&member.checked),
                 target: KnownTarget::Nothing,
+                is_needed: true,
             };
             let gathered = evidence::gather(
                 self.dir(),

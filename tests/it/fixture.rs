@@ -4,7 +4,7 @@
 //! moment the child of a fork shares the descriptors of its parent, and a file that a forked child has open
 //! is in use.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -22,7 +22,9 @@ use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};
 use orphand::core::time::ClockJumpDetector;
 use orphand::core::tracker::{Origin, Tracked};
-use orphand::engine::{DirContext, Engine, Pass, PassItem, TrackedSets};
+use orphand::engine::{
+    DirContext, Engine, Examined, Pass, PassItem, ScannedDir, TrackedSets, judge_dir,
+};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::guard::GuardChecks;
 use orphand::evidence::learned::LearnedShapes;
@@ -33,6 +35,7 @@ use orphand::evidence::writer_names::WriterNames;
 use orphand::evidence::{self, EvidenceContext, Role, TempInfo, UseChecker};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
+use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{
     BatchContext, Candidate, Hook, Looked, Outcome, Reaper, Recovered, Step, quarantine,
 };
@@ -428,6 +431,23 @@ impl Fixture {
         let mut emit = |event| events.push(event);
         Pass::new(engine, dir_context, &use_checker, &mut emit).run(clocks, due);
         events
+    }
+
+    /// Judges the temps with these names as a scan does.
+    pub(crate) fn judge_all(&self, names: Vec<String>) -> Vec<Examined> {
+        let (engine, below) = (engine(None), Path::new(SUBDIR));
+        let root = &self.root;
+        let dir_context = DirContext {
+            root,
+            id: None,
+            below,
+        };
+        let dir = Dir::open_below(&root.path, None, below).unwrap();
+        let siblings = Siblings::of_dir(&dir, &root.policy.names).unwrap();
+        let scanned = ScannedDir::new(&engine, &dir, dir_context, siblings, true);
+        let names: Vec<OsString> = names.into_iter().map(Into::into).collect();
+        let quarantine = Quarantine::open_existing(&root.path, None).unwrap();
+        judge_dir(&engine, &scanned, &names, quarantine.as_ref()).temps
     }
 
     /// Sweeps the root until nothing in it is too young, and returns the events.

@@ -1,7 +1,7 @@
 //! Groups: which copies of one target are moved, which are removed, and attacks on the copies that are kept.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -16,11 +16,9 @@ use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::UseState;
 use orphand::core::policy::{Graces, Open, Policy, SoleCopy};
 use orphand::core::temp_name::Names;
+use orphand::engine::Examined;
 use orphand::engine::sweep::sweep;
-use orphand::engine::{DirContext, Examined, ScannedDir, judge_dir};
 use orphand::evidence::UseChecker;
-use orphand::evidence::siblings::Siblings;
-use orphand::fs::dir::Dir;
 use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{Hook, Step};
 use orphand::sys::stop::Stop;
@@ -426,23 +424,11 @@ fn a_restore_waits_for_a_leased_copy() {
 /// Returns how many temps of the fixture would be moved to the quarantine.
 #[cfg(target_os = "linux")]
 fn moved_by_scan(fixture: &Fixture) -> usize {
-    let (engine, below) = (engine(None), Path::new(SUBDIR));
-    let root = &fixture.root;
-    let dir_context = DirContext {
-        root,
-        id: None,
-        below,
-    };
-    let dir = Dir::open_below(&root.path, None, below).unwrap();
-    let siblings = Siblings::of_dir(&dir, &root.policy.names).unwrap();
-    let scanned = ScannedDir::new(&engine, &dir, dir_context, siblings, true);
     let mut temps = names(fixture).0;
     temps.retain(|name| name.ends_with(".tmp"));
-    let temps: Vec<OsString> = temps.into_iter().map(Into::into).collect();
-    let quarantine = Quarantine::open_existing(&root.path, None).unwrap();
-    let judged = judge_dir(&engine, &scanned, &temps, quarantine.as_ref());
+    let judged = fixture.judge_all(temps);
     let is_moved = |temp: &&Examined| matches!(temp.verdict, Verdict::Quarantine(_));
-    judged.temps.iter().filter(is_moved).count()
+    judged.iter().filter(is_moved).count()
 }
 
 /// With its companions the size of a temp does not show how much it contains.

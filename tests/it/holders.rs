@@ -725,6 +725,7 @@ mod linux {
                         state: orphand::core::observation::UseState::Unused,
                         file: None,
                         target: evidence::KnownTarget::Nothing,
+                        is_needed: true,
                     };
                     limit(most);
                     let gathered = evidence::gather(

@@ -92,8 +92,10 @@ fn a_restored_file_is_kept_until_it_changes() {
             let events = sandbox.sweep(SHORT).exit(0).events();
             assert_eq!(events.about("a.tmp"), ["kept restored"]);
         }
-        let scan = sandbox.scan(SHORT).exit(0).stdout_json();
-        assert_eq!(scan["temps"][0]["reason"], "restored");
+        for grace in ["100ms", "1h"] {
+            let scan = sandbox.scan(["--grace", grace]).exit(0).stdout_json();
+            assert_eq!(scan["temps"][0]["reason"], "restored", "{grace}");
+        }
         let mut watching = sandbox.watch(["--grace", "200ms"]).ready();
         watching.wait_for(kept("a.tmp", "restored"));
         watching.wait_for_sentinel(&sandbox);

@@ -4,9 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use orphand::core::judge::{Reason, Verdict};
+use orphand::core::observation::UseState;
+use orphand::core::policy::{Graces, Policy};
 use serde_json::Value;
 
 use crate::contract;
+use crate::fixture::{Fixture, GRACE, RunAs, TEMP, TEMP_CONTENT, in_own_process};
 use crate::sandbox::{
     CommandResult, Sandbox, assert_held_by_us, dead_pid, in_parallel, live_pid, name,
 };
@@ -27,6 +31,39 @@ fn temps(document: &Value) -> Vec<(&str, String)> {
         .collect();
     temps.sort();
     temps
+}
+
+/// A lease would delay a writer that is still at work.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_scan_leases_no_temp_that_it_keeps_anyway() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let (keep, long) = (Verdict::Keep, Duration::from_secs(3600));
+        for (name, grace, verdict, use_state) in [
+            (TEMP, GRACE, Verdict::Reap, UseState::Unused),
+            (TEMP, long, keep(Reason::Young), UseState::Unknown),
+            (
+                "a.sqlite-x.tmp",
+                GRACE,
+                keep(Reason::Reserved),
+                UseState::Unknown,
+            ),
+        ] {
+            let fixture = Fixture::new().with_policy(Policy {
+                grace: Graces::both(grace),
+                ..Fixture::policy()
+            });
+            fs::write(fixture.dir.join(name), TEMP_CONTENT).unwrap();
+            std::thread::sleep(GRACE);
+            let judged = fixture.judge_all(vec![name.to_owned()]);
+            assert_eq!(judged.len(), 1, "{name}");
+            assert_eq!(judged[0].verdict, verdict, "{name}");
+            assert_eq!(judged[0].evidence.use_state, use_state, "{name}");
+            // Its target is found in any case.
+            let is_known = judged[0].target == Some(fixture.target.clone());
+            assert_eq!(is_known, name == TEMP, "{name}");
+        }
+    });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The conditions that a temp must meet before it is removed, in their order.
 
+use std::time::Duration;
+
 use super::evidence::{Evidence, LeaseCoverage, Writer};
 use super::verdict::Reason;
 use crate::core::observation::{Kind, UseState};
@@ -112,10 +114,14 @@ fn describe_name(e: &Evidence) -> String {
 }
 
 fn check_grace(e: &Evidence, _: &Policy) -> GateResult {
-    keep_if(
-        rule!("both-looks-and-the-grace", e.quiet < e.grace),
-        Reason::Young,
-    )
+    let is_young = is_too_young(e.quiet, e.grace);
+    keep_if(rule!("both-looks-and-the-grace", is_young), Reason::Young)
+}
+
+/// Reports whether a temp that has been quiet for this time is kept because of its age. Then no later gate counts.
+#[must_use]
+pub fn is_too_young(quiet: Duration, grace: Duration) -> bool {
+    quiet < grace
 }
 
 fn describe_grace(e: &Evidence) -> String {

@@ -8,7 +8,7 @@ use super::policy::{Action, Policy};
 pub use super::target::{LinkFault, Target};
 pub use dates::Dates;
 pub use evidence::{DirProperties, Evidence, LeaseCoverage, Writer};
-pub use gates::{GATES, Gate, GateResult};
+pub use gates::{GATES, Gate, GateResult, is_too_young};
 pub use guard::{GuardFile, GuardState};
 pub use set::{check_companion, judge_set};
 pub use verdict::{Reason, Verdict};

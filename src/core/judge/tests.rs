@@ -94,6 +94,30 @@ fn an_orphan_is_removed() {
     check(&policy(), &orphan(), Verdict::Reap);
 }
 
+/// So this evidence need not be gathered for a temp that is too young or has a reserved name.
+#[test]
+fn the_later_evidence_does_not_count_for_a_young_or_reserved_temp() {
+    let young: fn(&mut Evidence) = |e| e.quiet = GRACE - Duration::from_nanos(1);
+    let reserved: fn(&mut Evidence) = |e| e.reserved = Some(Reserved::WasTarget);
+    let writers = [Writer::NoPid, Writer::Alive(1), Writer::Unknown(1)];
+    let uses = [UseState::Unknown, UseState::InUse, UseState::Locked];
+    let targets = [Target::Unknown, Target::Absent, Target::Empty];
+    for (change, reason) in [(young, Reason::Young), (reserved, Reason::Reserved)] {
+        for (writer, use_state) in writers.into_iter().zip(uses) {
+            for (target, opened) in targets.into_iter().zip([true, false, true]) {
+                let evidence = with(|e| {
+                    change(e);
+                    (e.writer, e.use_state) = (writer, use_state);
+                    (e.target, e.opened) = (target, opened);
+                });
+                for policy in [policy(), settled()] {
+                    check(&policy, &evidence, Verdict::Keep(reason));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn each_gate_alone_keeps() {
     let keep = Verdict::Keep;

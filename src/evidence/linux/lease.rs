@@ -95,13 +95,19 @@ impl UseChecker {
     /// lease needs the owner's uid or `CAP_LEASE`.
     #[must_use]
     pub fn check(&self, file: OwnedFd) -> (UseState, CheckedFile) {
-        let mut checked = CheckedFile {
+        let mut checked = self.unchecked(file);
+        (checked.check(), checked)
+    }
+
+    /// Returns the file without a check.
+    #[must_use]
+    pub fn unchecked(&self, file: OwnedFd) -> CheckedFile {
+        CheckedFile {
             file,
             tid: self.tid,
             has_lease: false,
             locked: false,
-        };
-        (checked.check(), checked)
+        }
     }
 
     /// Checks a file again that was checked before and released, maybe in another thread.
