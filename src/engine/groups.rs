@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::context::DirContext;
 use super::examine::Examined;
@@ -20,6 +20,7 @@ use crate::fs::dir::Dir;
 use crate::reap::better_copies::BetterCopies;
 use crate::reap::quarantine::{Quarantine, Stored, origin_id};
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 
 /// The largest number of stored copies of a group that can supersede its temps: those that were moved last. More of
 /// them would make a pass over many needed copies slow, and each may have to be opened.
@@ -199,7 +200,7 @@ impl StoredCopies {
     }
 
     fn groups(&self) -> MutexGuard<'_, Option<Groups>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        guard(&self.groups)
     }
 
     /// Returns which temps of a group will be superseded once the others are moved. The result is exact only if no

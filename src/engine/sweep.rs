@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -28,6 +28,7 @@ use crate::fs::walk;
 use crate::fs::walk::Found;
 use crate::reap::quarantine::Quarantine;
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 use crate::sys::stop::Stop;
 
 /// The largest number of temps whose first looks are remembered. 200 bytes are needed for each.
@@ -340,7 +341,7 @@ impl SweepContext<'_> {
         done: &mut dyn FnMut(usize, Vec<Event>, usize) -> bool,
     ) {
         let use_checker = UseChecker::new();
-        let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || guard(todo).next();
         // A chunk that has been taken is always completed, because the chunks before it are too.
         while let Some(batch) = self.stop.begin_batch()
             && let Some((index, chunk)) = next()

@@ -7,9 +7,10 @@
 use super::system;
 use crate::core::time::Mono;
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// The pids in child namespaces at the time of the last process scan. A scan takes 18 µs for each process (measured on
 /// Linux 6.18), so one scan is used for as many questions as possible.
@@ -34,7 +35,7 @@ impl ContainerPids {
     ///
     /// Not all processes could be examined, for example because no descriptor was free. Such a scan is not stored.
     pub fn resolve(&self, pid: u32, since: Mono) -> io::Result<Vec<u32>> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = guard(&self.0);
         if last
             .at
             .is_none_or(|at| rule!("older-temps-reuse-the-scan", at < since))

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::locks::Locks;
 use super::{FileId, scan_processes, system};
@@ -17,6 +17,7 @@ use crate::core::policy::Policy;
 use crate::core::temp_name::ParsedName;
 use crate::fs::dir::Dir;
 use crate::fs::response;
+use crate::sys::mutex::guard;
 
 /// Two checks at the same time would find each other: a check opens the file.
 static CHECK: Mutex<()> = Mutex::new(());
@@ -108,7 +109,7 @@ fn state_of(at: &Dir, name: &OsStr, seen: &Observation, context: GuardContext<'_
     let is_checkable = file.kind == Kind::File && !seen.dataless && is_on_mount_of(at, seen);
     let use_state = match is_ours && rule!("guard-is-a-file", is_checkable, without: true) {
         true => {
-            let _guard = CHECK.lock().unwrap_or_else(PoisonError::into_inner);
+            let _guard = guard(&CHECK);
             prove(at, name, seen)
         }
         false => UseState::Unknown,

@@ -1,12 +1,13 @@
 //! Caches the kernel's table of locks, for messages. A missing entry proves nothing.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::{FileId, system};
 use crate::core::observation::Fingerprint;
 use crate::core::time::Mono;
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 
 /// The files that were locked when the table was read last. The table is the one of the whole machine and may be long
 /// (reading 3,000 locks takes 5 to 16 ms, measured on Linux 6.18), so one reading is used for several files.
@@ -28,7 +29,7 @@ impl Locks {
     /// Reports whether the table shows a lock on `file`, or a process that waits for one.
     #[must_use]
     pub fn is_locked(&self, file: &Fingerprint) -> bool {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = guard(&self.0);
         let now = clock::mono();
         if table.until <= now {
             table.files = by_number(system::locked_files().unwrap_or_default());

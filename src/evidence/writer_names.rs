@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::{FileId, system};
 use crate::core::observation::Holder;
 use crate::core::process::{Ended, Process, Via};
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 
 /// The processes that were learnt.
 #[derive(Debug, Default)]
@@ -112,7 +113,7 @@ impl WriterNames {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, ProcessTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        guard(&self.0)
     }
 }
 

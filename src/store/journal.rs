@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::store::capped_file::CappedFile;
 use crate::store::json::{self, Fields};
 use crate::store::regular_file::open_own;
+use crate::sys::mutex::guard;
 
 /// The name of the journal in the state folder.
 pub const FILE: &str = "journal.jsonl";
@@ -54,7 +55,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl UnwrittenLines {
     fn count(&self, lines: usize, path: &Path, error: &io::Error) {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = guard(&self.0);
         count.lines += lines as u64;
         if count
             .reported_at

@@ -6,7 +6,7 @@ pub mod free_memory;
 pub(crate) mod idle_io;
 pub(crate) mod kernel_events;
 pub mod mountinfo;
-pub(crate) mod mutex;
+pub mod mutex;
 pub mod own_process;
 pub mod passwd;
 pub mod random;

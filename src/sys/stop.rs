@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sys::mutex::guard;
+
 /// Ends a [`sweep`](crate::engine::sweep::sweep) early, from another thread. Batches in flight are finished, and no
 /// other batch begins.
 #[derive(Clone, Debug, Default)]
@@ -73,10 +75,7 @@ impl Stop {
     }
 
     fn in_flight(&self) -> MutexGuard<'_, usize> {
-        self.0
-            .in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        guard(&self.0.in_flight)
     }
 }
 

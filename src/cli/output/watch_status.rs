@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use orphand::core::event::{Event, RootState, Summary};
@@ -15,6 +15,7 @@ use orphand::core::time::Wall;
 use orphand::daemon::{RootStatus, StatusHandle};
 use orphand::fs::root::Root;
 use orphand::sys::clock;
+use orphand::sys::mutex::guard;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -176,7 +177,7 @@ impl WatchStatus {
     }
 
     fn lock_content(&self) -> MutexGuard<'_, StatusContent> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+        guard(&self.content)
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use orphand::store::capped_file::CappedFile;
 use orphand::store::folders::Folders;
+use orphand::sys::mutex::guard;
 
 use super::service_notify;
 use crate::cli::config::{LogFile, LogSettings};
@@ -174,7 +175,7 @@ pub(crate) fn configure(settings: &LogSettings, folders: &Folders) {
         LogFile::Default if is_stderr_kept() => None,
         LogFile::Default => default_path(folders),
     };
-    let mut file = logger.file.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut file = guard(&logger.file);
     *file = path.map(|path| CappedFile::new(path, settings.max_size));
 }
 
@@ -217,12 +218,12 @@ impl Logger {
             record.file().unwrap_or_default().to_owned(),
             record.line().unwrap_or_default(),
         );
-        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut repeats = guard(&self.repeats);
         repeats.count(location, Instant::now())
     }
 
     fn append(&self, line: &str) {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = guard(&self.file);
         let Some(file) = file.as_ref() else {
             return;
         };

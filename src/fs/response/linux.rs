@@ -8,8 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
+
+use crate::sys::mutex::guard;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -151,7 +153,7 @@ fn unshare(progress: NonNull<Progress>) {
 static KILLED: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
 fn killed() -> MutexGuard<'static, Vec<OwnedFd>> {
-    KILLED.lock().unwrap_or_else(PoisonError::into_inner)
+    guard(&KILLED)
 }
 
 /// Collects a child that has ended, so that no zombie is left. Returns `false` if the child is still running.

@@ -9,8 +9,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::sys::mutex::guard;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
@@ -70,7 +72,7 @@ pub fn responds(path: &Path) -> bool {
 /// together.
 #[must_use]
 pub fn unresponsive<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = guard(&KNOWN);
     let paths: BTreeSet<&Path> = paths.collect();
     known.unresponsive(&paths)
 }
@@ -96,7 +98,7 @@ impl RepeatedProbe {
 /// Reports whether the file system of `path` at least once did not respond in time since this process started.
 #[must_use]
 pub fn was_unresponsive(path: &Path) -> bool {
-    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = guard(&KNOWN);
     known.were_unresponsive.contains(path)
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 
 use rustix::fs::Mode;
@@ -16,6 +16,7 @@ use crate::core::observation::UseState;
 use crate::core::policy::Policy;
 use crate::evidence::{self, CheckedFile, FileId, UseChecker};
 use crate::fs::dir;
+use crate::sys::mutex::guard;
 
 /// The leased copies of each directory, for all threads of this process. Two threads that open the same copy would take
 /// each other for a process that uses it, so a stored file is opened for a proof only while its directory is locked
@@ -216,7 +217,7 @@ fn is_recheck_proof(coverage: LeaseCoverage) -> bool {
 }
 
 fn lock(at: usize) -> MutexGuard<'static, Vec<HeldCopy>> {
-    HELD[at].lock().unwrap_or_else(PoisonError::into_inner)
+    guard(&HELD[at])
 }
 
 /// Returns the index in [`HELD`] of the directory that `stored` comes from.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::folder::Quarantine;
@@ -13,6 +13,7 @@ use crate::core::retention::{Limits, NeededSpace, Space};
 use crate::core::time::Mono;
 use crate::fs::dir::{Dir, RootId};
 use crate::sys::clock;
+use crate::sys::mutex::guard;
 
 /// The limits and sizes of the quarantines that this process uses. They are cached, so that not every move needs a
 /// walk.
@@ -55,13 +56,13 @@ impl Default for QuarantineUsage {
 impl QuarantineUsage {
     /// Sets the limits.
     pub fn set_limits(&self, limits: Limits) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        *guard(&self.limits) = limits;
     }
 
     /// Returns the limits.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        *guard(&self.limits)
     }
 
     /// Reports whether the quarantine of `root` is known to have no space for `bytes` more, and whether it is time to
@@ -145,7 +146,7 @@ impl QuarantineUsage {
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<RootId, Usage>> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        guard(&self.counted)
     }
 }
 

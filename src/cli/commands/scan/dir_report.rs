@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use indicatif::ProgressBar;
 use orphand::core::judge::Verdict;
@@ -17,6 +17,7 @@ use orphand::fs::root::Root;
 use orphand::fs::walk::{DirResult, ScanItem};
 use orphand::reap::quarantine::Quarantine;
 use orphand::sys::error;
+use orphand::sys::mutex::guard;
 
 use super::document::GroupFields;
 use super::group::{GroupSize, GroupText, ScanGroup, groups_of, size_of_group};
@@ -197,10 +198,7 @@ impl DirReport {
     /// Adds the largest groups, and only counts the others. All groups that were found in directories before this one
     /// come before a group of the same size here.
     fn add_groups(&mut self, context: &RootContext<'_>, dir: &Path, temps: &[Examined]) {
-        let min_size = *context
-            .min_size
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let min_size = *guard(context.min_size);
         let root = context.scan.grouping.root(&context.root.path);
         for (index, group) in groups_of(&context.root.policy.names, temps)
             .into_iter()

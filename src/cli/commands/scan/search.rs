@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 use orphand::core::observation::Kind;
@@ -15,6 +15,7 @@ use orphand::fs::root::Root;
 use orphand::fs::walk::{self, ScanItem};
 use orphand::reap::quarantine::{self, Quarantine};
 use orphand::store::folders::Folders;
+use orphand::sys::mutex::guard;
 
 use super::dir_report::{DirReport, RootContext, ScanContext};
 use super::output::ScanOutput;
@@ -124,10 +125,7 @@ impl<'a> Search<'_, 'a> {
         let mut emit = |mut report: DirReport| {
             if printed.is_ok() {
                 printed = out.add(&mut report, root);
-                *context
-                    .min_size
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = out.min_size();
+                *guard(context.min_size) = out.min_size();
                 is_over.store(printed.is_err(), Ordering::Relaxed);
             }
             self.add(&mut findings, report);
