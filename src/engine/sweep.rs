@@ -1,7 +1,7 @@
 //! One sweep over a root, without a watcher: look, wait a moment, look again, act, end.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::core::group::{ENOUGH, KEPT_PER_GROUP};
 use crate::core::judge::Reason;
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::{Policy, min_observation_gap};
-use crate::core::time::{ClockJumpDetector, Wall};
+use crate::core::time::{ClockJumpDetector, Mono, Wall};
 use crate::core::tracker::{Origin, Tracked};
 use crate::evidence::UseChecker;
 use crate::fs::dir::{Dir, RootError, RootId};
@@ -61,19 +61,20 @@ pub fn sweep(
         stop,
         clocks,
         round: Round::Second,
+        waits_until: None,
     };
     let mut dirs = context.track(found, emit);
     let remembers = dirs.iter().map(|dir| dir.due.len()).sum::<usize>() <= MAX_REMEMBERED;
     for round in [Round::First { remembers }, Round::Second] {
         context.round = round;
         if round == Round::Second {
+            context.waits_until = Some(end_of_wait(&root.policy, dates.usual_lag()));
             // This takes a part of the time for which the sweep waits anyway.
             for dir in &mut dirs {
                 let below = &dir.below;
-                let root = engine.root_in(DirContext { root, id, below });
-                dir.newest = newest_of_groups(&root.policy, &mut dir.due);
+                let dir_context = DirContext { root, id, below };
+                dir.newest = newest_of_groups(engine, dir_context, &mut dir.due);
             }
-            wait_for_second_look(&dirs, root, dates.usual_lag(), stop);
         }
         // The newest temps of a group come first. Otherwise each chunk would move its own best copies.
         let (mut first, mut rest) = (Vec::new(), Vec::new());
@@ -128,19 +129,31 @@ pub struct Swept {
 }
 
 /// Moves the newest temps of each group, as far as the first look has seen them, to the front, and returns their
-/// number.
-fn newest_of_groups(policy: &Policy, due: &mut [PassItem]) -> usize {
-    let mut groups: HashMap<(OsString, u32), Vec<(AgeKey, usize)>> = HashMap::new();
+/// number. Leaves out groups of which the target seems to count, because their temps are not compared with each other.
+fn newest_of_groups(engine: &Engine, dir_context: DirContext<'_>, due: &mut [PassItem]) -> usize {
+    let root = engine.root_in(dir_context);
+    let mut groups: HashMap<(OsString, u32), GroupOfSweep> = HashMap::new();
     for (index, item) in due.iter().enumerate() {
         if let Some(seen) = item.temp.as_ref().and_then(Tracked::seen)
-            && let Some(target) = policy.names.group_of(&item.name, seen.uid())
+            && let Some(target) = root.policy.names.group_of(&item.name, seen.uid())
         {
             let group = groups.entry((target, seen.uid())).or_default();
-            group.push((seen.age_key(), index));
+            group.largest = group.largest.max(seen.size());
+            group.temps.push((seen.age_key(), index));
         }
     }
+    groups.retain(|_, group| group.temps.len() > ENOUGH);
+    if groups.is_empty() {
+        return 0;
+    }
+    let dir = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
+    let size_of = |target: &OsStr| {
+        let seen = dir.as_ref()?.observe(target).ok()??.fingerprint;
+        (seen.kind == Kind::File).then_some(seen.size)
+    };
+    groups.retain(|(target, _), group| size_of(target).is_none_or(|size| size < group.largest));
     let mut is_newest = vec![false; due.len()];
-    for mut temps in groups.into_values().filter(|temps| temps.len() > ENOUGH) {
+    for GroupOfSweep { mut temps, .. } in groups.into_values() {
         temps.sort_unstable_by(|a, b| b.cmp(a));
         for (_, index) in temps.into_iter().take(KEPT_PER_GROUP) {
             is_newest[index] = true;
@@ -226,21 +239,20 @@ fn is_unreported(item: &PassItem) -> bool {
 /// The birth time and the time of the last write of a temp.
 type AgeKey = (Option<Wall>, Wall);
 
-/// Sleeps until the second look is due for all temps that can be due soon, or until a stop is requested.
-fn wait_for_second_look(dirs: &[SweptDir], root: &Root, lag: Duration, stop: &Stop) {
-    let longest = root.policy.grace.random.max(root.policy.grace.fixed);
-    let now = clock::mono();
+/// The temps of a group in one directory.
+#[derive(Default)]
+struct GroupOfSweep {
+    /// The size of the largest one, in bytes.
+    largest: u64,
+    /// Their ages and their indices.
+    temps: Vec<(AgeKey, usize)>,
+}
+
+/// Returns the latest time of a second look for which a sweep waits.
+fn end_of_wait(policy: &Policy, lag: Duration) -> Mono {
+    let longest = policy.grace.random.max(policy.grace.fixed);
     // If dates have whole seconds, looks are further apart, by a second and a half at most.
-    let soon = now.after(min_observation_gap(longest.max(lag * 3), lag));
-    let temps = dirs
-        .iter()
-        .flat_map(|dir| &dir.due)
-        .filter_map(|item| item.temp.as_ref());
-    let last = temps.map(Tracked::due).filter(|due| *due <= soon).max();
-    if let Some(last) = last {
-        // One millisecond more, because a sleep may end slightly early by another clock.
-        stop.sleep(last.since(now) + Duration::from_millis(1));
-    }
+    clock::mono().after(min_observation_gap(longest.max(lag * 3), lag))
 }
 
 /// A directory with temps.
@@ -262,6 +274,15 @@ struct Chunk<'a> {
     stored: &'a Arc<StoredCopies>,
 }
 
+impl Chunk<'_> {
+    /// Returns the time at which the next look is due for all of its temps that are due until `end`.
+    fn due_until(&self, end: Mono) -> Option<Mono> {
+        let temps = self.due.iter().filter_map(|item| item.temp.as_ref());
+        let due = temps.map(Tracked::due).filter(|due| *due <= end);
+        due.max()
+    }
+}
+
 /// The context that all chunks have in common.
 #[derive(Clone, Copy)]
 struct SweepContext<'a> {
@@ -271,6 +292,8 @@ struct SweepContext<'a> {
     stop: &'a Stop,
     clocks: ClockJumpDetector,
     round: Round,
+    /// Each chunk waits for its looks that are due until then. `None`: none waits.
+    waits_until: Option<Mono>,
 }
 
 impl SweepContext<'_> {
@@ -333,6 +356,16 @@ impl SweepContext<'_> {
         }
     }
 
+    /// Sleeps until the looks at the temps of `chunk` are due, or until a stop is requested. The looks at the chunks before
+    /// it were earlier, so these are processed meanwhile.
+    fn wait_for(self, chunk: &Chunk<'_>) {
+        if let Some(due) = self.waits_until.and_then(|end| chunk.due_until(end)) {
+            // One millisecond more, because a sleep may end slightly early by another clock.
+            let due = due.after(Duration::from_millis(1));
+            self.stop.sleep(due.since(clock::mono()));
+        }
+    }
+
     /// Processes one chunk after the other, until no chunk is left, a stop is requested, or `done` returns false.
     /// `done` receives the index of the chunk, its events, and the number of its temps.
     fn work<'a>(
@@ -342,10 +375,15 @@ impl SweepContext<'_> {
     ) {
         let use_checker = UseChecker::new();
         let next = || guard(todo).next();
-        // A chunk that has been taken is always completed, because the chunks before it are too.
-        while let Some(batch) = self.stop.begin_batch()
+        while !self.stop.is_stopped()
             && let Some((index, chunk)) = next()
         {
+            self.wait_for(&chunk);
+            // A chunk that has been taken is always done, because the events of later ones come after its own.
+            let Some(batch) = self.stop.begin_batch() else {
+                done(index, Vec::new(), 0);
+                return;
+            };
             let dir_context = DirContext {
                 root: self.root,
                 id: self.id,
