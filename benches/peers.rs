@@ -309,6 +309,7 @@ mod linux {
         let folder = folder();
         let root = folder.path().join("root");
         leaks(&root, 1_000, 100_000);
+        thread::sleep(GRACE);
         for threads in [1, 2, 4, 8] {
             // A scan has as many threads as it may use processors.
             if threads > cores {
@@ -317,7 +318,8 @@ mod linux {
             }
             let cpus = format!("0-{}", threads - 1);
             let orphand = env!("CARGO_BIN_EXE_orphand");
-            let limited = ["taskset", "-c", &cpus, orphand, "scan", "-r", "{}"];
+            let scan = ["scan", "-r", "--grace", "200ms", "{}"];
+            let limited = [&["taskset", "-c", &cpus, orphand][..], &scan].concat();
             let limited = peer("taskset", &limited);
             let ms = median((0..ROUNDS).map(|_| limited.run(&root)).collect()).expect("rounds");
             println!("{threads:>5} threads {ms:>9.1} ms");
@@ -328,7 +330,8 @@ mod linux {
         let folder = folder();
         let root = folder.path().join("root");
         leaks(&root, directories, temps);
-        let scan = ours(&["scan", "-r", "{}"]);
+        thread::sleep(GRACE);
+        let scan = ours(&["scan", "-r", "--grace", "200ms", "{}"]);
         let ms = median((0..ROUNDS).map(|_| scan.run(&root)).collect()).expect("rounds");
         let each = ms * 1e3 / temps as f64;
         println!("{directories:>5} directories {temps:>8} temps {ms:>9.1} ms {each:>8.1} µs each");
