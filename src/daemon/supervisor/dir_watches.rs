@@ -1,6 +1,7 @@
 //! The directories of one root that are watched, and those that are not.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use crate::watch::{FsWatcher, WatchError};
 
 #[derive(Default)]
 pub(super) struct DirWatches {
-    /// Directories that are watched, or scanned because they are hot.
-    pub(super) watched: HashMap<PathBuf, Watched>,
+    /// Directories that are watched, or scanned because they are hot. A directory is followed by those below it.
+    pub(super) watched: BTreeMap<PathBuf, Watched>,
     /// Those of them that have become hot. A directory that is no longer hot is removed from the set later.
     hot: BTreeSet<PathBuf>,
     /// Directories that should be watched, and cannot be.
@@ -55,7 +56,7 @@ impl DirWatches {
 
     /// Drops all watches.
     pub(super) fn drop_all(&mut self, watcher: &mut FsWatcher) {
-        for (dir, _) in self.watched.drain() {
+        for dir in std::mem::take(&mut self.watched).into_keys() {
             watcher.unwatch(&dir);
         }
         self.unwatched.clear();
@@ -71,10 +72,14 @@ impl DirWatches {
 
     /// Drops the watches on `path` and below it, and returns their directories.
     pub(super) fn drop_below(&mut self, watcher: &mut FsWatcher, path: &Path) -> Vec<PathBuf> {
-        self.unwatched.retain(|dir| !dir.starts_with(path));
-        let below = self.watched.extract_if(|dir, _| dir.starts_with(path));
-        let below: Vec<PathBuf> = below.map(|(dir, _)| dir).collect();
+        let after = (Bound::Included(path), Bound::Unbounded);
+        for dir in first_below(self.unwatched.range::<Path, _>(after), path) {
+            self.unwatched.remove(&dir);
+        }
+        let watched = self.watched.range::<Path, _>(after);
+        let below = first_below(watched.map(|(dir, _)| dir), path);
         for dir in &below {
+            self.watched.remove(dir);
             watcher.unwatch(dir);
         }
         below
@@ -213,9 +218,31 @@ impl DirWatches {
     }
 }
 
+/// Returns the first ones of sorted directories, as long as they are `path` or below it.
+fn first_below<'a>(sorted: impl Iterator<Item = &'a PathBuf>, path: &Path) -> Vec<PathBuf> {
+    let below = sorted.take_while(|dir| dir.starts_with(path));
+    below.cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directories_below_another_one_follow_it() {
+        let all = [
+            "/r", "/r/a", "/r/a-b", "/r/a/b", "/r/a/b/c", "/r/a.b", "/r/b",
+        ];
+        let all: BTreeSet<PathBuf> = all.map(PathBuf::from).into();
+        for path in &all {
+            let after = all.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
+            let expected: Vec<_> = all.iter().filter(|dir| dir.starts_with(path)).collect();
+            assert_eq!(
+                first_below(after, path).iter().collect::<Vec<_>>(),
+                expected
+            );
+        }
+    }
 
     #[test]
     fn only_the_topmost_unwatched_directories_are_scanned() {
