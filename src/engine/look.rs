@@ -77,8 +77,6 @@ impl SeenFile {
 
 /// Opens and observes the file `name`, which the listing of the directory has shown to be regular. Does not ask whether a
 /// process uses it. Returns `None` if only [`look_at`] can look at it.
-///
-/// RACE: as in [`look_at_listed`].
 pub(super) fn open_listed(
     dir: &Dir,
     name: &OsStr,
@@ -86,10 +84,7 @@ pub(super) fn open_listed(
     use_checker: &UseChecker,
     our_uid: u32,
 ) -> io::Result<Option<SeenFile>> {
-    if !UseChecker::HOLDS_LEASES || !dir.properties().has_proof(policy) {
-        return Ok(None);
-    }
-    let Ok(opened) = evidence::open_own_for_check(dir, name) else {
+    let Some(opened) = open_own(dir, name, policy) else {
         return Ok(None);
     };
     let observation = dir::observe_fd(opened.as_fd())?;
@@ -101,6 +96,15 @@ pub(super) fn open_listed(
     }))
 }
 
+/// Opens a listed file without an observation by name, if the proof by a lease counts and the file may be this user's.
+///
+/// RACE: since the listing the name may have been given to a file of another kind. Worst case: a device special file is
+/// opened and closed, as by [`evidence::open_for_check`].
+fn open_own(dir: &Dir, name: &OsStr, policy: &Policy) -> Option<OwnedFd> {
+    let has_proof = UseChecker::HOLDS_LEASES && dir.properties().has_proof(policy);
+    has_proof.then(|| evidence::open_own_for_check(dir, name).ok())?
+}
+
 fn is_own_file(seen: &Observation, our_uid: u32) -> bool {
     let file = &seen.fingerprint;
     file.kind == Kind::File && (our_uid == 0 || file.uid == our_uid)
@@ -108,9 +112,6 @@ fn is_own_file(seen: &Observation, our_uid: u32) -> bool {
 
 /// Looks at the file `name`, which the listing of the directory has shown to be regular, and opens it without an
 /// observation by name. So only files of this user are opened. Otherwise it is [`look_at`].
-///
-/// RACE: since the listing the name may have been given to a file of another kind. Worst case: a device special file is
-/// opened and closed, as by [`evidence::open_for_check`].
 pub(super) fn look_at_listed(
     dir: &Dir,
     name: &OsStr,
@@ -118,10 +119,7 @@ pub(super) fn look_at_listed(
     use_checker: &UseChecker,
     our_uid: u32,
 ) -> io::Result<LookResult> {
-    if UseChecker::HOLDS_LEASES
-        && dir.properties().has_proof(policy)
-        && let Ok(opened) = evidence::open_own_for_check(dir, name)
-    {
+    if let Some(opened) = open_own(dir, name, policy) {
         let seen = SeenFile::of_opened(use_checker, opened)?;
         if is_own_file(&seen.observation, our_uid) {
             return Ok(LookResult::File(seen));

@@ -107,17 +107,19 @@ impl DefaultRows {
         let is_match = |grammar: &Grammar| {
             grammar.may_match_outer_bytes(name) && grammar.split(name).is_some()
         };
-        let last = name.last().map(|byte| usize::from(*byte));
-        let may_end = last.is_some_and(|last| self.last_bytes.get(last) == Some(&true));
         (self.may_begin(name) && self.prefixed.iter().any(is_match))
-            || (may_end && self.others.iter().any(is_match))
+            || (contains(&self.last_bytes, name.last()) && self.others.iter().any(is_match))
     }
 
     /// Returns false if the first byte shows that no pattern with literal text at its start matches.
     pub(super) fn may_begin(&self, name: &[u8]) -> bool {
-        let first = name.first().map(|byte| usize::from(*byte));
-        first.is_some_and(|first| self.first_bytes.get(first) == Some(&true))
+        contains(&self.first_bytes, name.first())
     }
+}
+
+/// Reports whether a set of bytes contains `byte`. Each byte is an index.
+fn contains(set: &[bool; 256], byte: Option<&u8>) -> bool {
+    byte.is_some_and(|byte| set.get(usize::from(*byte)) == Some(&true))
 }
 
 /// Returns the rows that are on by default.
