@@ -667,6 +667,15 @@ fn a_degraded_start_reports_ready_and_the_reason() {
     watch.stop();
 }
 
+/// Returns the first number of the line of `/proc/PID/status` that begins with `key`.
+#[cfg(target_os = "linux")]
+fn status_number(pid: u32, key: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    let number = line.split_ascii_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
 /// The memory for code that only the start needed is returned.
 #[cfg(target_os = "linux")]
 #[test]
@@ -674,18 +683,19 @@ fn an_idle_watch_is_smaller_than_its_start() {
     let sandbox = Sandbox::new();
     let mut watch = sandbox.watch(["--grace", "1h"]);
     watch.wait_for(|event| event["event"] == "ready");
-    let status = format!("/proc/{}/status", watch.pid());
-    let kilobytes = |key: &str| -> u64 {
-        let status = fs::read_to_string(&status).unwrap();
-        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
-        line.split_ascii_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap()
-    };
-    let is_small = || kilobytes("VmRSS:") < kilobytes("VmHWM:") * 3 / 4;
+    let pid = watch.pid();
+    let is_small = || status_number(pid, "VmRSS:") < status_number(pid, "VmHWM:") * 3 / 4;
     wait_until("less memory", is_small);
+}
+
+/// The table of open files is not doubled later, when several threads would wait for it.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_table_of_open_files_is_large_from_the_start() {
+    let sandbox = Sandbox::new();
+    let mut watch = sandbox.watch(["--grace", "1h"]);
+    watch.wait_for(|event| event["event"] == "ready");
+    assert_eq!(status_number(watch.pid(), "FDSize:"), 2_048);
 }
 
 /// The timer stops at once, whatever it waits for and for however long.
