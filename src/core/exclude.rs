@@ -128,9 +128,12 @@ impl Exclude {
         if own.is_some() || self.globs.is_empty() {
             return own.map(|glob| glob.text.as_str());
         }
-        let path = match self.base.as_os_str().is_empty() {
+        let (base, is_root) = (&self.base, below.as_os_str().is_empty());
+        let path = match base.as_os_str().is_empty() {
             true => Cow::Borrowed(below),
-            false => Cow::Owned(self.base.join(below)),
+            // Joined with an empty path, the base would end in a slash.
+            false if is_root => Cow::Borrowed(base.as_path()),
+            false => Cow::Owned(base.join(below)),
         };
         let globs = self.globs.iter();
         let mut excluding = globs.filter(|glob| is_match(glob, &path));
@@ -336,10 +339,17 @@ mod tests {
             assert_eq!(exclude.glob(Path::new(path)), glob, "{path}");
             assert_eq!(exclude.excludes(Path::new(path)), glob.is_some(), "{path}");
         }
-        let within = Exclude::new(&["cache"]).expect("a glob");
-        let within = within.within(Path::new("cache"));
-        assert_eq!(within.glob(Path::new("x.tmp")), Some("cache"));
-        assert_eq!(within.glob(Path::new("")), Some("cache"));
+        for (glob, base) in [
+            ("cache", "cache"),
+            ("a/cache", "a/cache"),
+            ("a/cache/**", "a/cache"),
+            ("a/*", "a/cache/b"),
+        ] {
+            let within = Exclude::new(&[glob]).expect("a glob");
+            let within = within.within(Path::new(base));
+            assert_eq!(within.glob(Path::new("x.tmp")), Some(glob));
+            assert_eq!(within.glob(Path::new("")), Some(glob));
+        }
     }
 
     #[test]

@@ -204,19 +204,35 @@ fn a_rule_covers_a_directory_by_any_of_its_names() {
 /// An excluded directory is ignored, even if it is given as an argument.
 #[test]
 fn an_excluded_directory_is_ignored_even_if_named() {
-    let sandbox = recursive_rule();
-    for dir in ["root/cache", "{base}/root/cache"] {
+    let sandbox = recursive_rule()
+        .file("deep/cache/e.4194304.tmp", "")
+        .aged(OLD_ENOUGH);
+    let config = sandbox.content(FILE);
+    for (glob, dir) in [
+        ("cache", "root/cache"),
+        ("cache", "{base}/root/cache"),
+        ("cache/**", "root/cache"),
+        ("deep/cache", "root/deep/cache"),
+        ("deep/cache/**", "root/deep/cache"),
+    ] {
+        sandbox.write(FILE, config.replace("\"cache\"", &format!("{glob:?}")));
         let swept = [
             "sweep", "--yes", "--json", "--name", "*.tmp", "--grace", "100ms", dir,
         ];
         let swept = sandbox.run(swept).exit(0);
         let swept = swept
             .stderr_has("is left alone: the [[watch]] rule")
-            .stderr_has("config.toml:3 excludes it (cache)");
+            .stderr_has(&format!("config.toml:3 excludes it ({glob})"));
         assert_eq!(swept.events().sums(), [0; 4]);
+        assert_orphans(&sandbox, &[dir], &[]);
     }
-    assert!(sandbox.has("cache/d.new") && sandbox.has("cache/d.4194304.tmp"));
-    assert_orphans(&sandbox, &["root/cache"], &[]);
+    for temp in [
+        "cache/d.new",
+        "cache/d.4194304.tmp",
+        "deep/cache/e.4194304.tmp",
+    ] {
+        assert!(sandbox.has(temp), "{temp}");
+    }
 }
 
 #[test]
