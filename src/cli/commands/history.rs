@@ -47,13 +47,17 @@ pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
         freed: 0,
         result: Ok(()),
     };
+    let mut matched = 0u64;
     let mut last = VecDeque::new();
     let read = journal.outcomes(|mut line: HistoryLine| {
         if line.event != HistoryEvent::Reaped {
             line.copy = None;
         }
+        if !filter.matches(&line) {
+            return;
+        }
+        matched += 1;
         match command.last {
-            _ if !filter.matches(&line) => {}
             None => printer.print(&line),
             Some(most) => {
                 last.push_back(line);
@@ -74,8 +78,11 @@ pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
     printer.result?;
     if !output.json && !output.quiet {
         let sum = match printer.actions {
-            0 if filter.matches_all() => "nothing has been removed or moved yet".to_owned(),
-            0 => "nothing was removed or moved there in that time".to_owned(),
+            0 if matched > 0 => format!(
+                "{}, none of them shown (-n 0)",
+                text::counted(matched, "action", "actions")
+            ),
+            0 => filter.nothing().to_owned(),
             actions => format!(
                 "{}, {} freed",
                 text::counted(actions, "action", "actions"),
@@ -92,7 +99,7 @@ struct HistoryPrinter {
     report: EventPrinter,
     json: bool,
     actions: u64,
-    /// The length of the removed files.
+    /// The space on the disk that the removed files took, or their length where the journal has no more.
     freed: u64,
     /// The first error. Nothing is printed after it.
     result: io::Result<()>,
@@ -105,7 +112,8 @@ impl HistoryPrinter {
         }
         self.actions += 1;
         if line.event == HistoryEvent::Reaped {
-            self.freed = line.file.bytes.unwrap_or(0).saturating_add(self.freed);
+            let freed = line.file.disk_bytes.or(line.file.bytes);
+            self.freed = freed.unwrap_or(0).saturating_add(self.freed);
         }
         self.result = match self.json {
             true => self.report.json(line),
@@ -138,8 +146,15 @@ impl Filter {
         }
     }
 
-    fn matches_all(&self) -> bool {
-        self.since.is_none() && self.until.is_none() && self.dirs.is_empty()
+    /// Returns the message for a journal of which no line matches.
+    fn nothing(&self) -> &'static str {
+        let is_timed = self.since.is_some() || self.until.is_some();
+        match (self.dirs.is_empty(), is_timed) {
+            (true, false) => "nothing has been removed or moved yet",
+            (true, true) => "nothing was removed or moved in that time",
+            (false, false) => "nothing was removed or moved there",
+            (false, true) => "nothing was removed or moved there in that time",
+        }
     }
 
     pub(crate) fn matches(&self, line: &HistoryLine) -> bool {
