@@ -452,7 +452,17 @@ fn two_orphands_cannot_share_a_root() {
             .exit(75)
             .prints_nothing();
         assert!(busy.stderr.contains(&first), "{}", busy.stderr);
-        assert!(busy.stderr.contains(sentence), "{}", busy.stderr);
+        let lines: Vec<&str> = busy.stderr.lines().collect();
+        let [error, help, command] = lines[..] else {
+            panic!("{}", busy.stderr);
+        };
+        let root = sandbox.base().join(dir);
+        let cause = format!("error: another orphand process (pid {first}) works on {root:?}");
+        assert!(error.starts_with(&cause), "{error}");
+        assert_eq!(help, format!("help: {sentence}"));
+        // The command alone, as it can be pasted.
+        let path = root.display();
+        assert_eq!(command.trim_start(), format!("orphand sweep {path} -n"));
         // Commands that change nothing work beside it.
         sandbox.run(["sweep", "-n", dir]).exit(0);
         sandbox.run(["scan", dir]).exit(0);

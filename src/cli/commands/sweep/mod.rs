@@ -273,8 +273,9 @@ fn lock_all(
     let locks: Result<_, _> = roots.iter().map(|root| locker.lock(root)).collect();
     locks.map_err(|busy: RootBusy| {
         let message = format!(
-            "{busy}. the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
-             to preview:  {}",
+            "{busy}\n\
+             help: the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\
+             \x20     {}",
             same_command(command, "-n")
         );
         Failure::new(Exit::Busy, message)
