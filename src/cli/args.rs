@@ -28,19 +28,23 @@ use crate::cli::commands::watch::Watch;
     arg_required_else_help = true
 )]
 #[command(after_help = "\
-A temp is a file that a program writes and then renames. An orphan is a temp whose program was
-killed before the rename.
+A temp is a file that a program writes and then renames. An orphan is a temp
+whose program was killed before the rename.
 
 Examples:
-  orphand scan ~/.app/sessions                 list temps and what would be removed; changes nothing
-  orphand watch --grace 10s ~/.app/sessions    watch it, and print each action with its reason
-  orphand sweep -n ~/.app/sessions             show what one pass would remove
-  orphand explain ~/.app/sessions/x.json.tmp   show every gate, its evidence and the verdict
+  orphand scan ~/.app/sessions            list the temps; changes nothing
+  orphand watch --grace 10s ~/.app        watch it, and print each action
+  orphand sweep -n ~/.app/sessions        show what one pass would remove
+  orphand explain ~/.app/sessions/x.tmp   show every gate and the verdict
 
-Exit: 0 done, even if temps were kept; 1 failed; 2 wrong usage or a refused directory;
-3 something could not be read, removed or determined; 4 the service is not installed;
-5 the service runs, but it cannot do its work; 10 orphans found (scan --exit-code);
-75 another orphand process works on the directory; 78 the configuration is invalid;
+Exit: 0 done, even if temps were kept; 1 failed;
+2 wrong usage or a refused directory;
+3 something could not be read, removed or determined;
+4 the service is not installed;
+5 the service runs, but it cannot do its work;
+10 orphans found (scan --exit-code);
+75 another orphand process works on the directory;
+78 the configuration is invalid;
 129 SIGHUP ended a sweep; 130 SIGINT did; 143 SIGTERM did")]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -90,6 +94,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// clap wraps longer lines, which would break the commands in them. A terminal has at least 80 columns.
+    #[test]
+    fn the_notes_of_a_help_fit_into_78_columns() {
+        let mut commands = vec![super::Cli::command()];
+        let mut notes = 0;
+        while let Some(command) = commands.pop() {
+            let text = command.get_after_help().map(ToString::to_string);
+            for line in text.iter().flat_map(|text| text.lines()) {
+                let width = line.chars().count();
+                assert!(width <= 78, "{}: {width}: {line}", command.get_name());
+                notes += 1;
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(notes > 0);
     }
 
     /// A command that changes nothing does not say that it removes something.

@@ -8,9 +8,10 @@ use crate::cli::output::standard_streams::print;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  bash   orphand completions bash > ~/.local/share/bash-completion/completions/orphand
-  zsh    orphand completions zsh > ~/.zfunc/_orphand      (with ~/.zfunc in fpath)
-  fish   orphand completions fish > ~/.config/fish/completions/orphand.fish")]
+  orphand completions bash \\
+    > ~/.local/share/bash-completion/completions/orphand
+  orphand completions zsh > ~/.zfunc/_orphand      # with ~/.zfunc in fpath
+  orphand completions fish > ~/.config/fish/completions/orphand.fish")]
 pub(crate) struct Completions {
     /// The shell
     shell: clap_complete::Shell,

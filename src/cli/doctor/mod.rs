@@ -51,15 +51,17 @@ mod system;
 /// The arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-doctor changes no existing file. In each directory it creates an empty file, \
-.orphand-doctor-<random>, and removes it at once, to test whether orphand can prove there that a file \
-is unused. This changes the modification time of the directory.
+doctor changes no existing file. In each directory it creates an empty file,
+.orphand-doctor-<random>, and removes it at once, to test whether orphand can
+prove there that a file is unused. This changes the modification time of the
+directory.
 
-Exit: 0 if orphand works, even with warnings; 3 if it does not work, or would keep everything
+Exit: 0 if orphand works, even with warnings; 3 if it does not work, or would
+keep everything
 
 Examples:
-  orphand doctor                 this machine, and the directories of the configuration file
-  orphand doctor -q ~/.app       only the problems of this machine and of ~/.app
+  orphand doctor             this machine, and the configured directories
+  orphand doctor -q ~/.app   only the problems of this machine and of ~/.app
   orphand doctor --json | jq '.checks[] | select(.state != \"ok\")'")]
 pub(crate) struct Doctor {
     /// Read this configuration file

@@ -41,8 +41,9 @@ mod uninstall;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes of status: 0 running; 3 installed, but not running; 4 not installed; \
-5 running, but it cannot do its work. The other commands exit with 4 if nothing is installed.")]
+Exit codes of status: 0 running; 3 installed, but not running;
+4 not installed; 5 running, but it cannot do its work.
+The other commands exit with 4 if nothing is installed.")]
 pub(crate) struct Service {
     #[command(subcommand)]
     verb: Verb,
