@@ -138,9 +138,23 @@ fn explain_gives_the_evidence_of_each_gate() {
           passes  unless_open file unused         its rule has no unless_open
           passes  mappings covered                the proof covers mappings on this file system
           moves   not the only copy               its target is missing
-        quarantine: sole-copy (it may be the only copy.  to move such temps: --sole-copy quarantine)
+        quarantine: sole-copy (it may be the only copy)
     "#]],
     );
+    for (sole_copy, last) in [
+        (
+            "quarantine",
+            "quarantine: sole-copy (it may be the only copy)",
+        ),
+        (
+            "keep",
+            "keep: sole-copy (it may be the only copy).  to move such temps: --sole-copy quarantine",
+        ),
+    ] {
+        let args = ["--sole-copy", sole_copy];
+        let ran = sandbox.run(explain("root/sole.tmp").iter().chain(&args));
+        assert_eq!(ran.exit(0).stdout.lines().last(), Some(last));
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, RuleOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::learned::LearnedFields;
-use crate::cli::output::reasons::verdict_reason;
+use crate::cli::output::reasons::reason_and_hint;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::temp_fields::TempFields;
 use crate::cli::output::text;
@@ -441,11 +441,14 @@ fn holders_of(dir: &Dir, examined: &Examined) -> Vec<Holder> {
 }
 
 fn verdict_line(examined: &Examined) -> String {
-    let because = |reason| verdict_reason(examined, reason);
+    let because = |reason| {
+        let (text, hint) = reason_and_hint(examined, reason);
+        format!("{reason} ({text}){hint}")
+    };
     match examined.verdict {
         Verdict::Reap => "reap: every gate passes".to_owned(),
-        Verdict::Keep(reason) => format!("keep: {reason} ({})", because(reason)),
-        Verdict::Quarantine(Some(reason)) => format!("quarantine: {reason} ({})", because(reason)),
+        Verdict::Keep(reason) => format!("keep: {}", because(reason)),
+        Verdict::Quarantine(Some(reason)) => format!("quarantine: {}", because(reason)),
         Verdict::Quarantine(None) => "quarantine".to_owned(),
     }
 }

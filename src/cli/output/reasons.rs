@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orphand::core::event::{Details, Disposed};
-use orphand::core::judge::Reason;
+use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::own_names;
 use orphand::engine::Examined;
@@ -17,7 +17,19 @@ const MAX_HOLDERS: usize = 3;
 
 /// Returns the reason for a verdict, in words. It is not known whether the temp will be looked at again.
 pub(crate) fn verdict_reason(examined: &Examined, reason: Reason) -> String {
-    kept_line(&examined.path, reason, "", None, &examined.details)
+    let (text, hint) = reason_and_hint(examined, reason);
+    text + &hint
+}
+
+/// Returns the reason for a verdict, in words, and the hint at what would change the verdict. Only a temp that is kept
+/// has a hint.
+pub(crate) fn reason_and_hint(examined: &Examined, reason: Reason) -> (String, String) {
+    let text = keep_reason(reason, "", &examined.details);
+    let hint = match examined.verdict {
+        Verdict::Keep(_) => hint(&examined.path, reason, &examined.details),
+        Verdict::Reap | Verdict::Quarantine(_) => String::new(),
+    };
+    (text, hint)
 }
 
 /// Returns the reason why the temp at `path` is kept, with its holders and the time of the next look.
@@ -189,7 +201,12 @@ fn kept_line(
     retry: Option<Duration>,
     details: &Details,
 ) -> String {
-    let hint = match reason {
+    keep_reason(reason, by, details) + &next_look(reason, retry) + &hint(path, reason, details)
+}
+
+/// Returns the option or command that would change or explain that a temp is kept, or an empty text.
+fn hint(path: &Path, reason: Reason, details: &Details) -> String {
+    match reason {
         Reason::NetworkFs => format!(
             ".  to trust it: {} in the configuration file",
             trust_key(&details.file_system)
@@ -200,8 +217,7 @@ fn kept_line(
             Suggestion::new("explain").configured().arg(path)
         ),
         _ => String::new(),
-    };
-    keep_reason(reason, by, details) + &next_look(reason, retry) + &hint
+    }
 }
 
 /// Returns the line of the configuration file that trusts a file system.
