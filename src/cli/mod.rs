@@ -2,7 +2,6 @@
 //!
 //! No other file of this folder imports this one.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
@@ -11,7 +10,6 @@ use args::{Cli, CliCommand};
 use commands::{
     completions, explain, history, man, quarantine, report, restore, scan, status, sweep, watch,
 };
-use exit::Exit;
 use orphand::sys::own_process;
 use runtime::log;
 
@@ -51,14 +49,7 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Man(command) => man::run(&command, Cli::command()),
     };
     let exit = end.unwrap_or_else(|failure| {
-        // An error in a file begins with the file's name, so that editors can jump to the position.
-        let prefix = if failure.exit == Exit::Config {
-            ""
-        } else {
-            "error: "
-        };
-        // If stderr cannot be written, there is no other place for the message.
-        let _ = writeln!(anstream::stderr(), "{prefix}{}", failure.text);
+        failure.report();
         failure.exit
     });
     ExitCode::from(exit as u8)

@@ -511,6 +511,25 @@ fn explain_handles_every_kind_of_file() {
             All(&["{base}/no/such.tmp"]),
         ),
         refused(&["explain", "root"], &["orphand scan"]),
+        // The others are explained too, and the worst of the errors gives the exit code.
+        case(
+            &["explain", "no.tmp", "root/a.tmp", "no/such.tmp"],
+            1,
+            All(&["young"]),
+            All(&["error: \"{base}/no.tmp\"", "error: \"{base}/no/such.tmp\""]),
+        ),
+        case(
+            &["explain", "--json", "no.tmp", "root", "root/a.tmp"],
+            2,
+            All(&["young"]),
+            All(&["{base}/no.tmp", "orphand scan"]),
+        ),
+        case(
+            &["explain", "--json", "no.tmp", "no/such.tmp"],
+            1,
+            Nothing,
+            All(&["{base}/no.tmp", "{base}/no/such.tmp"]),
+        ),
         case(&["explain", "fifo.tmp"], 0, All(&["not-regular"]), Nothing),
         case(&["explain", "link.tmp"], 0, All(&["not-regular"]), Nothing),
         case(

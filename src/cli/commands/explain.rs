@@ -60,21 +60,38 @@ pub(crate) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
     }
     let mut report = EventPrinter::new(output, Vec::new());
     let mut explained = Vec::new();
+    let mut failures: Vec<Failure> = Vec::new();
     for file in &command.files {
-        let file = Explained::new(&command.rule, file)?;
-        if !output.json {
-            file.print(&mut report)?;
+        match Explained::new(&command.rule, file) {
+            Ok(file) => {
+                if !output.json {
+                    file.print(&mut report)?;
+                }
+                explained.push(file);
+            }
+            // A mistake in the configuration concerns all files.
+            Err(failure) if command.files.len() == 1 || failure.exit == Exit::Config => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                if failures.iter().all(|known| known.text != failure.text) {
+                    failure.report();
+                }
+                failures.push(failure);
+            }
         }
-        explained.push(file);
     }
-    if output.json {
+    if output.json && !explained.is_empty() {
         let temps = explained.iter().map(Explained::fields).collect();
         report.json(&ExplainDocument { temps })?;
     }
     let cannot_tell = |file: &Explained| file.verdict() == Some(Verdict::Keep(Reason::CannotTell));
-    Ok(match explained.iter().any(cannot_tell) {
-        true => Exit::Partial,
-        false => Exit::Done,
+    let is_wrong_usage = |failure: &Failure| failure.exit == Exit::Usage;
+    Ok(match failures.first() {
+        Some(_) if failures.iter().any(is_wrong_usage) => Exit::Usage,
+        Some(failure) => failure.exit,
+        None if explained.iter().any(cannot_tell) => Exit::Partial,
+        None => Exit::Done,
     })
 }
 
