@@ -623,7 +623,10 @@ fn restore_into_a_directory_keeps_names() {
     let ran = sandbox
         .run(["restore", "--to", "root/new/", "root/b.tmp"])
         .exit(1);
-    ran.prints_nothing();
+    let missing = sandbox.path("new");
+    ran.prints_nothing().stderr_has(&format!(
+        "the directory {missing:?} does not exist; to restore"
+    ));
     sandbox.make_dir("out");
     sandbox
         .run([

@@ -18,7 +18,7 @@ use orphand::store::json;
 use orphand::sys::clock;
 
 use super::restore_target::TargetRestorer;
-use super::restored_file::{marking, not_restored, set_not_restored};
+use super::restored_file::{marking, no_directory, not_restored, set_not_restored};
 use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
@@ -219,7 +219,7 @@ fn move_back(
         }
         false => Dir::open_root(parent, None),
     };
-    let dir = dir.map_err(|error| not_restored(stored, to, io::Error::other(error)))?;
+    let dir = dir.map_err(|error| no_directory(stored, to, &error))?;
     let mark = marking(marks, to);
     let restored = quarantine.restore_set(set, dir.fd().as_fd(), name, mark);
     restored.map_err(|error| set_not_restored(set, to, error))

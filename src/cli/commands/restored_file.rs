@@ -1,11 +1,13 @@
 //! The error and the mark of a file that is restored, to any path.
 
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use orphand::core::observation::Observation;
 use orphand::evidence::restore_marks::RestoreMarks;
+use orphand::fs::dir::RootError;
 use orphand::reap::quarantine::{SetError, Stored, StoredSet};
 
 use crate::cli::exit::{Exit, Failure};
@@ -14,12 +16,30 @@ use crate::cli::output::shell::Suggestion;
 /// Returns the error for a file that could not be restored to `to`.
 pub(super) fn not_restored(stored: &Stored, to: &Path, error: impl Into<io::Error>) -> Failure {
     let error = error.into();
-    let cause = match error.kind() {
+    match error.kind() {
         io::ErrorKind::AlreadyExists => {
-            "the path already exists, and restore never overwrites".to_owned()
+            let cause = "the path already exists, and restore never overwrites";
+            failure(stored, to, &cause)
         }
-        _ => error.to_string(),
+        _ => failure(stored, to, &error),
+    }
+}
+
+/// Returns the error for a file whose new directory could not be opened.
+pub(super) fn no_directory(stored: &Stored, to: &Path, error: &RootError) -> Failure {
+    let is_missing = match error {
+        RootError::Missing => true,
+        RootError::Io(error) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
     };
+    let dir = to.parent().unwrap_or(to);
+    match is_missing {
+        true => failure(stored, to, &format!("the directory {dir:?} does not exist")),
+        false => failure(stored, to, &format!("the directory {dir:?}: {error}")),
+    }
+}
+
+fn failure(stored: &Stored, to: &Path, cause: &dyn fmt::Display) -> Failure {
     let elsewhere = Suggestion::new("restore").configured();
     let id = &stored.id;
     Failure::new(
