@@ -147,7 +147,11 @@ fn several_files_end_with_a_sum() {
     let path = |name: &str| format!("root/{name}");
     restore(&sandbox, &[&path(&one), &path(&two), &path("c.tmp")])
         .exit(3)
+        .stdout_has("  copied   ")
+        .stdout_has(" is still in the quarantine\n")
         .stdout_has("3 files: 2 restored, 1 failed, 0 left");
+    let quiet = restore(&sandbox, &["-q", &path(&two)]).exit(1);
+    quiet.prints_nothing();
     assert_eq!(sandbox.content("s.json"), "one");
     assert_eq!(sandbox.content("c"), "c");
     assert_eq!(stored(&sandbox), 3);

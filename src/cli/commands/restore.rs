@@ -24,7 +24,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::shell::Suggestion;
-use crate::cli::output::text;
+use crate::cli::output::{moment, text};
 use crate::cli::runtime::quarantines::{QuarantineSum, Quarantines};
 
 #[derive(Debug, clap::Args)]
@@ -76,13 +76,18 @@ pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
             Ok(events) => {
                 sum.done += 1;
                 for event in events {
-                    printed = printed.and_then(|()| report.event(&event));
+                    printed = printed.and_then(|()| match copied_line(&event) {
+                        Some(line) if command.as_target && !output.json && !output.quiet => {
+                            report.line(&line)
+                        }
+                        _ => report.event(&event),
+                    });
                 }
             }
             Err(failure) if sum.requested == 1 => return Err(failure),
             Err(failure) => {
                 sum.failed += 1;
-                log::error!("{}", failure.text);
+                failure.report();
             }
         }
     }
@@ -342,6 +347,20 @@ impl StoredFiles {
             )),
         }
     }
+}
+
+/// Returns the line about a stored file that was copied, and not moved, for people.
+fn copied_line(event: &Event) -> Option<String> {
+    let Event::Restored { subject, id } = event else {
+        return None;
+    };
+    let time = moment::local(&json::time(clock::wall()), "%H:%M:%S");
+    let path = text::escaped(&subject.path);
+    let size = subject.size.map(|size| text::size(size.bytes));
+    let size = size.unwrap_or_default();
+    Some(format!(
+        "{time}  copied   {path:<24} {size:>8}  {id} is still in the quarantine"
+    ))
 }
 
 /// Returns the line about a file in quarantine, for people.
