@@ -300,14 +300,18 @@ fn purge_deletes_the_listed_files() {
         .run(["quarantine", "purge"])
         .exit(2)
         .stderr_has("--yes");
-    sandbox
-        .run(["quarantine", "purge", "0000zzzz", first])
-        .exit(1);
+    let ran = sandbox.run(["quarantine", "purge", "0000zzzz"]).exit(1);
+    ran.prints_nothing().stderr_has("0000zzzz");
     assert_eq!(
         parse_list(&sandbox.run(["quarantine", "list", "--json"])).len(),
         3
     );
-    sandbox.run(["quarantine", "purge", first]).exit(0);
+    // Like restore: an unknown id does not keep the others, and counts as failed.
+    sandbox
+        .run(["quarantine", "purge", "0000zzzz", first])
+        .exit(3)
+        .stdout_has("2 files: 1 deleted, 1 failed, 0 left")
+        .stderr_has("error: no file in quarantine has the id \"0000zzzz\"");
     let left = parse_list(&sandbox.run(["quarantine", "list", "--json"]));
     assert_eq!(left, all[1..]);
     sandbox
@@ -366,9 +370,13 @@ fn an_ambiguous_id_is_refused() {
         .args(["-a", "root/sub", "root/copy"])
         .run_to_end();
     assert!(copied.unwrap().success());
-    for command in [&["quarantine", "purge", id][..], &["restore", id]] {
+    for (command, exit) in [
+        (&["quarantine", "purge", id][..], 1),
+        (&["quarantine", "purge", id, "0000zzzz"], 3),
+        (&["restore", id], 1),
+    ] {
         within(command)
-            .exit(1)
+            .exit(exit)
             .stderr_has("more than one quarantine");
     }
     for root in ["sub", "copy"] {

@@ -1,6 +1,7 @@
 //! `orphand quarantine`: lists the files in quarantine, and deletes them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use orphand::core::observation::FileSize;
@@ -151,8 +152,8 @@ impl StoredFields<'_> {
     }
 }
 
-/// Refuses an id that exists in several quarantines. This happens when a root is copied together with its quarantine;
-/// the id does not say which of the files is meant.
+/// Returns the error for an id that exists in several quarantines, if it does. This happens when a root is copied
+/// together with its quarantine; the id does not say which of the files is meant.
 fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     if places.len() < 2 {
         return Ok(());
@@ -164,17 +165,19 @@ fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
     Err(Failure::new(
         Exit::Failed,
         format!(
-            "{id:?} exists in more than one quarantine: {}; nothing was deleted; remove the unwanted file with rm",
+            "{id:?} exists in more than one quarantine: {}; it was not deleted; remove the unwanted file with rm",
             places.join(", ")
         ),
     ))
 }
 
-/// Returns the files to delete, by root.
+/// Returns the files to delete, by root. An id that names no file, or several, counts as failed in `sum`, and is an error
+/// if it is the only one.
 fn select_files(
     command: &Purge,
     all: Vec<(PathBuf, Vec<StoredSet>)>,
     quarantines: &Quarantines,
+    sum: &mut QuarantineSum,
 ) -> Result<Vec<(PathBuf, Vec<StoredSet>)>, Failure> {
     if command.ids.is_empty() {
         return Ok(all);
@@ -185,25 +188,32 @@ fn select_files(
             places.entry(&one.id).or_default().push(root);
         }
     }
-    for id in &command.ids {
-        match id.to_str().and_then(|id| Some((id, places.get(id)?))) {
+    let mut asked: HashSet<&str> = HashSet::new();
+    for given in &command.ids {
+        let known = given.to_str().and_then(|id| Some((id, places.get(id)?)));
+        let id = match known {
             Some((id, places)) => {
-                rule!("id-of-one-file", check_unique(id, places), without: Ok(()))?
+                rule!("id-of-one-file", check_unique(id, places), without: Ok(())).map(|()| id)
             }
-            None => {
-                return Err(Failure::new(
-                    Exit::Failed,
-                    format!(
-                        "no file in quarantine has the id {id:?} ({}); to list the files: {}",
-                        quarantines.searched(),
-                        Suggestion::new("quarantine list").configured()
-                    ),
-                ));
+            None => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "no file in quarantine has the id {given:?} ({}); to list the files: {}",
+                    quarantines.searched(),
+                    Suggestion::new("quarantine list").configured()
+                ),
+            )),
+        };
+        match id {
+            Ok(id) => _ = asked.insert(id),
+            Err(failure) if command.ids.len() == 1 => return Err(failure),
+            Err(failure) => {
+                sum.requested += 1;
+                sum.failed += 1;
+                failure.report();
             }
         }
     }
-    let asked: std::collections::HashSet<&str> =
-        command.ids.iter().filter_map(|id| id.to_str()).collect();
     // The id of one member means the whole set.
     let is_asked = |set: &StoredSet| {
         let mut members = set.members().into_iter();
@@ -237,8 +247,8 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         .into_iter()
         .map(|(root, stored)| (root, StoredSet::group(stored)))
         .collect();
-    let wanted = select_files(command, all, &quarantines)?;
     let mut sum = QuarantineSum::default();
+    let wanted = select_files(command, all, &quarantines, &mut sum)?;
     let mut bytes = 0u64;
     let sets = wanted.iter().flat_map(|(_, sets)| sets);
     for stored in sets.flat_map(StoredSet::members) {
