@@ -545,6 +545,47 @@ fn every_command_works_with_few_descriptors() {
     assert!(sandbox.has("sub/0.json.tmp"));
 }
 
+/// The files are listed by their paths, and files of one path by their age. A directory below a root has its part of
+/// the quarantine.
+#[test]
+fn the_list_is_sorted_and_limited_to_the_directory() {
+    let sandbox = Sandbox::new();
+    let mut ids = Vec::new();
+    for below in [
+        "sub/c.tmp",
+        "sub/b.tmp",
+        "subway/a.tmp",
+        "sub/b.tmp",
+        "a.tmp",
+    ] {
+        sandbox.write(below, format!("{:?}", SystemTime::now()));
+        ids.push(id(&quarantine_only_copy(&sandbox)).to_owned());
+    }
+    std::os::unix::fs::symlink("root/sub", sandbox.base().join("alias")).unwrap();
+    for (dirs, wanted) in [
+        (&["root"][..], &[4, 1, 3, 0, 2][..]),
+        (&[], &[4, 1, 3, 0, 2]),
+        (&["root/sub"], &[1, 3, 0]),
+        (&["root/subway/"], &[2]),
+        (&["alias", "root/subway"], &[1, 3, 0, 2]),
+        (&["home"], &[]),
+    ] {
+        let args = ["quarantine", "list", "--json"];
+        let listed = parse_list(&sandbox.run(args.iter().chain(dirs)).exit(0));
+        let listed: Vec<&str> = listed.iter().map(id).collect();
+        let wanted: Vec<&str> = wanted.iter().map(|at| ids[*at].as_str()).collect();
+        assert_eq!(listed, wanted, "{dirs:?}");
+        let human = sandbox
+            .run(["quarantine", "list"].iter().chain(dirs))
+            .exit(0);
+        let first = human.stdout.lines().map(|line| line.split(' ').next());
+        let first: Vec<&str> = first.flatten().take(wanted.len()).collect();
+        assert_eq!(first, wanted, "{dirs:?}");
+    }
+    let none = sandbox.run(["quarantine", "list", "home"]).exit(0);
+    none.stdout_has("no files in quarantine (searched /, ");
+}
+
 /// Failures are counted and reported, and set the exit code.
 #[test]
 fn a_failed_purge_is_reported() {

@@ -88,6 +88,13 @@ fn read_all(quarantines: &Quarantines) -> (Vec<(PathBuf, Vec<Stored>)>, bool) {
     (all, failed)
 }
 
+/// Returns the test whether a path is in one of `dirs`. Without any, each path is.
+fn is_below(dirs: &[PathBuf]) -> impl Fn(&Path) -> bool {
+    let names = |dir: &PathBuf| std::iter::once(absolute(dir)).chain(fs::canonicalize(dir).ok());
+    let dirs: Vec<PathBuf> = dirs.iter().flat_map(names).collect();
+    move |path| dirs.is_empty() || dirs.iter().any(|dir| path.starts_with(dir))
+}
+
 fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
@@ -95,17 +102,31 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
     let (mut files, mut size) = (0, FileSize::default());
     let quarantines = match command.dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
-        false => Quarantines::in_dirs(command.dirs.iter().map(|dir| absolute(dir))),
+        false => Quarantines::enclosing(command.dirs.iter().map(|dir| absolute(dir))),
     };
     let (all, failed) = read_all(&quarantines);
+    let is_asked = is_below(&command.dirs);
+    let mut rows = Vec::new();
     for (root, stored) in &all {
-        for stored in stored {
-            files += 1;
-            size = size.plus(stored.seen.size());
-            match output.json {
-                true => report.json(&StoredFields::new(root, stored))?,
-                false => report.line(&stored_line(root, stored))?,
+        // The directory may be given by another path than that of the quarantine.
+        let real = fs::canonicalize(root).unwrap_or_else(|_| root.clone());
+        for one in stored {
+            let path = root.join(&one.below);
+            if is_asked(&path) || is_asked(&real.join(&one.below)) {
+                rows.push((path, root, one));
             }
+        }
+    }
+    // The oldest first, of the files that had the same path.
+    rows.sort_unstable_by(|(a, _, one), (b, _, other)| {
+        (a, one.since(), &one.id).cmp(&(b, other.since(), &other.id))
+    });
+    for (_, root, stored) in rows {
+        files += 1;
+        size = size.plus(stored.seen.size());
+        match output.json {
+            true => report.json(&StoredFields::new(root, stored))?,
+            false => report.line(&stored_line(root, stored))?,
         }
     }
     if !output.json && !output.quiet {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use orphand::fs::dir::RootError;
@@ -66,6 +67,17 @@ impl Quarantines {
             }
         }
         quarantines
+    }
+
+    /// Returns the quarantines in `dirs` and in the directories above them.
+    pub(crate) fn enclosing(dirs: impl IntoIterator<Item = PathBuf>) -> Quarantines {
+        let given: Vec<PathBuf> = dirs.into_iter().collect();
+        let real = given.iter().filter_map(|dir| fs::canonicalize(dir).ok());
+        let mut all = given.clone();
+        for dir in given.iter().cloned().chain(real) {
+            all.extend(dir.ancestors().skip(1).map(Path::to_owned));
+        }
+        Quarantines::in_dirs(all)
     }
 
     /// Returns the quarantines in the roots of the configuration and of the journal, in the current directory and its
