@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use orphand::core::policy::{Graces, Policy};
 use orphand::reap::Hook;
 use serde_json::Value;
 
-use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess, is, is_root, kept};
+use crate::sandbox::{
+    DEADLINE, Sandbox, StartChild, WatchProcess, is, is_root, kept, signal, terminal,
+};
 
 /// Writes a configuration file for the roots `names`, all with the grace `grace`.
 fn config(sandbox: &Sandbox, grace: &str, names: &[&str], more: &str) -> PathBuf {
@@ -482,6 +485,53 @@ fn status_shows_running_watchers_and_their_counts() {
             .exit(1)
             .stdout_has("removed 1 temp, freed ");
     });
+}
+
+/// A watch of the configuration on a terminal is in the foreground. The JSON says what it watches.
+#[test]
+fn a_watch_on_a_terminal_is_in_the_foreground() {
+    let sandbox = two_roots();
+    config(&sandbox, "1h", &["a"], "");
+    let (ours, theirs) = terminal();
+    let mut command = sandbox.command(["watch"]);
+    command.stdin(theirs).stdout(Stdio::null());
+    let mut child = command.start_child().unwrap();
+    wait_until("the status of the watch", || {
+        sandbox.run(["status"]).code() == Some(0)
+    });
+    let foreground = format!("is watching in the foreground   pid {}", child.id());
+    sandbox.run(["status"]).exit(0).stdout_has(&foreground);
+    let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
+    assert_eq!(status["watchers"][0]["background"], true);
+    assert_eq!(status["watchers"][0]["terminal"], Value::Null);
+    signal(child.id(), libc::SIGTERM);
+    assert!(child.wait().unwrap().success());
+    drop(ours);
+    let background = watch(&sandbox).ready();
+    let ran = sandbox.run(["status"]).exit(0);
+    ran.stdout_has("is watching in the background   pid ");
+    background.stop();
+}
+
+/// Without a watcher, the mistake is the reason for which the directories of the file are not shown.
+#[test]
+fn status_reports_an_invalid_file_if_no_watcher_does() {
+    let sandbox = two_roots();
+    let path = replace_config(&sandbox, "[defaults]\ngrase = 1\n");
+    let place = format!("{}:2:1: unknown key \"grase\"", path.display());
+    let ran = sandbox.run(["status"]).exit(78).stderr_has(&place);
+    ran.stdout_has("no watcher is running");
+    let ran = sandbox.run(["status", "--json"]).exit(78);
+    assert_eq!(ran.stderr_has(&place).stdout_json()["running"], false);
+    let watch = watch(&sandbox);
+    wait_until("a degraded watcher", || {
+        sandbox.run(["status"]).code() == Some(0)
+    });
+    let ran = sandbox.run(["status"]).exit(0);
+    assert_eq!(ran.stderr, "");
+    ran.stdout_has(&place);
+    watch.signal(libc::SIGTERM);
+    watch.end().exit(0);
 }
 
 #[test]

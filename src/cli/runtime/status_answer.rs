@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::output::groups::MAX_GROUPS;
 use crate::cli::output::learned::LearnedFields;
 use crate::cli::output::lookalikes::with_root;
+use crate::cli::output::standard_streams::stdin_is_terminal;
 use crate::cli::output::watch_status::{
     LEAK_SPAN, Snapshot, WatchStatus, leak_line, leak_lines, state,
 };
@@ -33,6 +34,9 @@ pub(crate) struct WatchAnswer {
     /// It watches the directories of the configuration file, not directories from the command line.
     #[serde(rename = "background")]
     pub(crate) is_background: bool,
+    /// Its stdin is a terminal. `orphand status` takes this out of the answer, which is part of its JSON.
+    #[serde(rename = "terminal", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_terminal: bool,
     pub(crate) since: String,
     /// Its state in one line.
     pub(crate) line: String,
@@ -139,6 +143,7 @@ pub(crate) fn answer(status: &WatchStatus) -> WatchAnswer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         program: status.program.clone(),
         is_background: status.is_background,
+        has_terminal: stdin_is_terminal(),
         since: json::time(status.since),
         line: seen.line(),
         problems: seen.problems(),

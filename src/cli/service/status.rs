@@ -264,6 +264,7 @@ mod tests {
         RunningWatch {
             answer,
             is_outdated,
+            has_terminal: false,
         }
     }
 

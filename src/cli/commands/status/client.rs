@@ -23,6 +23,9 @@ pub(crate) struct RunningWatch {
     /// The program file has been replaced since the watcher started, as by an upgrade.
     #[serde(rename = "outdated")]
     pub(crate) is_outdated: bool,
+    /// Its stdin is a terminal, so it is in the foreground, whatever directories it watches.
+    #[serde(skip)]
+    pub(crate) has_terminal: bool,
 }
 
 /// The time limit for an answer. A watcher answers from memory, so one that takes longer hangs.
@@ -86,9 +89,10 @@ fn query(socket: &Path) -> io::Result<RunningWatch> {
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut text = Vec::new();
     stream.take(LARGEST).read_to_end(&mut text)?;
-    let answer: WatchAnswer = serde_json::from_slice(&text)?;
+    let mut answer: WatchAnswer = serde_json::from_slice(&text)?;
     Ok(RunningWatch {
         is_outdated: answer.program.is_replaced(),
+        has_terminal: std::mem::take(&mut answer.has_terminal),
         answer,
     })
 }

@@ -245,7 +245,7 @@ impl JournalTotals {
 fn print_watcher(one: &RunningWatch, report: &mut EventPrinter) -> Result<(), Failure> {
     let answer = &one.answer;
     let version = text::escaped(Path::new(&answer.version));
-    let (how, fix) = match answer.is_background {
+    let (how, fix) = match answer.is_background && !one.has_terminal {
         true => ("in the background", "orphand service restart"),
         false => ("in the foreground", "stop it and start it again"),
     };
