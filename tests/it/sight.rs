@@ -905,6 +905,17 @@ fn the_status_is_shown_again_each_second() {
     read_until(&mut out, &mut text, |text| text.contains(wanted));
     signal(child.id(), libc::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    // On a terminal, the line with "^C" ends, so that the prompt of the shell has a line of its own.
+    let (mut ours, theirs) = terminal();
+    let mut command = sandbox.command(["status", "--watch"]);
+    command.stdout(theirs);
+    let mut child = command.start_child().unwrap();
+    drop(command);
+    let mut text = String::new();
+    read_until(&mut ours, &mut text, |text| text.contains(wanted));
+    signal(child.id(), libc::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    read_until(&mut ours, &mut text, |text| text.ends_with("\r\n\r\n"));
     watch.stop();
 }
 

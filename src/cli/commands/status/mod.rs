@@ -88,6 +88,10 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
             std::thread::sleep(SIGNAL_CHECK);
         }
     }
+    if stop.is_stopped() && report.is_interactive() {
+        // The terminal shows Ctrl-C as "^C", and the cursor stays behind it.
+        print(b"\n")?;
+    }
     Ok(Exit::Done)
 }
 
