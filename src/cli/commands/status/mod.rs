@@ -64,11 +64,12 @@ const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let mut report = EventPrinter::new(output, Vec::new());
     if !command.watch {
-        let running = show(command, output, &mut report, None)?;
-        return Ok(match running.is_empty() {
-            true => Exit::Failed,
-            false => Exit::Done,
-        });
+        let shown = show(command, output, &mut report, None)?;
+        return match (shown.running.is_empty(), shown.config_error) {
+            (false, _) => Ok(Exit::Done),
+            (true, None) => Ok(Exit::Failed),
+            (true, Some(error)) => Err(error),
+        };
     }
     let stop = Stop::default();
     signals::end_sweep(stop.clone());
@@ -79,7 +80,17 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
             // The cursor goes to the corner, and what is below it is erased.
             print(b"\x1b[H\x1b[J")?;
         }
-        let running = show(command, output, &mut report, last.as_ref())?;
+        let Shown {
+            running,
+            config_error,
+        } = show(command, output, &mut report, last.as_ref())?;
+        match config_error {
+            Some(error) if running.is_empty() && output.json => error.report(),
+            Some(error) if running.is_empty() => {
+                report.line(&format!("!! {}", text::one_line(&error.text)))?;
+            }
+            _ => {}
+        }
         if !report.is_interactive() && !output.json {
             report.line("")?;
         }
@@ -95,18 +106,28 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// Prints the status, and returns the running watchers. `last` has those of an earlier call, and its time.
+/// What a call of [`show`] has shown.
+struct Shown {
+    running: Vec<RunningWatch>,
+    /// The error in the configuration file, because of which its directories were not shown. A running watcher reports
+    /// the error itself.
+    config_error: Option<Failure>,
+}
+
+/// Prints the status. `last` has the running watchers of an earlier call, and its time.
 fn show(
     command: &StatusOptions,
     output: &OutputOptions,
     report: &mut EventPrinter,
     last: Option<&(Instant, Vec<RunningWatch>)>,
-) -> Result<Vec<RunningWatch>, Failure> {
+) -> Result<Shown, Failure> {
     let folders = Folders::from_env();
     let mut running = client::running(&folders);
     let totals = JournalTotals::read(&Journal::new(folders.state.as_deref()));
-    // The watcher reports a wrong configuration file. Here the file only names roots.
-    let config = Config::load(command.config.as_deref()).unwrap_or_default();
+    let (config, config_error) = match Config::load(command.config.as_deref()) {
+        Ok(config) => (config, None),
+        Err(error) => (Config::default(), Some(Failure::from(error))),
+    };
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
     let watched = running.iter().flat_map(|one| &one.answer.roots);
     let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root).to_owned()).collect();
@@ -140,7 +161,10 @@ fn show(
             print_rates(&running, last, at.elapsed(), report)?;
         }
     }
-    Ok(running)
+    Ok(Shown {
+        running,
+        config_error,
+    })
 }
 
 /// Prints how many leaks and healthy writes there were a second since `last`.
