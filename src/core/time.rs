@@ -153,6 +153,12 @@ impl ClockJumpDetector {
         self.last = Some(now);
         self.last_jump
     }
+
+    /// Returns the moment of the last jump, if one was detected.
+    #[must_use]
+    pub fn last_jump(&self) -> Option<Mono> {
+        self.last_jump
+    }
 }
 
 #[cfg(test)]

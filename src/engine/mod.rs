@@ -1,5 +1,6 @@
 //! From a due temp to its removal: one pass over a directory, and the sweep of a whole root.
 
+mod clock_reading;
 mod context;
 mod examine;
 pub mod groups;

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock_reading::ClockReading;
 use super::context::{DirContext, Engine};
 use super::examine::{details, guard_for};
 use super::groups::{GroupKey, GroupTemp, StoredCopies};
@@ -24,7 +25,7 @@ use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
 use crate::core::short_sort::sort_short;
 use crate::core::temp_name::ParsedName;
-use crate::core::time::{ClockJumpDetector, Mono, Now};
+use crate::core::time::ClockJumpDetector;
 use crate::core::tracker::{Kept, Look, Next, Origin, Tracked};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
@@ -233,14 +234,6 @@ struct KeptTemp<'i> {
     reason: Reason,
 }
 
-/// A reading of the clocks.
-#[derive(Clone, Copy)]
-struct ClockReading {
-    now: Now,
-    /// The last jump of the wall clock, if there was one.
-    last_jump: Option<Mono>,
-}
-
 impl<'a> Pass<'a> {
     /// Begins a pass over `dir_context`. `emit` receives the events in order.
     pub fn new(
@@ -320,11 +313,7 @@ impl<'a> Pass<'a> {
             if !self.put_back_pending(dir, item) {
                 continue;
             }
-            let now = clock::now();
-            let clock_reading = ClockReading {
-                now,
-                last_jump: clocks.read(now),
-            };
+            let clock_reading = ClockReading::take(clocks);
             if let Some(mut temp) = self.examine(dir, item, clock_reading, context) {
                 // No more files are kept open than the protocol has open anyway. A later batch begins so late that it
                 // looks at the targets again.
@@ -508,8 +497,9 @@ impl<'a> Pass<'a> {
             return None;
         }
         let look = Look {
-            now: clock_reading.now,
-            last_jump: clock_reading.last_jump,
+            began: clock_reading.now,
+            ended: clock_reading.now,
+            last_jump: clock_reading.last_jump(),
             fingerprint,
             lag,
             use_state: UseState::Unused,
@@ -567,6 +557,7 @@ impl<'a> Pass<'a> {
                 return Ok(None);
             }
         };
+        let ended = clock_reading.again();
         let fingerprint = seen.observation.fingerprint;
         if by_shape && !shapes.takes(dir, &policy.names, &item.name, &fingerprint)? {
             item.temp = None;
@@ -582,8 +573,9 @@ impl<'a> Pass<'a> {
             self.engine.writers.learn(pid, fingerprint.uid);
         }
         let look = Look {
-            now,
-            last_jump: clock_reading.last_jump,
+            began: now,
+            ended: ended.now,
+            last_jump: ended.last_jump(),
             fingerprint,
             lag,
             use_state: seen.use_state,
@@ -627,8 +619,7 @@ impl<'a> Pass<'a> {
         let parsed = self.policy().names.parse(&item.name);
         let main = MainLook {
             name: &item.name,
-            now: clock_reading.now,
-            last_jump: clock_reading.last_jump,
+            clock_reading,
             grace: self.policy().grace_of(&parsed, false, lag),
             origin: temp.origin(),
         };
@@ -678,8 +669,7 @@ impl<'a> Pass<'a> {
         }
         let main = MainLook {
             name: &item.name,
-            now,
-            last_jump: clock_reading.last_jump,
+            clock_reading,
             grace: temp_info.grace,
             origin: Origin::FoundWithHalfCredit,
         };

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::clock_reading::ClockReading;
 use super::look::{LookResult, SeenFile, look_at};
 use crate::core::companions::MAX_COMPANIONS;
 use crate::core::judge::{Evidence, Reason};
@@ -53,8 +54,8 @@ pub(super) struct SetContext<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct MainLook<'a> {
     pub(super) name: &'a OsStr,
-    pub(super) now: Now,
-    pub(super) last_jump: Option<Mono>,
+    /// The clocks right before that look.
+    pub(super) clock_reading: ClockReading,
     pub(super) grace: Duration,
     /// The way in which companions count as found.
     pub(super) origin: Origin,
@@ -112,7 +113,7 @@ impl TrackedSets {
         tracked.retain(|name, _| names.contains(name));
         let state = look_at_all(context, main, names, &mut tracked)?;
         if !tracked.is_empty() {
-            let looked = main.now.mono;
+            let looked = main.clock_reading.now.mono;
             self.insert(
                 key,
                 TrackedSet {
@@ -168,21 +169,24 @@ fn look_at_all(
     let mut wait = None;
     let mut members = Vec::with_capacity(names.len());
     for name in names {
+        let began = main.clock_reading.again();
         let seen = match look_at_one(context, name)? {
             LookResult::File(seen) => seen,
             // The listing may be older than its removal.
             LookResult::Missing => return Ok(SetState::Changed),
             LookResult::NotATemp => return Ok(SetState::Kept(Reason::NotRegular)),
         };
+        let ended = began.again();
         let fingerprint = seen.observation.fingerprint;
         let look = Look {
-            now: main.now,
-            last_jump: main.last_jump,
+            began: began.now,
+            ended: ended.now,
+            last_jump: ended.last_jump(),
             fingerprint,
             lag: context.dir.properties().dates.lag(&fingerprint),
             use_state: seen.use_state,
         };
-        let new = || Tracked::found(main.now.mono, main.origin);
+        let new = || Tracked::found(began.now.mono, main.origin);
         let state = tracked.entry(name.clone()).or_insert_with(new);
         match state.look(&look, main.grace, Open::Keep) {
             Next::LookAt(at) => wait = wait.max(Some(at)),

@@ -267,11 +267,10 @@ fn state_and_lock_folders_are_checked() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io::Write;
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::sandbox::{is_root, path_bytes};
+    use crate::sandbox::{BlockedOpens, is_root};
 
     fn report_skipped(why: &str) {
         eprintln!("SKIPPED: {why}");
@@ -477,41 +476,13 @@ mod linux {
         }
     }
 
-    /// Every open of a directory, and of the files in it, blocks until this is dropped, as on a mount whose
-    /// server is away.
-    struct BlockedDir(#[allow(dead_code)] OwnedFd);
-
-    impl BlockedDir {
-        fn new(dir: &Path) -> std::io::Result<BlockedDir> {
-            let path = std::ffi::CString::new(path_bytes(dir)).unwrap();
-            let (class, add) = (
-                libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC,
-                libc::FAN_MARK_ADD,
-            );
-            let mask = libc::FAN_OPEN_PERM | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD;
-            // SAFETY: plain system calls; the path outlives them, and the descriptor belongs to this process.
-            unsafe {
-                let fd = libc::fanotify_init(class, libc::O_RDONLY as u32);
-                if fd < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                let fd = OwnedFd::from_raw_fd(fd);
-                let at = libc::AT_FDCWD;
-                match libc::fanotify_mark(fd.as_raw_fd(), add, mask, at, path.as_ptr()) {
-                    0 => Ok(BlockedDir(fd)),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            }
-        }
-    }
-
     #[test]
     fn a_root_that_does_not_answer_is_reported() {
         if !is_root() {
             return report_skipped("fanotify needs root");
         }
         let sandbox = Sandbox::new().dir("../alive");
-        let dead = match BlockedDir::new(&sandbox.root()) {
+        let dead = match BlockedOpens::new(&sandbox.root()) {
             Ok(dead) => dead,
             Err(error) => return report_skipped(&format!("fanotify: {error}")),
         };
@@ -539,7 +510,7 @@ mod linux {
             return report_skipped("fanotify needs root");
         }
         let sandbox = with_config(Sandbox::new());
-        let dead = match BlockedDir::new(&sandbox.base().join("config/orphand")) {
+        let dead = match BlockedOpens::new(&sandbox.base().join("config/orphand")) {
             Ok(dead) => dead,
             Err(error) => return report_skipped(&format!("fanotify: {error}")),
         };

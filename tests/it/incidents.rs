@@ -500,14 +500,16 @@ fn systemd_4679_lorax_24_ccache_512_a_clock_that_was_set() {
     };
     let mut temp = Tracked::found(at(10_000), Origin::Found);
     // Closed three seconds ago, and the clock was set an hour forward two seconds ago.
-    let look = |mono: u64| Look {
-        now: Now {
-            mono: at(mono),
-            wall: Wall {
-                sec: 4_603 + mono as i64 - 10_000,
-                nsec: 0,
-            },
+    let now = |mono: u64| Now {
+        mono: at(mono),
+        wall: Wall {
+            sec: 4_603 + mono as i64 - 10_000,
+            nsec: 0,
         },
+    };
+    let look = |mono: u64| Look {
+        began: now(mono),
+        ended: now(mono),
         last_jump: Some(at(9_998)),
         fingerprint,
         lag: Duration::ZERO,

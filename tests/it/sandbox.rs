@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -1161,6 +1163,52 @@ pub(crate) fn name_from_bytes(name: &[u8]) -> OsString {
 /// Returns a path as bytes.
 pub(crate) fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
+}
+
+/// Every open of a file, or of a directory and the files in it, waits until this is dropped, as on a mount whose server
+/// is away, or while a virus scanner examines the file. Needs root (fanotify(7)).
+#[cfg(target_os = "linux")]
+pub(crate) struct BlockedOpens(OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl BlockedOpens {
+    pub(crate) fn new(path: &Path) -> std::io::Result<BlockedOpens> {
+        let mask = match path.is_dir() {
+            true => libc::FAN_OPEN_PERM | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD,
+            false => libc::FAN_OPEN_PERM,
+        };
+        let path = std::ffi::CString::new(path_bytes(path)).unwrap();
+        let (class, add) = (
+            libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC,
+            libc::FAN_MARK_ADD,
+        );
+        // SAFETY: plain system calls; the path outlives them, and the descriptor belongs to this process.
+        unsafe {
+            let fd = libc::fanotify_init(class, libc::O_RDONLY as u32);
+            if fd < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            let fd = OwnedFd::from_raw_fd(fd);
+            let at = libc::AT_FDCWD;
+            match libc::fanotify_mark(fd.as_raw_fd(), add, mask, at, path.as_ptr()) {
+                0 => Ok(BlockedOpens(fd)),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        }
+    }
+
+    /// Waits until an open waits.
+    #[track_caller]
+    pub(crate) fn wait_for_open(&self) {
+        let mut asked = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd, which outlives the call.
+        let asks = unsafe { libc::poll(&raw mut asked, 1, DEADLINE.as_millis() as i32) };
+        assert_eq!(asks, 1, "no process opens the file");
+    }
 }
 
 /// A small disk in the sandbox, mounted in the mount namespace of a helper process. The machine's own mounts

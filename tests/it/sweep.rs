@@ -1,13 +1,17 @@
 //! `orphand sweep`: one run over a root, and the files that remain.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use crate::fixture::report_skipped;
+#[cfg(target_os = "linux")]
+use crate::sandbox::BlockedOpens;
 use crate::sandbox::{
     CommandResult, DEADLINE, Events, Sandbox, StartChild, WatchProcess, assert_held_by_us,
     in_parallel, kept, live_pid, signal,
@@ -47,6 +51,32 @@ fn older_temps_are_removed_and_younger_ones_kept() {
     );
     assert_eq!(events.sums(), [1, 0, 1, 0]);
     assert_eq!(sandbox.listing(), ["a", "young.tmp"]);
+}
+
+/// A virus scanner delays the first open for longer than the grace, and the writer writes and closes the temp at the end
+/// of that time. So the temp is young, although the look began long before.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_temp_that_is_written_during_a_look_is_young() {
+    let grace = Duration::from_millis(500);
+    let sandbox = Sandbox::new().file("a", "whole").file("a.tmp", "x");
+    let temp = sandbox.path("a.tmp");
+    let mut writer = fs::File::options().append(true).open(&temp).unwrap();
+    let scanner = match BlockedOpens::new(&temp) {
+        Ok(scanner) => scanner,
+        Err(error) => return report_skipped(&format!("fanotify, which needs root: {error}")),
+    };
+    let args = ["sweep", "--yes", "--json", "--grace", "500ms", "root"];
+    let sweeping = sandbox.command(args).start_child().unwrap();
+    scanner.wait_for_open();
+    thread::sleep(2 * grace);
+    writer.write_all(b"y").unwrap();
+    drop(writer);
+    drop(scanner);
+    let output = sweeping.wait_with_output().unwrap();
+    let events = Events::of_lines(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(events.sums(), [0, 0, 1, 0]);
+    assert_eq!(sandbox.content("a.tmp"), "xy");
 }
 
 /// A sweep does not wait for younger temps.

@@ -12,9 +12,11 @@ use crate::core::time::{JUMP, Mono, Now};
 /// The result of one look at a temp, as far as the tracker needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// The time of the look.
-    pub now: Now,
-    /// The last jump of the wall clock relative to the monotonic clock, if one was detected.
+    /// The time right before the look.
+    pub began: Now,
+    /// The time right after it. A look can take seconds: a virus scanner may delay each open, and a disk may not answer.
+    pub ended: Now,
+    /// The last jump of the wall clock relative to the monotonic clock, if one was detected until the look ended.
     pub last_jump: Option<Mono>,
     /// The fingerprint of the file.
     pub fingerprint: Fingerprint,
@@ -27,12 +29,18 @@ pub struct Look {
 impl Look {
     /// Returns the earliest moment from which the file counts as quiet after this look.
     ///
-    /// This is now, or the end of the second in the file's newest date if dates are whole seconds: until then the file
-    /// could change without a new date.
+    /// This is the end of the look, or the end of the second in the file's newest date if dates are whole seconds:
+    /// until then the file could change without a new date.
     fn quiet_since(&self) -> Mono {
-        let age = self.now.wall.since(self.fingerprint.newest());
+        let ended = self.ended();
+        let age = ended.wall.since(self.fingerprint.newest());
         let lag = rule!("last-second-gives-no-credit", self.lag, without: Duration::ZERO);
-        self.now.mono.after(lag.saturating_sub(age))
+        ended.mono.after(lag.saturating_sub(age))
+    }
+
+    /// Returns the time until which the file may have changed or had a holder, although this look found it unused.
+    fn ended(&self) -> Now {
+        rule!("quiet-from-the-end-of-a-look", self.ended, without: self.began)
     }
 }
 
@@ -61,7 +69,7 @@ impl Tracked {
     /// Updates the state after a look, and returns the next step.
     pub fn look(&mut self, look: &Look, grace: Duration, open: Open) -> Next {
         if self.has_new_rules() {
-            self.apply_new_rules(look.now.mono, grace);
+            self.apply_new_rules(look.ended().mono, grace);
         }
         // An unknown use state counts as in use.
         let in_use = rule!("unknown-is-not-unused",
@@ -155,14 +163,14 @@ impl Tracked {
         self.unused_before = millis(unused - credit);
         self.kept_reason = None;
         let due = self.quiet_since.after(grace);
-        Next::LookAt(rule!("both-looks-and-the-grace", due, without: look.now.mono))
+        Next::LookAt(rule!("both-looks-and-the-grace", due, without: look.ended.mono))
     }
 
-    /// Returns the time for which the file was unused before this look, by its dates and within the bounds of its
+    /// Returns the time for which the file was unused until this look ended, by its dates and within the bounds of its
     /// origin.
     fn unused_by_dates(&self, look: &Look) -> Duration {
-        let now = look.now.mono;
-        let age = look.now.wall.since(look.fingerprint.newest());
+        let now = look.ended().mono;
+        let age = look.ended().wall.since(look.fingerprint.newest());
         // The limit by the time since boot is not a marked rule: `Mono::before` has the same limit, so no test would
         // fail without it here.
         let mut unused = age.saturating_sub(look.lag).min(now.since_boot());
@@ -199,7 +207,7 @@ impl Tracked {
     }
 
     fn judge_at(&self, look: &Look, grace: Duration) -> Next {
-        let now = look.now.mono;
+        let now = look.began.mono;
         let due = rule!("both-looks-and-the-grace", self.quiet_since.after(grace), without: now);
         if rule!("quiet-by-the-second-look", now < due) {
             return Next::LookAt(due);
@@ -222,9 +230,9 @@ impl Tracked {
     pub fn written_by(&self, look: &Look) -> Option<Mono> {
         let jumped = look.last_jump.is_some_and(|at| at >= self.discovered);
         let is_dated = !rule!("jumped-clock-dates-nothing", jumped);
-        let age = look.now.wall.since(look.fingerprint.newest());
+        let age = look.ended.wall.since(look.fingerprint.newest());
         // A clock difference that is too small to count as a jump may have increased the age.
-        let written = look.now.mono.before(age.saturating_sub(JUMP + look.lag));
+        let written = look.ended.mono.before(age.saturating_sub(JUMP + look.lag));
         let written = rule!("later-process-did-not-write", self.discovered.max(written), without: self.discovered);
         (self.origin() == Origin::Created && is_dated).then_some(written)
     }

@@ -59,6 +59,8 @@ struct Simulation {
     clocks: ClockJumpDetector,
     file: Fingerprint,
     in_use: bool,
+    /// The duration of each look, in milliseconds.
+    slow: u64,
     removed: bool,
     /// The file system stores dates of whole seconds.
     whole_seconds: bool,
@@ -96,6 +98,7 @@ impl Simulation {
                 uid: 0,
             },
             in_use: false,
+            slow: 0,
             removed: false,
             whole_seconds: false,
             grace,
@@ -114,6 +117,13 @@ impl Simulation {
 
     fn wall(&self) -> Wall {
         wall(self.at as i64 + self.clock_offset)
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            mono: self.mono(),
+            wall: self.wall(),
+        }
     }
 
     fn apply(&mut self, change: Change) {
@@ -152,10 +162,9 @@ impl Simulation {
 
     /// Returns the result of a look now.
     fn observe(&mut self) -> Look {
-        let now = Now {
-            mono: self.mono(),
-            wall: self.wall(),
-        };
+        let began = self.now();
+        self.at += self.slow;
+        let ended = self.now();
         let stored = |date: Wall| match self.whole_seconds {
             true => Wall { nsec: 0, ..date },
             false => date,
@@ -167,8 +176,9 @@ impl Simulation {
             ..self.file
         };
         Look {
-            now,
-            last_jump: self.clocks.read(now),
+            began,
+            ended,
+            last_jump: self.clocks.read(ended),
             fingerprint: file,
             lag: match self.whole_seconds {
                 true => Dates::FineIfBorn.lag(&file),
@@ -312,17 +322,62 @@ fn each_bound_limits_the_credit() {
     }
 }
 
+/// Returns the readings of the clocks `ms` milliseconds after the start of a simulation.
+fn moment(ms: u64) -> Now {
+    Now {
+        mono: Mono((UPTIME + ms) * MS),
+        wall: wall(ms as i64),
+    }
+}
+
+/// A look may take long, because another program delays the open. The file may change, and its writer may close it, until
+/// the look ends.
+#[test]
+fn the_quiet_time_counts_from_the_end_of_a_look() {
+    let gap = min_observation_gap(GRACE, Duration::ZERO).as_millis() as u64;
+    let grace = GRACE.as_millis() as u64;
+    // The last change, the use at an earlier look, the begin and the end of the look, and the time of the next one.
+    for (changed, earlier, began, ended, next) in [
+        (-(YEAR), None, 0, 0, gap),
+        (-(YEAR), None, 0, 3_000, 3_000 + gap),
+        (2_000, None, 0, 3_000, 2_000 + grace),
+        (-(YEAR), Some(UseState::InUse), 5_000, 8_000, 8_000 + grace),
+        (-(YEAR), Some(UseState::Unused), gap - 1, gap + 5_000, gap),
+    ] {
+        let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+        sim.file.mtime = wall(changed);
+        sim.file.ctime = wall(changed);
+        let look = |began, ended, use_state| Look {
+            began: moment(began),
+            ended: moment(ended),
+            last_jump: None,
+            fingerprint: sim.file,
+            lag: Duration::ZERO,
+            use_state,
+        };
+        if let Some(use_state) = earlier {
+            _ = sim.temp.look(&look(0, 0, use_state), GRACE, Open::Keep);
+        }
+        let found = sim
+            .temp
+            .look(&look(began, ended, UseState::Unused), GRACE, Open::Keep);
+        let want = Next::LookAt(moment(next).mono);
+        assert_eq!(
+            found, want,
+            "changed {changed}, look from {began} to {ended}"
+        );
+    }
+}
+
 /// After a clock jump, the time since the jump remains as credit.
 #[test]
 fn a_clock_jump_limits_the_credit() {
     for (ago, want) in [(0, 10_000), (3_000, 7_000), (8_999, 1_001), (60_000, 1_000)] {
         let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
-        let now = Now {
-            mono: sim.mono(),
-            wall: sim.wall(),
-        };
+        let now = sim.now();
         let look = Look {
-            now,
+            began: now,
+            ended: now,
             last_jump: Some(now.mono.before(Duration::from_millis(ago))),
             fingerprint: sim.file,
             lag: Duration::ZERO,
@@ -352,7 +407,8 @@ fn a_late_look_leaves_half_a_grace() {
                 wall: wall(delay as i64),
             };
             let look = Look {
-                now,
+                began: now,
+                ended: now,
                 last_jump: None,
                 fingerprint: sim.file,
                 lag: Duration::ZERO,
@@ -536,18 +592,18 @@ fn dates_of_whole_seconds_give_less_credit() {
 #[test]
 fn an_unknown_use_state_is_judged() {
     let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
+    let now = sim.now();
     let mut look = Look {
-        now: Now {
-            mono: sim.mono(),
-            wall: sim.wall(),
-        },
+        began: now,
+        ended: now,
         last_jump: None,
         fingerprint: sim.file,
         lag: Duration::ZERO,
         use_state: UseState::Unknown,
     };
     _ = sim.temp.look(&look, GRACE, Open::Keep);
-    look.now.mono = look.now.mono.after(Duration::from_secs(1));
+    let later = now.mono.after(Duration::from_secs(1));
+    (look.began.mono, look.ended.mono) = (later, later);
     let judged = sim.temp.look(&look, GRACE, Open::Keep);
     assert!(matches!(judged, Next::Judge(_)), "{judged:?}");
 }
@@ -556,10 +612,8 @@ fn an_unknown_use_state_is_judged() {
 fn a_lock_counts_as_a_holder() {
     let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     let at = |ms, use_state| Look {
-        now: Now {
-            mono: Mono((UPTIME + ms) * MS),
-            wall: wall(ms as i64),
-        },
+        began: moment(ms),
+        ended: moment(ms),
         last_jump: None,
         fingerprint: sim.file,
         lag: Duration::ZERO,
@@ -940,12 +994,10 @@ fn an_unknown_use_state_starts_no_grace() {
     let mut sim = Simulation::new(Origin::Found, YEAR, UPTIME, GRACE);
     let mut look = |at, use_state| {
         sim.at = at;
-        let now = Now {
-            mono: sim.mono(),
-            wall: sim.wall(),
-        };
+        let now = sim.now();
         let look = Look {
-            now,
+            began: now,
+            ended: now,
             last_jump: None,
             fingerprint: sim.file,
             lag: Duration::ZERO,
@@ -1030,6 +1082,8 @@ struct ModelStep {
     in_use: bool,
     /// Change of the wall clock before the look, in milliseconds.
     jump: i64,
+    /// The duration of the look, in milliseconds.
+    slow: u64,
 }
 
 /// A model that stores the whole history and computes the result from it at every look.
@@ -1061,12 +1115,9 @@ impl Model {
             false if first > 0 => self.credit(look).min(self.grace / 2),
             false => self.credit(look),
         };
-        let quiet = look.now.mono.before(credit).after(self.grace);
-        quiet.max(
-            look.now
-                .mono
-                .after(min_observation_gap(self.grace, Duration::ZERO)),
-        )
+        let ended = look.ended.mono;
+        let quiet = ended.before(credit).after(self.grace);
+        quiet.max(ended.after(min_observation_gap(self.grace, Duration::ZERO)))
     }
 
     fn credit(&self, look: &Look) -> Duration {
@@ -1075,9 +1126,9 @@ impl Model {
         let age = dates
             .into_iter()
             .flatten()
-            .map(|date| look.now.wall.since(date))
+            .map(|date| look.ended.wall.since(date))
             .min();
-        let since = |moment: Mono| look.now.mono.since(moment);
+        let since = |moment: Mono| look.ended.mono.since(moment);
         let mut bounds = vec![
             age.unwrap(),
             match self.origin {
@@ -1128,12 +1179,14 @@ fn steps(grace: Duration) -> impl Strategy<Value = Vec<ModelStep>> {
         prop_oneof![5 => Just(0usize), 1 => 1..4usize],
         0..5u8,
         jumps,
+        prop_oneof![5 => Just(0), 1 => 1..5_000u64],
     );
-    let step = step.prop_map(|(delay, file, in_use, jump)| ModelStep {
+    let step = step.prop_map(|(delay, file, in_use, jump, slow)| ModelStep {
         delay,
         file,
         in_use: in_use == 0,
         jump,
+        slow,
     });
     prop::collection::vec(step, 1..40)
 }
@@ -1188,11 +1241,13 @@ proptest! {
             sim.apply(SetClock(step.jump));
             sim.file = files[step.file];
             sim.in_use = step.in_use;
-            let now = Now { mono: sim.mono(), wall: sim.wall() };
+            sim.slow = step.slow;
+            let now = sim.now();
+            let ended = Now { mono: now.mono.after(Duration::from_millis(step.slow)), wall: wall(sim.at as i64 + sim.clock_offset + step.slow as i64) };
             // A copy of the detector, so that the model and the tracker get the same result.
-            let last_jump = sim.clocks.clone().read(now);
+            let last_jump = sim.clocks.clone().read(ended);
             let use_state = if step.in_use { UseState::InUse } else { UseState::Unused };
-            model.history.push(Look { now, last_jump, fingerprint: sim.file, lag: Duration::ZERO, use_state });
+            model.history.push(Look { began: now, ended, last_jump, fingerprint: sim.file, lag: Duration::ZERO, use_state });
             let next = sim.look();
             if step.in_use {
                 // It may be judged early, so that its holder is reported. A gate keeps it.
