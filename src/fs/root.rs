@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::judge::Dates;
-use crate::core::own_names;
+use crate::core::own_names::{self, OWN_PREFIX};
 use crate::core::policy::{Policy, PolicyError};
 use crate::fs::broad::broad_kind;
 use crate::fs::dir::{RootError, RootId};
@@ -42,6 +42,12 @@ pub enum Refused {
     /// It is not a directory.
     #[error("{0:?} is not a directory")]
     NotADirectory(PathBuf),
+    /// It is a quarantine, or in one.
+    #[error(
+        "{0:?} is in a quarantine, whose files only its own limits and `orphand quarantine purge` remove; give the \
+         directory that contains {OWN_PREFIX:?}"
+    )]
+    Quarantine(PathBuf),
     /// Its rule contradicts itself.
     #[error("the rule for {path:?} is invalid: {error}")]
     Policy {
@@ -79,9 +85,14 @@ fn instead(leads_to: Option<&Path>) -> String {
 
 impl Root {
     /// Creates the root at `path` with a rule, and checks the directory. A missing directory is not refused, nor is one
-    /// whose file system does not respond. A rule that only reports may have any directory.
+    /// whose file system does not respond. A rule that only reports may have any directory. No other rule may have a
+    /// quarantine.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::for_inspection(path, policy)?;
+        let is_stored = !root.policy.is_dry_run() && is_in_quarantine(&root.path);
+        if rule!("no-root-in-a-quarantine", is_stored) {
+            return Err(Refused::Quarantine(root.path));
+        }
         if !allow_broad && let Some(refused) = root.broad_refusal() {
             return Err(refused);
         }
@@ -146,6 +157,17 @@ impl Root {
     }
 }
 
+/// Reports whether `path` is a quarantine or below one, as given or without symlinks.
+fn is_in_quarantine(path: &Path) -> bool {
+    let has_quarantine = |path: &Path| path.iter().any(|part| part == OWN_PREFIX);
+    let real = || {
+        response::responds(path)
+            .then(|| path.canonicalize().ok())
+            .flatten()
+    };
+    has_quarantine(path) || real().is_some_and(|real| has_quarantine(&real))
+}
+
 /// Makes `path` absolute and removes a slash at its end. Symlinks are not resolved.
 #[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
@@ -159,6 +181,32 @@ mod tests {
     use super::*;
     use crate::core::exclude::Exclude;
     use crate::core::policy::Action;
+
+    /// The files there belong to the quarantine.
+    #[test]
+    fn a_quarantine_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(path.join(".orphand/n1/d")).unwrap();
+        fs::create_dir(path.join(".orphand-old")).unwrap();
+        std::os::unix::fs::symlink(path.join(".orphand"), path.join("link")).unwrap();
+        let check = |below: &str, action, want_refused| {
+            let policy = Policy {
+                action,
+                ..Policy::default()
+            };
+            let root = Root::new(&path.join(below), Arc::new(policy), true);
+            let is_refused = matches!(root, Err(Refused::Quarantine(_)));
+            assert_eq!(is_refused, want_refused, "{below} {action:?}");
+        };
+        for below in [".orphand", ".orphand/n1", ".orphand/n1/d", "link/n1"] {
+            check(below, Action::Delete, true);
+            check(below, Action::Report, false);
+        }
+        for below in ["", ".orphand-old", "missing"] {
+            check(below, Action::Delete, false);
+        }
+    }
 
     #[test]
     fn a_directory_that_others_may_write_to_is_refused() {

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::io;
 
+use rustix::io::Errno;
+
 use super::better_copies::BetterCopies;
 use super::calls;
 use super::claimed::{Claimed, ClaimedAt, Judged};
@@ -158,6 +160,8 @@ impl<'a> Batch<'a> {
                         io::ErrorKind::NotFound => Outcome::Settled,
                         // A lease of another process is in force: that process holds the file.
                         io::ErrorKind::WouldBlock => Outcome::Kept(Reason::InUse),
+                        // Since the look the name was given to a symlink or a socket (open(2)).
+                        _ if is_of_other_kind(&error) => Outcome::Settled,
                         // The full look of a file that cannot be opened ends in the same way.
                         io::ErrorKind::PermissionDenied if candidate.looked.is_some() => {
                             Outcome::Kept(Reason::CannotTell)
@@ -421,7 +425,15 @@ impl<'a> Batch<'a> {
         };
         let error = match back {
             Ok(()) => return Outcome::Kept(reason),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Outcome::Settled,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match claimed.at {
+                    // The temp was the last file of its directory, which another process has removed since.
+                    ClaimedAt::Slot(slot) if !matches!(slot.observe(name), Ok(None)) => {
+                        quarantined(slot)
+                    }
+                    _ => Outcome::Settled,
+                };
+            }
             Err(error) => error,
         };
         let name_is_taken = error.kind() == io::ErrorKind::AlreadyExists;
@@ -517,6 +529,11 @@ impl<'a> Batch<'a> {
     fn before_step(&self, step: Step, name: &OsStr) {
         self.reaper.before_step(step, name);
     }
+}
+
+/// Reports whether a file was not opened because it is a symlink or a socket.
+fn is_of_other_kind(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::NXIO))
 }
 
 /// Returns the outcome for a temp that is in its slot.

@@ -53,11 +53,14 @@ pub fn recover(batch_context: BatchContext<'_>, claim: &OsStr) -> io::Result<Opt
     // Any user can create such a name, so a file that is not a temp by this rule is kept. A shortened name matches
     // other rules than the whole name did: the file is moved, because no rule would find it again.
     let is_temp = |name| batch_context.context.policy.is_temp(dir.below(), name);
-    let is_of_others = parsed
-        .original
-        .as_deref()
-        .is_some_and(|name| !is_temp(name));
-    if rule!("claim-of-other-rules-stays", is_of_others) {
+    if let Some(original) = &parsed.original
+        && rule!("claim-of-other-rules-stays", !is_temp(original))
+    {
+        log::warn!(
+            "{claim:?} in {:?} was left by an unfinished removal of {original:?}; the rule does not match that name, so \
+             the claim stays; to rename it back: mv -n, or a rule that matches it",
+            batch_context.root.join(dir.below())
+        );
         return Ok(None);
     }
     if let Some(reason) = held_reason(

@@ -877,6 +877,47 @@ fn each_check_stops_the_protocol_at_its_step() {
     });
 }
 
+/// The temp was the only file of its directory. So another program can remove the directory once the temp is moved, and it
+/// cannot be put back.
+#[test]
+fn a_temp_whose_directory_is_removed_stays_in_the_quarantine() {
+    in_own_process(ALL_USERS, || {
+        let fixture = Fixture::new().with_sole_copy();
+        let dir = fixture.dir.clone();
+        let at_step = AtStep::new(Step::Wait, move || fs::remove_dir(&dir).unwrap());
+        let outcome = fixture.reap(at_step.hook.clone());
+        assert!(
+            matches!(outcome, Outcome::Quarantined { .. }),
+            "{outcome:?}"
+        );
+        assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1);
+    });
+}
+
+/// The second look of a sweep leaves the look to the protocol, so the name may refer to a file of another type by then.
+#[test]
+fn a_name_that_is_no_longer_a_file_is_settled() {
+    in_own_process(ALL_USERS, || {
+        for look in LookBefore::ALL {
+            let fixture = Fixture::new();
+            let (temp, target) = (fixture.temp.clone(), fixture.target.clone());
+            let at_step = AtStep::new(Step::Open, move || {
+                fs::remove_file(&temp).unwrap();
+                symlink(&target, &temp).unwrap();
+            });
+            let outcome = fixture.reap_after(look, at_step.hook.clone());
+            let is_expected = match look {
+                // The file is open, and the name is compared with it after the claim.
+                LookBefore::Opened => matches!(outcome, Outcome::Kept(Reason::Changed)),
+                _ => matches!(outcome, Outcome::Settled),
+            };
+            assert!(is_expected, "{look:?}: {outcome:?}");
+            assert!(fixture.temp.is_symlink(), "{look:?}");
+            fixture.assert_only_at(TARGET_CONTENT, &fixture.target, "");
+        }
+    });
+}
+
 /// On a full disk, removals free the space that the quarantine needs. The outcomes keep the order of the batch.
 #[test]
 fn removals_come_before_moves() {

@@ -807,3 +807,17 @@ fn a_sweep_recovers_the_claims_of_a_killed_one() {
     let scan = sandbox.scan([""; 0]).exit(0).stdout_json();
     assert_eq!(scan["claims"]["count"], 0);
 }
+
+/// A claim whose original name the rule does not match stays, and the output says so.
+#[test]
+fn a_claim_of_another_rule_is_reported() {
+    const CLAIM: &str = ".orphand-00000000000000aa-a.new";
+    let sandbox = Sandbox::new().file(CLAIM, "x");
+    sandbox
+        .sweep(SHORT)
+        .exit(0)
+        .stderr_has("the rule does not match that name");
+    assert_eq!(sandbox.listing(), [CLAIM]);
+    sandbox.sweep(["--name", "*.new", "--grace", "1d"]).exit(0);
+    assert_eq!(sandbox.listing(), ["a.new"]);
+}

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::check::{Check, error_text};
 use crate::cli::output::shell::{self, Suggestion};
 use crate::cli::output::text;
+use orphand::core::own_names::OWN_PREFIX;
 
 /// The facts of a root that could be opened.
 #[derive(Clone, Debug)]
@@ -50,6 +51,10 @@ pub(super) fn refused(refused: &Refused) -> Check {
                 "to explain a single file: {}",
                 Suggestion::new("explain").configured().arg(path)
             ),
+        ),
+        Refused::Quarantine(_) => (
+            "it is in a quarantine".to_owned(),
+            format!("give the directory that contains {OWN_PREFIX}"),
         ),
         Refused::Policy { error, .. } => (
             format!("its rule is invalid: {error}"),
