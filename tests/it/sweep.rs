@@ -398,6 +398,70 @@ fn several_roots_end_in_one_summary() {
     assert_eq!(events.sums(), [2, 0, 0, 0]);
 }
 
+/// A directory in another one that is given too is searched once, by its own path.
+#[test]
+fn directories_in_each_other_report_each_temp_once() {
+    let sandbox = Sandbox::new().dir("inner/deep").dir("other");
+    let orphans = ["a", "inner/b", "inner/deep/c", "other/d"];
+    for orphan in orphans {
+        sandbox.write(format!("{orphan}.4194304.tmp"), "");
+        sandbox.write(format!("{orphan}.b.tmp"), "");
+    }
+    sandbox.write("inner/a.sqlite-x.tmp", "");
+    sandbox.age(Duration::from_millis(150));
+    std::os::unix::fs::symlink("root", sandbox.base().join("link")).unwrap();
+    let dirs = ["root/inner", "root", "link/inner/deep", "root/inner/"];
+    let args = |options: &[&'static str]| [options, &["-r", "--grace", "100ms"], &dirs].concat();
+    let root_of = |event: &serde_json::Value| event["root"].as_str().unwrap().to_owned();
+    let base = sandbox.base().to_str().unwrap().to_owned();
+
+    let document = sandbox.run(args(&["scan", "--json"])).exit(0).stdout_json();
+    let counts = ["temps", "orphans"].map(|key| document["total"][key].as_u64().unwrap());
+    assert_eq!(counts, [9, 8], "{document:#}");
+    assert_eq!(document["temps"].as_array().unwrap().len(), 9);
+    assert_eq!(document["census"]["kept"], 1);
+    let want = ["root/inner", "root", "link/inner/deep"].map(|dir| format!("{base}/{dir}"));
+    assert_eq!(document["roots"], serde_json::json!(want));
+
+    for options in [
+        &["sweep", "--json", "-n"][..],
+        &["sweep", "--json", "--yes"],
+    ] {
+        let events = sandbox.run(args(options)).exit(0).events();
+        let mut names = [events.names("reaped"), events.names("quarantined")].concat();
+        names.sort_unstable();
+        let want = ["a", "b", "c", "d"]
+            .map(|name| [".4194304.tmp", ".b.tmp"].map(|end| format!("{name}{end}")));
+        assert_eq!(names, want.concat(), "{options:?}");
+        assert_eq!(events.names("kept"), ["a.sqlite-x.tmp"], "{options:?}");
+        assert_eq!(events.summary()["kept"], 1, "{options:?}");
+        for (name, root) in [
+            ("a", "root"),
+            ("b", "root/inner"),
+            ("c", "link/inner/deep"),
+            ("d", "root"),
+        ] {
+            let reaped = events
+                .of("reaped")
+                .into_iter()
+                .find(|event| crate::sandbox::name(event) == format!("{name}.4194304.tmp"));
+            assert_eq!(root_of(reaped.unwrap()), format!("{base}/{root}"), "{name}");
+        }
+    }
+    // Without -r they do not contain each other.
+    for file in ["a", "inner/b", "inner/deep/c"] {
+        sandbox.write(format!("{file}.4194304.tmp"), "");
+    }
+    let flat = ["scan", "--json", "root", "root/inner"];
+    let document = sandbox.run(flat).exit(0).stdout_json();
+    assert_eq!(document["total"]["temps"], 3, "{document:#}");
+    // Every one of them must exist, and none may be a symlink.
+    for (dir, code) in [("root/inner/missing", 1), ("link", 2)] {
+        sandbox.run(["scan", "-r", "root", dir]).exit(code);
+        sandbox.run(["sweep", "-n", "-r", "root", dir]).exit(code);
+    }
+}
+
 /// `.orphand` exists only while it holds a file.
 #[test]
 fn an_empty_quarantine_is_removed() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use orphand::core::own_names::is_own;
@@ -46,7 +47,8 @@ impl fmt::Display for RuleLocation {
 
 impl Config {
     /// Returns the policy for each of `dirs`, by the rule that covers the directory or by the `[defaults]`. The options
-    /// `typed` override both. A folder below one of `dirs` that has a rule of its own is listed after it.
+    /// `typed` override both. A folder below one of `dirs` that has a rule of its own is listed after it. Each file
+    /// belongs to the innermost of these directories, and a directory with two paths is listed once.
     pub(crate) fn covered(
         &self,
         dirs: &[PathBuf],
@@ -54,19 +56,39 @@ impl Config {
     ) -> Result<Vec<CoveredDir>, SettingsError> {
         let rules = RuleSet::of(self);
         let mut found: Vec<CoveredDir> = Vec::new();
+        // The indices in `found`, by the resolved paths.
+        let mut by_path: BTreeMap<PathBuf, usize> = BTreeMap::new();
         let mut todo: VecDeque<PathBuf> = dirs.iter().map(|dir| absolute(dir)).collect();
         while let Some(path) = todo.pop_front() {
-            if found.iter().any(|known| known.path == path) {
+            let real = resolved(&path);
+            // A path that is a symlink itself is no second path of its target: as a root it is refused.
+            let is_known = by_path.contains_key(&real) && (real == path || !path.is_symlink());
+            if is_known || found.iter().any(|known| known.path == path) {
                 continue;
             }
-            let (mut covered, inner) = rules.resolve(path, typed)?;
+            let (mut covered, inner) = rules.resolve(path, &real, typed)?;
             for (below, path) in inner.into_iter().rev() {
                 if rule!("inner-rule-has-its-folder", true) {
                     covered.policy.exclude.add_folder(below);
                 }
                 todo.push_front(path);
             }
+            by_path.insert(real, found.len());
             found.push(covered);
+        }
+        for (real, index) in &by_path {
+            let Some(covered) = found.get_mut(*index).filter(|one| one.policy.recursive) else {
+                continue;
+            };
+            let exclude = &mut covered.policy.exclude;
+            for (path, _) in by_path.range(after(real)) {
+                let Ok(below) = path.strip_prefix(real) else {
+                    break;
+                };
+                if !exclude.excludes(below) {
+                    exclude.add_folder(below.to_owned());
+                }
+            }
         }
         Ok(found)
     }
@@ -116,14 +138,15 @@ impl RuleSet<'_> {
         RuleSet { config, by_path }
     }
 
-    /// Returns the policy for `path`, and the folders below it that have rules of their own.
+    /// Returns the policy for `path`, and the folders below it that have rules of their own. `real` is its resolved
+    /// path.
     fn resolve(
         &self,
         path: PathBuf,
+        real: &Path,
         typed: &RuleSettings,
     ) -> Result<(CoveredDir, Vec<InnerDir>), SettingsError> {
-        let real = resolved(&path);
-        let found = self.covering(&real)?;
+        let found = self.covering(real)?;
         let settings = match &found {
             Some((rule, _)) if rule!("rule-holds-where-it-covers", true) => {
                 rule.settings.clone().over(&self.config.defaults)
@@ -145,7 +168,7 @@ impl RuleSet<'_> {
             }
         });
         let inner = match policy.recursive {
-            true => self.inner_rules(&real, &path, &policy),
+            true => self.inner_rules(real, &path, &policy),
             false => Vec::new(),
         };
         let covered = CoveredDir {
@@ -190,11 +213,7 @@ impl RuleSet<'_> {
     /// Returns the folders with rules of their own that a scan by `policy` would reach below the directory `path`.
     /// `real` is its resolved path.
     fn inner_rules(&self, real: &Path, path: &Path, policy: &Policy) -> Vec<InnerDir> {
-        let after = (
-            std::ops::Bound::Excluded(real.to_owned()),
-            std::ops::Bound::Unbounded,
-        );
-        let rules = self.by_path.range(after);
+        let rules = self.by_path.range(after(real));
         let below = rules.map_while(|(root, _)| root.strip_prefix(real).ok());
         below
             .filter(|below| !policy.exclude.excludes(below))
@@ -202,6 +221,11 @@ impl RuleSet<'_> {
             .map(|below| (below.to_owned(), path.join(below)))
             .collect()
     }
+}
+
+/// Returns the range of the paths after `path`. It begins with those below `path`.
+fn after(path: &Path) -> (Bound<PathBuf>, Bound<PathBuf>) {
+    (Bound::Excluded(path.to_owned()), Bound::Unbounded)
 }
 
 /// Reports whether the directory `below` in `root` is on another mount, which a rule for `root` does not cover.
