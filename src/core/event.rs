@@ -130,7 +130,7 @@ pub struct Summary {
     pub would_reap: u64,
     /// The part of `quarantined` that comes from a dry run.
     pub would_quarantine: u64,
-    /// The number of temps kept.
+    /// The number of temps that were kept at least once. A watch may have removed them later.
     pub kept: u64,
     /// The number of temps that could not be processed and of directories that could not be read.
     pub failed: u64,

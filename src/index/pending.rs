@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::judge::Reason;
 use crate::core::time::Mono;
 use crate::core::tracker::Tracked;
 
@@ -23,6 +24,8 @@ pub struct PendingCounts {
 impl PendingCounts {
     pub(super) fn count(&mut self, temp: &Tracked) {
         match temp.kept_for() {
+            // Its disposal failed or was only reported, in a dry run. It is counted there.
+            Some(Reason::Young) => {}
             Some(reason) => {
                 self.held += 1;
                 let bytes = temp.bytes().unwrap_or(0);

@@ -487,6 +487,37 @@ fn status_shows_running_watchers_and_their_counts() {
     });
 }
 
+/// Temps that a dry run has reported are neither removed nor kept.
+#[test]
+fn status_and_summary_of_a_dry_run_say_would() {
+    let sandbox = two_roots();
+    config(&sandbox, "200ms", &["a"], "action = \"report\"");
+    for temp in ["a.4194304.tmp", "b.4194304.tmp", "only.tmp"] {
+        sandbox.write(
+            format!("a/{temp}"),
+            if temp == "only.tmp" { "x" } else { "" },
+        );
+    }
+    let mut shell = sandbox.shell();
+    shell.run("exec 9>>a/held.tmp");
+    let mut command = sandbox.command(["watch"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.start_child().unwrap();
+    let counts = "0 waiting · 1 kept as in-use · 2 temps would be removed · 1 would be moved to the quarantine · ";
+    wait_until("the status of the dry run", || {
+        sandbox.run(["status"]).stdout.contains(counts)
+    });
+    let status = sandbox.run(["status", "--json"]).exit(0).stdout_json();
+    let kept = &status["watchers"][0]["roots"][0]["kept"];
+    assert_eq!(*kept, serde_json::json!({"in-use": 1}));
+    signal(child.id(), libc::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let end =
+        "2 would be removed (0 B) · 1 would be moved to the quarantine (4.1 kB) · 1 kept (0 B)";
+    assert_eq!(stdout.lines().last(), Some(end), "{stdout}");
+}
+
 /// A watch of the configuration on a terminal is in the foreground. The JSON says what it watches.
 #[test]
 fn a_watch_on_a_terminal_is_in_the_foreground() {

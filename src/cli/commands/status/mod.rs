@@ -319,11 +319,20 @@ fn print_root(root: &RootAnswer, report: &mut EventPrinter) -> Result<(), Failur
     for (reason, count) in &root.kept {
         parts.push(format!("{} kept as {reason}", text::count(*count)));
     }
-    parts.push(format!(
-        "{} removed, {} freed",
-        text::counted(root.reaped, "temp", "temps"),
-        text::size(root.disk_bytes)
-    ));
+    let reaped = text::counted(root.reaped, "temp", "temps");
+    match root.dry_run {
+        true => {
+            parts.push(format!("{reaped} would be removed"));
+            if root.quarantined > 0 {
+                let moved = text::count(root.quarantined);
+                parts.push(format!("{moved} would be moved to the quarantine"));
+            }
+        }
+        false => parts.push(format!(
+            "{reaped} removed, {} freed",
+            text::size(root.disk_bytes)
+        )),
+    }
     if root.failed > 0 {
         parts.push(format!("{} failed", text::count(root.failed)));
     }
