@@ -947,6 +947,10 @@ fn the_first_line_describes_the_watch() {
         crate::fixture::wait_until("it answers status queries", || {
             sandbox.run(["status"]).code() == Some(0) || options.contains(&"-n")
         });
+        if options.contains(&"-n") {
+            let status = sandbox.run(["status"]).exit(1);
+            status.stdout_has("no watcher is running (a dry run of watch DIR is not listed)");
+        }
         crate::sandbox::signal(watching.0.id(), libc::SIGTERM);
         assert_eq!(watching.0.wait().unwrap().code(), Some(0));
         let mut rest = String::new();

@@ -207,7 +207,7 @@ fn print_status(
     }
     if running.is_empty() {
         report.line(&format!(
-            "no watcher is running.   to watch in the background: {}   to watch here: orphand watch DIR",
+            "no watcher is running (a dry run of watch DIR is not listed).   to watch in the background: {}   to watch here: orphand watch DIR",
             Suggestion::new("service install").configured()
         ))?;
         for root in listed {
