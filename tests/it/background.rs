@@ -563,6 +563,30 @@ fn status_reports_an_invalid_file_if_no_watcher_does() {
     ran.stdout_has(&place);
     watch.signal(libc::SIGTERM);
     watch.end().exit(0);
+    // `report` needs the file only for the shapes of names.
+    for args in [&["report"][..], &["report", "--json"]] {
+        let ran = sandbox.run(args).exit(78).stderr_has(&place);
+        assert!(ran.stdout.contains("temps"), "{}", ran.stdout);
+    }
+    let missing = ["report", "--config", "x.toml"];
+    let ran = sandbox.run(missing).exit(78);
+    ran.stderr_has("x.toml: the file does not exist");
+}
+
+/// Whatever the watch did, its last line is the summary.
+#[test]
+fn a_watch_without_a_directory_ends_with_a_summary() {
+    for (text, state) in [("[defaults]\ngrase = 1\n", "degraded: "), ("", "idle: ")] {
+        let sandbox = Sandbox::new();
+        replace_config(&sandbox, text);
+        for number in [libc::SIGTERM, libc::SIGINT] {
+            let watch = watch(&sandbox);
+            wait_until(state, || watch.stderr().contains(state));
+            watch.signal(number);
+            let ended = watch.end().exit(0);
+            assert_eq!(ended.events.sums(), [0; 4], "{state}");
+        }
+    }
 }
 
 #[test]

@@ -71,8 +71,11 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
         let what = format!("cannot read the journal {path:?}: {error}");
         Failure::new(Exit::Failed, what)
     })?;
-    // The configuration is only needed for the shapes of names, so a wrong one is no error here.
-    let config = Config::load(command.config.as_deref()).unwrap_or_default();
+    // The configuration is only needed for the shapes of names, so the report is printed without it too.
+    let (config, config_error) = match Config::load(command.config.as_deref()) {
+        Ok(config) => (config, None),
+        Err(error) => (Config::default(), Some(Failure::from(error))),
+    };
     let roots = config.roots(&RuleSettings::default()).unwrap_or_default();
     let now = timestamp(clock::wall());
     let since = timestamp(command.since.wall());
@@ -102,7 +105,10 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
             report.line(&line)?;
         }
     }
-    Ok(Exit::Done)
+    match config_error {
+        Some(error) => Err(error),
+        None => Ok(Exit::Done),
+    }
 }
 
 fn timestamp(at: orphand::core::time::Wall) -> Timestamp {

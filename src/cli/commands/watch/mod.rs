@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use orphand::core::event::{Event, Summary};
 use orphand::core::policy::{Action, Policy};
 use orphand::daemon::{Existing, Watcher};
 use orphand::fs::dir::{RootError, RootId};
@@ -70,6 +71,9 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
             let server = start_server(&folders, &status);
             let fixed = wait_for_file(&source, failure, &signals, &status, &mut notifier)?;
             let Some(plan) = fixed else {
+                let mut report =
+                    EventPrinter::new(output, Vec::new()).for_roots(&[], &command.list);
+                report.event(&Event::Summary(Summary::default()))?;
                 return Ok(Exit::Done);
             };
             (plan, server)
