@@ -539,6 +539,11 @@ fn every_command_works_with_few_descriptors() {
         .run(["quarantine", "purge"])
         .exit(2)
         .stderr_has("--yes");
+    let (_ours, theirs) = crate::sandbox::terminal();
+    let mut command = sandbox.command(["quarantine", "purge", "--json"]);
+    command.stdin(theirs);
+    let ran = sandbox.finish(command).exit(2).stderr_has("--yes");
+    ran.stderr_has("purge deletes files permanently and does not ask with --json; name the ids");
     let purged = sandbox.run(["quarantine", "purge", "--yes"]).exit(0);
     purged.stdout_has("396 files: 396 deleted, 0 failed, 0 left");
     assert!(!sandbox.has(".orphand"));
@@ -584,6 +589,27 @@ fn the_list_is_sorted_and_limited_to_the_directory() {
     }
     let none = sandbox.run(["quarantine", "list", "home"]).exit(0);
     none.stdout_has("no files in quarantine (searched /, ");
+    // A directory that is gone may still have files in a quarantine above it.
+    sandbox.write("file", "");
+    for (dirs, code, words) in [
+        (&["nodir"][..], 1, "nodir\" does not exist; check the name"),
+        (&["root", "root/nodir"], 1, "root/nodir\" does not exist"),
+        (&["root/file"], 2, "root/file\" is not a directory"),
+        (&["root/file/x"], 1, "root/file/x\" does not exist"),
+    ] {
+        for json in [
+            &["quarantine", "list"][..],
+            &["quarantine", "list", "--json"],
+        ] {
+            let ran = sandbox.run(json.iter().chain(dirs)).exit(code);
+            ran.prints_nothing().stderr_has(words);
+        }
+    }
+    std::fs::remove_dir_all(sandbox.path("sub")).unwrap();
+    let gone = sandbox
+        .run(["quarantine", "list", "--json", "root/sub"])
+        .exit(0);
+    assert_eq!(parse_list(&gone).len(), 3);
 }
 
 /// Failures are counted and reported, and set the exit code.

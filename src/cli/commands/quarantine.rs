@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use orphand::core::observation::FileSize;
 use orphand::engine::limits::purged_event;
-use orphand::fs::root::absolute;
+use orphand::fs::dir::RootError;
+use orphand::fs::response;
+use orphand::fs::root::{Refused, absolute};
 use orphand::reap::quarantine::{FOLDER, Quarantine, SetError, Stored, StoredSet};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
@@ -20,8 +22,9 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::shell::Suggestion;
-use crate::cli::output::standard_streams::{confirm, stdin_is_terminal};
+use crate::cli::output::standard_streams::{confirm, why_it_cannot_ask};
 use crate::cli::output::text;
+use crate::cli::runtime::plan::missing;
 use crate::cli::runtime::quarantines::{QuarantineSum, Quarantines};
 
 #[derive(Debug, clap::Subcommand)]
@@ -95,6 +98,25 @@ fn is_below(dirs: &[PathBuf]) -> impl Fn(&Path) -> bool {
     move |path| dirs.is_empty() || dirs.iter().any(|dir| path.starts_with(dir))
 }
 
+/// Returns the error for the first of `dirs` that does not exist or is not a directory. If files from that path are in
+/// `stored`, it is no error: such a directory may have been removed after its files were moved.
+fn check_dirs(dirs: &[PathBuf], stored: &[PathBuf]) -> Result<(), Failure> {
+    for dir in dirs.iter().filter(|dir| response::responds(&absolute(dir))) {
+        let failure = match fs::metadata(dir) {
+            Ok(found) if !found.is_dir() => {
+                Failure::new(Exit::Usage, Refused::NotADirectory(absolute(dir)))
+            }
+            Err(error) if RootError::is_missing_error(&error) => missing(&absolute(dir)),
+            _ => continue,
+        };
+        let is_asked = is_below(std::slice::from_ref(dir));
+        if !stored.iter().any(|path| is_asked(path)) {
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
 fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
@@ -117,6 +139,8 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
             }
         }
     }
+    let paths: Vec<PathBuf> = rows.iter().map(|(path, ..)| path.clone()).collect();
+    check_dirs(&command.dirs, &paths)?;
     // The oldest first, of the files that had the same path.
     rows.sort_unstable_by(|(a, _, one), (b, _, other)| {
         (a, one.since(), &one.id).cmp(&(b, other.since(), &other.id))
@@ -278,12 +302,11 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     }
     // Ids name the files exactly. Without ids, everything would be deleted, so the user is asked once.
     if command.ids.is_empty() && !command.yes && sum.requested > 0 {
-        if !stdin_is_terminal() || output.json {
+        if let Some(why) = why_it_cannot_ask(output) {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "purge deletes files permanently and cannot ask without a terminal; name the ids, or delete all of \
-                     them: {}",
+                    "purge deletes files permanently and {why}; name the ids, or delete all of them: {}",
                     Suggestion::new("quarantine purge")
                         .configured()
                         .flag("--yes", true)

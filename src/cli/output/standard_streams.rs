@@ -26,6 +26,15 @@ pub(crate) fn confirm(question: &str) -> bool {
     }
 }
 
+/// Returns why a command cannot ask a question, as a part of a sentence. Returns `None` if it can.
+pub(crate) fn why_it_cannot_ask(output: &OutputOptions) -> Option<&'static str> {
+    match (stdin_is_terminal(), output.json) {
+        (true, false) => None,
+        (true, true) => Some("does not ask with --json"),
+        (false, _) => Some("cannot ask without a terminal"),
+    }
+}
+
 pub(crate) fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
 }

@@ -13,7 +13,7 @@ use super::Sweep;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::shell::Suggestion;
-use crate::cli::output::standard_streams::{confirm, stdin_is_terminal};
+use crate::cli::output::standard_streams::{confirm, why_it_cannot_ask};
 use crate::cli::output::text;
 use crate::cli::runtime::plan::cannot_scan;
 
@@ -23,18 +23,19 @@ pub(super) fn same_command(command: &Sweep, option: &str) -> Suggestion {
     sweep.flag(option, true)
 }
 
-/// Asks on the terminal whether to continue. Without a terminal, `--yes` is needed. A signal counts as no.
+/// Asks on the terminal whether to continue. Without a terminal or with `--json`, `--yes` is needed. A signal counts as
+/// no.
 pub(super) fn is_confirmed(
     command: &Sweep,
     roots: &[Root],
     output: &OutputOptions,
     stop: &Stop,
 ) -> Result<bool, Failure> {
-    if !stdin_is_terminal() || output.json {
+    if let Some(why) = why_it_cannot_ask(output) {
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "sweep removes files and cannot ask without a terminal; add --yes, or -n for a preview\n\
+                "sweep removes files and {why}; add --yes, or -n for a preview\n\
                  to remove:   {}\n\
                  to preview:  {}",
                 same_command(command, "--yes"),
