@@ -397,6 +397,10 @@ fn sweep_on_a_terminal_asks() {
         let mut command = sandbox.command(args.iter().chain(&["--grace", "100ms", "root"]));
         command.stdin(theirs);
         let ran = sandbox.finish(command).exit(exit);
+        let names_json = ran
+            .stderr
+            .contains("sweep removes files and does not ask with --json; add --yes");
+        assert_eq!(names_json, args.contains(&"--json"), "{args:?}: {ran:?}");
         assert_eq!(sandbox.has("a.tmp"), left, "{args:?} {answer:?}: {ran:?}");
         assert_eq!(sandbox.has("b.4194304.tmp"), left, "{args:?} {answer:?}");
     }
@@ -659,6 +663,12 @@ fn durations_are_printed_uniformly() {
     command.stdin(theirs);
     let asked = sandbox.finish(command).exit(0);
     asked.stderr_has("that no process has used for 1 h?");
+    // The proposed grace is accepted.
+    let ran = sandbox.run(["sweep", "-n", "--grace", "0", "root"]).exit(2);
+    ran.stderr_has("did you mean \"100ms\", the shortest grace?");
+    sandbox
+        .run(["sweep", "-n", "--grace", "100ms", "root"])
+        .exit(0);
 }
 
 #[test]

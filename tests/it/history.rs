@@ -251,6 +251,11 @@ fn since_and_until_accept_dates() {
             ran.stderr_has(wrong);
         }
     }
+    for (since, until) in [("1h", "2h"), ("today", "yesterday"), (&date(1), &date(2))] {
+        let args = ["history", "--since", since, "--until", until];
+        let ran = sandbox.run(args).exit(2).prints_nothing();
+        ran.stderr_has("--since is later than --until");
+    }
     let ran = sandbox.run(["history", "--since", "soon"]).exit(2);
     ran.stderr_has("today, yesterday, a date (2026-11-28)");
 }

@@ -39,6 +39,15 @@ fn number(text: &str) -> Result<usize, String> {
 
 pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Failure> {
     let journal = Journal::new(Folders::from_env().state.as_deref());
+    if let (Some(since), Some(until)) = (command.since, command.until)
+        && since > until
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--since is later than --until, so no action can be between them; exchange the two (a duration counts back \
+             from now)",
+        ));
+    }
     let filter = Filter::new(command.since, command.until, &command.dirs);
     let mut printer = HistoryPrinter {
         report: EventPrinter::new(output, Vec::new()),

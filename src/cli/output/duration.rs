@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use orphand::core::policy::{PolicyError, SHORTEST_GRACE};
+use orphand::core::time::typed;
 
 /// The units, largest first, in milliseconds.
 const UNITS: [(&str, u64); 5] = [
@@ -56,9 +57,18 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// Parses a grace, which is a duration of at least [`SHORTEST_GRACE`].
+/// Parses a grace, which is a duration of at least [`SHORTEST_GRACE`]. A number without a unit that would be too short in
+/// seconds is an error that proposes the shortest grace.
 pub(crate) fn grace(text: &str) -> Result<Duration, String> {
-    match parse(text)? {
+    let in_seconds = || parse(&format!("{text}s"));
+    let parsed = parse(text).map_err(|wrong| match in_seconds() {
+        Ok(grace) if grace < SHORTEST_GRACE => format!(
+            "{text:?} has no unit, and \"{text}s\" would be too short; did you mean {:?}, the shortest grace?",
+            typed(SHORTEST_GRACE)
+        ),
+        _ => wrong,
+    });
+    match parsed? {
         grace if grace < SHORTEST_GRACE => Err(PolicyError::GraceTooShort(grace).to_string()),
         grace => Ok(grace),
     }
@@ -176,7 +186,6 @@ mod tests {
 
     #[test]
     fn a_formatted_duration_is_parsed_as_the_same() {
-        use orphand::core::time::typed;
         for text in [
             "0s", "1ms", "1s", "1500ms", "90s", "5m", "1h", "25h", "7d", "90061s",
         ] {
@@ -203,5 +212,14 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
         }
         assert!(grace("99ms").unwrap_err().contains("the shortest is 100ms"));
+        for (text, words) in [
+            ("0", "\"0s\" would be too short; did you mean \"100ms\""),
+            ("0.05", "did you mean \"100ms\""),
+            ("0.1", "did you mean \"0.1s\""),
+            ("5", "did you mean \"5s\""),
+        ] {
+            let error = grace(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
     }
 }

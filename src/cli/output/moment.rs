@@ -10,7 +10,7 @@ use orphand::core::time::Wall;
 use super::duration;
 
 /// A moment from the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(Timestamp);
 
 impl Moment {
