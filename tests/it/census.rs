@@ -76,6 +76,13 @@ fn directories_and_special_files_are_listed_and_never_touched() {
         "1 directory and 3 special files have such names too; orphand never touches them:",
     );
     lines.stdout_has("lu48.tmp/   3 files, ");
+    for args in [&["scan"][..], &["sweep", "-n"]] {
+        let ran = sandbox.run(args.iter().chain(&["-r", "--grace", "100ms", "root"]));
+        ran.exit(0).stdout_has(
+            "2 directories and 3 special files have such names too; orphand never removes them, only temps in a \
+             directory:",
+        );
+    }
     let swept = sandbox.sweep(SHORT).exit(0);
     assert_eq!(trees(&sandbox, &swept.events().summary()["trees"]), flat);
     assert_eq!(swept.events().names("reaped"), ["a.tmp"]);

@@ -1,5 +1,5 @@
 //! The findings of a scan or sweep beside temps: directories and special files whose names match the rule, which are
-//! listed and never touched, and the files in the quarantine.
+//! listed and never removed themselves, and the files in the quarantine.
 
 use std::path::{Path, PathBuf};
 
@@ -31,8 +31,9 @@ pub(crate) fn stored_in(root: &Path) -> (u64, FileSize) {
 /// The number of trees that have a line.
 const MAX_LINES: usize = 10;
 
-/// Returns the lines about trees, for people: the largest first. Returns no line if there are no trees.
-pub(crate) fn tree_lines(trees: &[Tree]) -> Vec<String> {
+/// Returns the lines about trees, for people: the largest first. Returns no line if there are no trees. `is_deep` tells
+/// whether temps in such directories may be removed, because a rule includes subfolders.
+pub(crate) fn tree_lines(trees: &[Tree], is_deep: bool) -> Vec<String> {
     if trees.is_empty() {
         return Vec::new();
     }
@@ -50,10 +51,11 @@ pub(crate) fn tree_lines(trees: &[Tree]) -> Vec<String> {
         1 => ("has such a name too", "it"),
         _ => ("have such names too", "them"),
     };
-    let mut lines = vec![format!(
-        "{} {have}; orphand never touches {them}:",
-        what.join(" and ")
-    )];
+    let never = match is_deep && dirs > 0 {
+        true => format!("orphand never removes {them}, only temps in a directory"),
+        false => format!("orphand never touches {them}"),
+    };
+    let mut lines = vec![format!("{} {have}; {never}:", what.join(" and "))];
     let mut largest: Vec<&Tree> = trees.iter().collect();
     let size = |tree: &Tree| tree.content.map_or(0, |content| content.size.disk_bytes);
     largest.sort_by_key(|tree| std::cmp::Reverse(size(tree)));

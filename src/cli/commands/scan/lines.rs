@@ -80,7 +80,8 @@ pub(super) fn print_groups(
 /// Prints the findings beside temps.
 pub(super) fn print_findings(report: &mut EventPrinter, result: &ScanResult<'_>) -> io::Result<()> {
     let groups: Vec<_> = result.lookalikes.iter().map(Into::into).collect();
-    for line in (tree_lines(&result.trees).into_iter()).chain(lookalike_lines(&groups)) {
+    let is_deep = (result.claims.iter()).any(|(root, _)| root.policy.recursive);
+    for line in (tree_lines(&result.trees, is_deep).into_iter()).chain(lookalike_lines(&groups)) {
         report.line(&line)?;
     }
     for learned in &result.learned {

@@ -150,8 +150,9 @@ fn show(
     } else {
         print_status(&running, &totals, roots, &listed, report)?;
         let roots = running.iter().flat_map(|one| &one.answer.roots);
+        let is_deep = roots.clone().any(|root| root.recursive);
         let lookalikes: Vec<_> = roots.flat_map(|root| root.lookalikes.clone()).collect();
-        for line in tree_lines(&trees)
+        for line in tree_lines(&trees, is_deep)
             .into_iter()
             .chain(lookalike_lines(&lookalikes))
         {

@@ -200,7 +200,8 @@ impl SweepRun<'_> {
                 let (files, size) = stored_in(&root.path);
                 self.census.add_quarantine(files, size);
             }
-            lines = tree_lines(&trees);
+            let is_deep = roots.iter().any(|root| root.policy.recursive);
+            lines = tree_lines(&trees, is_deep);
             let groups: Vec<_> = self.lookalikes.iter().map(LookalikeFields::from).collect();
             lines.extend(lookalike_lines(&groups));
             let known = known_shapes(&Folders::from_env());
