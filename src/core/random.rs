@@ -99,6 +99,39 @@ pub(super) fn is_like_date(digits: &[u8]) -> bool {
         }
 }
 
+/// Reports whether digits may be a date of any order: also one that begins with the day or the month, or the day of a
+/// year.
+///
+/// A year of two digits at the end counts if it is one from 1970 to 2029. About one in twenty-five random numbers of six
+/// digits looks like one of the other orders.
+pub(super) fn is_like_any_date(digits: &[u8]) -> bool {
+    let has_likely_year = || {
+        let year = digits.get(4..);
+        digits.len() != 6 || is_number(year, 0..=29) || is_number(year, 70..=99)
+    };
+    is_like_date(digits) || (is_like_day_first(digits) && has_likely_year())
+}
+
+/// Reports whether digits may be a date that begins with the day or the month, or the day of a year.
+fn is_like_day_first(digits: &[u8]) -> bool {
+    match digits.len() {
+        6 => begins_with_day(digits),
+        7 => digits.get(..4).is_some_and(is_year) && is_number(digits.get(4..), 1..=366),
+        8 => begins_with_day(digits) && digits.get(4..).is_some_and(is_year),
+        _ => false,
+    }
+}
+
+/// Reports whether digits begin with a month and a day, in any order.
+fn begins_with_day(digits: &[u8]) -> bool {
+    is_month_and_day(digits, 0, 2) || is_month_and_day(digits, 2, 0)
+}
+
+/// Reports whether digits have a month and a day at these places.
+fn is_month_and_day(digits: &[u8], month: usize, day: usize) -> bool {
+    is_number(digits.get(month..month + 2), 1..=12) && is_number(digits.get(day..day + 2), 1..=31)
+}
+
 /// Reports whether digits may be a date, with or without a time of day, or the seconds, milliseconds, microseconds or
 /// nanoseconds of a time from 2001 to 2100.
 pub(super) fn is_like_time(digits: &[u8]) -> bool {
@@ -145,19 +178,19 @@ pub(super) fn is_like_other_date(digits: &[u8]) -> bool {
                 .skip(1)
                 .all(|part| is_number(Some(part), 0..=60))
     };
-    let is_date =
-        |month: usize, day: usize| number(month..month + 2, 1..=12) && number(day..day + 2, 1..=31);
-    let begins_with_day = || is_date(2, 0) || is_date(0, 2);
+    let is_date = |month, day| is_month_and_day(digits, month, day);
     let has_year = || digits.get(4..8).is_some_and(is_year);
-    match digits.len() {
-        6 => is_clock(0) || begins_with_day(),
-        7 => digits.get(..4).is_some_and(is_year) && number(4..7, 1..=366),
-        8 => begins_with_day() && has_year(),
-        10 => is_date(2, 4) && is_clock(6),
-        12 => (is_date(2, 4) && is_clock(6)) || (begins_with_day() && has_year() && is_clock(8)),
-        14 => begins_with_day() && has_year() && is_clock(8),
-        _ => false,
-    }
+    is_like_day_first(digits)
+        || match digits.len() {
+            6 => is_clock(0),
+            10 => is_date(2, 4) && is_clock(6),
+            12 => {
+                (is_date(2, 4) && is_clock(6))
+                    || (begins_with_day(digits) && has_year() && is_clock(8))
+            }
+            14 => begins_with_day(digits) && has_year() && is_clock(8),
+            _ => false,
+        }
 }
 
 fn is_number(part: Option<&[u8]>, range: std::ops::RangeInclusive<u32>) -> bool {

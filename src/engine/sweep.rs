@@ -9,19 +9,20 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use super::context::{DirContext, Engine, max_workers, workers_for};
-use super::examine::details;
+use super::examine::{ScannedDir, SharedChecks, details, judge_now};
 use super::groups::StoredCopies;
 use super::pass::{Pass, PassItem, Round};
 use super::recover::{RecoveryOutcome, kept_claim, recover};
 use crate::core::census::Lookalike;
 use crate::core::event::{Details, Event, Subject};
 use crate::core::group::{ENOUGH, KEPT_PER_GROUP};
-use crate::core::judge::Reason;
+use crate::core::judge::{Reason, Verdict};
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::{Policy, min_observation_gap};
 use crate::core::time::{ClockJumpDetector, Mono, Wall};
 use crate::core::tracker::{Origin, Tracked};
 use crate::evidence::UseChecker;
+use crate::evidence::siblings::Siblings;
 use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::root::Root;
 use crate::fs::walk;
@@ -209,13 +210,32 @@ fn report_young(
     due: &[PassItem],
     emit: &mut dyn FnMut(Event),
 ) {
-    let (root, reason) = (dir_context.root, Reason::Young);
+    let mut young = due.iter().filter(|item| is_unreported(item)).peekable();
+    if young.peek().is_none() {
+        return;
+    }
+    let root = dir_context.root;
     let dir = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
-    for item in due.iter().filter(|item| is_unreported(item)) {
-        let seen = dir.as_ref().and_then(|dir| dir.observe(&item.name).ok()?);
+    let names = &root.policy.names;
+    let scanned = dir.as_ref().and_then(|dir| {
+        let siblings = Siblings::of_dir(dir, names).ok()?;
+        Some(ScannedDir::new(engine, dir, dir_context, siblings, false))
+    });
+    let checks = SharedChecks::of_listed();
+    for item in young {
+        let examined = scanned
+            .as_ref()
+            .and_then(|scanned| judge_now(engine, scanned, &checks, &item.name).ok()?);
+        let reason = match examined.as_ref().map(|examined| &examined.verdict) {
+            // Only these two gates come before the one of the grace.
+            Some(Verdict::Keep(reason @ (Reason::Restored | Reason::Reserved))) => *reason,
+            _ if item.temp.as_ref().is_some_and(Tracked::was_target) => Reason::Reserved,
+            _ => Reason::Young,
+        };
+        let seen = examined.map(|examined| examined.evidence.observation);
         let details = match (&dir, &seen) {
             (Some(dir), Some(seen)) => {
-                let parsed = root.policy.names.parse(&item.name);
+                let parsed = names.parse(&item.name);
                 details(engine, &root.policy, dir, &parsed, seen, reason)
             }
             _ => Details::default(),

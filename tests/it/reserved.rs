@@ -203,6 +203,44 @@ fn an_excluded_temp_reserves_its_target() {
 
 /// The temp that names the target is removed first, in another batch.
 #[test]
+fn a_young_temp_has_the_reason_of_the_first_gate() {
+    let sandbox = Sandbox::new()
+        .file("a.lock", "x")
+        .file("x.tmp", "x")
+        .file("x.tmp.tmp", "x")
+        .file("y.tmp", "old")
+        .aged(Duration::from_millis(150));
+    sandbox
+        .sweep(["--grace", "100ms", "--name", "y.tmp"])
+        .exit(0);
+    let stored = sandbox
+        .run(["quarantine", "list", "--json", "root"])
+        .exit(0)
+        .stdout_json();
+    let id = stored["id"].as_str().unwrap().to_owned();
+    sandbox.run(["restore", &id]).exit(0);
+    let args = ["--grace", "1d", "--name", "a.l*", "--name", "*.tmp"];
+    let want = [
+        ("a.lock", "reserved"),
+        ("x.tmp", "reserved"),
+        ("x.tmp.tmp", "young"),
+        ("y.tmp", "restored"),
+    ];
+    let scan = sandbox.scan(args).exit(0).stdout_json();
+    let events = sandbox.sweep(args).exit(0).events();
+    for (file, reason) in want {
+        let rows = scan["temps"].as_array().unwrap();
+        let path = sandbox.path(file);
+        let row = rows
+            .iter()
+            .find(|row| row["path"] == path.to_str().unwrap())
+            .unwrap();
+        assert_eq!(row["reason"], reason, "{file}");
+        assert_eq!(events.about(file), [format!("kept {reason}")], "{file}");
+    }
+}
+
+#[test]
 fn a_target_stays_reserved_until_the_sweep_ends() {
     let sandbox = Sandbox::new()
         .file("x.tmp", "the last good state")

@@ -1072,16 +1072,21 @@ impl Drop for Shell {
     }
 }
 
-/// Reports whether a pid in the name of a temp may be a date, so that it may belong to the target: 1970, 190012 or
-/// 991231.
+/// Reports whether a pid in the name of a temp may be a date, so that it may belong to the target: 1970, 190012, 991231,
+/// 123124, 311224 or 2024366.
 pub(crate) fn is_like_date(pid: u32) -> bool {
-    let (front, back) = (pid / 100, pid % 100);
+    let is_year = |number| (1_900..=2_100).contains(&number);
+    let is_month = |number| (1..=12).contains(&number);
+    let is_day = |number| (1..=31).contains(&number);
+    let [first, second, third] = [pid / 10_000, pid / 100 % 100, pid % 100];
     match pid {
         1_900..=2_100 => true,
         100_000..=999_999 => {
-            ((1_900..=2_100).contains(&front) && (1..=12).contains(&back))
-                || ((1..=12).contains(&(front % 100)) && (1..=31).contains(&back))
+            (is_year(pid / 100) && is_month(third))
+                || (is_month(second) && (is_day(third) || is_day(first)))
+                || (is_month(first) && is_day(second))
         }
+        1_000_000..=9_999_999 => is_year(pid / 1_000) && (1..=366).contains(&(pid % 1_000)),
         _ => false,
     }
 }

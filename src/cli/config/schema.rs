@@ -49,6 +49,9 @@ pub(crate) type Lines = BTreeMap<&'static str, usize>;
 pub(crate) struct RuleSettings {
     pub(crate) names: Option<Vec<String>>,
     pub(crate) writers: Option<Vec<String>>,
+    /// True if a lower source turns off the writers that are on by default.
+    #[serde(skip)]
+    pub(crate) no_default_writers: bool,
     /// The writers of the `[[writer]]` sections, which `writers` can name.
     #[serde(skip)]
     pub(crate) own_writers: OwnWriters,
@@ -259,9 +262,12 @@ impl RuleSettings {
     pub(crate) fn over(self, lower: &RuleSettings) -> RuleSettings {
         // A `grace` applies to all names, so the `fixed_name_grace` of a lower source does not override it.
         let fixed_below = lower.fixed_name_grace.filter(|_| self.grace.is_none());
+        let no_default_writers =
+            self.turns_off_default_writers() || lower.turns_off_default_writers();
         RuleSettings {
             names: self.names.or_else(|| lower.names.clone()),
             writers: self.writers.or_else(|| lower.writers.clone()),
+            no_default_writers,
             // Only the file has them, so at most one of the two is not empty, or both are the same.
             own_writers: match self.own_writers.is_empty() {
                 false => self.own_writers,
@@ -286,6 +292,15 @@ impl RuleSettings {
         }
     }
 
+    /// Reports whether the writers that are on by default are off: `writers = []` or other names than `*.tmp` do that.
+    /// A higher source only adds to the writers.
+    fn turns_off_default_writers(&self) -> bool {
+        let has_other_names = |names: &[String]| names.iter().any(|name| name != "*.tmp");
+        self.no_default_writers
+            || self.writers.as_deref().is_some_and(<[_]>::is_empty)
+            || self.names.as_deref().is_some_and(has_other_names)
+    }
+
     /// Returns the rule for these settings, checked. Settings that are `None` have their defaults.
     pub(crate) fn policy(&self) -> Result<Policy, SettingsError> {
         let names = self.names.as_deref().unwrap_or_default();
@@ -300,9 +315,9 @@ impl RuleSettings {
         let allow_broad = self.broad_names.unwrap_or(false);
         let names = Names::with_own_writers(names, writers, &self.own_writers, allow_broad)?;
         let policy = Policy {
-            names: match self.writers.as_deref() {
-                Some([]) => names,
-                _ => names.with_default_writers(),
+            names: match self.turns_off_default_writers() {
+                true => names,
+                false => names.with_default_writers(),
             },
             exclude,
             unless_open: self.unless_open.clone(),

@@ -849,3 +849,37 @@ fn written_values_are_read_as_the_same() {
     again.lines.clone_from(&config.lines);
     assert_eq!(again, config);
 }
+
+/// `writers = []` and other names turn the default writers off for the higher sources too, which only add writers.
+#[test]
+fn a_higher_source_turns_no_default_writers_on() {
+    let settings = |names: Option<&str>, writers: Option<&[&str]>| RuleSettings {
+        names: names.map(|name| vec![name.to_owned()]),
+        writers: writers.map(|writers| writers.iter().map(|&writer| writer.to_owned()).collect()),
+        ..RuleSettings::default()
+    };
+    let git: Option<&[&str]> = Some(&["git"]);
+    for (lower, higher, want) in [
+        (settings(None, None), settings(None, git), true),
+        (settings(Some("*.tmp"), None), settings(None, None), true),
+        (settings(None, git), settings(Some("*.tmp"), None), true),
+        (settings(None, Some(&[])), settings(None, None), false),
+        (settings(None, Some(&[])), settings(None, git), false),
+        (settings(None, None), settings(None, Some(&[])), false),
+        (
+            settings(Some("*.part"), None),
+            settings(Some("*.tmp"), None),
+            false,
+        ),
+        (settings(None, None), settings(Some("*.part"), None), false),
+    ] {
+        let what = format!("{lower:?} {higher:?}");
+        let merged = higher.over(&lower).over(&RuleSettings::default());
+        let policy = merged.policy().expect("a rule");
+        assert_eq!(
+            policy.names.default_writers().next().is_some(),
+            want,
+            "{what}"
+        );
+    }
+}

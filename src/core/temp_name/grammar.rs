@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use super::pattern::Pattern;
 use super::row::{Uncommitted, WriterGrammar};
 use super::token::{Token, parse_pid, split_digits};
-use crate::core::random::{Randomness, is_like_date, is_like_time};
+use crate::core::random::{Randomness, is_like_any_date, is_like_time};
 
 use crate::core::learn::TargetShape;
 use crate::core::suffix::{strip_tmp, strip_uuid};
@@ -368,7 +368,7 @@ impl Grammar {
             numbered_targets: self.target_names(&longest),
             ..parsed
         };
-        let is_date = is_like_date(pid.to_string().as_bytes());
+        let is_date = is_like_any_date(pid.to_string().as_bytes());
         Some(match rule!("date-is-no-pid", is_date) {
             true => parsed.with_numbered_targets(),
             false => parsed,

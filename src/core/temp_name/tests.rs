@@ -148,6 +148,13 @@ fn digits_before_a_uuid_may_belong_to_the_target() {
         ("metrics.241132", "metrics", Some("metrics.241132")),
         ("metrics.241329", "metrics", Some("metrics.241329")),
         ("metrics.20241129", "metrics.20241129", None),
+        ("metrics.123124", "metrics.123124", None),
+        ("metrics.311224", "metrics.311224", None),
+        ("metrics.123269", "metrics", Some("metrics.123269")),
+        ("metrics.323124", "metrics", Some("metrics.323124")),
+        ("metrics.123130", "metrics", Some("metrics.123130")),
+        ("metrics.2024366", "metrics.2024366", None),
+        ("metrics.2024367", "metrics", Some("metrics.2024367")),
         ("metrics.007", "metrics.007", None),
         ("metrics", "metrics", None),
     ];

@@ -175,16 +175,17 @@ fn shown_section(section: &'static Section, layers: &[&Layer<'_>]) -> ShownSecti
         (key, found.unwrap_or_else(unset))
     };
     let mut settings: Vec<_> = section.keys.iter().map(setting).collect();
-    turn_off_default_writers(&mut settings);
+    let names = layers.iter().filter_map(|layer| layer.setting("names"));
+    turn_off_default_writers(&mut settings, names);
     ShownSection { section, settings }
 }
 
-/// Empties the default list of writers if it does not apply: with other names than the default ones.
-fn turn_off_default_writers(settings: &mut [(&str, Setting)]) {
-    let has_other_names = |(key, setting): &(&str, Setting)| {
-        *key == "names" && setting.value != serde_json::json!(["*.tmp"])
-    };
-    if settings.iter().any(has_other_names) {
+/// Empties the default list of writers if it does not apply: if a source has other `names` than the default ones.
+fn turn_off_default_writers(
+    settings: &mut [(&str, Setting)],
+    mut names: impl Iterator<Item = Setting>,
+) {
+    if names.any(|names| names.value != serde_json::json!(["*.tmp"])) {
         let is_default =
             |(key, setting): &&mut (&str, Setting)| *key == "writers" && setting.origin == DEFAULT;
         for (_, writers) in settings.iter_mut().filter(is_default) {
