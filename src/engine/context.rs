@@ -89,6 +89,7 @@ impl Engine {
             since: clock::mono(),
             quarantine: true,
             process_scan: None,
+            flushed: (!policy.is_dry_run()).then(|| self.reaper.flushed_targets()),
         }
     }
 }

@@ -268,6 +268,7 @@ pub fn judge_now(
         since: now.mono,
         quarantine: scanned.has_quarantine,
         process_scan: process_scan.as_ref(),
+        flushed: None,
     };
     let file_use = FileUse {
         target: KnownTarget::Shared(&checks.targets),

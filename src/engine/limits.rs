@@ -10,7 +10,7 @@ use super::stored_targets::StoredTargets;
 use crate::core::event::{Event, Subject};
 use crate::core::retention;
 use crate::core::retention::{ClockTrust, Entry, NeededSpace, Space, SupersededBy, TargetState};
-use crate::evidence::UseChecker;
+use crate::evidence::{FlushedTargets, UseChecker};
 use crate::fs::dir::RootId;
 use crate::fs::root::Root;
 use crate::reap::quarantine::{Quarantine, QuarantineUsage, Stored, StoredSet};
@@ -32,6 +32,8 @@ pub struct LimitContext<'a> {
     pub journal: &'a Journal,
     /// Checks that no process uses a file before it is dropped.
     pub use_checker: &'a UseChecker,
+    /// The targets that are on the disk.
+    pub flushed_targets: &'a FlushedTargets,
     /// The trust in the dates of files.
     pub trust: ClockTrust,
     /// The space for the files that are about to be moved into the quarantine.
@@ -70,7 +72,7 @@ pub fn enforce_limits(root: &Root, id: Option<RootId>, context: LimitContext<'_>
         }
     };
     let now = clock::now();
-    let mut targets = StoredTargets::new(root, &quarantine, id);
+    let mut targets = StoredTargets::new(root, &quarantine, id, context.flushed_targets);
     let mut entries: Vec<Entry> = files
         .iter()
         .map(|set| targets.retention_entry(set, now))

@@ -1023,6 +1023,7 @@ impl<'a> Pass<'a> {
             usage,
             journal: &self.engine.journal,
             use_checker: self.use_checker,
+            flushed_targets: self.engine.reaper.flushed_targets(),
             // Nothing is dropped because of its age here.
             trust: ClockTrust::default(),
             wanted,

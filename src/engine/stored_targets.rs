@@ -12,7 +12,7 @@ use crate::core::policy::SoleCopy;
 use crate::core::retention::{Entry, TargetState};
 use crate::core::temp_name::strip_number;
 use crate::core::time::Now;
-use crate::evidence::{self, ComparedTemp};
+use crate::evidence::{self, ComparedTemp, FlushedTargets};
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
 use crate::fs::root::Root;
 use crate::reap::quarantine::{Quarantine, Stored, StoredSet, origin_id};
@@ -22,6 +22,8 @@ pub(super) struct StoredTargets<'a> {
     root: &'a Root,
     quarantine: &'a Quarantine,
     id: Option<RootId>,
+    /// The targets that are on the disk.
+    flushed_targets: &'a FlushedTargets,
     /// For each directory, the names that also exist with digits or a uuid appended; `None` if the directory cannot be
     /// read.
     siblings: HashMap<PathBuf, Option<HashSet<OsString>>>,
@@ -34,11 +36,13 @@ impl<'a> StoredTargets<'a> {
         root: &'a Root,
         quarantine: &'a Quarantine,
         id: Option<RootId>,
+        flushed_targets: &'a FlushedTargets,
     ) -> StoredTargets<'a> {
         StoredTargets {
             root,
             quarantine,
             id,
+            flushed_targets,
             siblings: HashMap::new(),
             origins: HashMap::new(),
         }
@@ -67,6 +71,7 @@ impl<'a> StoredTargets<'a> {
             file: None,
             companion_bytes: set.companion_size().bytes,
             shared: None,
+            flushed: Some(self.flushed_targets),
         };
         match evidence::find_target(&dir, &self.root.policy, &parsed, temp) {
             Ok(found) if matches!(found.target, Target::Absent | Target::Unknown) => {

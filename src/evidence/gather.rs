@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::container_pids::ContainerPids;
+use super::flushed_targets::FlushedTargets;
 use super::guard::{GuardChecks, GuardContext};
 use super::holders::{FileId, ProcessScan};
 use super::locks::Locks;
@@ -87,6 +88,8 @@ pub struct EvidenceContext<'a> {
     pub quarantine: bool,
     /// A scan of all processes, on file systems where a lease does not cover mappings.
     pub process_scan: Option<&'a ProcessScan>,
+    /// The targets that are on the disk. `None` if nothing will be removed.
+    pub flushed: Option<&'a FlushedTargets>,
 }
 
 impl<'a> EvidenceContext<'a> {
@@ -179,6 +182,7 @@ pub fn gather(
             KnownTarget::Shared(shared) => Some(shared),
             _ => None,
         },
+        flushed: context.flushed,
     };
     let found = match file_use.target {
         KnownTarget::Found(found) => found,

@@ -10,6 +10,7 @@
 mod system;
 
 pub mod container_pids;
+mod flushed_targets;
 mod gather;
 pub mod guard;
 mod holders;
@@ -20,6 +21,7 @@ pub mod siblings;
 mod target;
 pub mod writer_names;
 
+pub use flushed_targets::FlushedTargets;
 pub use gather::{EvidenceContext, FileUse, KnownTarget, Role, TempInfo, gather};
 pub use holders::{FileId, ProcessScan};
 #[cfg(target_os = "linux")]

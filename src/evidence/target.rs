@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::FileId;
+use super::flushed_targets::FlushedTargets;
 use crate::core::judge::{LinkFault, Target};
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::Policy;
@@ -29,6 +30,8 @@ pub struct ComparedTemp<'a> {
     pub companion_bytes: u64,
     /// The looks at targets that it shares with other temps.
     pub shared: Option<&'a SharedTargets>,
+    /// The targets that are on the disk, if a target must be before it counts. `None` if nothing will be removed.
+    pub flushed: Option<&'a FlushedTargets>,
 }
 
 impl ComparedTemp<'_> {
@@ -52,9 +55,33 @@ impl ComparedTemp<'_> {
         enough: u64,
     ) -> io::Result<Option<u64>> {
         match self.shared {
-            Some(shared) if !place.by_link => shared.data_of(place, seen, enough),
-            _ => measure(place, seen, enough),
+            Some(shared) if !place.by_link => {
+                shared.data_of(place, enough, || self.measure(place, seen, enough))
+            }
+            _ => self.measure(place, seen, enough),
         }
+    }
+
+    /// Returns a lower bound for the data of the file at `place`, if it can be read and is the one that was seen. Writes
+    /// it to the disk first if the temp may be removed.
+    fn measure(
+        &self,
+        place: TargetPlace<'_>,
+        seen: &Observation,
+        enough: u64,
+    ) -> io::Result<Option<u64>> {
+        use std::os::fd::AsFd;
+        let Some(opened) = dir::open_to_measure(place.at, place.name)? else {
+            return Ok(None);
+        };
+        let opened = opened.as_fd();
+        if dir::observe_fd(opened)? != *seen {
+            return Ok(None);
+        }
+        if let Some(flushed) = self.flushed {
+            flushed.flush(opened, seen, clock::wall())?;
+        }
+        dir::data_at_least(opened, seen, enough).map(Some)
     }
 }
 
@@ -110,22 +137,23 @@ impl SharedTargets {
         Ok((seen, at))
     }
 
+    /// Returns the data of a target, which `measure` finds out if no other temp did.
     fn data_of(
         &self,
         place: TargetPlace<'_>,
-        seen: &Observation,
         enough: u64,
+        measure: impl FnOnce() -> io::Result<Option<u64>>,
     ) -> io::Result<Option<u64>> {
         let mut known = self.0.borrow_mut();
         let Some(target) = known.get_mut(place.name) else {
-            return measure(place, seen, enough);
+            return measure();
         };
         if let Some(measured) = target.measured
             && (enough <= measured.enough || measured.data < measured.enough)
         {
             return Ok(Some(measured.data));
         }
-        let data = measure(place, seen, enough)?;
+        let data = measure()?;
         target.measured = data.map(|data| Measured { enough, data });
         Ok(data)
     }
@@ -381,19 +409,6 @@ fn compare_with_file(
         compared.data = data.saturating_add(companions);
     }
     Ok(assess(&target, &compared, clock::wall(), step))
-}
-
-/// Returns a lower bound for the data of the file at `place`, if it can be read and is the one that was seen.
-fn measure(place: TargetPlace<'_>, seen: &Observation, enough: u64) -> io::Result<Option<u64>> {
-    use std::os::fd::AsFd;
-    let Some(opened) = dir::open_to_measure(place.at, place.name)? else {
-        return Ok(None);
-    };
-    let opened = opened.as_fd();
-    if dir::observe_fd(opened)? != *seen {
-        return Ok(None);
-    }
-    dir::data_at_least(opened, seen, enough).map(Some)
 }
 
 /// Compares the file that the symlink `name` in `dir` leads to with `temp`.

@@ -335,7 +335,12 @@ impl<'a> Batch<'a> {
         }
         rule!("guard-after-the-claims", self.check_guard(candidate, &after.guards), without: Ok(()))?;
         // A temp that is removed because its target counts: the target must still count.
-        match judged.target_now(self.dir(), self.policy(), candidate, &claimed.checked)? {
+        match judged.target_now(
+            self.dir(),
+            self.context.context,
+            candidate,
+            &claimed.checked,
+        )? {
             target if rule!("same-target", target == judged.evidence.target, without: true) => {}
             // A symlink that led to the temp now leads nowhere. A move loses nothing as long as no target counts.
             target if matches!(claimed.at, ClaimedAt::Slot(_)) && !target.counts() => {}
@@ -509,7 +514,7 @@ impl<'a> Batch<'a> {
         if rule!("full-disk-same-file", now != judged.evidence.observation) {
             return Err(EarlyEnd::Keep(Reason::Changed));
         }
-        let target = judged.target_now(dir, self.policy(), candidate, checked)?;
+        let target = judged.target_now(dir, self.context.context, candidate, checked)?;
         if rule!("full-disk-same-target", target != judged.evidence.target) {
             return Err(EarlyEnd::Keep(Reason::Changed));
         }

@@ -7,8 +7,7 @@ use super::quarantine::Slot;
 use super::types::{Candidate, held_reason};
 use crate::core::judge::{Evidence, Reason, Target};
 use crate::core::observation::{Observation, UseState};
-use crate::core::policy::Policy;
-use crate::evidence::{self, CheckedFile, ComparedTemp, FoundTarget};
+use crate::evidence::{self, CheckedFile, ComparedTemp, EvidenceContext, FoundTarget};
 use crate::fs::dir::Dir;
 
 /// The facts of the verdict of [`Step::Judge`](super::Step::Judge).
@@ -48,7 +47,7 @@ impl Judged {
     pub(super) fn target_now(
         &self,
         dir: &Dir,
-        policy: &Policy,
+        context: EvidenceContext<'_>,
         candidate: &Candidate,
         checked: &CheckedFile,
     ) -> io::Result<Target> {
@@ -57,9 +56,10 @@ impl Judged {
             file: Some(checked.file()),
             companion_bytes: self.evidence.companion_bytes,
             shared: None,
+            flushed: context.flushed,
         };
         let parsed = &candidate.temp_info.parsed;
-        let now = evidence::recheck_target(dir, policy, parsed, temp, &self.target)?;
+        let now = evidence::recheck_target(dir, context.policy, parsed, temp, &self.target)?;
         Ok(now.target)
     }
 }

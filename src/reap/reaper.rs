@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::claim::Claims;
 use super::quarantine::QuarantineUsage;
 use super::types::{Hook, Step};
+use crate::evidence::FlushedTargets;
 use crate::sys::random::random_u64;
 
 /// The largest number of temps that go through the protocol together. Up to three files for each of them are open at a
@@ -28,6 +29,7 @@ pub struct Reaper {
     batch: usize,
     hook: Option<Hook>,
     usage: Arc<QuarantineUsage>,
+    flushed_targets: FlushedTargets,
 }
 
 impl Default for Reaper {
@@ -46,6 +48,7 @@ impl Reaper {
             batch: affordable_batch(),
             hook: None,
             usage: Arc::default(),
+            flushed_targets: FlushedTargets::default(),
         }
     }
 
@@ -73,6 +76,12 @@ impl Reaper {
     #[must_use]
     pub fn usage(&self) -> &Arc<QuarantineUsage> {
         &self.usage
+    }
+
+    /// Returns the targets that are on the disk.
+    #[must_use]
+    pub fn flushed_targets(&self) -> &FlushedTargets {
+        &self.flushed_targets
     }
 
     /// Returns the claim names of this reaper.

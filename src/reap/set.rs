@@ -465,6 +465,7 @@ impl<'a> SetRemoval<'a> {
                 file: Some(main.checked.file()),
                 companion_bytes: evidence.companion_bytes,
                 shared: None,
+                flushed: self.context.context.flushed,
             };
             let parsed = &main.temp_info.parsed;
             let target = evidence::recheck_target(dir, policy, parsed, temp, found)?.target;

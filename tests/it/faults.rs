@@ -94,11 +94,12 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
         (Step::Judge, Disposal::Removed) => &[Call::StatFd, Call::GetXattr],
         (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
-        // The target is opened to measure its data.
+        // The target is opened, written to the disk and measured.
         (Step::Judge, _) => &[
             Call::StatFd,
             Call::StatName,
             Call::OpenFile,
+            Call::Sync,
             Call::Seek,
             Call::GetXattr,
         ],
@@ -128,6 +129,7 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::List,
             Call::OpenFile,
             Call::StatFd,
+            Call::Sync,
         ],
         (Step::ProveLast, Disposal::Moved) => &[
             Call::SetOwner,

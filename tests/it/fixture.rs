@@ -32,7 +32,7 @@ use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::evidence::siblings::{Listings, Siblings};
 use orphand::evidence::writer_names::WriterNames;
-use orphand::evidence::{self, EvidenceContext, Role, TempInfo, UseChecker};
+use orphand::evidence::{self, EvidenceContext, FlushedTargets, Role, TempInfo, UseChecker};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
 use orphand::reap::quarantine::Quarantine;
@@ -320,6 +320,7 @@ impl Fixture {
             file: None,
             companion_bytes: 0,
             shared: None,
+            flushed: None,
         };
         let target = evidence::find_target(&dir, &self.root.policy, parsed, temp).unwrap();
         Candidate {
@@ -387,6 +388,7 @@ impl Fixture {
                 since: clock::mono(),
                 quarantine: quarantine::is_possible(&root_dir),
                 process_scan: None,
+                flushed: Some(&FlushedTargets::default()),
             },
         })
     }

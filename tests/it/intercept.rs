@@ -57,6 +57,8 @@ pub(crate) enum Call {
     Unlock,
     /// write(2).
     Write,
+    /// fsync(2).
+    Sync,
     /// ftruncate(2).
     Truncate,
     /// renameat2(2), renameat(2), rename(2).
@@ -101,6 +103,7 @@ impl Call {
             | Call::EndLease
             | Call::Seek
             | Call::GetXattr
+            | Call::Sync
             | Call::Lock
             | Call::Unlock
             | Call::QueryLock
@@ -141,6 +144,7 @@ impl PendingCall {
             | libc::SYS_fgetxattr
             | libc::SYS_getdents64
             | libc::SYS_write
+            | libc::SYS_fsync
             | libc::SYS_ftruncate => self.open_file(self.args[0]),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open | libc::SYS_rename | libc::SYS_unlink | libc::SYS_mkdir => {
@@ -215,6 +219,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_fgetxattr,
     libc::SYS_flock,
     libc::SYS_write,
+    libc::SYS_fsync,
     libc::SYS_ftruncate,
     libc::SYS_renameat,
     libc::SYS_renameat2,
@@ -261,6 +266,7 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
             _ => Call::Lock,
         },
         libc::SYS_write => Call::Write,
+        libc::SYS_fsync => Call::Sync,
         libc::SYS_ftruncate => Call::Truncate,
         libc::SYS_renameat | libc::SYS_renameat2 => Call::Rename,
         libc::SYS_mkdirat => Call::MakeDir,

@@ -14,7 +14,7 @@ use orphand::core::policy::{Action, Policy};
 use orphand::core::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::core::time::Wall;
 use orphand::engine::limits::{self, LimitContext};
-use orphand::evidence::UseChecker;
+use orphand::evidence::{FlushedTargets, UseChecker};
 use orphand::reap::quarantine::{Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
 use orphand::store::journal::Journal;
@@ -85,6 +85,7 @@ pub(crate) fn enforce_limits(fixture: &Fixture, age: Duration) -> Vec<Event> {
         usage: &usage,
         journal: &journal,
         use_checker: &UseChecker::new(),
+        flushed_targets: &FlushedTargets::default(),
         trust: ClockTrust {
             running: DAY,
             since_jump: None,

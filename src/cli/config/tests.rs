@@ -340,6 +340,7 @@ fn valid_files_are_read() {
     let full = RuleSettings {
         names: strings(&["*.tmp", "*.part"]),
         writers: strings(&["git"]),
+        no_default_writers: false,
         own_writers: OwnWriters::default(),
         exclude: strings(&["cache", "a/*.tmp"]),
         unless_open: Some("/home/ann/.app/lock".into()),

@@ -89,6 +89,7 @@ impl RootWatch {
             usage: shared.engine.reaper.usage(),
             journal: &shared.engine.journal,
             use_checker: &services.use_checker,
+            flushed_targets: shared.engine.reaper.flushed_targets(),
             trust,
             wanted: NeededSpace::default(),
         };

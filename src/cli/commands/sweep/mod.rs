@@ -171,6 +171,7 @@ impl SweepRun<'_> {
                 usage: self.engine.reaper.usage(),
                 journal: &self.engine.journal,
                 use_checker: &self.use_checker,
+                flushed_targets: self.engine.reaper.flushed_targets(),
                 // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
                 trust: ClockTrust::default(),
                 wanted: NeededSpace::default(),
