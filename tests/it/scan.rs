@@ -544,6 +544,38 @@ fn explain_refuses_a_directory() {
     ran.stderr_has(&want);
 }
 
+/// A line about files in quarantine suggests a command that deletes these files and no others.
+#[test]
+fn a_suggested_purge_deletes_only_the_files_of_its_line() {
+    let sweep: &[&str] = &["sweep", "--yes", "--grace", "100ms", ODD_DIR];
+    let rows: [(&[&str], i32, &str); 5] = [
+        (sweep, 0, " moved to the quarantine ("),
+        (&["scan", ODD_DIR], 0, " in quarantine ("),
+        (&["quarantine", "list", ODD_DIR], 0, "to delete all: "),
+        (&["status"], 1, "disk "),
+        (&["report"], 0, "disk "),
+    ];
+    for (args, code, line) in rows {
+        let sandbox = odd_sandbox().file("other/c.tmp", "another only copy");
+        sandbox.age(OLD_ENOUGH);
+        let other = ["sweep", "--yes", "--grace", "100ms", "root/other"];
+        sandbox.run(other).exit(0);
+        if args != sweep {
+            sandbox.run(sweep).exit(0);
+        }
+        let ran = sandbox.run(args).exit(code);
+        let dir = |line: &str| line.contains("it'\\''s a dir'");
+        let mut lines = (ran.stdout.lines()).filter(|one| one.contains(line) && dir(one));
+        let line = lines.next().unwrap_or_else(|| panic!("{}", ran.stdout));
+        let at = line.rfind("orphand quarantine purge").unwrap();
+        let command = line[at..].split(')').next().unwrap();
+        run_pasted(&sandbox, &format!("{command} --yes")).exit(0);
+        let left = sandbox.run(["quarantine", "list", "--json", "root/other"]);
+        left.exit(0).stdout_has("other/c.tmp");
+        assert!(!sandbox.has(format!("../{ODD_DIR}/.orphand")), "{args:?}");
+    }
+}
+
 /// Even if the directories are only in the file.
 #[test]
 fn every_hint_repeats_the_configuration_file() {

@@ -211,7 +211,7 @@ fn a_sweep_shows_ten_of_a_group_and_a_line_about_the_others() {
         &sandbox,
         &format!("{last}\n"),
         &expect![[r#"
-            301 removed (SIZE freed) · 4 moved to the quarantine (SIZE; to delete: orphand quarantine purge) · 0 kept
+            301 removed (SIZE freed) · 4 moved to the quarantine (SIZE; to delete: orphand quarantine purge BASE/root) · 0 kept
         "#]],
     );
     assert_eq!(lines(&text, "  moved  ").len(), 4, "{text}");

@@ -21,7 +21,7 @@ use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
-use crate::cli::output::shell::Suggestion;
+use crate::cli::output::shell::{Suggestion, purge_command};
 use crate::cli::output::standard_streams::{confirm, why_it_cannot_ask};
 use crate::cli::output::text;
 use crate::cli::runtime::plan::missing;
@@ -157,12 +157,13 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         let text = match files {
             0 => format!("no files in quarantine ({})", quarantines.searched()),
             files => format!(
-                "{}, {} ({} on the disk).   to restore: {} ID   to delete: {} [ID]",
+                "{}, {} ({} on the disk).   to restore: {} ID   to delete one: {} ID   to delete all: {}",
                 text::counted(files, "file", "files"),
                 text::size(size.bytes),
                 text::size(size.disk_bytes),
                 Suggestion::new("restore").configured(),
-                Suggestion::new("quarantine purge").configured()
+                Suggestion::new("quarantine purge").configured(),
+                purge_command(command.dirs.iter().map(|dir| absolute(dir)))
             ),
         };
         report.line(&text)?;
@@ -271,6 +272,30 @@ fn select_files(
     Ok(all.into_iter().filter_map(of_root).collect())
 }
 
+/// The largest number of directories that the question names.
+const MAX_NAMED: usize = 3;
+
+/// Returns the question before all files in the quarantines of `roots` are deleted.
+fn question(roots: &[&Path], files: usize, bytes: u64) -> String {
+    let roots: Vec<String> = roots.iter().map(|root| text::escaped(root)).collect();
+    let from = match roots.as_slice() {
+        [root] => format!("the quarantine of {root}"),
+        roots if roots.len() <= MAX_NAMED => {
+            format!(
+                "the quarantines of {} directories ({})",
+                roots.len(),
+                roots.join(", ")
+            )
+        }
+        roots => format!("the quarantines of {} directories", roots.len()),
+    };
+    format!(
+        "Delete {} ({}) permanently from {from}?",
+        text::counted(files as u64, "file", "files"),
+        text::size(bytes)
+    )
+}
+
 fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
@@ -314,11 +339,9 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
                 ),
             ));
         }
-        let files = text::counted(sum.requested as u64, "file", "files");
-        if !confirm(&format!(
-            "Delete {files} ({}) permanently?",
-            text::size(bytes)
-        )) {
+        let with_files = wanted.iter().filter(|(_, sets)| !sets.is_empty());
+        let roots: Vec<&Path> = with_files.map(|(root, _)| root.as_path()).collect();
+        if !confirm(&question(&roots, sum.requested, bytes)) {
             return Ok(Exit::Done);
         }
     }
@@ -367,4 +390,33 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         true => Exit::Partial,
         false => Exit::Done,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_names_the_directories() {
+        let roots = ["/srv/app", "/b", "/c", "/d"].map(Path::new);
+        for (count, files, want) in [
+            (
+                1,
+                1,
+                "Delete 1 file (3.3 MB) permanently from the quarantine of /srv/app?",
+            ),
+            (
+                3,
+                85,
+                "Delete 85 files (3.3 MB) permanently from the quarantines of 3 directories (/srv/app, /b, /c)?",
+            ),
+            (
+                4,
+                85,
+                "Delete 85 files (3.3 MB) permanently from the quarantines of 4 directories?",
+            ),
+        ] {
+            assert_eq!(question(&roots[..count], files, 3_300_000), want);
+        }
+    }
 }

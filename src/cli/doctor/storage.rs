@@ -12,7 +12,7 @@ use orphand::sys::mountinfo;
 
 use super::check::Check;
 use super::system::CLOCK_FIX;
-use crate::cli::output::shell::{self, Suggestion};
+use crate::cli::output::shell::{self, Suggestion, purge_command};
 use crate::cli::output::text;
 
 /// The space of a file system, by statvfs(3).
@@ -87,7 +87,7 @@ fn space_fix(root: &Path, quarantined_size: u64) -> String {
             "{scan}\n{} are in its quarantine. To list them: {}\nTo delete them: {}",
             text::size(bytes),
             suggest("quarantine list").arg(root),
-            suggest("quarantine purge")
+            purge_command([root])
         ),
     }
 }

@@ -1,5 +1,6 @@
 //! The census at the end of a scan or sweep: how many temps there are of each kind.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use orphand::core::event::Event;
@@ -7,7 +8,7 @@ use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::FileSize;
 use serde::Serialize;
 
-use super::shell::Suggestion;
+use super::shell::purge_command;
 use super::text;
 
 /// The numbers of temps by their verdict.
@@ -90,9 +91,9 @@ impl Census {
         self.quarantined_disk_bytes = self.quarantined_disk_bytes.saturating_add(size.disk_bytes);
     }
 
-    /// Returns the census of a scan in one line. Returns `None` if the sums of the scan say all: every temp is an
-    /// orphan, and nothing is in quarantine.
-    pub(crate) fn line(&self) -> Option<String> {
+    /// Returns the census of a scan in one line. `stored_in` are the roots with files in quarantine. Returns `None` if
+    /// the sums of the scan say all: every temp is an orphan, and nothing is in quarantine.
+    pub(crate) fn line(&self, stored_in: &[PathBuf]) -> Option<String> {
         let temps = self.to_remove + self.to_move + self.young + self.held + self.kept;
         let mut parts = Vec::new();
         if self.young + self.held + self.kept > 0 {
@@ -113,16 +114,17 @@ impl Census {
                 all.join(", ")
             ));
         }
-        parts.extend(self.quarantine_text());
+        parts.extend(self.quarantine_text(stored_in));
         (!parts.is_empty()).then(|| parts.join(" · "))
     }
 
-    /// Returns the part of the census of a sweep that its sums do not have. Returns `None` if there is nothing to add.
-    pub(crate) fn rest(&self) -> Option<String> {
+    /// Returns the part of the census of a sweep that its sums do not have. `stored_in` are the roots with files in
+    /// quarantine. Returns `None` if there is nothing to add.
+    pub(crate) fn rest(&self, stored_in: &[PathBuf]) -> Option<String> {
         let held = (self.held > 0).then(|| format!("{} in use", text::count(self.held)));
         let kept: Vec<String> = [self.young_text(), held].into_iter().flatten().collect();
         let kept = (!kept.is_empty()).then(|| format!("of the kept temps {}", kept.join(", ")));
-        let parts: Vec<String> = [kept, self.quarantine_text()]
+        let parts: Vec<String> = [kept, self.quarantine_text(stored_in)]
             .into_iter()
             .flatten()
             .collect();
@@ -137,13 +139,13 @@ impl Census {
         ))
     }
 
-    fn quarantine_text(&self) -> Option<String> {
+    fn quarantine_text(&self, stored_in: &[PathBuf]) -> Option<String> {
         (self.quarantined > 0).then(|| {
             format!(
                 "{} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
                 text::size(self.quarantined_disk_bytes),
-                Suggestion::new("quarantine purge").configured()
+                purge_command(stored_in)
             )
         })
     }
@@ -158,11 +160,11 @@ mod tests {
     #[test]
     fn each_temp_is_counted_once() {
         let mut census = Census::default();
-        assert_eq!((census.line(), census.rest()), (None, None));
+        assert_eq!((census.line(&[]), census.rest(&[])), (None, None));
         census.add(Verdict::Reap, S * 9, S);
         census.add(Verdict::Quarantine(None), S * 9, S);
         assert_eq!(
-            (census.line(), census.rest()),
+            (census.line(&[]), census.rest(&[])),
             (None, None),
             "the sums say it"
         );
@@ -179,15 +181,17 @@ mod tests {
                 disk_bytes: 8_192,
             },
         );
-        let line = census.line().unwrap();
+        let line = census.line(&["/srv/my app".into(), "/b".into()]).unwrap();
         assert!(
             line.starts_with(
                 "looked at 8 temps: 1 to be removed, 1 to be moved to the quarantine, 3 too young (the next is due in \
-                 20 s), 2 in use, 1 kept for other reasons · 2 files in quarantine (8.2 kB); to delete: "
+                 20 s), 2 in use, 1 kept for other reasons · 2 files in quarantine (8.2 kB); to delete: orphand \
+                 quarantine purge"
             ),
             "{line}"
         );
-        let rest = census.rest().unwrap();
+        assert!(line.ends_with(" '/srv/my app' /b"), "{line}");
+        let rest = census.rest(&[]).unwrap();
         let kept = "of the kept temps 3 too young (the next is due in 20 s), 2 in use · 2 files in quarantine";
         assert!(rest.starts_with(kept), "{rest}");
     }

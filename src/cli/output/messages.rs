@@ -1,5 +1,6 @@
 //! Formats events as text: one line for each event.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
@@ -10,7 +11,7 @@ use orphand::core::sums::{SumKey, TempSum};
 
 use super::groups;
 use super::reasons::{kept_text, move_reason, removal_reason, restore_command, short_move_reason};
-use super::shell::Suggestion;
+use super::shell::purge_command;
 use super::text;
 
 const DIMMED: Style = Style::new().dimmed();
@@ -41,7 +42,7 @@ pub(crate) struct EventFormatter {
 }
 
 /// The sizes that the summary shows besides those of [`Summary`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SummarySizes {
     /// The size of the temps that are counted as kept.
     kept: FileSize,
@@ -49,6 +50,8 @@ pub(crate) struct SummarySizes {
     would_reap: FileSize,
     /// The size of the temps that would be moved to the quarantine.
     would_move: FileSize,
+    /// The roots of the temps that were moved to the quarantine.
+    moved_in: BTreeSet<PathBuf>,
     /// The number and the length of the temps that are still kept, if they are known.
     pub(super) still_kept: Option<(u64, u64)>,
 }
@@ -62,6 +65,13 @@ impl SummarySizes {
             }
             Event::Quarantined { disposed, .. } if disposed.dry_run => {
                 (&mut self.would_move, &disposed.subject)
+            }
+            Event::Quarantined { disposed, .. } => {
+                let root = &disposed.subject.root;
+                if !self.moved_in.contains(root) {
+                    self.moved_in.insert(root.clone());
+                }
+                return;
             }
             Event::Kept {
                 subject,
@@ -129,7 +139,7 @@ impl EventFormatter {
                 details,
                 ..
             } => {
-                let rest = kept_text(&subject.path, *reason, holders, *retry, details);
+                let rest = kept_text(subject, *reason, holders, *retry, details);
                 self.row(start, subject, &rest)
             }
             Event::Reaped(disposed) => {
@@ -275,7 +285,7 @@ impl EventFormatter {
                 "{} moved to the quarantine ({}; to delete: {})",
                 text::count(moved),
                 text::size(summary.quarantined_size.disk_bytes),
-                Suggestion::new("quarantine purge").configured()
+                purge_command(&sizes.moved_in)
             ));
         }
         let count = |number, size: FileSize, what: &str| {
@@ -387,6 +397,7 @@ mod tests {
             kept: seven,
             would_reap: seven,
             would_move: seven,
+            moved_in: BTreeSet::from(["/r".into()]),
             still_kept: None,
         };
         #[rustfmt::skip]
@@ -398,7 +409,7 @@ mod tests {
             (Summary { reaped: 3, would_reap: 2, freed: seven, ..none() },
                 "1 removed (7 B freed) · 2 would be removed (7 B) · 0 kept"),
             (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none() },
-                "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge) · 0 kept · 1 failed"),
+                "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge /r) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {
             assert_eq!(EventFormatter::default().summary(&summary, &sizes), want);

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use orphand::core::event::{Details, Disposed};
+use orphand::core::event::{Details, Disposed, Subject};
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::own_names;
 use orphand::engine::Examined;
 
-use super::shell::Suggestion;
+use super::shell::{Suggestion, purge_command};
 use super::text;
 
 /// The largest number of holders that a line names.
@@ -26,15 +26,15 @@ pub(crate) fn verdict_reason(examined: &Examined, reason: Reason) -> String {
 pub(crate) fn reason_and_hint(examined: &Examined, reason: Reason) -> (String, String) {
     let text = keep_reason(reason, "", &examined.details);
     let hint = match examined.verdict {
-        Verdict::Keep(_) => hint(&examined.path, reason, &examined.details),
+        Verdict::Keep(_) => keep_hint(&examined.path, None, reason, &examined.details),
         Verdict::Reap | Verdict::Quarantine(_) => String::new(),
     };
     (text, hint)
 }
 
-/// Returns the reason why the temp at `path` is kept, with its holders and the time of the next look.
+/// Returns the reason why a temp is kept, with its holders and the time of the next look.
 pub(super) fn kept_text(
-    path: &Path,
+    subject: &Subject,
     reason: Reason,
     holders: &[Holder],
     retry: Option<Duration>,
@@ -43,10 +43,11 @@ pub(super) fn kept_text(
     let holders = holders.iter().take(MAX_HOLDERS);
     let names = holders.map(|one| format!("{}[{}]", text::escaped(Path::new(&one.name)), one.pid));
     let by = names.collect::<Vec<_>>().join(", ");
-    match own_names::is_claim(path) {
+    let line = keep_reason(reason, &by, details) + &next_look(reason, retry);
+    match own_names::is_claim(&subject.path) {
         // Another orphand process may be working on this claim, and no option applies to it, so there is no hint.
-        true => keep_reason(reason, &by, details) + &next_look(reason, retry),
-        false => kept_line(path, reason, &by, retry, details),
+        true => line,
+        false => line + &keep_hint(&subject.path, Some(&subject.root), reason, details),
     }
 }
 
@@ -179,12 +180,7 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
         Reason::NoQuarantine => {
             "it is to be moved to the quarantine, but none can be created here".to_owned()
         }
-        Reason::QuarantineFull => {
-            format!(
-                "it is to be moved to the quarantine, which is full; to empty it: {}",
-                Suggestion::new("quarantine purge").configured()
-            )
-        }
+        Reason::QuarantineFull => "it is to be moved to the quarantine, which is full".to_owned(),
         Reason::Reserved => {
             "its name is reserved (a lock, a database, a transfer, a backup, the target or a \
              companion of another temp)"
@@ -193,24 +189,15 @@ fn keep_reason(reason: Reason, by: &str, details: &Details) -> String {
     }
 }
 
-/// Returns the reason why a temp is kept, the interval at which it is checked, and the option that would change this.
-fn kept_line(
-    path: &Path,
-    reason: Reason,
-    by: &str,
-    retry: Option<Duration>,
-    details: &Details,
-) -> String {
-    keep_reason(reason, by, details) + &next_look(reason, retry) + &hint(path, reason, details)
-}
-
-/// Returns the option or command that would change or explain that a temp is kept, or an empty text.
-fn hint(path: &Path, reason: Reason, details: &Details) -> String {
+/// Returns the option or the command that would change that the temp at `path` is kept, after a full stop. `root` is its
+/// root, if it is known.
+fn keep_hint(path: &Path, root: Option<&Path>, reason: Reason, details: &Details) -> String {
     match reason {
         Reason::NetworkFs => format!(
             ".  to trust it: {} in the configuration file",
             trust_key(&details.file_system)
         ),
+        Reason::QuarantineFull => format!(".  to empty it: {}", purge_command(root)),
         Reason::SoleCopy => ".  to move such temps: --sole-copy quarantine".to_owned(),
         Reason::Reserved => format!(
             ".  to see the reason: {}",
@@ -229,11 +216,19 @@ fn trust_key(file_system: &str) -> String {
 mod tests {
     use super::*;
 
+    fn subject() -> Subject {
+        Subject {
+            path: "/r/a.tmp".into(),
+            root: "/r".into(),
+            size: None,
+        }
+    }
+
     #[test]
     fn every_reason_has_a_text() {
         for reason in Reason::ALL {
             assert!(
-                !kept_line(Path::new("/r/a.tmp"), reason, "", None, &Details::default()).is_empty(),
+                !kept_text(&subject(), reason, &[], None, &Details::default()).is_empty(),
                 "{reason}"
             );
         }
@@ -255,6 +250,10 @@ mod tests {
             is_dataless: true,
             ..details.clone()
         };
+        let holders = [Holder {
+            pid: 4711,
+            name: "bash".to_owned(),
+        }];
         let soon = Some(Duration::from_secs(10));
         #[rustfmt::skip]
         let rows = [
@@ -266,13 +265,15 @@ mod tests {
             (Reason::WriterAlive, None, &details, "pid 24917 from its name is running (bash)"),
             (Reason::Protected, None, &details, "protected: immutable or append-only"),
             (Reason::Protected, None, &dataless, "its data is in the cloud, not on this disk"),
+            (Reason::QuarantineFull, None, &details,
+                "it is to be moved to the quarantine, which is full.  to empty it: orphand quarantine purge /r"),
             (Reason::NetworkFs, None, &details,
                 "on this file system (nfs) nothing can prove that it is unused.  to trust it: network = [\"nfs\"] in \
                  the configuration file"),
         ];
         for (reason, retry, details, want) in rows {
             assert_eq!(
-                kept_line(Path::new("/r/a.tmp"), reason, "bash[4711]", retry, details),
+                kept_text(&subject(), reason, &holders, retry, details),
                 want
             );
         }

@@ -115,6 +115,11 @@ impl fmt::Display for Suggestion {
     }
 }
 
+/// Returns the command that deletes all files in the quarantines of `roots`, and no others.
+pub(crate) fn purge_command<A: AsRef<OsStr>>(roots: impl IntoIterator<Item = A>) -> Suggestion {
+    Suggestion::new("quarantine purge").configured().args(roots)
+}
+
 /// Returns the message for a root that is refused. `explain` is the command that explains a file.
 pub(crate) fn refused_text(refused: &Refused, explain: Suggestion) -> String {
     match refused {

@@ -67,13 +67,17 @@ fn remaining(service: &ServicePaths, config: Option<PathBuf>) -> Vec<(&'static s
         .and_then(|path| Config::load(Some(path)).ok());
     let journal = Journal::new(state.as_deref());
     let quarantines = Quarantines::known(&config.unwrap_or_default(), &journal, None);
-    let held: usize = quarantines.roots().map(|root| stored_files(root)).sum();
+    let with_files = quarantines
+        .roots()
+        .map(|root| (root, stored_files(root)))
+        .filter(|(_, files)| *files > 0);
+    let (roots, files): (Vec<&PathBuf>, Vec<usize>) = with_files.unzip();
     let mut left = Vec::new();
-    if held > 0 {
-        let files = counted(held as u64, "file", "files");
+    if !roots.is_empty() {
+        let files = counted(files.iter().sum::<usize>() as u64, "file", "files");
         left.push((
             "Quarantine",
-            format!("orphand quarantine purge   ({files})"),
+            format!("{}   ({files})", shell::purge_command(roots)),
         ));
     }
     if let Some(path) = path.filter(|path| path.exists()) {

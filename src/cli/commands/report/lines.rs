@@ -51,7 +51,7 @@ pub(super) fn lines(content: &Content) -> Vec<String> {
     for (root, disk) in &content.disks {
         lines.push(text::escaped(root));
         if let Some(disk) = disk {
-            lines.push(disk.line());
+            lines.push(disk.line(root));
         }
     }
     lines

@@ -100,7 +100,8 @@ pub(super) fn print_end(
     if let Some(line) = claims_line(command, result) {
         report.line(&line)?;
     }
-    if let Some(census) = result.tally.census.line().filter(|_| !report.is_quiet()) {
+    let census = result.tally.census.line(&result.stored_in);
+    if let Some(census) = census.filter(|_| !report.is_quiet()) {
         report.line(&census)?;
     }
     report.line(&closing_line(command, plan, result))

@@ -27,6 +27,8 @@ pub(super) struct ScanResult<'a> {
     pub(super) claims: Vec<(&'a Root, FoundClaims)>,
     /// The known shapes of temps that files in the roots fit.
     pub(super) learned: Vec<LearnedFiles>,
+    /// The roots with files in quarantine.
+    pub(super) stored_in: Vec<PathBuf>,
     /// The number of directories that could not be read.
     pub(super) unread: u64,
     /// A temp could not be examined.
@@ -47,6 +49,9 @@ impl ScanResult<'_> {
         for root in roots.iter().filter(|root| response::responds(&root.path)) {
             let (files, size) = stored_in(&root.path);
             self.tally.census.add_quarantine(files, size);
+            if files > 0 {
+                self.stored_in.push(root.path.clone());
+            }
         }
     }
 

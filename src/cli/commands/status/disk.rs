@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cli::exit::Failure;
 use crate::cli::output::event_printer::EventPrinter;
-use crate::cli::output::shell::Suggestion;
+use crate::cli::output::shell::purge_command;
 use crate::cli::output::text;
 
 /// The usage of the file system of a root, and the files in its quarantine.
@@ -74,7 +74,8 @@ impl DiskUsage {
         })
     }
 
-    pub(crate) fn line(&self) -> String {
+    /// Returns the line about the disk of `root`, and the command that empties its quarantine.
+    pub(crate) fn line(&self, root: &Path) -> String {
         let mut disk = format!(
             "disk {} % full, {} free",
             self.percent(),
@@ -89,7 +90,7 @@ impl DiskUsage {
                 "{} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
                 text::size(self.quarantined_size.disk_bytes),
-                Suggestion::new("quarantine purge").configured()
+                purge_command([root])
             ));
         }
         format!("      {}", text::joined(&parts))
@@ -155,7 +156,7 @@ impl DiskFields<'_> {
 
 pub(super) fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), Failure> {
     match DiskUsage::of(root) {
-        Some(disk) => report.line(&disk.line())?,
+        Some(disk) => report.line(&disk.line(root))?,
         None => report.line(match responds(root) {
             true => "      the directory does not exist, or its disk does not answer",
             false => "      its file system does not answer; to find the cause: orphand doctor",

@@ -221,7 +221,7 @@ fn print_status(
     let others = listed.iter().chain(&totals.roots);
     for (root, is) in with_stored_files(others.filter(|root| !watched.contains(*root))) {
         report.line(&format!("  {}", text::escaped(root)))?;
-        report.line(&is.line())?;
+        report.line(&is.line(root))?;
     }
     if let Some(since) = &totals.since {
         let freed = text::size(totals.freed_disk_bytes);

@@ -197,9 +197,13 @@ impl SweepRun<'_> {
         let trees = measure(found);
         let mut lines = Vec::new();
         if !self.output.json && !self.output.quiet && !self.print0 {
+            let mut with_files = Vec::new();
             for root in &roots {
                 let (files, size) = stored_in(&root.path);
                 self.census.add_quarantine(files, size);
+                if files > 0 {
+                    with_files.push(root.path.clone());
+                }
             }
             let is_deep = roots.iter().any(|root| root.policy.recursive);
             lines = tree_lines(&trees, is_deep);
@@ -211,7 +215,7 @@ impl SweepRun<'_> {
                 .flat_map(|root| learned::find_files(root, known));
             let unmatched = learned.filter(|files| !files.learned.matched);
             lines.extend(unmatched.map(|files| files.line()));
-            lines.extend(self.census.rest());
+            lines.extend(self.census.rest(&with_files));
         }
         for line in lines {
             let now = self.report.note(&line);
