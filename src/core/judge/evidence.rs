@@ -112,7 +112,7 @@ pub struct Evidence {
     /// True if its writer never removes or truncates the target before it has replaced it, and no possible target is
     /// hidden: the temp is not needed where the target is missing or not in the name.
     pub discarded: bool,
-    /// True if better copies of its target are in the quarantine, by [`group`](crate::core::group).
+    /// True if better copies of its target are in the quarantine, or will be before it is removed, by [`group`](crate::core::group).
     pub superseded: bool,
     /// True if the rule does not take its name, and only a learned shape does. The name may have been chosen by a person,
     /// so the temp is never destroyed.

@@ -424,7 +424,9 @@ fn size_with_companions(e: &Evidence) -> u64 {
 fn describe_only_copy(e: &Evidence) -> String {
     match (size_with_companions(e), e.target) {
         _ if e.by_shape => "the rule does not match its name, only a learned shape does".into(),
-        _ if is_superseded(e) => "later copies with as much data are in the quarantine".into(),
+        _ if is_superseded(e) => {
+            "later copies with as much data are in the quarantine or are moved there first".into()
+        }
         _ if is_discarded(e) => {
             "its writer never removes a target before it has replaced it".into()
         }

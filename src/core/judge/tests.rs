@@ -666,6 +666,14 @@ fn descriptions_match_the_evidence() {
         assert!(text.ends_with(end), "{}: {text:?}, not {end:?}", gate.name);
     }
 
+    let mut superseded = orphan();
+    superseded.target = Target::Absent;
+    superseded.superseded = true;
+    assert_describes(
+        "not the only copy",
+        &superseded,
+        "are in the quarantine or are moved there first",
+    );
     assert_describes("not restored", &orphan(), "no mark of a restored file");
     let restored = with(|e| e.restored = true);
     assert_describes("not restored", &restored, "has not changed since");
