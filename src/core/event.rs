@@ -43,8 +43,9 @@ pub struct Disposed {
     pub process: Option<Process>,
     /// The size that its removal freed. Zero if another hard link keeps the data.
     pub freed: FileSize,
-    /// The path of a later copy with as much data, because of which it was not needed. `None` if its target counts, or
-    /// it was moved.
+    /// Its target does not count, but later copies with as much data make it superfluous.
+    pub superseded: bool,
+    /// The path of such a copy in the quarantine. `None` if its target counts, if it was moved, or in a dry run.
     pub superseded_by: Option<PathBuf>,
     /// This is a dry run: the file was neither removed nor moved.
     pub dry_run: bool,

@@ -89,6 +89,8 @@ pub struct Summand<'a> {
     pub target: Option<&'a Path>,
     /// The name of the program that wrote or holds it, if known.
     pub program: Option<&'a str>,
+    /// It is removed although its target does not count, because later copies supersede it.
+    pub superseded: bool,
 }
 
 /// The path of the target that all temps of a sum have in common, or not.
@@ -139,6 +141,8 @@ pub struct TempSum {
     pub target: CommonTarget,
     /// The programs that wrote or hold them, each with the number of its temps, as far as they are known.
     pub programs: BTreeMap<String, u64>,
+    /// The number of temps that later copies supersede.
+    pub superseded: u64,
 }
 
 impl TempSum {
@@ -150,6 +154,7 @@ impl TempSum {
         };
         self.oldest = self.oldest.max(one.quiet);
         self.temps += 1;
+        self.superseded += u64::from(one.superseded);
         self.size = self.size.plus(one.size);
         self.target.add(one.target.map(Path::as_os_str));
         if let Some(program) = one.program {
@@ -166,6 +171,7 @@ impl TempSum {
         };
         self.oldest = self.oldest.max(other.oldest);
         self.temps += other.temps;
+        self.superseded += other.superseded;
         self.size = self.size.plus(other.size);
         self.target.merge(&other.target);
         for (program, temps) in other.programs {

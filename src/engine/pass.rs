@@ -139,6 +139,7 @@ impl Removal<'_> {
 
     /// Judges the temp again, as one that better copies supersede or do not.
     fn set_superseded(&mut self, is_superseded: bool, policy: &Policy) {
+        self.disposed.superseded = is_superseded;
         let judged = &mut self.temp.judged;
         judged.evidence.superseded = is_superseded;
         judged.judge_again(policy);
@@ -1131,6 +1132,7 @@ impl<'a> Pass<'a> {
             writer: process.as_ref().and_then(|process| process.name.clone()),
             process,
             freed: FileSize::default(),
+            superseded: false,
             superseded_by: None,
             dry_run: false,
         }

@@ -93,6 +93,7 @@ fn quarantined(dir_context: DirContext<'_>, id: String, name: &OsStr, size: File
             writer: None,
             process: None,
             freed: FileSize::default(),
+            superseded: false,
             superseded_by: None,
             dry_run: false,
         },

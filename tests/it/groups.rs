@@ -682,6 +682,28 @@ fn explain_names_the_group() {
     }
 }
 
+/// The reason for the removal of a temp without a target is shown before anything is removed.
+#[test]
+fn a_preview_names_the_reason_for_superseded_temps() {
+    let sandbox = Sandbox::new();
+    for number in 0..5 {
+        sandbox.write(temp("sessions.json", number), "12345");
+    }
+    sandbox.age(Duration::from_millis(150));
+    let one = "; later copies supersede it";
+    let rows: [(&[&str], &str, usize); 4] = [
+        (&["scan"], "; later copies supersede them", 1),
+        (&["scan", "--list"], one, 2),
+        (&["sweep", "-n"], one, 2),
+        (&["sweep", "-n", "--list"], one, 2),
+    ];
+    for (args, reason, lines) in rows {
+        let ran = sandbox.run([args, &["--grace", "100ms", "root"]].concat());
+        let text = ran.exit(0).stdout;
+        assert_eq!(text.matches(reason).count(), lines, "{args:?}: {text}");
+    }
+}
+
 #[test]
 fn stored_copies_supersede_nothing_if_sole_copies_are_kept() {
     in_own_process(&[RunAs::CurrentUser], || {

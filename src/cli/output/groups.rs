@@ -116,6 +116,7 @@ fn disposal(disposed: &Disposed) -> Summand<'_> {
         quiet: disposed.quiet,
         target: disposed.target.as_deref(),
         program: disposed.writer.as_deref(),
+        superseded: disposed.superseded,
         ..sized(&disposed.subject)
     }
 }
@@ -145,7 +146,7 @@ pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
         false => format!("{what} in {programs}"),
     };
     match key.outcome {
-        Outcome::Judged(Verdict::Reap) => of_programs(ages, &programs),
+        Outcome::Judged(Verdict::Reap) => of_programs(ages + &superseded_text(sum), &programs),
         Outcome::Judged(Verdict::Quarantine(None)) => of_programs(ages, &programs),
         Outcome::Judged(Verdict::Quarantine(Some(reason))) => match reason {
             Reason::SoleCopy => format!("maybe the only copy; {ages}"),
@@ -158,6 +159,16 @@ pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
         },
         Outcome::Failed => "an error occurred".to_owned(),
         Outcome::Purged => String::new(),
+    }
+}
+
+/// Returns what supersedes the temps of a group whose target does not count, after the ages of the temps.
+fn superseded_text(sum: &TempSum) -> String {
+    match sum.superseded {
+        0 => String::new(),
+        1 if sum.temps == 1 => "; later copies supersede it".to_owned(),
+        all if all == sum.temps => "; later copies supersede them".to_owned(),
+        some => format!("; later copies supersede {} of them", text::count(some)),
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) fn removal_reason(disposed: &Disposed) -> String {
         _ if disposed.superseded_by.is_some() => {
             format!("unused for {quiet}; later copies are in the quarantine")
         }
+        _ if disposed.superseded => format!("unused for {quiet}; later copies supersede it"),
         Some(0) => format!("empty, unused for {quiet}"),
         _ => format!("unused for {quiet}"),
     }

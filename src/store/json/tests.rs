@@ -59,6 +59,7 @@ fn disposed(name: &[u8]) -> Disposed {
         writer: None,
         process: Some(process()),
         freed: FileSize::default(),
+        superseded: true,
         superseded_by: Some(path(b"/srv/app/q")),
         dry_run: false,
     }
@@ -145,6 +146,7 @@ fn events() -> Vec<Event> {
             target: None,
             writer_pid: None,
             process: None,
+            superseded: false,
             superseded_by: None,
             dry_run: true,
             ..disposed(b"a.json.tmp")

@@ -156,6 +156,7 @@ impl ReportData {
             quiet: Duration::try_from(now.duration_since(at)).unwrap_or_default(),
             target: disposal.and_then(|disposal| disposal.target.as_deref()),
             program: name,
+            superseded: false,
         };
         let (sum, verdict) = match line.event {
             HistoryEvent::Reaped => (&mut self.removed, Verdict::Reap),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use orphand::core::judge::Verdict;
 use orphand::core::sums::{Outcome, SumKey, Summand, TempSum};
 use orphand::core::temp_name::Names;
 use orphand::engine::Examined;
@@ -68,6 +69,7 @@ pub(super) fn groups_of(names: &Names, temps: &[Examined]) -> Vec<DirGroup> {
                 quiet: examined.temp_info.quiet,
                 target: examined.target.as_deref(),
                 program: examined.details.writer.as_deref(),
+                superseded: examined.verdict == Verdict::Reap && examined.evidence.superseded,
             });
         }
     }

@@ -32,6 +32,9 @@ fn verdict_text(examined: &Examined) -> String {
     let quiet = text::span(examined.temp_info.quiet);
     let kept = |reason| verdict_reason(examined, reason);
     match examined.verdict {
+        Verdict::Reap if examined.evidence.superseded => {
+            format!("unused for {quiet}; later copies supersede it")
+        }
         Verdict::Reap => format!("unused for {quiet}"),
         Verdict::Keep(Reason::Reserved) => {
             let reserved = examined.evidence.reserved.as_ref();
