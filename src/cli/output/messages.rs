@@ -50,6 +50,8 @@ pub(crate) struct SummarySizes {
     would_reap: FileSize,
     /// The size of the temps that would be moved to the quarantine.
     would_move: FileSize,
+    /// The number and the size of the copies that were deleted from the quarantine.
+    purged: (u64, FileSize),
     /// The roots of the temps that were moved to the quarantine.
     moved_in: BTreeSet<PathBuf>,
     /// The number and the length of the temps that are still kept, if they are known.
@@ -65,6 +67,10 @@ impl SummarySizes {
             }
             Event::Quarantined { disposed, .. } if disposed.dry_run => {
                 (&mut self.would_move, &disposed.subject)
+            }
+            Event::Purged { subject, .. } => {
+                self.purged.0 += 1;
+                (&mut self.purged.1, subject)
             }
             Event::Quarantined { disposed, .. } => {
                 let root = &disposed.subject.root;
@@ -295,6 +301,10 @@ impl EventFormatter {
                 text::size(size.disk_bytes)
             )
         };
+        // The limits of the quarantine also delete copies that were moved before.
+        if let (purged @ 1.., size) = sizes.purged {
+            parts.push(count(purged, size, "deleted from the quarantine"));
+        }
         if would_reap > 0 {
             parts.push(count(would_reap, sizes.would_reap, "would be removed"));
         }
@@ -397,6 +407,7 @@ mod tests {
             kept: seven,
             would_reap: seven,
             would_move: seven,
+            purged: (0, FileSize::default()),
             moved_in: BTreeSet::from(["/r".into()]),
             still_kept: None,
         };
@@ -414,5 +425,19 @@ mod tests {
         for (summary, want) in rows {
             assert_eq!(EventFormatter::default().summary(&summary, &sizes), want);
         }
+        let mut sizes = SummarySizes::default();
+        for id in ["a", "b"] {
+            let subject = Subject {
+                path: "/r/a.tmp".into(),
+                root: "/r".into(),
+                size: Some(seven),
+            };
+            let id = id.to_owned();
+            sizes.count(&Event::Purged { subject, id });
+        }
+        assert_eq!(
+            EventFormatter::default().summary(&none(), &sizes),
+            "0 removed (0 B freed) · 2 deleted from the quarantine (14 B) · 0 kept"
+        );
     }
 }
