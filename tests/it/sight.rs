@@ -119,12 +119,20 @@ fn a_scan_shows_at_most_twenty_groups() {
         .exit(0)
         .stdout;
     assert_eq!(out.lines().count(), 22, "{out}");
-    assert!(out.contains("and 6 more groups (12 temps, 0 B)"), "{out}");
+    let more = "and 6 more groups (12 temps, 0 B); to list each temp: --list";
+    assert!(out.contains(more), "{out}");
     let json = sandbox
         .scan(["-r", "--grace", "100ms"])
         .exit(0)
         .stdout_json();
     assert_eq!(json["groups"].as_array().unwrap().len(), 26, "JSON has all");
+    let sweep = ["sweep", "--yes", "-r", "--grace", "100ms", "root"];
+    sandbox.run(sweep).exit(0);
+    let report = sandbox.run(["report"]).exit(0).stdout;
+    assert!(
+        report.contains("and 6 more groups (12 temps, 0 B)\n"),
+        "{report}"
+    );
 }
 
 #[test]

@@ -246,7 +246,7 @@ impl EventPrinter {
                 printed = printed.and(self.event_line(&line));
             }
         }
-        let Some(text) = groups::more_line(&rest, 0) else {
+        let Some(text) = groups::hidden_groups(&rest, 0).line_with_option() else {
             return printed;
         };
         let line = EventLine {

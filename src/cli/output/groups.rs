@@ -226,9 +226,8 @@ fn short_reason(reason: Reason) -> &'static str {
     }
 }
 
-/// Returns the line about the groups that are not shown, after the first `shown` ones: `and 12 more groups (34 temps,
-/// 1.2 MB)`.
-pub(crate) fn more_line(sums: &Sums, shown: usize) -> Option<String> {
+/// Returns the groups that are not shown, after the first `shown` ones.
+pub(crate) fn hidden_groups(sums: &Sums, shown: usize) -> HiddenGroups {
     let others = sums.others();
     let mut hidden = HiddenGroups {
         groups: 0,
@@ -238,7 +237,7 @@ pub(crate) fn more_line(sums: &Sums, shown: usize) -> Option<String> {
     let sums = sums.largest_first();
     let rest = sums.get(shown..).unwrap_or_default();
     rest.iter().for_each(|(_, sum)| hidden.add(sum));
-    hidden.line()
+    hidden
 }
 
 /// The groups that are not shown.
@@ -263,7 +262,12 @@ impl HiddenGroups {
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 
-    /// Returns the line about them, if there are any.
+    /// Returns the line about them, if there are any, for a command that can list each temp.
+    pub(crate) fn line_with_option(&self) -> Option<String> {
+        Some(format!("{}; to list each temp: --list", self.line()?))
+    }
+
+    /// Returns the line about them, if there are any: `and 12 more groups (34 temps, 1.2 MB)`.
     pub(crate) fn line(&self) -> Option<String> {
         let groups = match (self.groups, self.temps) {
             (_, 0) => return None,
@@ -271,7 +275,7 @@ impl HiddenGroups {
             (groups, _) => text::counted(groups, "more group", "more groups"),
         };
         Some(format!(
-            "and {groups} ({}, {}); to list each temp: --list",
+            "and {groups} ({}, {})",
             text::counted(self.temps, "temp", "temps"),
             text::size(self.bytes)
         ))

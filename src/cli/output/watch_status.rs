@@ -275,7 +275,8 @@ pub(crate) fn leak_lines(sums: &Sums) -> Vec<String> {
     let largest = sums.largest_first();
     let shown = largest.iter().take(MAX_GROUPS);
     let lines = shown.map(|(key, sum)| leak_line(key, sum));
-    lines.chain(groups::more_line(sums, MAX_GROUPS)).collect()
+    let hidden = groups::hidden_groups(sums, MAX_GROUPS);
+    lines.chain(hidden.line()).collect()
 }
 
 /// Returns the line about one group of leaks.

@@ -36,7 +36,7 @@ pub(super) fn lines(content: &Content) -> Vec<String> {
             text::escaped(&groups::path(key)),
         ));
     }
-    lines.extend(groups::more_line(&data.groups, MAX_GROUPS));
+    lines.extend(groups::hidden_groups(&data.groups, MAX_GROUPS).line());
     let programs = data.programs();
     if !programs.is_empty() {
         lines.push(String::new());

@@ -71,7 +71,7 @@ pub(super) fn print_groups(
         let line = format!("{word}  {count:>count_width$}  {bytes:>8}  {name:<width$}  {rest}");
         report.line(line.trim_end())?;
     }
-    if let Some(line) = hidden.line() {
+    if let Some(line) = hidden.line_with_option() {
         report.line(&line)?;
     }
     Ok(())
