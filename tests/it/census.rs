@@ -198,7 +198,7 @@ fn the_census_counts_each_temp_once() {
     let ran = sandbox
         .run(["sweep", "--yes", "--grace", "1h", "root"])
         .exit(0);
-    ran.stdout_has("of the kept temps 3 too young (the next is due in 59 min")
+    ran.stdout_has("of the 3 kept temps, 3 are too young (the next is due in 59 min")
         .stdout_has("1 file in quarantine");
 }
 

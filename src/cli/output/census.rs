@@ -100,10 +100,11 @@ impl Census {
             let number = |number, what: &str| {
                 (number > 0).then(|| format!("{} {what}", text::count(number)))
             };
+            let young = self.young_text();
             let all = [
                 number(self.to_remove, "to be removed"),
                 number(self.to_move, "to be moved to the quarantine"),
-                self.young_text(),
+                young.and_then(|what| number(self.young, &what)),
                 number(self.held, "in use"),
                 number(self.kept, "kept for other reasons"),
             ];
@@ -121,9 +122,19 @@ impl Census {
     /// Returns the part of the census of a sweep that its sums do not have. `stored_in` are the roots with files in
     /// quarantine. Returns `None` if there is nothing to add.
     pub(crate) fn rest(&self, stored_in: &[PathBuf]) -> Option<String> {
-        let held = (self.held > 0).then(|| format!("{} in use", text::count(self.held)));
-        let kept: Vec<String> = [self.young_text(), held].into_iter().flatten().collect();
-        let kept = (!kept.is_empty()).then(|| format!("of the kept temps {}", kept.join(", ")));
+        let all = self.young + self.held + self.kept;
+        let part = |number, what: String| match (number, all) {
+            (_, 1) => format!("is {what}"),
+            (1, _) => format!("1 is {what}"),
+            (number, _) => format!("{} are {what}", text::count(number)),
+        };
+        let young = self.young_text().map(|what| part(self.young, what));
+        let held = (self.held > 0).then(|| part(self.held, "in use".to_owned()));
+        let parts: Vec<String> = [young, held].into_iter().flatten().collect();
+        let kept = (!parts.is_empty()).then(|| match (all, parts.join(" and ")) {
+            (1, what) => format!("the kept temp {what}"),
+            (all, what) => format!("of the {} kept temps, {what}", text::count(all)),
+        });
         let parts: Vec<String> = [kept, self.quarantine_text(stored_in)]
             .into_iter()
             .flatten()
@@ -133,10 +144,7 @@ impl Census {
 
     fn young_text(&self) -> Option<String> {
         let next = text::span(Duration::from_millis(self.next_ms?));
-        Some(format!(
-            "{} too young (the next is due in {next})",
-            text::count(self.young)
-        ))
+        Some(format!("too young (the next is due in {next})"))
     }
 
     fn quarantine_text(&self, stored_in: &[PathBuf]) -> Option<String> {
@@ -192,7 +200,11 @@ mod tests {
         );
         assert!(line.ends_with(" '/srv/my app' /b"), "{line}");
         let rest = census.rest(&[]).unwrap();
-        let kept = "of the kept temps 3 too young (the next is due in 20 s), 2 in use · 2 files in quarantine";
+        let kept = "of the 6 kept temps, 3 are too young (the next is due in 20 s) and 2 are in use · 2 files in quarantine";
         assert!(rest.starts_with(kept), "{rest}");
+        let mut census = Census::default();
+        census.add(Verdict::Keep(Reason::InUse), S * 9, S);
+        let rest = census.rest(&[]);
+        assert_eq!(rest.as_deref(), Some("the kept temp is in use"));
     }
 }

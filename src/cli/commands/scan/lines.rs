@@ -173,9 +173,10 @@ fn advice(command: &Scan, tally: &Tally) -> String {
         true => tally.reported,
         false => tally.swept,
     };
+    let them = |number| if number == 1 { "it" } else { "them" };
     let what = match swept {
-        OrphanCounts { moved: 0, .. } => "remove them".to_owned(),
-        OrphanCounts { removed: 0, .. } => "move them to the quarantine".to_owned(),
+        OrphanCounts { moved: 0, removed } => format!("remove {}", them(removed)),
+        OrphanCounts { removed: 0, moved } => format!("move {} to the quarantine", them(moved)),
         OrphanCounts { removed, moved } => format!(
             "remove {} and move {} to the quarantine",
             text::count(removed),
