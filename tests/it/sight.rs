@@ -45,8 +45,10 @@ fn check_text(sandbox: &Sandbox, text: &str, expected: &Expect) {
     for (form, name) in [
         (r"\b\d\d:\d\d:\d\d\b", "TIME"),
         (r"\b(m[0-9A-Za-z]{15})\b", "ID"),
+        (r", [0-9.]+ [kM]?B on the disk", ""),
+        (r" \([0-9.]+ [kM]?B on the disk\)", ""),
         (r"orphans, [0-9.]+ [kM]?B", "orphans, SIZE"),
-        (r"\([0-9.]+ [kM]B(;| freed|\))", "(SIZE$1"),
+        (r"\([0-9.]+ [kM]?B(;| freed|\))", "(SIZE$1"),
         (
             r"unused for [0-9.]+ m?s( to [0-9.]+ m?s)?",
             "unused for SPAN",

@@ -19,6 +19,9 @@ const FORMS: &[(&str, &str)] = &[
     (r"\bmount \d+", "mount MOUNT"),
     (r"\buid \d+", "uid UID"),
     (r"\bfile system [a-z0-9]+\n", "file system TYPE\n"),
+    // The space on the disk depends on the file system.
+    (r", [0-9.]+ [kM]?B on the disk", ""),
+    (r" \([0-9.]+ [kM]?B on the disk\)", ""),
     (r"orphans, [0-9.]+ [kM]?B", "orphans, SIZE"),
     (
         r"\b(unused for|quiet for|the oldest) [0-9.]+ m?s\b",
@@ -75,7 +78,7 @@ fn a_dry_run_lists_actions_and_the_sums() {
             TIME  would remove a.tmp                         1 B  unused for SPAN
             TIME  would remove b.4194304.tmp                 0 B  empty, unused for SPAN
             TIME  would move   sole.tmp                     13 B  there is no "sole": it may be the only copy.
-            2 would be removed (4.1 kB) · 1 would be moved to the quarantine (4.1 kB) · 0 kept
+            2 would be removed (1 B) · 1 would be moved to the quarantine (13 B) · 0 kept
             Nothing was changed (dry run).
         "#]],
     );

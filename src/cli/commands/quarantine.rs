@@ -157,10 +157,9 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         let text = match files {
             0 => format!("no files in quarantine ({})", quarantines.searched()),
             files => format!(
-                "{}, {} ({} on the disk).   to restore: {} ID   to delete one: {} ID   to delete all: {}",
+                "{}, {}.   to restore: {} ID   to delete one: {} ID   to delete all: {}",
                 text::counted(files, "file", "files"),
-                text::size(size.bytes),
-                text::size(size.disk_bytes),
+                text::size_with_disk(size),
                 Suggestion::new("restore").configured(),
                 Suggestion::new("quarantine purge").configured(),
                 purge_command(command.dirs.iter().map(|dir| absolute(dir)))

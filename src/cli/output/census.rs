@@ -152,7 +152,10 @@ impl Census {
             format!(
                 "{} in quarantine ({}); to delete: {}",
                 text::counted(self.quarantined, "file", "files"),
-                text::size(self.quarantined_disk_bytes),
+                text::sizes(FileSize {
+                    bytes: self.quarantined_bytes,
+                    disk_bytes: self.quarantined_disk_bytes,
+                }),
                 purge_command(stored_in)
             )
         })
@@ -193,7 +196,7 @@ mod tests {
         assert!(
             line.starts_with(
                 "looked at 8 temps: 1 to be removed, 1 to be moved to the quarantine, 3 too young (the next is due in \
-                 20 s), 2 in use, 1 kept for other reasons · 2 files in quarantine (8.2 kB); to delete: orphand \
+                 20 s), 2 in use, 1 kept for other reasons · 2 files in quarantine (10 B, 8.2 kB on the disk); to delete: orphand \
                  quarantine purge"
             ),
             "{line}"

@@ -290,16 +290,12 @@ impl EventFormatter {
             parts.push(format!(
                 "{} moved to the quarantine ({}; to delete: {})",
                 text::count(moved),
-                text::size(summary.quarantined_size.disk_bytes),
+                text::sizes(summary.quarantined_size),
                 purge_command(&sizes.moved_in)
             ));
         }
         let count = |number, size: FileSize, what: &str| {
-            format!(
-                "{} {what} ({})",
-                text::count(number),
-                text::size(size.disk_bytes)
-            )
+            format!("{} {what} ({})", text::count(number), text::sizes(size))
         };
         // The limits of the quarantine also delete copies that were moved before.
         if let (purged @ 1.., size) = sizes.purged {
@@ -312,12 +308,13 @@ impl EventFormatter {
             let what = "would be moved to the quarantine";
             parts.push(count(would_move, sizes.would_move, what));
         }
-        parts.push(
-            match sizes.still_kept.unwrap_or((summary.kept, sizes.kept.bytes)) {
-                (0, _) => "0 kept".to_owned(),
-                (kept, bytes) => format!("{} kept ({})", text::count(kept), text::size(bytes)),
-            },
-        );
+        parts.push(match (sizes.still_kept, summary.kept) {
+            (Some((0, _)), _) | (None, 0) => "0 kept".to_owned(),
+            (Some((kept, bytes)), _) => {
+                format!("{} kept ({})", text::count(kept), text::size(bytes))
+            }
+            (None, kept) => count(kept, sizes.kept, "kept"),
+        });
         if summary.failed > 0 {
             parts.push(format!("{} failed", text::count(summary.failed)));
         }
@@ -414,13 +411,13 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             (none(), "0 removed (0 B freed) · 0 kept"),
-            (Summary { reaped: 2, freed: seven, kept: 1, ..none() }, "2 removed (7 B freed) · 1 kept (9 B)"),
-            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none() }, "2 would be removed (7 B) · 1 kept (9 B)"),
-            (Summary { quarantined: 1, would_quarantine: 1, ..none() }, "1 would be moved to the quarantine (7 B) · 0 kept"),
+            (Summary { reaped: 2, freed: seven, kept: 1, ..none() }, "2 removed (7 B freed) · 1 kept (9 B, 7 B on the disk)"),
+            (Summary { reaped: 2, would_reap: 2, kept: 1, ..none() }, "2 would be removed (9 B, 7 B on the disk) · 1 kept (9 B, 7 B on the disk)"),
+            (Summary { quarantined: 1, would_quarantine: 1, ..none() }, "1 would be moved to the quarantine (9 B, 7 B on the disk) · 0 kept"),
             (Summary { reaped: 3, would_reap: 2, freed: seven, ..none() },
-                "1 removed (7 B freed) · 2 would be removed (7 B) · 0 kept"),
+                "1 removed (7 B freed) · 2 would be removed (9 B, 7 B on the disk) · 0 kept"),
             (Summary { quarantined: 1, quarantined_size: seven, failed: 1, ..none() },
-                "0 removed (0 B freed) · 1 moved to the quarantine (7 B; to delete: orphand quarantine purge /r) · 0 kept · 1 failed"),
+                "0 removed (0 B freed) · 1 moved to the quarantine (9 B, 7 B on the disk; to delete: orphand quarantine purge /r) · 0 kept · 1 failed"),
         ];
         for (summary, want) in rows {
             assert_eq!(EventFormatter::default().summary(&summary, &sizes), want);
@@ -437,7 +434,7 @@ mod tests {
         }
         assert_eq!(
             EventFormatter::default().summary(&none(), &sizes),
-            "0 removed (0 B freed) · 2 deleted from the quarantine (14 B) · 0 kept"
+            "0 removed (0 B freed) · 2 deleted from the quarantine (18 B, 14 B on the disk) · 0 kept"
         );
     }
 }

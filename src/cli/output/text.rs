@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use orphand::core::observation::FileSize;
 pub(crate) use orphand::core::time::span;
 
 /// Returns `path` in a form that is safe to print: characters that could move the cursor, hide or reverse text, or
@@ -102,6 +103,28 @@ pub(crate) fn size(bytes: u64) -> String {
         v if v < 99.95 => format!("{v:.1} {name}"),
         v => format!("{v:.0} {name}"),
     }
+}
+
+/// Formats the length of files, and the space that they use on the disk if the text differs: `40.0 MB, 48.5 MB on the
+/// disk`.
+pub(crate) fn sizes(sizes: FileSize) -> String {
+    match size_on_disk(sizes) {
+        None => size(sizes.bytes),
+        Some(disk) => format!("{}, {disk}", size(sizes.bytes)),
+    }
+}
+
+/// Formats the same where the text is not in parentheses: `40.0 MB (48.5 MB on the disk)`.
+pub(crate) fn size_with_disk(sizes: FileSize) -> String {
+    match size_on_disk(sizes) {
+        None => size(sizes.bytes),
+        Some(disk) => format!("{} ({disk})", size(sizes.bytes)),
+    }
+}
+
+fn size_on_disk(sizes: FileSize) -> Option<String> {
+    let disk = size(sizes.disk_bytes);
+    (disk != size(sizes.bytes)).then(|| format!("{disk} on the disk"))
 }
 
 /// Formats a number like `8,662`.
@@ -211,6 +234,20 @@ mod tests {
             (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(size(bytes), want, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_space_on_the_disk_is_shown_if_it_differs() {
+        for (bytes, disk_bytes, want) in [
+            (0, 0, "0 B"),
+            (40_000_000, 40_001_536, "40.0 MB"),
+            (40_000_000, 48_500_000, "40.0 MB, 48.5 MB on the disk"),
+        ] {
+            let both = FileSize { bytes, disk_bytes };
+            assert_eq!(sizes(both), want);
+            let is_same = size_with_disk(both) == want;
+            assert_eq!(is_same, !want.contains("disk"), "{want}");
         }
     }
 

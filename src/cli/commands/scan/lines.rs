@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anstyle::AnsiColor;
 use orphand::core::judge::Verdict;
+use orphand::core::observation::FileSize;
 use orphand::fs::root::Root;
 
 use super::Scan;
@@ -151,7 +152,10 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult<'_>) -> String 
     let sum = format!(
         "{more}{}, {}, the oldest {}.",
         text::counted(total.orphans, "orphan", "orphans"),
-        text::size(total.orphan_disk_bytes),
+        text::size_with_disk(FileSize {
+            bytes: total.orphan_bytes,
+            disk_bytes: total.orphan_disk_bytes,
+        }),
         text::span(result.tally.oldest)
     );
     let refused = plan
