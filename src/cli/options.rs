@@ -225,6 +225,22 @@ impl PolicyOptions {
         command.args(dirs.iter().map(|dir| absolute(dir)))
     }
 
+    /// Returns the command `scan` or `sweep` with these options, which includes the subfolders of `dirs`. It changes
+    /// nothing if this one does not. `None` if an option says whether subfolders are included.
+    pub(crate) fn recursive_command(&self, command: &str, dirs: &[PathBuf]) -> Option<Suggestion> {
+        let RecursiveFlag {
+            recursive: None, ..
+        } = self.recursive
+        else {
+            return None;
+        };
+        let only_reports = self.action.dry_run || self.action.action == Some(ActionArg::Report);
+        let command = Suggestion::new(command).flag("-r", true);
+        let command = self.rule.append_to(command);
+        let command = self.action.append_to(command, false);
+        Some(command.flag("-n", only_reports).args(dirs))
+    }
+
     /// Returns the options of the command line as settings. A dry run is the action `report`.
     pub(crate) fn settings(&self) -> RuleSettings {
         let action = match self.action.dry_run {

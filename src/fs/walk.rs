@@ -244,6 +244,26 @@ fn observe_kind(dir: &Dir, name: &OsStr) -> Option<Kind> {
         .map(|seen| seen.fingerprint.kind)
 }
 
+/// Reports whether the root has folders that a scan does not enter only because the rule is not recursive.
+#[must_use]
+pub fn has_unread_folders(root: &Root) -> bool {
+    let policy = &root.policy;
+    let dir = match Dir::open_root(&root.path, None) {
+        Ok(dir) if !policy.recursive => dir,
+        _ => return false,
+    };
+    let mut is_found = false;
+    let is_folder = |name: &OsStr, kind: Option<Kind>| {
+        let kind = kind.or_else(|| observe_kind(&dir, name));
+        kind == Some(Kind::Dir) && !is_own(name) && !policy.exclude.excludes(Path::new(name))
+    };
+    let read = dir.read_while(&mut Buffer::default(), &mut |name, kind| {
+        is_found = is_folder(name, kind);
+        !is_found
+    });
+    read.is_ok() && is_found
+}
+
 /// The temps and claims below a root, grouped by directory.
 #[derive(Debug, Default)]
 pub struct Found {

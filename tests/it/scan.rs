@@ -544,6 +544,58 @@ fn explain_refuses_a_directory() {
     ran.stderr_has(&want);
 }
 
+/// A directory may have temps only in its subfolders, which are not examined without `-r`.
+#[test]
+fn subfolders_that_were_not_examined_are_mentioned() {
+    let sandbox = odd_sandbox().file("deep/.orphand/x", "").file("flat/x", "");
+    let deep = ["--grace", "100ms", "--exclude", "below", "root"];
+    let with = |args: &[&'static str]| [args, &deep[..]].concat();
+    let config = |args: &[&'static str]| [args, &["--config", "my config.toml", "root"]].concat();
+    let rows: [(Vec<&str>, Option<&str>); 10] = [
+        (
+            with(&["scan"]),
+            Some("scan -r --grace 100ms --exclude below BASE"),
+        ),
+        (
+            with(&["scan", "--list"]),
+            Some("scan -r --grace 100ms --exclude below BASE"),
+        ),
+        (
+            config(&["sweep", "--yes"]),
+            Some("sweep -r --config 'CONFIG' BASE"),
+        ),
+        (
+            with(&["sweep", "-n"]),
+            Some("sweep -r --grace 100ms --exclude below -n BASE"),
+        ),
+        (with(&["scan", "-q"]), None),
+        (with(&["scan", "--json"]), None),
+        (with(&["scan", "-0"]), None),
+        (with(&["scan", "--recursive=false"]), None),
+        (vec!["scan", "root/flat"], None),
+        (vec!["scan", "root/deep"], None),
+    ];
+    for (args, want) in rows {
+        let ran = sandbox.run(&args).exit(0);
+        let line = (ran.stdout.lines())
+            .find_map(|line| line.split_once("subfolders were not examined; to include them: "));
+        let config = sandbox.base().join("my config.toml");
+        let want = want.map(|want| {
+            let want = want.replace("CONFIG", config.to_str().unwrap());
+            format!(
+                "orphand {}",
+                want.replace("BASE", sandbox.root().to_str().unwrap())
+            )
+        });
+        assert_eq!(
+            line.map(|(_, command)| command),
+            want.as_deref(),
+            "{args:?}: {}",
+            ran.stdout
+        );
+    }
+}
+
 /// A line about files in quarantine suggests a command that deletes these files and no others.
 #[test]
 fn a_suggested_purge_deletes_only_the_files_of_its_line() {

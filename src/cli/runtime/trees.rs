@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use orphand::core::census::{Tree, TreeContent};
 use orphand::core::observation::{FileSize, Kind};
+use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::fs::tree::{self, MAX_ENTRIES};
+use orphand::fs::walk;
 use orphand::reap::quarantine::Quarantine;
 use orphand::sys::clock;
 
+use crate::cli::options::PolicyOptions;
 use crate::cli::output::text;
 
 /// Counts the files in the trees of each root.
@@ -26,6 +29,24 @@ pub(crate) fn stored_in(root: &Path) -> (u64, FileSize) {
     let sizes = stored.iter().flatten().map(|one| one.seen.size());
     let files = stored.as_ref().map_or(0, |stored| stored.len() as u64);
     (files, sizes.fold(FileSize::default(), FileSize::plus))
+}
+
+/// Returns the line about subfolders of `roots` that were not examined, if there are any. `command` is the command that
+/// has not examined them.
+pub(crate) fn subfolders_line<'r>(
+    options: &PolicyOptions,
+    command: &str,
+    roots: impl IntoIterator<Item = &'r Root>,
+) -> Option<String> {
+    let is_partly_read =
+        |root: &&Root| response::responds(&root.path) && walk::has_unread_folders(root);
+    let roots = roots.into_iter().filter(is_partly_read);
+    let dirs: Vec<PathBuf> = roots.map(|root| root.path.clone()).collect();
+    let command = options.recursive_command(command, &dirs);
+    let command = command.filter(|_| !dirs.is_empty())?;
+    Some(format!(
+        "subfolders were not examined; to include them: {command}"
+    ))
 }
 
 /// The number of trees that have a line.

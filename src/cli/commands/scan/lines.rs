@@ -18,7 +18,7 @@ use crate::cli::output::groups::{self, HiddenGroups};
 use crate::cli::output::lookalikes::lookalike_lines;
 use crate::cli::output::text;
 use crate::cli::runtime::plan::Plan;
-use crate::cli::runtime::trees::tree_lines;
+use crate::cli::runtime::trees::{subfolders_line, tree_lines};
 
 /// The largest width of the column of names.
 const NAME_WIDTH: usize = 60;
@@ -104,6 +104,12 @@ pub(super) fn print_end(
     let census = result.tally.census.line(&result.stored_in);
     if let Some(census) = census.filter(|_| !report.is_quiet()) {
         report.line(&census)?;
+    }
+    if result.tally.total.orphans == 0
+        && !report.is_quiet()
+        && let Some(line) = subfolders_line(&command.options, "scan", &plan.roots)
+    {
+        report.line(&line)?;
     }
     report.line(&closing_line(command, plan, result))
 }

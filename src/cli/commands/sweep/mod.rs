@@ -33,7 +33,7 @@ use crate::cli::runtime::plan::{
     Intent, cannot_scan, given_or_listed, is_missing, missing, no_answer,
 };
 use crate::cli::runtime::signals;
-use crate::cli::runtime::trees::{measure, stored_in, tree_lines};
+use crate::cli::runtime::trees::{measure, stored_in, subfolders_line, tree_lines};
 use crate::cli::wording;
 use confirmation::{is_confirmed, same_command};
 
@@ -81,6 +81,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     engine.reaper.usage().set_limits(plan.config.quarantine);
     let mut sweep = SweepRun {
         output,
+        options: &command.options,
         report: EventPrinter::new(output, Vec::new())
             .for_roots(&plan.roots, &command.list)
             .for_one_pass(),
@@ -107,6 +108,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
 /// A sweep over several roots.
 struct SweepRun<'a> {
     output: &'a OutputOptions,
+    options: &'a PolicyOptions,
     report: EventPrinter,
     engine: Engine,
     use_checker: UseChecker,
@@ -216,6 +218,9 @@ impl SweepRun<'_> {
             let unmatched = learned.filter(|files| !files.learned.matched);
             lines.extend(unmatched.map(|files| files.line()));
             lines.extend(self.census.rest(&with_files));
+            if self.summary.reaped + self.summary.quarantined == 0 {
+                lines.extend(subfolders_line(self.options, "sweep", &roots));
+            }
         }
         for line in lines {
             let now = self.report.note(&line);
