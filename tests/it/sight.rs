@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
@@ -255,6 +255,41 @@ fn on_a_terminal_a_line_about_a_moved_temp_fits_into_80_columns() {
         TIME  moved    b/gone.tmp             13 B  orphand restore ID
     "#]],
     );
+}
+
+/// The reader of a pipe may write to the same terminal, and no bar may be left beside its lines.
+#[test]
+fn a_progress_bar_is_not_mixed_with_piped_lines() {
+    let sandbox = with_leaks(20);
+    let scan: &[&str] = &["scan", "-r", "--grace", "100ms", "root"];
+    let sweep: &[&str] = &["sweep", "--yes", "-r", "--grace", "100ms", "root"];
+    let rows = [
+        (scan, None, true),
+        (scan, Some("--list"), false),
+        (scan, Some("--json"), false),
+        (sweep, None, false),
+    ];
+    for (args, option, has_bar) in rows {
+        let (mut ours, theirs) = terminal();
+        let mut command = sandbox.command(args.iter().copied().chain(option));
+        command
+            .stdout(Stdio::piped())
+            .stderr(theirs)
+            .env("TERM", "xterm");
+        let mut child = command.start_child().unwrap();
+        drop(command);
+        std::io::copy(child.stdout.as_mut().unwrap(), &mut std::io::sink()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let mut shown = Vec::new();
+        // The end of a terminal is an error on Linux.
+        let _ = ours.read_to_end(&mut shown);
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(
+            shown.contains("temps examined"),
+            has_bar,
+            "{args:?} {option:?}: {shown}"
+        );
+    }
 }
 
 #[test]

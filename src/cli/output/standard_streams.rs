@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write as _};
 
+use rustix::fs::FileType;
+
 use crate::cli::exit::Exit;
 use crate::cli::options::OutputOptions;
 
@@ -60,6 +62,24 @@ pub(crate) fn has_reader(written: io::Result<()>) -> io::Result<bool> {
             let what = format!("cannot write the output: {error}");
             Err(io::Error::new(error.kind(), what))
         }
+    }
+}
+
+/// Reports whether stdout is a pipe. Its reader may write to the same terminal as stderr at any time.
+fn stdout_is_pipe() -> bool {
+    rustix::fs::fstat(io::stdout())
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+/// Returns a progress bar on stderr for an operation that writes to stdout meanwhile. A reader of stdout would write
+/// behind the bar, so that it is also hidden if stdout is a pipe.
+pub(crate) fn progress_bar_beside_output(
+    output: &OutputOptions,
+    what: &'static str,
+) -> indicatif::ProgressBar {
+    match stdout_is_pipe() {
+        true => indicatif::ProgressBar::hidden(),
+        false => progress_bar(output, what),
     }
 }
 

@@ -23,7 +23,9 @@ use super::result::ScanResult;
 use crate::cli::exit::Failure;
 use crate::cli::options::OutputOptions;
 use crate::cli::output::lookalikes::with_root;
-use crate::cli::output::standard_streams::{progress_bar, stdout_is_terminal};
+use crate::cli::output::standard_streams::{
+    progress_bar, progress_bar_beside_output, stdout_is_terminal,
+};
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::engine::engine;
 use crate::cli::runtime::plan::{cannot_scan, no_answer};
@@ -75,9 +77,11 @@ impl<'a> Search<'_, 'a> {
             return Ok(());
         }
         let engine = engine(&Folders::from_env(), false)?;
-        let bar = match context.listing.is_stream() && stdout_is_terminal() {
-            true => ProgressBar::hidden(),
-            false => progress_bar(self.output, "temps examined"),
+        let what = "temps examined";
+        let bar = match context.listing.is_stream() {
+            true if stdout_is_terminal() => ProgressBar::hidden(),
+            true => progress_bar_beside_output(self.output, what),
+            false => progress_bar(self.output, what),
         };
         let has_quarantine = Dir::open_root(&root.path, None).is_ok_and(|dir| {
             root.report_coarse_dates(dir.properties().dates);

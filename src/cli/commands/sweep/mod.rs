@@ -25,7 +25,7 @@ use crate::cli::output::census::Census;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::learned;
 use crate::cli::output::lookalikes::{lookalike_lines, with_root};
-use crate::cli::output::standard_streams::progress_bar;
+use crate::cli::output::standard_streams::progress_bar_beside_output;
 use crate::cli::output::text;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::engine::{engine, known_shapes};
@@ -129,7 +129,7 @@ struct SweepRun<'a> {
 
 impl SweepRun<'_> {
     fn sweep(&mut self, root: &Root) -> Result<(), Failure> {
-        let bar = progress_bar(self.output, "temps examined");
+        let bar = progress_bar_beside_output(self.output, "temps examined");
         let mut emit = |event: Event| {
             self.summary.count(&event);
             self.census.count(&event);
