@@ -91,13 +91,69 @@ impl LearnedFields {
             None => matched,
         };
         format!(
-            "{} in {}/ are renamed to {} ({}){matched}",
-            text::escaped(Path::new(&self.shape)),
+            "{} in {}/: {} renamed such files to {}{matched}",
+            text::escaped(Path::new(&with_uuids(&self.shape))),
             text::escaped(dir).trim_end_matches('/'),
-            text::escaped(Path::new(target)),
-            text::counted(self.writes, "write", "writes")
+            text::counted(self.writes, "write has", "writes have"),
+            text::escaped(Path::new(target))
         )
     }
+}
+
+/// Returns the text of a shape with `<uuid>` for the classes of a uuid, as in the shapes of other temps.
+fn with_uuids(shape: &str) -> String {
+    let mut out = String::new();
+    let mut rest = shape;
+    while let Some(first) = rest.chars().next() {
+        let is_start = !out.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '>');
+        let (shown, after) = match uuid_end(rest).filter(|_| is_start) {
+            Some(after) => ("<uuid>", after),
+            None => {
+                let after = hex_digits(rest).map_or(&rest[first.len_utf8()..], |(_, after)| after);
+                (&rest[..rest.len() - after.len()], after)
+            }
+        };
+        out.push_str(shown);
+        rest = after;
+    }
+    out
+}
+
+/// Returns the rest of `text`, which follows a uuid at its start. `None` if there is none, or if it is the same in all
+/// names.
+fn uuid_end(text: &str) -> Option<&str> {
+    let mut rest = text;
+    for (index, length) in [8_usize, 4, 4, 4, 12].into_iter().enumerate() {
+        if index > 0 {
+            rest = rest.strip_prefix('-')?;
+        }
+        let mut left = length;
+        while left > 0 {
+            let (digits, after) = hex_digits(rest)?;
+            left = left.checked_sub(digits)?;
+            rest = after;
+        }
+    }
+    let is_class = text[..text.len() - rest.len()].contains('<');
+    let is_end = !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '<');
+    (is_class && is_end).then_some(rest)
+}
+
+/// Returns the number of hexadecimal digits for which the start of `text` stands, a digit or a class such as
+/// `<[0-9a-f]:8>`, and the rest.
+fn hex_digits(text: &str) -> Option<(usize, &str)> {
+    let Some(class) = text.strip_prefix("<[") else {
+        let rest = text.strip_prefix(|c: char| c.is_ascii_hexdigit())?;
+        return Some((1, rest));
+    };
+    let (class, rest) = class.split_once("]:")?;
+    let (count, rest) = rest.split_once('>')?;
+    let other = ["0-9", "a-f", "A-F"]
+        .iter()
+        .fold(class.to_owned(), |class, range| {
+            class.replacen(range, "", 1)
+        });
+    other.is_empty().then_some((count.parse().ok()?, rest))
 }
 
 /// Returns the option that makes a rule match the names of a shape. A pattern is text, so there is none for names that
@@ -119,8 +175,9 @@ pub(crate) struct LearnedFiles {
 impl LearnedFiles {
     /// Returns the line about the shape and its files.
     pub(crate) fn line(&self) -> String {
-        let files = text::counted(self.files, "file", "files");
-        format!("{files} here: {}", self.learned.line())
+        let one = "file here has a name like";
+        let files = text::counted(self.files, one, "files here have names like");
+        format!("{files} {}", self.learned.line())
     }
 }
 
@@ -197,11 +254,56 @@ mod tests {
         LearnedFields::new(&Policy::default(), &known).line()
     }
 
+    #[test]
+    fn a_uuid_is_shown_as_such() {
+        let uuid = "<[0-9a-f]:8>-<[0-9a-f]:4>-4<[0-9a-f]:3>-<[0-9a-f]:4>-<[0-9a-f]:12>";
+        for (shape, want) in [
+            ("cache.idx.UUID", "cache.idx.<uuid>"),
+            ("UUID-UUID.tmp", "<uuid>-<uuid>.tmp"),
+            ("größe-UUID.<[0-9a-f]:8>", "größe-<uuid>.<[0-9a-f]:8>"),
+            ("xUUID", "xUUID"),
+            ("<[0-9]:2>UUID", "<[0-9]:2>UUID"),
+            ("UUID<[0-9]:2>", "UUID<[0-9]:2>"),
+            ("<[0-9a-z]:8>-a", "<[0-9a-z]:8>-a"),
+            (
+                "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
+                "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
+            ),
+            ("<[<", "<[<"),
+        ] {
+            let (shape, want) = (shape.replace("UUID", uuid), want.replace("UUID", uuid));
+            assert_eq!(with_uuids(&shape), want);
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_shape_are_counted() {
+        let learned = || LearnedFields {
+            shape: "data.<[0-9]:9>".to_owned(),
+            dir: Some(Path::new("/srv").into()),
+            target: Some(Path::new("/srv/data").into()),
+            writes: 3,
+            matched: true,
+            ..LearnedFields::default()
+        };
+        let shape = "data.<[0-9]:9> in /srv/: 3 writes have renamed such files to data";
+        for (files, start) in [
+            (1, "1 file here has a name like"),
+            (12, "12 files here have names like"),
+        ] {
+            let line = LearnedFiles {
+                learned: learned(),
+                files,
+            }
+            .line();
+            assert_eq!(line, format!("{start} {shape}"));
+        }
+    }
+
     /// A pattern for many random characters is in the JSON output alone.
     #[test]
     fn a_line_has_no_long_option() {
-        let start =
-            "/srv/ are renamed to data (3 writes); the rule does not match them.   to match them: ";
+        let start = "/srv/: 3 writes have renamed such files to data; the rule does not match them.   to match them: ";
         assert_eq!(
             line("data.1a2b", "data.b2a1"),
             format!("data.<[0-9a-f]:4> in {start}--name 'data.[0-9a-f][0-9a-f][0-9a-f][0-9a-f]'")
