@@ -471,6 +471,10 @@ fn a_suspended_watch_leaves_no_status_line() {
     read_until(&mut ours, &mut text, |text| {
         text.contains("freed 4.1 kB · last minute: 1 x.json.<uuid>.tmp (4 B)")
     });
+    sandbox.write("lost.tmp", "the only copy");
+    read_until(&mut ours, &mut text, |text| {
+        text.contains("freed 4.1 kB · moved 4.1 kB · last minute: 1 lost.tmp (13 B)")
+    });
     let held = fs::File::create(sandbox.path("a.tmp")).unwrap();
     read_until(&mut ours, &mut text, |text| text.contains("1 held"));
     text.clear();

@@ -19,7 +19,6 @@ use super::bursts::{Bursts, WindowEnd};
 use super::groups::{self, Grouping, MAX_GROUPS};
 use super::messages::{EventFormatter, SummarySizes};
 use super::standard_streams::has_reader;
-use super::text;
 use crate::cli::options::{Color, ListOptions, OutputOptions};
 use crate::cli::runtime::suspend::{self, ERASE_LINE};
 use crate::cli::runtime::{log, service_notify, signals};
@@ -432,7 +431,17 @@ impl EventPrinter {
         }
     }
 
-    /// Sets the status line at the bottom of a terminal. An empty text removes it.
+    /// Returns the largest number of characters in the status line.
+    pub(crate) fn status_width(&self) -> usize {
+        // A line that is as wide as the terminal would move the cursor, and the next one could not replace it.
+        match rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col) {
+            0 => usize::MAX,
+            width => usize::from(width).saturating_sub(1),
+        }
+    }
+
+    /// Sets the status line at the bottom of a terminal, which must not be longer than
+    /// [`EventPrinter::status_width`]. An empty text removes it.
     pub(crate) fn status(&mut self, status: String) {
         if suspend::take_suspended() {
             self.status = None;
@@ -441,12 +450,6 @@ impl EventPrinter {
             return;
         }
         let mut out = io::stdout().lock();
-        // A line that is as wide as the terminal would move the cursor, and the next one could not replace it.
-        let width = rustix::termios::tcgetwinsize(&out).map_or(0, |size| size.ws_col);
-        let status = match width {
-            0 => status,
-            width => text::shortened(&status, usize::from(width).saturating_sub(1)),
-        };
         let text = self.formatter.paint(&status, Style::new().dimmed());
         // If the terminal cannot be written to, printing the next event reports it.
         suspend::set_shown(true);

@@ -282,16 +282,111 @@ impl HiddenGroups {
     }
 }
 
-/// Returns the largest groups in a few words, for a status line: `1,200 x.json.<uuid>.tmp (9.6 MB)`.
-pub(crate) fn largest_text(sums: &Sums, most: usize) -> String {
-    let largest = sums.largest_first().into_iter().take(most);
-    let parts = largest.map(|(key, sum)| {
-        let shape = text::escaped(Path::new(&key.shape));
+/// The number of groups in a status line.
+const STATUS_GROUPS: usize = 2;
+
+/// The smallest width of the name of a group in a status line.
+const MIN_NAME: usize = 12;
+
+/// Returns a status line of at most `width` characters: `parts`, and the largest groups of the last minute. If there is
+/// not enough room, the last parts are left out, or the name of a group is shortened.
+pub(crate) fn status_line(parts: &[String], last_minute: &Sums, width: usize) -> String {
+    let length = |text: &str| text.chars().count();
+    let largest = last_minute.largest_first();
+    let shape = |key: &SumKey| text::escaped(Path::new(&key.shape));
+    let group = |name: &str, sum: &TempSum| {
         format!(
-            "{} {shape} ({})",
+            "{} {name} ({})",
             text::count(sum.temps),
             text::size(sum.size.bytes)
         )
-    });
-    parts.collect::<Vec<_>>().join(", ")
+    };
+    let with_groups = |groups: &[String]| {
+        let groups = format!("last minute: {}", groups.join(", "));
+        text::joined(&[parts, &[groups]].concat())
+    };
+    let shown = largest.iter().take(STATUS_GROUPS);
+    let texts: Vec<String> = shown.map(|(key, sum)| group(&shape(key), sum)).collect();
+    let mut lines: Vec<String> = (1..=texts.len())
+        .rev()
+        .filter_map(|number| Some(with_groups(texts.get(..number)?)))
+        .collect();
+    if let Some((key, sum)) = largest.first() {
+        let room = width.saturating_sub(length(&with_groups(&[group("", sum)])));
+        if room >= MIN_NAME {
+            let name = text::shortened(&shape(key), room);
+            lines.push(with_groups(&[group(&name, sum)]));
+        }
+    }
+    let without_groups = (0..=parts.len())
+        .rev()
+        .filter_map(|number| parts.get(..number));
+    lines.extend(without_groups.map(text::joined));
+    let fitting = lines.into_iter().find(|line| length(line) <= width);
+    fitting.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use orphand::core::observation::FileSize;
+
+    use super::*;
+
+    #[test]
+    fn a_status_line_leaves_out_whole_parts() {
+        let mut sums = Sums::default();
+        for (shape, temps, bytes) in [("burst.json.<uuid>.tmp", 1_939, 4_000), ("a.tmp", 1, 5)] {
+            let key = SumKey {
+                root: Arc::new("/r".into()),
+                dir: "/r".into(),
+                shape: shape.into(),
+                outcome: Outcome::Judged(Verdict::Reap),
+            };
+            let size = FileSize {
+                bytes,
+                disk_bytes: bytes,
+            };
+            let one = Summand {
+                size,
+                ..Summand::default()
+            };
+            (0..temps).for_each(|_| sums.add(key.clone(), one));
+        }
+        let parts = ["2 waiting, next in 7 s", "moved 8.0 MB"].map(str::to_owned);
+        let none = Sums::default();
+        let burst = "2 waiting, next in 7 s · moved 8.0 MB · last minute: 1,939";
+        for (sums, width, want) in [
+            (
+                &sums,
+                200,
+                format!("{burst} burst.json.<uuid>.tmp (7.8 MB), 1 a.tmp (5 B)"),
+            ),
+            (
+                &sums,
+                104,
+                format!("{burst} burst.json.<uuid>.tmp (7.8 MB), 1 a.tmp (5 B)"),
+            ),
+            (
+                &sums,
+                103,
+                format!("{burst} burst.json.<uuid>.tmp (7.8 MB)"),
+            ),
+            (&sums, 80, format!("{burst} burst.js…tmp (7.8 MB)")),
+            (
+                &sums,
+                79,
+                "2 waiting, next in 7 s · moved 8.0 MB".to_owned(),
+            ),
+            (
+                &none,
+                79,
+                "2 waiting, next in 7 s · moved 8.0 MB".to_owned(),
+            ),
+            (&none, 36, "2 waiting, next in 7 s".to_owned()),
+            (&none, 21, String::new()),
+        ] {
+            let line = status_line(&parts, sums, width);
+            assert_eq!(line, want, "{width}");
+        }
+    }
 }

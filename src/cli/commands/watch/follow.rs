@@ -254,7 +254,8 @@ impl<'a> WatchLoop<'a> {
         self.check_output(printed);
         let take = |due: &mut Option<Instant>| due.take_if(|at| *at <= now).is_some();
         if take(&mut self.due.terminal_status) && !self.ended {
-            let line = status_line(self.watcher, &self.status.last_minute());
+            let width = self.report.status_width();
+            let line = status_line(self.watcher, &self.status.last_minute(), width);
             self.report.status(line);
         }
         if take(&mut self.due.systemd_status) && self.is_ready && !self.ended {
@@ -335,11 +336,9 @@ fn in_force(config: &Config, roots: usize) -> String {
     )
 }
 
-/// The number of groups in the status line.
-const STATUS_GROUPS: usize = 2;
-
-/// Returns the status line: `2 waiting, next in 7 s · 1 held · freed 5 B · last minute: 20 x.json.<uuid>.tmp (5 MB)`.
-fn status_line(watcher: &Watcher, last_minute: &Sums) -> String {
+/// Returns the status line, of at most `width` characters: `2 waiting, next in 7 s · 1 held · freed 5 B · last minute: 20
+/// x.json.<uuid>.tmp (5 MB)`.
+fn status_line(watcher: &Watcher, last_minute: &Sums, width: usize) -> String {
     let waiting = watcher.pending();
     let summary = watcher.summary();
     let mut parts = Vec::new();
@@ -359,14 +358,9 @@ fn status_line(watcher: &Watcher, last_minute: &Sums) -> String {
         parts.push(format!("freed {}", text::size(summary.freed.disk_bytes)));
     }
     if summary.quarantined_size.disk_bytes > 0 {
-        parts.push(format!(
-            "{} in quarantine",
-            text::size(summary.quarantined_size.disk_bytes)
-        ));
+        // The quarantine may also hold files of earlier runs.
+        let moved = summary.quarantined_size.disk_bytes;
+        parts.push(format!("moved {}", text::size(moved)));
     }
-    if !last_minute.is_empty() {
-        let largest = groups::largest_text(last_minute, STATUS_GROUPS);
-        parts.push(format!("last minute: {largest}"));
-    }
-    text::joined(&parts)
+    groups::status_line(&parts, last_minute, width)
 }
