@@ -454,6 +454,38 @@ fn the_last_line_counts_each_temp_once() {
     );
 }
 
+/// The status line is drawn again below the line of each event, not only when its text is next updated.
+#[test]
+fn the_status_line_stays_below_the_lines_of_events() {
+    let sandbox = Sandbox::new().file("x.json", "whole, to the last byte of it");
+    let (mut ours, theirs) = terminal();
+    let mut command = sandbox.command(["watch", "--grace", "1500ms", "root"]);
+    command
+        .stdout(theirs)
+        .env("TERM", "xterm")
+        .env("NO_COLOR", "1");
+    let mut child = command.start_child().unwrap();
+    drop(command);
+    let mut text = String::new();
+    read_until(&mut ours, &mut text, |text| text.contains("watching"));
+    let held = fs::File::create(sandbox.path("held.tmp")).unwrap();
+    read_until(&mut ours, &mut text, |text| text.contains("1 held"));
+    const TEMPS: usize = 8;
+    for n in 0..TEMPS {
+        sandbox.write(format!("x.json.{}.tmp", uuid(n)), "leak");
+        std::thread::sleep(Duration::from_millis(120));
+    }
+    let removed = |text: &str| text.matches("  removed ").count();
+    read_until(&mut ours, &mut text, |text| removed(text) == TEMPS);
+    let after_each = text.split("  removed ").skip(1);
+    let with_status = after_each.filter(|after| after.contains("1 held"));
+    // A slow machine may print several events at once.
+    assert!(with_status.count() > TEMPS / 2, "{text}");
+    signal(child.id(), libc::SIGTERM);
+    child.wait().unwrap();
+    drop(held);
+}
+
 /// After Ctrl-Z no piece of the status line is left, and after `fg` it is drawn again.
 #[test]
 #[cfg(target_os = "linux")]

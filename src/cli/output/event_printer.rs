@@ -33,6 +33,8 @@ pub(crate) struct EventPrinter {
     formatter: EventFormatter,
     /// The status line at the bottom of the terminal, if one is shown.
     status: Option<String>,
+    /// The status line that a line about an event has replaced, until it is drawn again.
+    replaced_status: Option<String>,
     /// True if the reader has closed stdout. Nothing more is written then.
     is_closed: bool,
     /// The roots that are scanned periodically, each with true if such a scan was printed.
@@ -105,6 +107,7 @@ impl EventPrinter {
                 roots,
             },
             status: None,
+            replaced_status: None,
             is_closed: false,
             polled: HashMap::new(),
             kept: HashMap::new(),
@@ -414,9 +417,10 @@ impl EventPrinter {
         let mut out = io::stdout().lock();
         // The terminal shows Ctrl-C as "^C", where the cursor is.
         let has_ctrl_c = self.is_interactive() && signals::first().is_some();
-        if self.status.take().is_some() || has_ctrl_c {
+        if self.status.is_some() || has_ctrl_c {
             write!(out, "{ERASE_LINE}")?;
             suspend::set_shown(false);
+            self.replaced_status = self.status.take().filter(|_| !has_ctrl_c);
         }
         out.write_all(line)?;
         out.flush()
@@ -440,9 +444,17 @@ impl EventPrinter {
         }
     }
 
+    /// Draws the status line below the lines that have replaced it.
+    pub(crate) fn restore_status(&mut self) {
+        if let Some(status) = self.replaced_status.take() {
+            self.status(status);
+        }
+    }
+
     /// Sets the status line at the bottom of a terminal, which must not be longer than
     /// [`EventPrinter::status_width`]. An empty text removes it.
     pub(crate) fn status(&mut self, status: String) {
+        self.replaced_status = None;
         if suspend::take_suspended() {
             self.status = None;
         }

@@ -257,6 +257,8 @@ impl<'a> WatchLoop<'a> {
             let width = self.report.status_width();
             let line = status_line(self.watcher, &self.status.last_minute(), width);
             self.report.status(line);
+        } else if !self.ended {
+            self.report.restore_status();
         }
         if take(&mut self.due.systemd_status) && self.is_ready && !self.ended {
             self.notifier.report_status(self.status.snapshot().line());
