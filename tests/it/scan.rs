@@ -365,7 +365,7 @@ fn the_suggested_command_does_what_was_listed() {
             with(&["--name", "*.part"]),
             &[],
             1,
-            "move it to the quarantine: ",
+            "move them to the quarantine: ",
         ),
         (
             with(&["--name", "c*", "--name", "a.tmp"]),

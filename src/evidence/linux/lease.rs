@@ -20,8 +20,9 @@ pub const HAS_LEASES: bool = true;
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
 /// `RACE:` between the observation (in a sweep and a scan: between the listing of the directory) and this call the name
-/// may be given to a FIFO, a socket or a device. `O_NONBLOCK` and `O_NOCTTY` make the first two harmless. Worst case: a
-/// device special file, put there by a user who has the right to create one, is opened and closed.
+/// may be given to a FIFO, a socket or a device. `O_NONBLOCK` and `O_NOCTTY` make this call return at once. Worst case: a
+/// device special file, put there by a user who has the right to create one, is opened and closed; or a program that
+/// waits in open(2) to write to a FIFO gets EPIPE.
 pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
     match open(dir, name, OFlags::NOATIME) {
         Err(Errno::PERM) => Ok(open(dir, name, OFlags::empty())?),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anstyle::AnsiColor;
 use orphand::core::judge::Verdict;
-use orphand::core::observation::FileSize;
 use orphand::fs::root::Root;
 
 use super::Scan;
@@ -158,10 +157,7 @@ fn closing_line(command: &Scan, plan: &Plan, result: &ScanResult<'_>) -> String 
     let sum = format!(
         "{more}{}, {}, the oldest {}.",
         text::counted(total.orphans, "orphan", "orphans"),
-        text::size_with_disk(FileSize {
-            bytes: total.orphan_bytes,
-            disk_bytes: total.orphan_disk_bytes,
-        }),
+        text::size(total.orphan_disk_bytes),
         text::span(result.tally.oldest)
     );
     let refused = plan
@@ -183,10 +179,9 @@ fn advice(command: &Scan, tally: &Tally) -> String {
         true => tally.reported,
         false => tally.swept,
     };
-    let them = |number| if number == 1 { "it" } else { "them" };
     let what = match swept {
-        OrphanCounts { moved: 0, removed } => format!("remove {}", them(removed)),
-        OrphanCounts { removed: 0, moved } => format!("move {} to the quarantine", them(moved)),
+        OrphanCounts { moved: 0, .. } => "remove them".to_owned(),
+        OrphanCounts { removed: 0, .. } => "move them to the quarantine".to_owned(),
         OrphanCounts { removed, moved } => format!(
             "remove {} and move {} to the quarantine",
             text::count(removed),
