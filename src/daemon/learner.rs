@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::learning::{Content, Leftover};
+use super::learning::{Content, Leftover, Unsaved};
 use super::shared::Shared;
 use crate::core::learn::{Created, DirId, LateFile, Renamed};
 use crate::core::observation::Kind;
@@ -30,8 +30,13 @@ use crate::watch::Seen;
 /// The time for which the thread collects what is seen before it learns from that.
 const COLLECT_FOR: Duration = Duration::from_secs(1);
 
-/// The shortest time between two writes of the file of shapes.
-const STORE_EVERY: Duration = Duration::from_secs(60);
+/// The shortest time between two writes of the file of shapes if only the counts of healthy writes have changed, or if
+/// the last write of the file has failed.
+const STORE_COUNTS_EVERY: Duration = Duration::from_secs(60);
+
+/// The shortest time between two writes of the file of shapes for any other change. Commands read the file, so a shape
+/// must not stay in force there for long after there is evidence against it.
+const STORE_KNOWLEDGE_EVERY: Duration = Duration::from_secs(3);
 
 /// Starts the thread. If that is not possible, nothing is learned.
 pub(super) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
@@ -56,16 +61,17 @@ pub(super) fn end(shared: &Shared, thread: JoinHandle<()>) {
 /// Learns until the watch ends.
 fn run(shared: &Shared) {
     let (learning, wake_rx) = (&shared.learning, shared.learning.feed.wake_rx());
-    let state = shared.folders.state.as_deref();
-    learning.load(state);
+    let mut storing = Storing::default();
+    learning.load(shared.folders.state.as_deref());
     use_shapes(shared);
-    let mut stored_at = clock::mono();
-    let mut can_store = true;
     while !shared.is_stopping() {
-        let next = learning.content().learner.next_late(clock::mono());
+        let late = learning.content().learner.next_late(clock::mono());
         // A second more, because a file is late only once its time is over.
+        let late = late.map(|late| late + COLLECT_FOR);
+        // Without a followed file and with everything stored, the thread sleeps until something is seen.
+        let next = late.into_iter().chain(storing.due_in(shared)).min();
         let woken = match next {
-            Some(next) => wake_rx.recv_timeout(next + COLLECT_FOR),
+            Some(next) => wake_rx.recv_timeout(next),
             None => wake_rx.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         if woken == Err(RecvTimeoutError::Disconnected) || shared.is_stopping() {
@@ -76,12 +82,13 @@ fn run(shared: &Shared) {
         }
         learn(shared);
         use_shapes(shared);
-        if clock::mono().since(stored_at) >= STORE_EVERY {
-            stored_at = clock::mono();
-            can_store = store(shared, can_store);
+        if storing.due_in(shared).is_some_and(|due| due.is_zero()) {
+            storing.store(shared);
         }
     }
-    store(shared, can_store);
+    // What was seen last, or read since, may be evidence against a shape.
+    learn(shared);
+    storing.store(shared);
 }
 
 /// Puts the shapes in force that are learned well enough.
@@ -141,20 +148,49 @@ fn taken_by_shape(shared: &Shared, leftover: &Leftover) -> Option<AppearedFile> 
     (is_created && is_same_dir && !was_read).then_some(file)
 }
 
-/// Stores the shapes, and reports the first error. Returns false if that failed. A dry run creates no files.
-fn store(shared: &Shared, could_store: bool) -> bool {
-    let active_roots = shared.active_roots();
-    let is_dry_run = active_roots.roots().all(|root| root.policy.is_dry_run());
-    if rule!("dry-run-stores-no-shapes", is_dry_run) {
-        return could_store;
+/// Stores the shapes from time to time.
+#[derive(Debug, Default)]
+struct Storing {
+    /// The time of the last attempt.
+    tried_at: Option<Mono>,
+    /// The last attempt has failed.
+    has_failed: bool,
+}
+
+impl Storing {
+    /// Returns the folder for the shapes. A dry run creates no files.
+    fn folder(shared: &Shared) -> Option<&Path> {
+        let active_roots = shared.active_roots();
+        let is_dry_run = active_roots.roots().all(|root| root.policy.is_dry_run());
+        let state = shared.folders.state.as_deref();
+        rule!("dry-run-stores-no-shapes", state.filter(|_| !is_dry_run), without: state)
     }
-    let stored = shared.learning.store(shared.folders.state.as_deref());
-    if let Err(error) = &stored
-        && could_store
-    {
-        log::warn!("cannot store the learned shapes of temps: {error}; the watch continues");
+
+    /// Returns the time until the shapes must be stored. `None` if nothing has to be stored.
+    fn due_in(&self, shared: &Shared) -> Option<Duration> {
+        Storing::folder(shared)?;
+        let every = match shared.learning.unsaved()? {
+            Unsaved::Knowledge if !self.has_failed => STORE_KNOWLEDGE_EVERY,
+            Unsaved::Knowledge | Unsaved::Counts => STORE_COUNTS_EVERY,
+        };
+        let due = self.tried_at.map(|tried_at| tried_at.after(every));
+        Some(due.map_or(Duration::ZERO, |due| due.since(clock::mono())))
     }
-    stored.is_ok()
+
+    /// Stores the shapes, and reports the first error.
+    fn store(&mut self, shared: &Shared) {
+        let Some(folder) = Storing::folder(shared) else {
+            return;
+        };
+        self.tried_at = Some(clock::mono());
+        let stored = shared.learning.store(folder);
+        if let Err(error) = &stored
+            && !self.has_failed
+        {
+            log::warn!("cannot store the learned shapes of temps: {error}; the watch continues");
+        }
+        self.has_failed = stored.is_err();
+    }
 }
 
 /// Learns from everything that was seen.
@@ -169,7 +205,6 @@ fn learn(shared: &Shared) {
         steps.extend(dirs.step(item));
     }
     let content = &mut *shared.learning.content();
-    content.has_changed |= !seen.is_empty();
     for step in steps {
         match step {
             Step::Created(created) => _ = content.learner.created(created),

@@ -488,6 +488,63 @@ fn store(sandbox: &Sandbox, stored: &[Stored]) {
     shapes::write(&state, &known).unwrap();
 }
 
+/// Returns the shapes that are stored.
+fn stored(sandbox: &Sandbox) -> Vec<KnownShape> {
+    let read = shapes::read(&sandbox.base().join("state/orphand"), clock::wall());
+    read.unwrap().unwrap_or_default()
+}
+
+/// Waits until the stored shapes are as wanted.
+#[track_caller]
+fn wait_until_stored(sandbox: &Sandbox, is_wanted: impl Fn(&KnownShape) -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !stored(sandbox).iter().any(&is_wanted) {
+        assert!(Instant::now() < end, "{:?}", stored(sandbox));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// `scan` and `explain` know a shape while the watch that has learned it runs, and a kill of that watch loses nothing.
+#[test]
+fn what_is_learned_is_stored_while_the_watch_is_idle() {
+    let sandbox = Sandbox::new();
+    let watch = sandbox.watch(["--grace", "1s"]).ready();
+    teach(&sandbox, ATOMIC, SHAPE);
+    // No further event wakes the watch.
+    wait_until_stored(&sandbox, |one| one.is_learned_well);
+    sandbox.write("sub.json", "{}");
+    fs::rename(
+        sandbox.path("sub.json"),
+        sandbox.path("data.json.741603160"),
+    )
+    .unwrap();
+    assert_eq!(
+        scanned(&sandbox, &[]),
+        ["data.json.<[0-9]:9> -> data.json: 1"]
+    );
+    watch.signal(libc::SIGKILL);
+    watch.end();
+    wait_until_stored(&sandbox, |one| one.is_learned_well);
+}
+
+/// A shape that turns out to be wrong is not in force for other commands, also if the watch is killed.
+#[test]
+fn evidence_against_a_shape_is_stored_while_the_watch_is_idle() {
+    let sandbox = Sandbox::new();
+    store(&sandbox, &[CFG]);
+    let watch = sandbox.watch(["--grace", "1s"]).ready();
+    shell(
+        &sandbox,
+        &format!("echo > {CFG_TEMP}; mv {CFG_TEMP} other.json"),
+    );
+    wait_until_stored(&sandbox, |one| {
+        one.shape.has_other_target && !one.is_learned_well
+    });
+    watch.signal(libc::SIGKILL);
+    watch.end();
+    assert_eq!(stored(&sandbox).len(), 1);
+}
+
 const CFG: Stored = Stored::well("cfg.json.", ".tmp", "cfg.json");
 /// A name that fits it.
 const CFG_TEMP: &str = "cfg.json.k3j9x2mq.tmp";
@@ -847,6 +904,9 @@ fn take_moves_only_files_that_were_seen_created() {
         moved["target"].as_str().unwrap().ends_with("/data.json"),
         "{moved}"
     );
+    // That seven or eight files stayed is evidence against their shape, which is stored.
+    let left = 7 + u64::from(is_root());
+    wait_until_stored(&taking, |one| one.shape.ended - one.shape.renamed >= left);
     assert!(numbered.has("data.json.k3j9x2mq"), "numbered");
     assert!(!taking.has("data.json.k3j9x2mq"));
     assert!(

@@ -106,6 +106,21 @@ impl LearnedShape {
         }
     }
 
+    /// Returns the shape as it is after it was stored and read again: without samples, and with whole seconds.
+    #[must_use]
+    pub fn as_stored(&self) -> LearnedShape {
+        let last_write = Wall {
+            nsec: 0,
+            ..self.last_write
+        };
+        LearnedShape {
+            last_write,
+            samples: Vec::new(),
+            is_stored: true,
+            ..self.clone()
+        }
+    }
+
     /// Adds a healthy write, whose name must be in the form.
     pub(super) fn add_write(&mut self, sample: Sample, at: Wall) {
         self.writes = self.writes.saturating_add(1);
