@@ -229,7 +229,13 @@ fn the_only_copy_is_quarantined_and_restored_unchanged() {
             matches!(stored.as_slice(), [one] if one.id == id),
             "{stored:?}"
         );
-        let restored = quarantine.restore(&stored[0], dir.fd().as_fd(), TEMP.as_ref(), |_, _| {});
+        let restored = quarantine.restore(
+            &stored[0],
+            dir.fd().as_fd(),
+            TEMP.as_ref(),
+            |_, _| {},
+            &fixture.root.policy,
+        );
         assert!(restored.is_ok(), "{}: {restored:?}", disk.system);
         assert_eq!(was(&fixture.temp), before, "{}", disk.system);
         drop(quarantine);

@@ -407,7 +407,13 @@ fn a_restore_waits_for_a_leased_copy() {
                 let marked = Cell::new(false);
                 let to = File::open(&fixture.dir).unwrap();
                 let name = OsStr::new("back");
-                let result = quarantine.restore(&stored, to.as_fd(), name, |_, _| marked.set(true));
+                let result = quarantine.restore(
+                    &stored,
+                    to.as_fd(),
+                    name,
+                    |_, _| marked.set(true),
+                    &Policy::default(),
+                );
                 result.unwrap();
                 marked.get()
             });

@@ -15,7 +15,7 @@ use orphand::core::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::core::time::Wall;
 use orphand::engine::limits::{self, LimitContext};
 use orphand::evidence::{FlushedTargets, UseChecker};
-use orphand::reap::quarantine::{Quarantine, QuarantineUsage};
+use orphand::reap::quarantine::{NotReplaced, Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
 use orphand::store::journal::Journal;
 use orphand::sys::clock;
@@ -423,6 +423,7 @@ fn a_late_user_keeps_the_copy() {
 #[test]
 fn without_proof_nothing_is_dropped() {
     use crate::places::Mounted;
+    use std::os::fd::AsFd;
     in_own_process(&[RunAs::OwnMounts], || {
         let base = tempfile::tempdir().unwrap();
         let _mounted = Mounted::new("ramfs", base.path(), "ramfs", 0, "");
@@ -447,6 +448,19 @@ fn without_proof_nothing_is_dropped() {
         });
         let events = enforce_limits(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
+        fixture.assert_only_at(TEMP_CONTENT, &at, "");
+        // A copy on another file system does not replace it either.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let to = fs::File::open(elsewhere.path()).unwrap();
+        let stored = quarantine.stored().unwrap();
+        let policy = Fixture::policy();
+        let restored = quarantine.restore(&stored[0], to.as_fd(), "a".as_ref(), |_, _| {}, &policy);
+        let error = restored.unwrap_err();
+        assert!(
+            matches!(NotReplaced::of(&error), Some(NotReplaced::CannotTell)),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
         fixture.assert_only_at(TEMP_CONTENT, &at, "");
         let fixture = fixture.with_policy(Policy {
             trusted_file_systems: vec!["ramfs".to_owned()],

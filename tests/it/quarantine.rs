@@ -782,6 +782,43 @@ fn restore_to_another_file_system_copies() {
     });
 }
 
+/// A copy would miss what a process still writes to a stored file, so the file is not replaced by one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_in_use_is_not_replaced_by_a_copy() {
+    use crate::fixture::{RunAs, in_own_process};
+    use crate::places::Mounted;
+    use std::io::Write;
+    in_own_process(&[RunAs::OwnMounts], || {
+        let sandbox = Sandbox::new().file("a.tmp", "one\n");
+        sandbox.make_dir("../other");
+        let other = sandbox.base().join("other");
+        let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "size=1m");
+        let mut writer = fs::File::options()
+            .append(true)
+            .open(sandbox.path("a.tmp"))
+            .unwrap();
+        sandbox.age(OLD_ENOUGH);
+        let args = SHORT.iter().chain(&["--open", "quarantine"]);
+        let moved = sandbox.sweep(args).exit(0).events();
+        let moved = moved.one("quarantined").clone();
+        let restore = || sandbox.run(["restore", "--to", "other/", id(&moved)]);
+        restore()
+            .exit(1)
+            .prints_nothing()
+            .stderr_has(&format!("[{}] uses the stored file", std::process::id()))
+            .stderr_has("stays in the quarantine")
+            .stderr_has(&format!("restore {}", id(&moved)));
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+        writer.write_all(b"two\n").unwrap();
+        assert_eq!(stored_paths(&sandbox), ["a.tmp"]);
+        drop(writer);
+        restore().exit(0);
+        assert_eq!(fs::read(other.join("a.tmp")).unwrap(), b"one\ntwo\n");
+        assert!(!sandbox.has(".orphand"));
+    });
+}
+
 /// The quarantine is full before the move: a temp without room is kept, with the reason. Copies of a known
 /// form make room.
 #[cfg(target_os = "linux")]

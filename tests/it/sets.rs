@@ -428,6 +428,20 @@ fn restore_and_purge_take_the_whole_set() {
         let (sandbox, ids) = moved();
         // All members at once, by their ids and paths.
         let all = ["restore", &ids[0], &ids[1], "root/x.tmp-wal"];
+        // The set fails as a whole, and the sum says so.
+        for option in ["--to=root/y/", "--as-target"] {
+            for dir in ["y", "x", "y/x.tmp"] {
+                sandbox.make_dir(dir);
+            }
+            sandbox
+                .run(["restore", option, &ids[0], &ids[1]])
+                .exit(3)
+                .stdout_has("2 files: 0 restored, 2 failed")
+                .stderr_has("already exists")
+                .stderr_has("the same file or set");
+            fs::remove_dir_all(sandbox.path("y")).unwrap();
+            fs::remove_dir(sandbox.path("x")).unwrap();
+        }
         sandbox.run(all).exit(0).stdout_has("3 files: 3 restored");
         assert_eq!(sandbox.listing(), names());
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::event::{Event, Subject};
+use orphand::core::policy::Policy;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::Dir;
 use orphand::fs::root::absolute;
@@ -19,7 +20,7 @@ use orphand::sys::clock;
 
 use super::restore_target::TargetRestorer;
 use super::restored_file::{marking, no_directory, not_restored, set_not_restored};
-use crate::cli::config::Config;
+use crate::cli::config::{Config, RuleSettings};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
@@ -61,7 +62,10 @@ pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
         to: command.to.as_deref().map(absolute),
         to_folder,
         stored_files: StoredFiles::read(quarantines),
-        targets: command.as_target.then(|| TargetRestorer::new(config)),
+        targets: command
+            .as_target
+            .then(|| TargetRestorer::new(config.clone())),
+        config,
         journal,
     };
     let mut report = EventPrinter::new(output, Vec::new());
@@ -116,6 +120,7 @@ fn is_folder(typed: &Path) -> bool {
 struct RestoreContext {
     stored_files: StoredFiles,
     journal: Journal,
+    config: Config,
     marks: RestoreMarks,
     to: Option<PathBuf>,
     /// `to` is a directory.
@@ -128,9 +133,18 @@ impl RestoreContext {
     /// Restores the file that `which` names, and the other members of its set. Returns no event if they were restored
     /// because of another argument.
     fn restore(&mut self, which: &Path) -> Result<Vec<Event>, Failure> {
-        let Some((root, set)) = self.stored_files.take(which)? else {
+        let Some((place, root, set)) = self.stored_files.take(which)? else {
             return Ok(Vec::new());
         };
+        let restored = self.restore_set(root, &set);
+        if restored.is_ok() {
+            self.stored_files.note_restored(place, &set);
+        }
+        restored
+    }
+
+    /// Restores a set from the quarantine of `root`.
+    fn restore_set(&mut self, root: PathBuf, set: &StoredSet) -> Result<Vec<Event>, Failure> {
         let quarantine = match Quarantine::open_existing(&root, None) {
             Ok(Some(quarantine)) => quarantine,
             _ => {
@@ -139,10 +153,10 @@ impl RestoreContext {
                 return Err(Failure::new(Exit::Failed, what));
             }
         };
-        check_complete(&quarantine, &root, &set)?;
+        check_complete(&quarantine, &root, set)?;
         let to = match &mut self.targets {
-            Some(targets) => targets.restore(&quarantine, &set, &self.marks)?,
-            None => self.move_back(&quarantine, &set)?,
+            Some(targets) => targets.restore(&quarantine, set, &self.marks)?,
+            None => self.move_back(&quarantine, set)?,
         };
         let (parent, name) = (to.parent(), to.file_name());
         let (parent, name) = (parent.unwrap_or(Path::new("")), name.unwrap_or_default());
@@ -169,9 +183,41 @@ impl RestoreContext {
             Some(to) => to.clone(),
             None => quarantine.root().path().join(below),
         };
-        move_back(quarantine, set, &to, self.to.is_none(), &self.marks)?;
+        let policy = match self.to {
+            Some(_) => self.policy_of(quarantine, set),
+            None => Policy::default(),
+        };
+        let dir = match self.to {
+            Some(_) => Dir::open_root(parent_of(&to), None),
+            // The old path is below the root, so no symlink may lead out of the root. A path that the user gives may
+            // contain symlinks.
+            None => {
+                let (root, parent) = (quarantine.root(), parent_of(below));
+                Dir::open_below(root.path(), Some(root.id()), parent)
+            }
+        };
+        let name = to
+            .file_name()
+            .ok_or_else(|| Failure::new(Exit::Usage, format!("{to:?} is not a path for a file")))?;
+        let dir = dir.map_err(|error| no_directory(&set.main, &to, &error))?;
+        let mark = marking(&self.marks, &to);
+        let restored = quarantine.restore_set(set, dir.fd().as_fd(), name, mark, &policy);
+        restored.map_err(|error| set_not_restored(set, &to, error))?;
         Ok(to)
     }
+
+    /// Returns the rule of the directory that a set comes from. It may trust its file system.
+    fn policy_of(&self, quarantine: &Quarantine, set: &StoredSet) -> Policy {
+        let dir = quarantine.root().path().join(parent_of(&set.main.below));
+        let covered = self.config.covered(&[dir], &RuleSettings::default());
+        let first = covered.ok().and_then(|covered| covered.into_iter().next());
+        first.map(|one| one.policy).unwrap_or_default()
+    }
+}
+
+/// Returns the directory of a path.
+fn parent_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 /// Refuses a set of which a killed orphand has moved only a part.
@@ -197,47 +243,19 @@ fn check_complete(quarantine: &Quarantine, root: &Path, set: &StoredSet) -> Resu
     }
 }
 
-fn move_back(
-    quarantine: &Quarantine,
-    set: &StoredSet,
-    to: &Path,
-    to_old_path: bool,
-    marks: &RestoreMarks,
-) -> Result<(), Failure> {
-    let stored = &set.main;
-    let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("{to:?} is not a path for a file"),
-        ));
-    };
-    // The old path is below the root, so no symlink may lead out of the root. A path that the user gives may contain
-    // symlinks.
-    let dir = match to_old_path {
-        true => {
-            let below = stored.below.parent().unwrap_or(Path::new(""));
-            Dir::open_below(
-                quarantine.root().path(),
-                Some(quarantine.root().id()),
-                below,
-            )
-        }
-        false => Dir::open_root(parent, None),
-    };
-    let dir = dir.map_err(|error| no_directory(stored, to, &error))?;
-    let mark = marking(marks, to);
-    let restored = quarantine.restore_set(set, dir.fd().as_fd(), name, mark);
-    restored.map_err(|error| set_not_restored(set, to, error))
-}
-
 /// The files in all quarantines that were found, by id and by path.
 struct StoredFiles {
     quarantines: Quarantines,
     /// One item per quarantine.
     indexes: Vec<QuarantineIndex>,
-    /// The positions of sets with companions that were taken out.
-    restored: HashSet<(usize, usize)>,
+    /// The places of the sets with companions that were restored.
+    restored: HashSet<Place>,
+    /// The places of the sets that were taken out and not restored, with the ids of their main files.
+    failed: HashMap<Place, String>,
 }
+
+/// The index of a quarantine, and the position of a set in it.
+type Place = (usize, usize);
 
 struct QuarantineIndex {
     /// All paths under which the root was found.
@@ -285,12 +303,22 @@ impl StoredFiles {
             quarantines,
             indexes,
             restored: HashSet::new(),
+            failed: HashMap::new(),
+        }
+    }
+
+    /// Notes that a set that was taken out is restored.
+    fn note_restored(&mut self, place: Place, set: &StoredSet) {
+        self.failed.remove(&place);
+        if !set.companions.is_empty() {
+            self.restored.insert(place);
         }
     }
 
     /// Takes out the file that `which` names by its id or by its old path, with the other members of its set. Returns
-    /// them and the path of their root, or `None` if another argument named a member of the same set.
-    fn take(&mut self, which: &Path) -> Result<Option<(PathBuf, StoredSet)>, Failure> {
+    /// them with their place and the path of their root, or `None` if another argument named a member of the same set,
+    /// which was restored.
+    fn take(&mut self, which: &Path) -> Result<Option<(Place, PathBuf, StoredSet)>, Failure> {
         let id = which.to_str().filter(|id| is_id(id));
         let path = absolute(which);
         let mut found = Vec::new();
@@ -327,16 +355,24 @@ impl StoredFiles {
             (1, Some((number, root, index))) => {
                 let slot = self.indexes.get_mut(number);
                 let slot = slot.and_then(|files| files.stored.get_mut(index));
-                match slot.and_then(Option::take) {
-                    Some(set) => {
-                        if !set.companions.is_empty() {
-                            self.restored.insert((number, index));
-                        }
-                        Ok(Some((root, set)))
-                    }
-                    None if self.restored.contains(&(number, index)) => Ok(None),
-                    None => Err(Failure::new(Exit::Failed, nothing)),
+                let place = (number, index);
+                if let Some(set) = slot.and_then(Option::take) {
+                    self.failed.insert(place, set.main.id.clone());
+                    return Ok(Some((place, root, set)));
                 }
+                if self.restored.contains(&place) {
+                    return Ok(None);
+                }
+                Err(Failure::new(
+                    Exit::Failed,
+                    match self.failed.get(&place) {
+                        Some(main) => format!(
+                            "cannot restore {which:?}: the attempt for another argument, which names the same file or \
+                             set ({main}), has failed"
+                        ),
+                        None => nothing,
+                    },
+                ))
             }
             (0, _) | (_, None) => Err(Failure::new(Exit::Failed, nothing)),
             (_, Some(_)) => Err(Failure::new(

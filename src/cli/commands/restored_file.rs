@@ -8,7 +8,7 @@ use std::path::Path;
 use orphand::core::observation::Observation;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::RootError;
-use orphand::reap::quarantine::{SetError, Stored, StoredSet};
+use orphand::reap::quarantine::{NotReplaced, SetError, Stored, StoredSet};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::shell::Suggestion;
@@ -16,6 +16,9 @@ use crate::cli::output::shell::Suggestion;
 /// Returns the error for a file that could not be restored to `to`.
 pub(super) fn not_restored(stored: &Stored, to: &Path, error: impl Into<io::Error>) -> Failure {
     let error = error.into();
+    if let Some(reason) = NotReplaced::of(&error) {
+        return not_replaced(stored, to, reason);
+    }
     match error.kind() {
         io::ErrorKind::AlreadyExists => {
             let cause = "the path already exists, and restore never overwrites";
@@ -46,6 +49,29 @@ fn failure(stored: &Stored, to: &Path, cause: &dyn fmt::Display) -> Failure {
         Exit::Failed,
         format!(
             "cannot restore {id} to {to:?}: {cause}; to restore it elsewhere: {elsewhere} --to PATH {id}"
+        ),
+    )
+}
+
+/// Returns the error for a file that was not replaced by a copy on another file system.
+fn not_replaced(stored: &Stored, to: &Path, reason: &NotReplaced) -> Failure {
+    let (id, restore) = (&stored.id, Suggestion::new("restore").configured());
+    let help = match reason {
+        NotReplaced::AfterCopy(_) => "compare both, and delete one of them".to_owned(),
+        NotReplaced::InUse(_) => format!(
+            "restore it again when that process has ended, or to a path on its own file system, which loses nothing: \
+             {restore} {id}"
+        ),
+        NotReplaced::CannotTell => format!(
+            "restore it as its owner or root, or to a path on its own file system, which needs no proof: {restore} {id}"
+        ),
+        NotReplaced::Changed => format!("to try again: {restore} --to PATH {id}"),
+    };
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "cannot move {id} to {to:?}, which is on another file system: {reason}; the stored file stays in the \
+             quarantine; {help}"
         ),
     )
 }

@@ -20,55 +20,57 @@ use crate::sys::random::random_u64;
 /// The number of bytes that are read at a time. Blocks of zeros are skipped, so that holes stay holes.
 const CHUNK: usize = 1 << 16;
 
-/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. The copy gets the
-/// name when it is complete. A crash before that leaves it under a name that no rule matches and that is not a claim.
-/// Returns the identity of the copy.
-pub(super) fn whole(
-    from: File,
-    seen: &Observation,
-    to: BorrowedFd<'_>,
-    name: &OsStr,
-    mark: &dyn Fn(BorrowedFd<'_>, &Observation),
-) -> io::Result<FileId> {
-    let own = OsString::from(format!("{OWN_PREFIX}-restore-{:016x}", random_u64()));
-    let made = across(from, seen, to, &own, mark)?;
-    calls::rename(to, &own, to, name).inspect_err(|_| remove(to, &own, made))?;
-    Ok(made)
+/// A complete copy that has not got its name yet. It has a name that no rule matches and that is not a claim, which a
+/// crash leaves. When this value is dropped, the copy is removed.
+#[derive(Debug)]
+pub(super) struct StagedCopy<'d> {
+    to: BorrowedFd<'d>,
+    own_name: OsString,
+    made: FileId,
+    is_published: bool,
 }
 
-/// Copies `from` to `name` in `to`, without overwriting anything, and calls `mark` with the copy. If anything fails,
-/// the copy is removed. Returns the identity of the copy.
-pub(super) fn across(
-    from: File,
-    seen: &Observation,
-    to: BorrowedFd<'_>,
-    name: &OsStr,
-    mark: &dyn Fn(BorrowedFd<'_>, &Observation),
-) -> io::Result<FileId> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let copy = File::from(rustix::fs::openat(
-        to,
-        name,
-        flags,
-        Mode::RUSR | Mode::WUSR,
-    )?);
-    let made = FileId::from(&dir::observe_fd(copy.as_fd())?.fingerprint);
-    let filled = fill(&from, &copy, seen).and_then(|()| {
+impl<'d> StagedCopy<'d> {
+    /// Copies `from` to the directory `to`, compares the copy, and calls `mark` with it.
+    pub(super) fn new(
+        from: &File,
+        seen: &Observation,
+        to: BorrowedFd<'d>,
+        mark: &dyn Fn(BorrowedFd<'_>, &Observation),
+    ) -> io::Result<StagedCopy<'d>> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own_name = OsString::from(format!("{OWN_PREFIX}-restore-{:016x}", random_u64()));
+        let mode = Mode::RUSR | Mode::WUSR;
+        let copy = File::from(rustix::fs::openat(to, &own_name, flags, mode)?);
+        let staged = StagedCopy {
+            to,
+            own_name,
+            made: FileId::from(&dir::observe_fd(copy.as_fd())?.fingerprint),
+            is_published: false,
+        };
+        fill(from, &copy, seen)?;
         let now = dir::observe_fd(from.as_fd())?.fingerprint;
         let before = &seen.fingerprint;
-        match (now.size, now.mtime) == (before.size, before.mtime) {
-            true => dir::observe_fd(copy.as_fd()),
-            false => Err(Errno::BUSY.into()),
+        if (now.size, now.mtime) != (before.size, before.mtime) {
+            return Err(Errno::BUSY.into());
         }
-    });
-    match filled {
-        Ok(now) => {
-            mark(copy.as_fd(), &now);
-            Ok(made)
-        }
-        Err(error) => {
-            remove(to, name, made);
-            Err(error)
+        mark(copy.as_fd(), &dir::observe_fd(copy.as_fd())?);
+        Ok(staged)
+    }
+
+    /// Gives the copy its name, without overwriting anything. Returns the identity of the copy.
+    pub(super) fn publish(mut self, name: &OsStr) -> io::Result<FileId> {
+        calls::rename(self.to, &self.own_name, self.to, name)?;
+        self.is_published = true;
+        Ok(self.made)
+    }
+}
+
+impl Drop for StagedCopy<'_> {
+    fn drop(&mut self) {
+        if !self.is_published {
+            remove(self.to, &self.own_name, self.made);
         }
     }
 }

@@ -25,7 +25,7 @@ static HELD: [Mutex<Vec<HeldCopy>>; 16] = [const { Mutex::new(Vec::new()) }; 16]
 
 /// A copy that is leased.
 #[derive(Debug)]
-struct HeldCopy {
+pub(super) struct HeldCopy {
     stored: Arc<Stored>,
     checked: CheckedFile,
     /// The thread that gets the signal if the lease is broken. It releases the lease before it unblocks the signal.
@@ -204,7 +204,7 @@ impl Quarantine {
 }
 
 /// Locks the directory of `stored`, and releases the file if it is leased.
-fn lock_released(stored: &Stored) -> MutexGuard<'static, Vec<HeldCopy>> {
+pub(super) fn lock_released(stored: &Stored) -> MutexGuard<'static, Vec<HeldCopy>> {
     let mut held = lock(index_of(stored));
     held.retain(|one| !one.is(stored));
     held

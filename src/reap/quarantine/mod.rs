@@ -12,6 +12,7 @@
 //! The quarantine is created when it is needed and removed when it is empty. It must belong to orphand's user and be
 //! closed to other users. Otherwise the root has no quarantine.
 
+mod copied;
 mod copy;
 mod folder;
 mod held;
@@ -23,9 +24,10 @@ mod stored;
 mod tests;
 mod usage;
 
+pub use copied::{NotReplaced, SetError};
 pub use folder::{FOLDER, Quarantine, is_possible};
 pub(super) use held::HeldCopies;
-pub use sets::{SetError, StoredSet};
+pub use sets::StoredSet;
 pub use slots::{QuarantineDir, Slot};
 pub(crate) use stored::origin_id;
 pub use stored::{Stored, is_id};

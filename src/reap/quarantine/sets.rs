@@ -12,13 +12,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use super::copy;
+use super::copied::{SetError, publish};
 use super::folder::Quarantine;
 use super::stamp::Stamp;
 use super::stored::{Stored, open_to_read};
 use crate::core::companions;
 use crate::core::observation::{FileSize, Observation};
 use crate::core::own_names;
+use crate::core::policy::Policy;
 use crate::evidence::FileId;
 use crate::fs::dir::{Buffer, Dir};
 use crate::reap::calls;
@@ -30,15 +31,6 @@ pub struct StoredSet {
     pub main: Stored,
     /// Its companions.
     pub companions: Vec<Stored>,
-}
-
-/// A failure to restore a set.
-#[derive(Debug)]
-pub struct SetError {
-    /// The index of the file that could not be restored; 0 is the main file.
-    pub member: usize,
-    /// The error.
-    pub error: io::Error,
 }
 
 impl StoredSet {
@@ -177,7 +169,8 @@ impl Quarantine {
 
     /// Restores a set to `to`, without overwriting anything: the main file as `name`, and its companions beside it. If
     /// a name exists, nothing is restored. Calls `mark` with each open file before the file has its name back. If `to`
-    /// is on another file system, the files are copied, the copies are compared, and the originals are removed.
+    /// is on another file system, the files are copied, the copies are compared, and the originals are removed, if it is
+    /// proven that no process uses them.
     ///
     /// # Errors
     ///
@@ -188,9 +181,10 @@ impl Quarantine {
         to: BorrowedFd<'_>,
         name: &OsStr,
         mark: impl Fn(BorrowedFd<'_>, &Observation),
+        policy: &Policy,
     ) -> Result<(), SetError> {
         if set.companions.is_empty() {
-            let restored = self.restore(&set.main, to, name, mark);
+            let restored = self.restore(&set.main, to, name, mark, policy);
             return restored
                 .map(drop)
                 .map_err(|error| SetError { member: 0, error });
@@ -202,7 +196,7 @@ impl Quarantine {
             match self.move_out(stored, to, new, &mark) {
                 Ok(()) => moved.push((stored, new)),
                 Err(error) if moved.is_empty() && error.kind() == io::ErrorKind::CrossesDevices => {
-                    return self.copy_and_purge(set, to, &targets, &mark);
+                    return self.copy_and_remove(&set.members(), to, &targets, &mark, policy);
                 }
                 Err(error) => {
                     for (stored, new) in moved.into_iter().rev() {
@@ -232,7 +226,12 @@ impl Quarantine {
         mark: impl Fn(BorrowedFd<'_>, &Observation),
     ) -> Result<(), SetError> {
         let targets = self.check_targets(set, to, name)?;
-        self.copy_all(set, to, &targets, &mark).map(drop)
+        let mut staged = Vec::new();
+        for (member, stored) in set.members().into_iter().enumerate() {
+            let copied = self.stage(stored, to, &mark);
+            staged.push(copied.map_err(|error| SetError { member, error })?);
+        }
+        publish(staged, to, &targets)
     }
 
     /// Returns the names that the members get, the main file first, if no file has one of them.
@@ -290,75 +289,5 @@ impl Quarantine {
                 "cannot move {name:?} back to the quarantine ({error}); its set is incomplete there"
             );
         }
-    }
-
-    /// Copies all members, compares the copies, and then deletes the originals.
-    fn copy_and_purge(
-        &self,
-        set: &StoredSet,
-        to: BorrowedFd<'_>,
-        targets: &[OsString],
-        mark: &impl Fn(BorrowedFd<'_>, &Observation),
-    ) -> Result<(), SetError> {
-        let seen = self.copy_all(set, to, targets, mark)?;
-        for (member, stored) in set.members().into_iter().enumerate() {
-            let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
-            let purged = self.locate(stored).and_then(|(dir, name, now)| {
-                // Only the file that was copied is removed.
-                // RACE: a process of our user may replace the stored file between this comparison and the unlink (µs).
-                // Worst case: the new file is removed.
-                match seen.get(member).is_some_and(|seen| of(seen) == of(&now)) {
-                    true => calls::unlink(dir.as_fd(), name),
-                    false => Err(Errno::BUSY.into()),
-                }
-            });
-            purged.map_err(|error| SetError { member, error })?;
-            self.remove_empty(stored.folder_name(), stored.original_dir());
-        }
-        Ok(())
-    }
-
-    /// Copies all members, the main file last. Returns their observations, the main file first.
-    fn copy_all(
-        &self,
-        set: &StoredSet,
-        to: BorrowedFd<'_>,
-        targets: &[OsString],
-        mark: &impl Fn(BorrowedFd<'_>, &Observation),
-    ) -> Result<Vec<Observation>, SetError> {
-        let (mut made, mut seen) = (Vec::new(), Vec::new());
-        for (member, stored) in set.members().into_iter().enumerate().rev() {
-            let name = targets[member].as_os_str();
-            match self.copy_one(stored, to, name, mark) {
-                Ok((copied, observation)) => {
-                    made.push((name, copied));
-                    seen.push(observation);
-                }
-                Err(error) => {
-                    for (name, copied) in made {
-                        copy::remove(to, name, copied);
-                    }
-                    return Err(SetError { member, error });
-                }
-            }
-        }
-        seen.reverse();
-        Ok(seen)
-    }
-
-    fn copy_one(
-        &self,
-        stored: &Stored,
-        to: BorrowedFd<'_>,
-        name: &OsStr,
-        mark: &impl Fn(BorrowedFd<'_>, &Observation),
-    ) -> io::Result<(FileId, Observation)> {
-        let (dir, stored_name, seen) = self.locate(stored)?;
-        let file = open_to_read(dir.as_fd(), stored_name)?;
-        if crate::fs::dir::observe_fd(file.as_fd())? != seen {
-            return Err(Errno::BUSY.into());
-        }
-        let made = copy::whole(file.into(), &seen, to, name, mark)?;
-        Ok((made, seen))
     }
 }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::copy;
 use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
 use super::stamp::Stamp;
 use crate::core::observation::{Kind, Observation};
+use crate::core::policy::Policy;
 use crate::core::time::{Now, Wall};
 use crate::evidence::{self, FileId};
 use crate::fs::dir;
@@ -288,31 +288,31 @@ impl Quarantine {
 
     /// Restores `stored` as `name` in `to`, without overwriting anything. Calls `mark` with the open file before the
     /// file has its name back. If `to` is on another file system, the file is copied, the copy is compared, and the
-    /// original is removed.
+    /// original is removed, if it is proven that no process uses it.
     pub fn restore(
         &self,
         stored: &Stored,
         to: BorrowedFd<'_>,
         name: &OsStr,
         mark: impl Fn(BorrowedFd<'_>, &Observation),
+        policy: &Policy,
     ) -> io::Result<Observation> {
         let (dir, stored_name, seen) = self.locate(stored)?;
-        let file = open_to_read(dir.as_fd(), stored_name);
+        let copy = || {
+            let copied = self.copy_and_remove(&[stored], to, &[name.to_owned()], &mark, policy);
+            copied.map(|()| seen).map_err(|failure| failure.error)
+        };
+        let device =
+            |dir: BorrowedFd<'_>| Ok::<_, io::Error>(dir::observe_fd(dir)?.fingerprint.dev);
+        if device(dir.as_fd())? != device(to)? {
+            return copy();
+        }
         // A user who may not read the file can still restore it, but without the mark.
-        if let Ok(file) = &file {
+        if let Ok(file) = open_to_read(dir.as_fd(), stored_name) {
             mark(file.as_fd(), &seen);
         }
         match calls::rename(dir.as_fd(), stored_name, to, name) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy::across(file?.into(), &seen, to, name, &mark)?;
-                // Only the file that was copied is removed.
-                let (dir, stored_name, now) = self.locate(stored)?;
-                let of = |seen: &Observation| (seen.fingerprint.size, seen.fingerprint.mtime);
-                if of(&now) != of(&seen) {
-                    return Err(Errno::BUSY.into());
-                }
-                calls::unlink(dir.as_fd(), stored_name)?;
-            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return copy(),
             moved => moved?,
         }
         drop(dir);

@@ -1,6 +1,7 @@
 use super::folder::MAX_DEPTH;
 use super::stored::is_old_id;
 use super::*;
+use crate::core::policy::Policy;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -347,7 +348,13 @@ fn a_set_is_restored_or_copied_if_all_names_are_free() {
         for copies in [true, false] {
             let done = match copies {
                 true => quarantine.copy_set_out(&sets[0], dir.fd(), "b".as_ref(), |_, _| {}),
-                false => quarantine.restore_set(&sets[0], dir.fd(), "b".as_ref(), |_, _| {}),
+                false => quarantine.restore_set(
+                    &sets[0],
+                    dir.fd(),
+                    "b".as_ref(),
+                    |_, _| {},
+                    &Policy::default(),
+                ),
             };
             let error = done.expect_err("a name exists");
             assert_eq!(error.error.kind(), io::ErrorKind::AlreadyExists);
@@ -366,7 +373,9 @@ fn a_set_is_restored_or_copied_if_all_names_are_free() {
     for copies in [true, false] {
         let done = match copies {
             true => quarantine.copy_set_out(&sets[0], dir.fd(), "c".as_ref(), take),
-            false => quarantine.restore_set(&sets[0], dir.fd(), "c".as_ref(), take),
+            false => {
+                quarantine.restore_set(&sets[0], dir.fd(), "c".as_ref(), take, &Policy::default())
+            }
         };
         assert_eq!(done.expect_err("the name exists").member, 0);
         assert_eq!(names(), [".orphand", "b", "b-wal", "c"], "{copies}");
@@ -374,8 +383,64 @@ fn a_set_is_restored_or_copied_if_all_names_are_free() {
     }
     assert_eq!(quarantine.stored().unwrap().len(), 2);
     quarantine
-        .restore_set(&sets[0], dir.fd(), "c".as_ref(), |_, _| {})
+        .restore_set(
+            &sets[0],
+            dir.fd(),
+            "c".as_ref(),
+            |_, _| {},
+            &Policy::default(),
+        )
         .unwrap();
     assert_eq!(names(), [".orphand", "b", "b-wal", "c", "c-wal"]);
+    assert_eq!(folders(&path), 0);
+}
+
+/// A copy replaces a stored file only if no process uses that file, and if nothing has changed it while it was copied.
+#[test]
+fn a_copy_replaces_only_an_unused_and_unchanged_file() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    store_set(&quarantine, &["a.tmp", "a.tmp-wal"]);
+    let sets = StoredSet::group(quarantine.stored().unwrap());
+    let dir = Dir::open_root(&path, None).unwrap();
+    let wal = path.join(sets[0].companions[0].path());
+    let targets = ["b", "b-wal"].map(Into::into);
+    let copy = |mark: &dyn Fn()| {
+        let members = sets[0].members();
+        let mark =
+            |_: rustix::fd::BorrowedFd<'_>, _: &crate::core::observation::Observation| mark();
+        quarantine.copy_and_remove(&members, dir.fd(), &targets, &mark, &Policy::default())
+    };
+    let open = || {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = fs::File::options();
+        options.append(true).custom_flags(libc::O_NONBLOCK);
+        options.open(&wal)
+    };
+    let refused = |done: Result<(), SetError>, what: &str| {
+        let failure = done.expect_err(what);
+        assert_eq!(failure.member, 1, "{what}");
+        let names = fs::read_dir(&path).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [".orphand"], "{what}");
+        assert_eq!(quarantine.stored().unwrap().len(), 2, "{what}");
+        NotReplaced::of(&failure.error).expect(what).to_string()
+    };
+    // Each is done twice, once for each member that is copied.
+    let changed = refused(
+        copy(&|| fs::set_permissions(&wal, fs::Permissions::from_mode(0o640)).unwrap()),
+        "changed",
+    );
+    assert!(changed.contains("has changed"), "{changed}");
+    #[cfg(target_os = "linux")]
+    {
+        let opened = refused(copy(&|| assert!(open().is_err())), "opened");
+        assert!(opened.contains("uses the stored file"), "{opened}");
+    }
+    let held = open().unwrap();
+    let used = refused(copy(&|| {}), "in use");
+    assert!(used.contains("uses the stored file"), "{used}");
+    drop(held);
+    copy(&|| {}).unwrap();
     assert_eq!(folders(&path), 0);
 }
