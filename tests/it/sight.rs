@@ -874,6 +874,48 @@ fn an_alert_runs_a_command_once() {
     );
 }
 
+/// The command of an alert, and what it has started, does not outlive the watch.
+#[test]
+fn an_alert_ends_with_the_watch() {
+    let sandbox = watched();
+    let pids = sandbox.base().join("pids");
+    let script = sandbox.base().join("alert.sh");
+    sandbox.write(
+        "../alert.sh",
+        format!("sleep 10000 &\necho $$ $! > {}\nwait\n", pids.display()),
+    );
+    let text = format!(
+        "[alert]\ncommand = [\"sh\", {script:?}]\n[[watch]]\npath = {:?}\ngrace = \"200ms\"\n",
+        sandbox.root()
+    );
+    sandbox.write("../config/orphand/config.toml", text);
+    let mut watch = sandbox.watch_dirs([""; 0]).ready();
+    sandbox.write(format!("s.json.{}.tmp", uuid(0)), "x");
+    watch.wait_for(|event| event["event"] == "reaped");
+    let end = Instant::now() + DEADLINE;
+    let read = || fs::read_to_string(&pids).unwrap_or_default();
+    while !read().ends_with('\n') {
+        assert!(Instant::now() < end, "no alert");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let stopped = watch.stop().exit(0);
+    assert!(
+        stopped
+            .stderr
+            .contains("was killed at the end of the watch"),
+        "{}",
+        stopped.stderr
+    );
+    for pid in read().split_whitespace() {
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        // A process that has ended may be a zombie for a moment.
+        while rustix::process::test_kill_process(pid).is_ok() {
+            assert!(Instant::now() < end, "{pid:?} still runs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 #[test]
 fn options_exclude_files_and_limit_the_depth() {
     let sandbox = Sandbox::new();

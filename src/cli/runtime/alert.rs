@@ -4,8 +4,11 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -14,6 +17,7 @@ use orphand::core::sums::{Outcome, SumKey, Summand, Sums};
 use orphand::fs::response::responds;
 use orphand::store::json::{self, WirePath, field};
 use orphand::sys::clock;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 
 use crate::cli::config::AlertSettings;
@@ -22,6 +26,9 @@ use crate::cli::output::text;
 
 /// The time limit for the command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// The time that a running command gets at the end of the watch.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The interval at which the command is checked for its end.
 const END_CHECK: Duration = Duration::from_millis(50);
@@ -41,7 +48,21 @@ pub(crate) struct Alerts {
     /// The leaks since the last alert about each root, and the time at which their counting began.
     leaks: HashMap<PathBuf, (Instant, Sums)>,
     send: Sender<Vec<Candidate>>,
+    thread: AlertThread,
     due: Option<Instant>,
+}
+
+/// The thread that runs the command.
+pub(crate) struct AlertThread {
+    thread: JoinHandle<()>,
+    end: Arc<End>,
+}
+
+/// The end of the watch.
+#[derive(Default)]
+struct End {
+    /// The time at which a running command is killed.
+    at: OnceLock<Instant>,
 }
 
 /// A root about which there may be an alert.
@@ -89,19 +110,30 @@ impl Alerts {
         let mut worker = AlertWorker {
             settings: settings.clone(),
             last: HashMap::new(),
+            end: Arc::default(),
         };
+        let end = Arc::clone(&worker.end);
         let thread = std::thread::Builder::new().name("orphand-alert".into());
-        if let Err(error) = thread.spawn(move || worker.run(&candidates)) {
-            ::log::error!("cannot start a thread for [alert] {program:?}: {error}");
-            return None;
-        }
+        let thread = match thread.spawn(move || worker.run(&candidates)) {
+            Ok(thread) => AlertThread { thread, end },
+            Err(error) => {
+                ::log::error!("cannot start a thread for [alert] {program:?}: {error}");
+                return None;
+            }
+        };
         let none = || (Instant::now(), Sums::default());
         Some(Alerts {
             settings: settings.clone(),
             leaks: roots.iter().map(|root| (root.clone(), none())).collect(),
             send,
+            thread,
             due: (settings.min_free > 0).then(Instant::now),
         })
+    }
+
+    /// Starts no further command. Returns the thread, which may still run one.
+    pub(crate) fn close(self) -> AlertThread {
+        self.thread
     }
 
     /// Counts a leak.
@@ -155,16 +187,47 @@ impl Alerts {
     }
 }
 
+impl AlertThread {
+    /// Reports whether the thread runs no command and has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Ends threads at the end of the watch. Their commands get [`END_LIMIT`], and are then killed. A file system that
+    /// does not answer may block a thread; it is then left to itself.
+    pub(crate) fn end(threads: Vec<AlertThread>) {
+        let at = Instant::now() + END_LIMIT;
+        for one in &threads {
+            let _ = one.end.at.set(at);
+        }
+        let last = at + END_LIMIT / 2;
+        while threads.iter().any(|one| !one.is_finished()) && Instant::now() < last {
+            std::thread::sleep(END_CHECK / 10);
+        }
+    }
+}
+
+impl End {
+    /// Reports whether the watch ends.
+    fn has_begun(&self) -> bool {
+        self.at.get().is_some()
+    }
+}
+
 /// Checks the limits, and runs the command.
 struct AlertWorker {
     settings: AlertSettings,
     /// The time of the last alert about each root.
     last: HashMap<PathBuf, Instant>,
+    end: Arc<End>,
 }
 
 impl AlertWorker {
     fn run(&mut self, candidates: &Receiver<Vec<Candidate>>) {
         for candidate in candidates.iter().flatten() {
+            if self.end.has_begun() {
+                return;
+            }
             let is_early = |at: &Instant| at.elapsed() < self.settings.every;
             if self.last.get(&candidate.root).is_some_and(is_early) {
                 continue;
@@ -175,7 +238,10 @@ impl AlertWorker {
             };
             self.last.insert(candidate.root.clone(), Instant::now());
             if let Err(error) = self.alert(&candidate, cause, free) {
-                ::log::error!("{error}; removals continue");
+                match self.end.has_begun() {
+                    true => ::log::error!("{error}"),
+                    false => ::log::error!("{error}; removals continue"),
+                }
             }
         }
     }
@@ -231,7 +297,8 @@ impl AlertWorker {
         };
         let mut input = serde_json::to_vec(&object).map_err(|error| error.to_string())?;
         input.push(b'\n');
-        run(self.settings.command.as_deref().unwrap_or_default(), input)
+        let command = self.settings.command.as_deref();
+        run(command.unwrap_or_default(), input, &self.end)
     }
 }
 
@@ -272,8 +339,9 @@ fn alert_text(candidate: &Candidate, cause: &str, free: Option<(u64, u8)>) -> St
     line
 }
 
-/// Runs a command with `input` on its stdin, and kills it after [`COMMAND_LIMIT`].
-fn run(command: &[String], input: Vec<u8>) -> Result<(), String> {
+/// Runs a command with `input` on its stdin. Kills it with its process group after [`COMMAND_LIMIT`], or at the end of
+/// the watch.
+fn run(command: &[String], input: Vec<u8>, watch_end: &End) -> Result<(), String> {
     let Some((program, args)) = command.split_first() else {
         return Ok(());
     };
@@ -283,31 +351,49 @@ fn run(command: &[String], input: Vec<u8>) -> Result<(), String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // The programs that it starts are killed with it. Ctrl-C reaches only the watch, which then ends the command.
+        .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot run {name:?} of [alert]: {error}"))?;
     // The object is smaller than the buffer of a pipe, so this does not wait for the command to read it.
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(&input);
     }
-    wait(&mut child, &name)
+    wait(&mut child, &name, watch_end)
 }
 
-fn wait(child: &mut Child, name: &str) -> Result<(), String> {
-    let end = Instant::now() + COMMAND_LIMIT;
+fn wait(child: &mut Child, name: &str, watch_end: &End) -> Result<(), String> {
+    let limit = Instant::now() + COMMAND_LIMIT;
     loop {
+        let now = Instant::now();
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(format!("{name:?} of [alert] failed: {status}")),
-            Ok(None) if Instant::now() < end => std::thread::sleep(END_CHECK),
+            Ok(None) if watch_end.at.get().is_some_and(|at| *at <= now) => {
+                kill_group(child);
+                return Err(format!(
+                    "{name:?} of [alert] was killed at the end of the watch"
+                ));
+            }
+            Ok(None) if now < limit => std::thread::sleep(END_CHECK),
             Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
+                kill_group(child);
                 let limit = text::span(COMMAND_LIMIT);
                 return Err(format!("{name:?} of [alert] was killed after {limit}"));
             }
             Err(error) => return Err(format!("cannot wait for {name:?} of [alert]: {error}")),
         }
     }
+}
+
+/// Kills the process group of a command that was not waited for yet, so its number belongs to no other group.
+fn kill_group(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[cfg(test)]
@@ -326,6 +412,7 @@ mod tests {
                     ..AlertSettings::default()
                 },
                 last: HashMap::new(),
+                end: Arc::default(),
             };
             let candidate = Candidate {
                 root: "/r".into(),
@@ -351,17 +438,18 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_is_reported() {
+        let end = End::default();
         let command = |words: &[&str]| {
             words
                 .iter()
                 .map(|word| (*word).to_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(run(&command(&["cat"]), b"x".to_vec()), Ok(()));
-        assert_eq!(run(&command(&["true"]), vec![b'x'; 1 << 10]), Ok(()));
-        let failed = run(&command(&["false"]), Vec::new());
+        assert_eq!(run(&command(&["cat"]), b"x".to_vec(), &end), Ok(()));
+        assert_eq!(run(&command(&["true"]), vec![b'x'; 1 << 10], &end), Ok(()));
+        let failed = run(&command(&["false"]), Vec::new(), &end);
         assert!(failed.unwrap_err().contains("\"false\" of [alert] failed"));
-        let missing = run(&command(&["/no/such/program"]), Vec::new());
+        let missing = run(&command(&["/no/such/program"]), Vec::new(), &end);
         assert!(missing.unwrap_err().starts_with("cannot run"));
     }
 }

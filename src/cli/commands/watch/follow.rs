@@ -19,7 +19,7 @@ use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups;
 use crate::cli::output::text;
 use crate::cli::output::watch_status::{WatchStatus, leak_lines};
-use crate::cli::runtime::alert::Alerts;
+use crate::cli::runtime::alert::{AlertThread, Alerts};
 use crate::cli::runtime::log;
 use crate::cli::runtime::metrics::Textfile;
 use crate::cli::runtime::plan::config_missing;
@@ -41,6 +41,8 @@ pub(super) struct WatchLoop<'a> {
     notifier: ServiceNotifier,
     metrics: Option<Textfile>,
     alerts: Option<Alerts>,
+    /// The threads for alerts by older configurations, which may still run a command.
+    old_alerts: Vec<AlertThread>,
     /// The configuration that is in force.
     config: Config,
     changes: Option<FileWatcher>,
@@ -85,6 +87,7 @@ impl<'a> WatchLoop<'a> {
             notifier,
             metrics: None,
             alerts: None,
+            old_alerts: Vec::new(),
             config: Config::default(),
             changes: None,
             leaks_every: Duration::MAX,
@@ -117,6 +120,8 @@ impl<'a> WatchLoop<'a> {
         if let Some(metrics) = &mut self.metrics {
             metrics.write(self.status);
         }
+        let alerts = self.alerts.take().map(Alerts::close);
+        AlertThread::end(self.old_alerts.drain(..).chain(alerts).collect());
         if self.output_failed {
             return Ok(Exit::Failed);
         }
@@ -135,6 +140,9 @@ impl<'a> WatchLoop<'a> {
         if self.alerts.is_none() || self.config.alert != old.alert {
             let roots: Vec<_> = self.watcher.status_handle().roots().into_iter().collect();
             let roots: Vec<_> = roots.into_iter().map(|one| one.root.path).collect();
+            self.old_alerts.retain(|thread| !thread.is_finished());
+            self.old_alerts
+                .extend(self.alerts.take().map(Alerts::close));
             self.alerts = Alerts::start(&config.alert, &roots);
         }
         self.metrics = textfile.map(|path| Textfile::new(path, config.metrics.every));
