@@ -217,7 +217,7 @@ fn merged(
     let mut merged = in_file;
     merged.retain(|one| !is_ours(one));
     merged.extend(known.iter().filter(|one| is_ours(one)).cloned());
-    merged.sort_by(|a, b| b.shape.last_write.cmp(&a.shape.last_write));
+    merged.sort_by_key(|one| std::cmp::Reverse(one.shape.last_write));
     merged.truncate(MAX_SHAPES);
     merged
 }
@@ -284,7 +284,8 @@ mod tests {
             wall: clock::wall(),
         };
         type Change<'a> = &'a dyn Fn(&mut Learner);
-        let rows: [(&str, Change<'_>, &[(u64, u64, bool)]); 6] = [
+        type Want<'a> = &'a [(u64, u64, bool)];
+        let rows: [(&str, Change<'_>, Want<'_>); 6] = [
             (
                 "late",
                 &|learner| expire(learner, minutes(2)),
