@@ -513,8 +513,7 @@ fn status_and_summary_of_a_dry_run_say_would() {
     signal(child.id(), libc::SIGTERM);
     let output = child.wait_with_output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
-    let end =
-        "2 would be removed (0 B) · 1 would be moved to the quarantine (1 B, 4.1 kB on the disk) · 1 kept (0 B)";
+    let end = "2 would be removed (0 B) · 1 would be moved to the quarantine (1 B, 4.1 kB on the disk) · 1 kept (0 B)";
     assert_eq!(stdout.lines().last(), Some(end), "{stdout}");
 }
 
