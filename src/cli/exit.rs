@@ -1,7 +1,7 @@
 //! The end of a command: its exit code, and the error that ends it.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 
 use orphand::daemon::StartError;
 
@@ -53,17 +53,6 @@ impl Failure {
             exit,
             text: text.to_string(),
         }
-    }
-
-    /// Prints the message on stderr.
-    pub(crate) fn report(&self) {
-        // An error in a file begins with the file's name, so that editors can jump to the position.
-        let prefix = match self.exit {
-            Exit::Config => "",
-            _ => "error: ",
-        };
-        // If stderr cannot be written, there is no other place for the message.
-        let _ = writeln!(anstream::stderr(), "{prefix}{}", self.text);
     }
 
     /// Returns the error of a command that failed for a reason without an exit code of its own.

@@ -4,8 +4,21 @@ use std::io::{self, IsTerminal, Write as _};
 
 use rustix::fs::FileType;
 
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
+
+impl Failure {
+    /// Prints the message on stderr.
+    pub(crate) fn report(&self) {
+        // An error in a file begins with the file's name, so that editors can jump to the position.
+        let prefix = match self.exit {
+            Exit::Config => "",
+            _ => "error: ",
+        };
+        // If stderr cannot be written, there is no other place for the message.
+        let _ = writeln!(anstream::stderr(), "{prefix}{}", self.text);
+    }
+}
 
 /// Asks a yes-or-no question on the terminal, and repeats it while the answer is neither. No answer counts as no.
 /// A no prints "nothing was removed".
