@@ -86,7 +86,7 @@ fn run(shared: &Shared) {
             storing.store(shared);
         }
     }
-    // What was seen last, or read since, may be evidence against a shape.
+    // The last events, and reads of files since then, may be evidence against a shape.
     learn(shared);
     storing.store(shared);
 }

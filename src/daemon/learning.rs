@@ -31,7 +31,7 @@ pub(super) struct Content {
     stored: Vec<KnownShape>,
 }
 
-/// How soon the known shapes must be stored.
+/// The part of the known shapes that is not stored yet, which decides how soon it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsaved {
     /// Only the counts of healthy writes differ from the file.

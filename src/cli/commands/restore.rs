@@ -20,7 +20,7 @@ use orphand::sys::clock;
 
 use super::restore_target::TargetRestorer;
 use super::restored_file::{marking, no_directory, not_restored, set_not_restored};
-use crate::cli::config::{Config, RuleSettings};
+use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
@@ -62,10 +62,8 @@ pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
         to: command.to.as_deref().map(absolute),
         to_folder,
         stored_files: StoredFiles::read(quarantines),
-        targets: command
-            .as_target
-            .then(|| TargetRestorer::new(config.clone())),
-        config,
+        targets: command.as_target.then(|| TargetRestorer::new(&config)),
+        config: &config,
         journal,
     };
     let mut report = EventPrinter::new(output, Vec::new());
@@ -117,19 +115,19 @@ fn is_folder(typed: &Path) -> bool {
 }
 
 /// The options and folders that all files of a run share.
-struct RestoreContext {
+struct RestoreContext<'c> {
     stored_files: StoredFiles,
     journal: Journal,
-    config: Config,
+    config: &'c Config,
     marks: RestoreMarks,
     to: Option<PathBuf>,
     /// `to` is a directory.
     to_folder: bool,
     /// Restores to the names of the targets, if the command line asks for that.
-    targets: Option<TargetRestorer>,
+    targets: Option<TargetRestorer<'c>>,
 }
 
-impl RestoreContext {
+impl RestoreContext<'_> {
     /// Restores the file that `which` names, and the other members of its set. Returns no event if they were restored
     /// because of another argument.
     fn restore(&mut self, which: &Path) -> Result<Vec<Event>, Failure> {
@@ -184,7 +182,11 @@ impl RestoreContext {
             None => quarantine.root().path().join(below),
         };
         let policy = match self.to {
-            Some(_) => self.policy_of(quarantine, set),
+            // The rule of the directory that the set comes from may trust its file system.
+            Some(_) => {
+                let from = quarantine.root().path().join(parent_of(below));
+                self.config.policy_in(from).unwrap_or_default()
+            }
             None => Policy::default(),
         };
         let dir = match self.to {
@@ -204,14 +206,6 @@ impl RestoreContext {
         let restored = quarantine.restore_set(set, dir.fd().as_fd(), name, mark, &policy);
         restored.map_err(|error| set_not_restored(set, &to, error))?;
         Ok(to)
-    }
-
-    /// Returns the rule of the directory that a set comes from. It may trust its file system.
-    fn policy_of(&self, quarantine: &Quarantine, set: &StoredSet) -> Policy {
-        let dir = quarantine.root().path().join(parent_of(&set.main.below));
-        let covered = self.config.covered(&[dir], &RuleSettings::default());
-        let first = covered.ok().and_then(|covered| covered.into_iter().next());
-        first.map(|one| one.policy).unwrap_or_default()
     }
 }
 

@@ -20,22 +20,22 @@ use orphand::reap::quarantine::{Quarantine, Stored, StoredSet};
 use orphand::store::folders::Folders;
 
 use super::restored_file::{marking, not_restored, set_not_restored};
-use crate::cli::config::{Config, RuleSettings};
+use crate::cli::config::Config;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::text;
 use crate::cli::runtime::engine::known_shapes;
 
 /// Finds the targets of stored files and copies the files there.
-pub(crate) struct TargetRestorer {
-    config: Config,
+pub(crate) struct TargetRestorer<'c> {
+    config: &'c Config,
     known: &'static KnownShapes,
     /// The directories whose open handles were searched.
     searched: HashSet<FileId>,
 }
 
-impl TargetRestorer {
-    pub(crate) fn new(config: Config) -> TargetRestorer {
+impl<'c> TargetRestorer<'c> {
+    pub(crate) fn new(config: &'c Config) -> TargetRestorer<'c> {
         TargetRestorer {
             config,
             known: known_shapes(&Folders::from_env()),
@@ -83,14 +83,7 @@ impl TargetRestorer {
     /// grammars of all writers whose temps show the whole name of their target.
     fn parse(&self, dir: &Dir, stored: &Stored) -> Result<ParsedName, Failure> {
         let name = stored.below.file_name().unwrap_or_default();
-        let covered = self
-            .config
-            .covered(&[dir.path().to_owned()], &RuleSettings::default())?;
-        let mut policy = covered
-            .into_iter()
-            .next()
-            .map(|one| one.policy)
-            .unwrap_or_default();
+        let mut policy = self.config.policy_in(dir.path().to_owned())?;
         if policy.names.parse(name).grammar.is_none() {
             let all: Vec<&str> = unambiguous_writers().collect();
             policy.names = Names::new::<&str, _>(&[], &all).unwrap_or_default();

@@ -22,6 +22,15 @@ use super::value::LogFile;
 const MAX_FILE_SIZE: u64 = 1_000_000;
 
 impl Config {
+    /// Does the same as [`Config::load`] for a command that works without the file too. If there is an error, the
+    /// configuration is the default one.
+    pub(crate) fn load_or_default(explicit: Option<&Path>) -> (Config, Option<ConfigError>) {
+        match Config::load(explicit) {
+            Ok(config) => (config, None),
+            Err(error) => (Config::default(), Some(error)),
+        }
+    }
+
     /// Reads the file `explicit`, which must exist, or without it the default file, which need not exist.
     pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
         let Some(path) = explicit.map(Path::to_owned).or_else(Config::default_path) else {

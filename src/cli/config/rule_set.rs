@@ -46,6 +46,16 @@ impl fmt::Display for RuleLocation {
 }
 
 impl Config {
+    /// Returns the policy for the files of one directory, by the rule that covers it or by the `[defaults]`.
+    pub(crate) fn policy_in(&self, dir: PathBuf) -> Result<Policy, SettingsError> {
+        let covered = self.covered(&[dir], &RuleSettings::default())?;
+        Ok(covered
+            .into_iter()
+            .next()
+            .map(|one| one.policy)
+            .unwrap_or_default())
+    }
+
     /// Returns the policy for each of `dirs`, by the rule that covers the directory or by the `[defaults]`. The options
     /// `typed` override both. A folder below one of `dirs` that has a rule of its own is listed after it. Each file
     /// belongs to the innermost of these directories, and a directory with two paths is listed once.

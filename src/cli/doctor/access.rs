@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use orphand::core::own_names::OWN_PREFIX;
 use orphand::fs::dir::RootError;
 use orphand::fs::root::Refused;
 use orphand::sys::passwd::{self, Account};
@@ -10,7 +11,6 @@ use rustix::io::Errno;
 use super::check::{Check, error_text};
 use crate::cli::output::shell::{self, Suggestion};
 use crate::cli::output::text;
-use orphand::core::own_names::OWN_PREFIX;
 
 /// The facts of a root that could be opened.
 #[derive(Clone, Debug)]

@@ -84,8 +84,8 @@ fn stdout_is_pipe() -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
-/// Returns a progress bar on stderr for an operation that writes to stdout meanwhile. A reader of stdout would write
-/// behind the bar, so that it is also hidden if stdout is a pipe.
+/// Returns a progress bar on stderr for an operation that also writes to stdout. It is hidden if stdout is a pipe, because
+/// the reader of the pipe would write behind the bar.
 pub(crate) fn progress_bar_beside_output(
     output: &OutputOptions,
     what: &'static str,

@@ -13,6 +13,7 @@ use orphand::reap::quarantine::Quarantine;
 use orphand::sys::clock;
 
 use crate::cli::options::PolicyOptions;
+use crate::cli::output::census::Census;
 use crate::cli::output::text;
 
 /// Counts the files in the trees of each root.
@@ -22,8 +23,24 @@ pub(crate) fn measure(found: impl IntoIterator<Item = (Root, Vec<(PathBuf, Kind)
     found.into_iter().flat_map(of_root).collect()
 }
 
+/// Adds the files in the quarantines of `roots` to the census. Returns the roots that have such files.
+pub(crate) fn count_stored<'r>(
+    roots: impl IntoIterator<Item = &'r Root>,
+    census: &mut Census,
+) -> Vec<PathBuf> {
+    let mut with_files = Vec::new();
+    for root in roots {
+        let (files, size) = stored_in(&root.path);
+        census.add_quarantine(files, size);
+        if files > 0 {
+            with_files.push(root.path.clone());
+        }
+    }
+    with_files
+}
+
 /// Returns the number and the size of the files in the quarantine of `root`; nothing if it cannot be read.
-pub(crate) fn stored_in(root: &Path) -> (u64, FileSize) {
+fn stored_in(root: &Path) -> (u64, FileSize) {
     let quarantine = Quarantine::open_existing(root, None).ok().flatten();
     let stored = quarantine.and_then(|quarantine| quarantine.stored().ok());
     let sizes = stored.iter().flatten().map(|one| one.seen.size());

@@ -72,10 +72,7 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
         Failure::new(Exit::Failed, what)
     })?;
     // The configuration is only needed for the shapes of names, so the report is printed without it too.
-    let (config, config_error) = match Config::load(command.config.as_deref()) {
-        Ok(config) => (config, None),
-        Err(error) => (Config::default(), Some(Failure::from(error))),
-    };
+    let (config, config_error) = Config::load_or_default(command.config.as_deref());
     let roots = config.roots(&RuleSettings::default()).unwrap_or_default();
     let now = timestamp(clock::wall());
     let since = timestamp(command.since.wall());
@@ -106,7 +103,7 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
         }
     }
     match config_error {
-        Some(error) => Err(error),
+        Some(error) => Err(error.into()),
         None => Ok(Exit::Done),
     }
 }

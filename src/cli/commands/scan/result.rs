@@ -11,7 +11,7 @@ use super::tally::Tally;
 use crate::cli::output::learned::{self, LearnedFiles};
 use crate::cli::runtime::claims::FoundClaims;
 use crate::cli::runtime::engine::known_shapes;
-use crate::cli::runtime::trees::stored_in;
+use crate::cli::runtime::trees::count_stored;
 
 /// The result of a scan of all roots, without the temps, which were printed.
 #[derive(Default)]
@@ -46,13 +46,8 @@ impl ScanResult<'_> {
 
     /// Counts the files in the quarantines of `roots`.
     pub(super) fn count_stored(&mut self, roots: &[Root]) {
-        for root in roots.iter().filter(|root| response::responds(&root.path)) {
-            let (files, size) = stored_in(&root.path);
-            self.tally.census.add_quarantine(files, size);
-            if files > 0 {
-                self.stored_in.push(root.path.clone());
-            }
-        }
+        let roots = roots.iter().filter(|root| response::responds(&root.path));
+        self.stored_in = count_stored(roots, &mut self.tally.census);
     }
 
     /// Reports whether a directory could not be read, or the verdict of a temp is not known.

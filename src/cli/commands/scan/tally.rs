@@ -48,7 +48,7 @@ pub(super) struct Totals {
     bytes: u64,
     disk_bytes: u64,
     pub(super) orphans: u64,
-    pub(super) orphan_bytes: u64,
+    orphan_bytes: u64,
     pub(super) orphan_disk_bytes: u64,
 }
 

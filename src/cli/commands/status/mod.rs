@@ -106,7 +106,7 @@ pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// What a call of [`show`] has shown.
+/// The result of a call of [`show`].
 struct Shown {
     running: Vec<RunningWatch>,
     /// The error in the configuration file, because of which its directories were not shown. A running watcher reports
@@ -124,10 +124,7 @@ fn show(
     let folders = Folders::from_env();
     let mut running = client::running(&folders);
     let totals = JournalTotals::read(&Journal::new(folders.state.as_deref()));
-    let (config, config_error) = match Config::load(command.config.as_deref()) {
-        Ok(config) => (config, None),
-        Err(error) => (Config::default(), Some(Failure::from(error))),
-    };
+    let (config, config_error) = Config::load_or_default(command.config.as_deref());
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
     let watched = running.iter().flat_map(|one| &one.answer.roots);
     let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root).to_owned()).collect();
@@ -164,7 +161,7 @@ fn show(
     }
     Ok(Shown {
         running,
-        config_error,
+        config_error: config_error.map(Failure::from),
     })
 }
 

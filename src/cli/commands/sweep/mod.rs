@@ -33,7 +33,7 @@ use crate::cli::runtime::plan::{
     Intent, cannot_scan, given_or_listed, is_missing, missing, no_answer,
 };
 use crate::cli::runtime::signals;
-use crate::cli::runtime::trees::{measure, stored_in, subfolders_line, tree_lines};
+use crate::cli::runtime::trees::{count_stored, measure, subfolders_line, tree_lines};
 use crate::cli::wording;
 use confirmation::{is_confirmed, same_command};
 
@@ -199,14 +199,7 @@ impl SweepRun<'_> {
         let trees = measure(found);
         let mut lines = Vec::new();
         if !self.output.json && !self.output.quiet && !self.print0 {
-            let mut with_files = Vec::new();
-            for root in &roots {
-                let (files, size) = stored_in(&root.path);
-                self.census.add_quarantine(files, size);
-                if files > 0 {
-                    with_files.push(root.path.clone());
-                }
-            }
+            let with_files = count_stored(&roots, &mut self.census);
             let is_deep = roots.iter().any(|root| root.policy.recursive);
             lines = tree_lines(&trees, is_deep);
             let groups: Vec<_> = self.lookalikes.iter().map(LookalikeFields::from).collect();
