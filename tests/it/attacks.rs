@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use orphand::core::event::Event;
 use orphand::daemon::Watcher;
 use orphand::reap::Step;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::fixture::{
     self, AtStep, Fixture, GRACE, SUBDIR, TARGET_CONTENT, TEMP, TEMP_CONTENT, TIMEOUT,
@@ -130,12 +131,11 @@ impl AttackFixture {
         let folder = rustix::fs::open(folder, flags, Mode::empty()).unwrap();
         let mut process = self.attack(attack_name);
         let end = Instant::now() + 5 * sandbox::DEADLINE;
-        let (mut leaked, mut rounds) = (0, 0);
+        let mut rounds = 0;
         while process.is_running() {
-            // Each name exists only once, so all but the last file of each name have been removed.
-            leaked += usize::from(self.leak(&folder, rounds % NAMES));
+            self.leak(&folder, rounds);
             rounds += 1;
-            let removed = leaked.saturating_sub(NAMES);
+            let removed = (0..rounds).filter(|n| is_removed(&folder, *n)).count();
             if removed >= NAMES {
                 fs::write(self.sandbox.base().join(ENOUGH), "").unwrap();
             }
@@ -156,22 +156,19 @@ impl AttackFixture {
         assert!(matches!(stopped.status.code(), Some(0 | 3)), "{stopped:#?}");
     }
 
-    /// Creates an orphan of orphand's own user, whose claim the attacker can reach. Returns whether there was no orphan
-    /// with this number.
-    fn leak(&self, root: &OwnedFd, n: usize) -> bool {
+    /// Creates an orphan of orphand's own user, whose claim the attacker can reach. Each has a name of its own, because
+    /// a claim that the attacker replaced by a symlink or by a hard link gets its name back and stays.
+    fn leak(&self, root: &OwnedFd, n: usize) {
         let make = |name: String, content: &str| {
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL | OFlags::NOFOLLOW;
             let flags = flags | OFlags::CLOEXEC;
-            let Ok(file) = rustix::fs::openat(root, name, flags, Mode::RUSR | Mode::WUSR) else {
-                return false;
-            };
+            let file = rustix::fs::openat(root, name, flags, Mode::RUSR | Mode::WUSR).unwrap();
             let owner = self.sandbox.user().map(rustix::process::Uid::from_raw);
             rustix::fs::fchown(&file, owner, None).unwrap();
             rustix::io::write(&file, content.as_bytes()).unwrap();
-            true
         };
-        make(format!("own{n}"), "whole, to the last byte of it");
-        make(format!("own{n}.tmp"), "an orphan")
+        make(own_target(n), "whole, to the last byte of it");
+        make(own_temp(n), "an orphan");
     }
 
     #[track_caller]
@@ -257,6 +254,21 @@ fn temp(n: usize) -> String {
 
 fn target(n: usize) -> String {
     format!("t{n}")
+}
+
+/// The names of an orphan of orphand's own user, and of its target.
+fn own_temp(n: usize) -> String {
+    format!("own{n}.tmp")
+}
+
+fn own_target(n: usize) -> String {
+    format!("own{n}")
+}
+
+/// Reports whether nothing has the name of the orphan any more.
+fn is_removed(root: &OwnedFd, n: usize) -> bool {
+    let found = rustix::fs::statat(root, own_temp(n), AtFlags::SYMLINK_NOFOLLOW);
+    found.is_err_and(|error| error == Errno::NOENT)
 }
 
 /// The directories of an attack.
