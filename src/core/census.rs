@@ -1,7 +1,7 @@
 //! The findings of a scan beside temps: directories and special files whose names match the rule, and files whose names
 //! look like temps although the rule does not match them. They are only counted, and never removed.
 
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,7 +89,7 @@ impl LookalikeCounts {
     #[must_use]
     pub fn largest_first(self) -> Vec<Lookalike> {
         let mut groups: Vec<Lookalike> = self.groups.into_values().collect();
-        sort_short(&mut groups, |one, other| {
+        sort_by(&mut groups, |one, other| {
             let key = |of: &Lookalike| (of.size.disk_bytes, of.files);
             let by_size = key(other).cmp(&key(one));
             by_size.then_with(|| one.likeness.cmp(&other.likeness))
@@ -104,7 +104,7 @@ const MAX_LOOKALIKES: usize = 1_000;
 /// Removes the trees that lie within another one.
 pub fn retain_outermost(trees: &mut Vec<(PathBuf, Kind)>) {
     // A directory comes directly before the paths in it.
-    trees.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    sort_by(trees, |(one, _), (other, _)| one.cmp(other));
     let mut last: Option<PathBuf> = None;
     trees.retain(|(path, _)| {
         let is_within = last.as_ref().is_some_and(|last| path.starts_with(last));

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 
 use super::observation::Fingerprint;
+use super::sort::sort_by;
 use super::time::Wall;
 
 /// The number of better copies that supersede a copy.
@@ -107,7 +108,9 @@ pub fn is_reliable(fingerprint: &Fingerprint, now: Wall) -> bool {
 #[must_use]
 pub fn decide(copies: &[GroupCopy]) -> Vec<Fate> {
     let mut newest_first: Vec<usize> = (0..copies.len()).collect();
-    newest_first.sort_by(|&a, &b| copies[b].order().cmp(&copies[a].order()));
+    sort_by(&mut newest_first, |&a, &b| {
+        copies[b].order().cmp(&copies[a].order())
+    });
     let mut fates = vec![Fate::Needed; copies.len()];
     // If a copy has enough better ones, enough of these are needed ones: a copy that is better than a better one is
     // better too.
@@ -136,7 +139,8 @@ fn spare(copies: &[GroupCopy], needed: Vec<usize>) -> Vec<usize> {
     let _newest = others.next();
     let mut others: Vec<usize> = others.collect();
     // The sort is stable, so of copies with equal data the newer ones come first.
-    others.sort_by_key(|&at| std::cmp::Reverse((copies[at].data, copies[at].bytes)));
+    let data = |at: usize| (copies[at].data, copies[at].bytes);
+    sort_by(&mut others, |&a, &b| data(b).cmp(&data(a)));
     others.split_off(others.len().min(KEPT_PER_GROUP - 1))
 }
 

@@ -18,7 +18,7 @@
 //! - [`own_names`]: the names that orphand itself creates
 //! - [`packed`]: a fingerprint in as few bytes as possible
 //! - [`retention`]: how long a quarantine keeps its files
-//! - [`short_sort`]: a sort with little code
+//! - [`sort`]: a sort with little code
 //! - [`sums`]: how many temps of each directory and shape got each verdict
 //! - [`learn`]: shapes of names, learned from healthy renames
 //! - [`target`]: when a target counts
@@ -51,7 +51,7 @@ pub mod rate;
 pub(crate) mod rescan_schedule;
 pub mod reserved;
 pub mod retention;
-pub mod short_sort;
+pub mod sort;
 mod suffix;
 pub mod sums;
 pub mod target;

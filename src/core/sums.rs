@@ -2,7 +2,7 @@
 //!
 //! `scan`, `sweep`, `watch`, `status` and `report` show these sums: one line for thousands of leaks of one writer.
 
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -204,7 +204,7 @@ impl TempSum {
             .iter()
             .map(|(p, n)| (p.as_str(), *n))
             .collect();
-        sort_short(&mut programs, |(_, a), (_, b)| b.cmp(a));
+        sort_by(&mut programs, |(_, a), (_, b)| b.cmp(a));
         programs
     }
 }
@@ -265,7 +265,7 @@ impl Sums {
     #[must_use]
     pub fn largest_first(&self) -> Vec<(&SumKey, &TempSum)> {
         let mut sums: Vec<_> = self.sums.iter().collect();
-        sums.sort_by(|(a, x), (b, y)| {
+        sort_by(&mut sums, |(a, x), (b, y)| {
             let order = (y.size.bytes, y.temps).cmp(&(x.size.bytes, x.temps));
             order.then_with(|| a.cmp(b))
         });

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::core::learn::{DirId, KnownShape, Learner, MAX_SHAPES};
+use crate::core::sort::sort_by;
 use crate::core::time::Mono;
 use crate::store::shapes;
 use crate::sys::clock;
@@ -83,7 +84,9 @@ impl Content {
             })
         });
         let mut known: Vec<KnownShape> = with_dir.collect();
-        known.sort_by(|a, b| (&a.dir, &a.shape.place).cmp(&(&b.dir, &b.shape.place)));
+        sort_by(&mut known, |a, b| {
+            (&a.dir, &a.shape.place).cmp(&(&b.dir, &b.shape.place))
+        });
         known
     }
 
@@ -217,7 +220,9 @@ fn merged(
     let mut merged = in_file;
     merged.retain(|one| !is_ours(one));
     merged.extend(known.iter().filter(|one| is_ours(one)).cloned());
-    merged.sort_by_key(|one| std::cmp::Reverse(one.shape.last_write));
+    sort_by(&mut merged, |a, b| {
+        b.shape.last_write.cmp(&a.shape.last_write)
+    });
     merged.truncate(MAX_SHAPES);
     merged
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::context::{Engine, max_workers};
 use super::examine::{Examined, ScannedDir, SharedChecks, judge_now};
 use super::groups::judge_groups;
+use crate::core::sort::sort_by;
 use crate::reap::quarantine::Quarantine;
 use crate::sys::mutex::{guard, into_inner};
 
@@ -80,7 +81,7 @@ fn judge_in_threads(engine: &Engine, scanned: &ScannedDir<'_>, names: &[OsString
         work();
     });
     let mut chunks = into_inner(done);
-    chunks.sort_unstable_by_key(|(at, _)| *at);
+    sort_by(&mut chunks, |(one, _), (other, _)| one.cmp(other));
     let mut all = JudgedDir::default();
     for (_, chunk) in chunks {
         all.temps.extend(chunk.temps);

@@ -23,7 +23,7 @@ use crate::core::observation::{FileSize, Holder, Observation, UseState};
 use crate::core::policy::{Open, Policy};
 use crate::core::reserved::Reserved;
 use crate::core::retention::{ClockTrust, NeededSpace};
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use crate::core::temp_name::ParsedName;
 use crate::core::time::ClockJumpDetector;
 use crate::core::tracker::{Kept, Look, Next, Origin, Tracked};
@@ -1066,7 +1066,7 @@ impl<'a> Pass<'a> {
                 .into_iter()
                 .flat_map(|file| process_scan.holders_of(file))
                 .collect();
-            sort_short(&mut holders, Ord::cmp);
+            sort_by(&mut holders, Ord::cmp);
             holders.dedup();
             // A process that uses the guard file did not write the temp.
             let holder = match guard {

@@ -19,6 +19,7 @@ use crate::core::group::{ENOUGH, KEPT_PER_GROUP};
 use crate::core::judge::{Reason, Verdict};
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::{Policy, min_observation_gap};
+use crate::core::sort::sort_by;
 use crate::core::time::{ClockJumpDetector, Mono, Wall};
 use crate::core::tracker::{Origin, Tracked};
 use crate::evidence::UseChecker;
@@ -155,7 +156,7 @@ fn newest_of_groups(engine: &Engine, dir_context: DirContext<'_>, due: &mut [Pas
     groups.retain(|(target, _), group| size_of(target).is_none_or(|size| size < group.largest));
     let mut is_newest = vec![false; due.len()];
     for GroupOfSweep { mut temps, .. } in groups.into_values() {
-        temps.sort_unstable_by(|a, b| b.cmp(a));
+        sort_by(&mut temps, |a, b| b.cmp(a));
         for (_, index) in temps.into_iter().take(KEPT_PER_GROUP) {
             is_newest[index] = true;
         }

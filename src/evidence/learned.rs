@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::core::learn::{DirId, KnownShape, TargetShape};
 use crate::core::observation::Fingerprint;
 use crate::core::policy::{Learn, Policy};
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use crate::core::temp_name::Names;
 use crate::core::time::Wall;
 use crate::fs::dir::Dir;
@@ -83,7 +83,7 @@ impl LearnedShapes {
         }
         shapes.retain(|_, shapes| !shapes.is_empty());
         for shapes in shapes.values_mut() {
-            sort_short(shapes, |a, b| {
+            sort_by(shapes, |a, b| {
                 let of_one_target = || a.form.text().cmp(&b.form.text());
                 a.target.cmp(&b.target).then_with(of_one_target)
             });

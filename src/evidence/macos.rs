@@ -32,7 +32,7 @@ use crate::core::judge::{LeaseCoverage, Writer};
 use crate::core::macos_use;
 use crate::core::macos_use::Facts;
 use crate::core::observation::{Holder, UseState};
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use crate::core::time::Mono;
 use crate::fs::dir::Dir;
 use crate::sys::mutex::guard;
@@ -558,7 +558,7 @@ pub fn scan_processes(wanted: &[FileId], _: LeaseCoverage) -> ProcessScan {
                 name: process_name(pid),
             })
             .collect();
-        sort_short(&mut holders, Ord::cmp);
+        sort_by(&mut holders, Ord::cmp);
         process_scan.holders.insert(file, holders);
     }
     process_scan

@@ -5,6 +5,7 @@ use super::claimed::Claimed;
 use super::reaper::Reaper;
 use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step};
 use crate::core::judge::{LeaseCoverage, Reason, Verdict};
+use crate::core::sort::sort_by;
 use crate::evidence::{self, EvidenceContext, FileId, ProcessScan};
 use crate::fs::dir::Dir;
 
@@ -27,7 +28,8 @@ impl Reaper {
             .iter_mut()
             .map(|(candidate, outcome)| (candidate.as_mut(), outcome))
             .partition(|(candidate, _)| !candidate.companions.is_empty());
-        order.sort_by_key(|(candidate, _)| candidate.verdict != Verdict::Reap);
+        let is_moved = |(candidate, _): &(&mut Candidate, _)| candidate.verdict != Verdict::Reap;
+        sort_by(&mut order, |one, other| is_moved(one).cmp(&is_moved(other)));
         for temps in order.chunks_mut(self.batch()) {
             self.reap_batch(batch_context, temps);
         }

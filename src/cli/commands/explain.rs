@@ -12,7 +12,7 @@ use orphand::core::learn::KnownShape;
 use orphand::core::observation::Holder;
 use orphand::core::policy::{Learn, Policy};
 use orphand::core::process::{Process, Via};
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 use orphand::core::time::Wall;
 use orphand::engine::groups::{self, Prediction};
 use orphand::engine::{self, DirContext, Examined, ExaminedMember, ScannedDir, SharedChecks};
@@ -452,7 +452,7 @@ fn holders_of(dir: &Dir, examined: &Examined) -> Vec<Holder> {
         .iter()
         .flat_map(|file| scan.holders_of(*file))
         .collect();
-    sort_short(&mut holders, Ord::cmp);
+    sort_by(&mut holders, Ord::cmp);
     holders.dedup();
     holders
 }

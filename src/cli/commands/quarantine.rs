@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use orphand::core::observation::FileSize;
+use orphand::core::sort::sort_by;
 use orphand::engine::limits::purged_event;
 use orphand::fs::dir::RootError;
 use orphand::fs::response;
@@ -142,7 +143,7 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
     let paths: Vec<PathBuf> = rows.iter().map(|(path, ..)| path.clone()).collect();
     check_dirs(&command.dirs, &paths)?;
     // The oldest first, of the files that had the same path.
-    rows.sort_unstable_by(|(a, _, one), (b, _, other)| {
+    sort_by(&mut rows, |(a, _, one), (b, _, other)| {
         (a, one.since(), &one.id).cmp(&(b, other.since(), &other.id))
     });
     for (_, root, stored) in rows {

@@ -10,6 +10,8 @@ use serde::{Deserialize, forward_to_deserialize_any};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use orphand::core::sort::sort_by;
+
 use super::suggestion::choice_hint;
 
 /// Reads a table of the file. Keys that `T` does not have are ignored.
@@ -43,7 +45,7 @@ pub(super) fn entries<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
         value,
     };
     let mut entries: Vec<_> = table.iter().map(entry).collect();
-    entries.sort_by_key(|entry| entry.at);
+    sort_by(&mut entries, |one, other| one.at.cmp(&other.at));
     entries
 }
 

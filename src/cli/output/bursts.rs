@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 use orphand::core::sums::{SumKey, Summand, TempSum};
 
 /// The largest number of results of one group that have a line each within [`WINDOW`].
@@ -206,7 +206,7 @@ fn output_of<L>(key: SumKey, window: Window<L>) -> Option<WindowEnd<L>> {
 
 /// Sorts the group with the most bytes to the front.
 fn sorted<L>(mut ends: Vec<WindowEnd<L>>) -> Vec<WindowEnd<L>> {
-    sort_short(&mut ends, |a, b| {
+    sort_by(&mut ends, |a, b| {
         let bytes = b.sum.size.bytes.cmp(&a.sum.size.bytes);
         bytes.then_with(|| a.key.cmp(&b.key))
     });

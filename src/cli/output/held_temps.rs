@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use orphand::core::event::Event;
 use orphand::core::judge::Reason;
 use orphand::core::observation::Holder;
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 
 /// The kept temps whose holders are known. The events name the holders once for each temp and reason.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl HeldTemps {
                 .filter(|(holder, _)| is_running(holder.pid));
             let mut counts: Vec<(Holder, u64)> =
                 running.map(|(holder, n)| (holder.clone(), n)).collect();
-            sort_short(&mut counts, |(_, a), (_, b)| b.cmp(a));
+            sort_by(&mut counts, |(_, a), (_, b)| b.cmp(a));
             (root.to_owned(), counts)
         };
         roots.into_iter().map(sorted).collect()

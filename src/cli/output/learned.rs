@@ -7,7 +7,7 @@ use std::path::Path;
 use orphand::core::learn::{KnownShape, KnownShapes, LearnedShape};
 use orphand::core::observation::Kind;
 use orphand::core::policy::{Learn, Policy};
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 use orphand::fs::dir::{Buffer, Dir};
 use orphand::fs::root::Root;
 use orphand::store::json::{WirePath, field};
@@ -216,7 +216,7 @@ pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> 
         if counted.is_err() {
             continue;
         }
-        sort_short(&mut files, |(one, _), (other, _)| {
+        sort_by(&mut files, |(one, _), (other, _)| {
             one.shape.place.cmp(&other.shape.place)
         });
         let files = files.into_iter().filter(|(_, files)| *files > 0);

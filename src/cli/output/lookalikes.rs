@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use orphand::core::census::Lookalike;
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 use orphand::fs::root::Root;
 use orphand::store::json::LookalikeFields;
 
@@ -42,7 +42,7 @@ pub(crate) fn lookalike_lines(groups: &[LookalikeFields<'_>]) -> Vec<String> {
     };
     let mut largest: Vec<&LookalikeFields<'_>> = groups.iter().collect();
     let size = |group: &LookalikeFields<'_>| (group.disk_bytes, group.files);
-    sort_short(&mut largest, |a, b| size(b).cmp(&size(a)));
+    sort_by(&mut largest, |a, b| size(b).cmp(&size(a)));
     let lines = largest.iter().take(MAX_LINES).map(|group| line(group));
     let mut lines: Vec<String> = std::iter::once(what).chain(lines).collect();
     if let Some(more) = groups.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {

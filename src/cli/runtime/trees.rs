@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use orphand::core::census::{Tree, TreeContent};
 use orphand::core::observation::{FileSize, Kind};
+use orphand::core::sort::sort_by;
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::fs::tree::{self, MAX_ENTRIES};
@@ -96,7 +97,7 @@ pub(crate) fn tree_lines(trees: &[Tree], is_deep: bool) -> Vec<String> {
     let mut lines = vec![format!("{} {have}; {never}:", what.join(" and "))];
     let mut largest: Vec<&Tree> = trees.iter().collect();
     let size = |tree: &Tree| tree.content.map_or(0, |content| content.size.disk_bytes);
-    largest.sort_by_key(|tree| std::cmp::Reverse(size(tree)));
+    sort_by(&mut largest, |one, other| size(other).cmp(&size(one)));
     lines.extend(largest.iter().take(MAX_LINES).map(|tree| tree_line(tree)));
     if let Some(more) = trees.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
         lines.push(format!("  and {} more", text::count(more as u64)));

@@ -1,6 +1,6 @@
 //! The known shapes, by directory.
 
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl FromIterator<KnownShape> for KnownShapes {
             dirs.entry(known.shape.place.dir).or_default().push(known);
         }
         for shapes in dirs.values_mut() {
-            sort_short(shapes, |a, b| b.is_learned_well.cmp(&a.is_learned_well));
+            sort_by(shapes, |a, b| b.is_learned_well.cmp(&a.is_learned_well));
         }
         KnownShapes { dirs }
     }

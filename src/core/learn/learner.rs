@@ -9,7 +9,7 @@ use super::evidence::Sample;
 use super::shape::{DirId, LearnedShape, Place, WRITE_TIME};
 use crate::core::own_names::is_own;
 use crate::core::reserved;
-use crate::core::short_sort::sort_short;
+use crate::core::sort::sort_by;
 use crate::core::time::{Mono, Wall};
 
 /// The number of created files whose end is awaited. Further ones are not followed: neither their creation nor their
@@ -180,7 +180,7 @@ impl Learner {
                 }
                 !is_late
             });
-            sort_short(&mut ended, |(_, a), (_, b)| a.cmp(b));
+            sort_by(&mut ended, |(_, a), (_, b)| a.cmp(b));
             late.extend(ended.into_iter().map(|(name, created)| LateFile {
                 dir: *dir,
                 name,
@@ -278,7 +278,7 @@ impl Learner {
         let mut fitting: Vec<_> = pending
             .filter(|(name, _)| shape.form.matches(name))
             .collect();
-        sort_short(&mut fitting, |(_, a), (_, b)| a.cmp(b));
+        sort_by(&mut fitting, |(_, a), (_, b)| a.cmp(b));
         // Their birth times are not known, but they are not needed: the names that were renamed have theirs.
         let samples = fitting.into_iter();
         samples

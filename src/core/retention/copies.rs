@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::entry::Entry;
+use crate::core::sort::sort_by;
 use crate::core::time::Wall;
 
 /// The reason for which a stored file is no longer needed as a copy.
@@ -24,8 +25,10 @@ const MAX_COMPARED: usize = 1_000;
 pub(super) fn superseded(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry, SupersededBy)> {
     let has_births = copies.iter().all(|entry| entry.born.is_some());
     match has_births {
-        true => copies.sort_by(|a, b| by_birth(b).cmp(&by_birth(a))),
-        false => copies.sort_by_key(|entry| std::cmp::Reverse((entry.written, entry.moved))),
+        true => sort_by(&mut copies, |a, b| by_birth(b).cmp(&by_birth(a))),
+        false => sort_by(&mut copies, |a, b| {
+            (b.written, b.moved).cmp(&(a.written, a.moved))
+        }),
     }
     let is_newer = |copy: &Entry, entry: &Entry| match has_births {
         true => {

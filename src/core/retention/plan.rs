@@ -11,6 +11,7 @@ use super::entry::{Entry, TargetState, allocated};
 use super::groups::Groups;
 use super::limits::{Limits, Space};
 use super::shapes::Shapes;
+use crate::core::sort::sort_by;
 use crate::core::time::Wall;
 
 /// The shortest time since its move after which a file may be dropped to free space.
@@ -111,7 +112,9 @@ fn too_old(entries: &[Entry], limit: AgeLimit) -> Vec<(&Entry, SupersededBy)> {
         .into_values()
         .flat_map(|copies| superseded(copies, 1));
     drops.extend(superseded.filter(|(entry, _)| limit.is_exceeded(entry)));
-    drops.sort_by_key(|(entry, _)| (entry.moved, &entry.id));
+    sort_by(&mut drops, |(a, _), (b, _)| {
+        (a.moved, &a.id).cmp(&(b.moved, &b.id))
+    });
     drops
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::proc::device_number;
+use crate::core::sort::sort_by;
 use crate::evidence::FileId;
 
 /// Returns the files that are locked according to `/proc/locks`.
@@ -34,7 +35,8 @@ pub(in crate::evidence) fn locked_files() -> io::Result<Vec<FileId>> {
             break;
         }
     }
-    locked.sort_unstable_by_key(|file| (file.ino, file.dev));
+    let key = |file: &FileId| (file.ino, file.dev);
+    sort_by(&mut locked, |one, other| key(one).cmp(&key(other)));
     locked.dedup();
     Ok(locked)
 }

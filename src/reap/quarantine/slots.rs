@@ -14,6 +14,7 @@ use super::stamp::Stamp;
 use super::stored::is_old_id;
 use super::usage::QuarantineUsage;
 use crate::core::observation::{Kind, Observation};
+use crate::core::sort::sort_by;
 use crate::core::time::Wall;
 use crate::evidence;
 use crate::fs::dir;
@@ -63,7 +64,9 @@ impl Quarantine {
             let stamp = Stamp::parse(name).filter(|stamp| stamp.is_open(now));
             folders.extend(stamp.map(|stamp| (stamp, name.to_owned())));
         }
-        folders.sort_by_key(|(stamp, _)| std::cmp::Reverse(stamp.since()));
+        sort_by(&mut folders, |(one, _), (other, _)| {
+            other.since().cmp(&one.since())
+        });
         for (_, name) in folders.into_iter().take(FOLDERS_TRIED) {
             if let Some(dir) = QuarantineDir::open(self, &name, below)?
                 && let Some(slot) = Arc::new(dir).slot(below)?

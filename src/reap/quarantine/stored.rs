@@ -15,6 +15,7 @@ use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open
 use super::stamp::Stamp;
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::Policy;
+use crate::core::sort::sort_by;
 use crate::core::time::{Now, Wall};
 use crate::evidence::{self, FileId};
 use crate::fs::dir;
@@ -394,7 +395,7 @@ impl Stored {
 
 /// Sorts the files, the oldest first.
 fn sort_by_age(stored: &mut [Stored]) {
-    stored.sort_by(|a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
+    sort_by(stored, |a, b| (a.since(), &a.id).cmp(&(b.since(), &b.id)));
 }
 
 /// Reports whether `id` has the form of older versions: a letter that is not a hexadecimal digit, so that it cannot be

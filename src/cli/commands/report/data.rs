@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use orphand::core::judge::Verdict;
 use orphand::core::observation::FileSize;
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 use orphand::core::sums::{Outcome, SumKey, Summand, Sums, TempSum};
 use orphand::store::json::{HistoryEvent, HistoryLine, ProcessFields};
 
@@ -188,7 +188,7 @@ impl ReportData {
     pub(super) fn programs(&self) -> Vec<(&ProgramKey, &ProgramSum)> {
         let mut programs: Vec<_> = self.processes.iter().collect();
         let size = |sum: &ProgramSum| (sum.temps.size.bytes, sum.temps.temps);
-        sort_short(&mut programs, |(_, a), (_, b)| size(b).cmp(&size(a)));
+        sort_by(&mut programs, |(_, a), (_, b)| size(b).cmp(&size(a)));
         programs
     }
 

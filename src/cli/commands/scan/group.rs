@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use orphand::core::judge::Verdict;
+use orphand::core::sort::sort_by;
 use orphand::core::sums::{Outcome, SumKey, Summand, TempSum};
 use orphand::core::temp_name::Names;
 use orphand::engine::Examined;
@@ -78,7 +79,7 @@ pub(super) fn groups_of(names: &Names, temps: &[Examined]) -> Vec<DirGroup> {
             group.shape = shape;
         }
     }
-    groups.sort_unstable_by(|a, b| {
+    sort_by(&mut groups, |a, b| {
         let order = size_of_group(&b.sum).cmp(&size_of_group(&a.sum));
         order.then_with(|| (&a.shape, a.outcome).cmp(&(&b.shape, b.outcome)))
     });

@@ -1,8 +1,8 @@
 //! Prints the findings of a scan while it runs.
 
-use std::cmp::Reverse;
 use std::io;
 
+use orphand::core::sort::sort_by;
 use orphand::fs::root::Root;
 
 use super::dir_report::DirReport;
@@ -100,7 +100,9 @@ impl ScanOutput<'_> {
     /// Prints the rest of the document.
     pub(super) fn end_document(mut self, result: &ScanResult<'_>) -> io::Result<()> {
         // Groups of the same size keep their order, which is that of their roots and directories.
-        self.group_texts.sort_by_key(|group| Reverse(group.size));
+        sort_by(&mut self.group_texts, |one, other| {
+            other.size.cmp(&one.size)
+        });
         self.text.extend_from_slice(b"],\"groups\":[");
         for (index, group) in self.group_texts.iter().enumerate() {
             if index > 0 {

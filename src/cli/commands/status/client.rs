@@ -1,6 +1,6 @@
 //! Asks the running watchers for their status.
 
-use orphand::core::short_sort::sort_short;
+use orphand::core::sort::sort_by;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -58,7 +58,7 @@ pub(crate) fn running(folders: &Folders) -> Vec<RunningWatch> {
         })
         .collect();
     let key = |one: &RunningWatch| (!one.answer.is_background, one.answer.pid);
-    sort_short(&mut found, |a, b| key(a).cmp(&key(b)));
+    sort_by(&mut found, |a, b| key(a).cmp(&key(b)));
     found
 }
 
