@@ -158,6 +158,12 @@ pub enum KnownTarget<'a> {
     Found(FoundTarget),
 }
 
+impl KnownTarget<'_> {
+    fn is_shared(self) -> bool {
+        matches!(self, KnownTarget::Shared(_))
+    }
+}
+
 /// Gathers the evidence for a verdict. `seen` is the newest observation of the temp.
 ///
 /// Also returns the target of the temp.
@@ -182,7 +188,8 @@ pub fn gather(
             KnownTarget::Shared(shared) => Some(shared),
             _ => None,
         },
-        flushed: context.flushed,
+        // The look at a shared target is repeated or flushed before the removal.
+        flushed: context.flushed.filter(|_| !file_use.target.is_shared()),
     };
     let found = match file_use.target {
         KnownTarget::Found(found) => found,

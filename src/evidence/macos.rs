@@ -72,6 +72,11 @@ fn listener_flags() -> OFlags {
         | OFlags::CLOEXEC
 }
 
+/// Writes a file system to the disk. macOS has no call for this that reports errors, so each file is written alone.
+pub(super) fn flush_file_system(_: BorrowedFd<'_>, _: &str) -> bool {
+    false
+}
+
 /// Checks whether files are used. It stores the last process scan for a moment, so that one scan is enough for all
 /// files that are checked together.
 #[derive(Debug, Default)]

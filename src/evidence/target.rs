@@ -182,6 +182,12 @@ impl FoundTarget {
         }
     }
 
+    /// Returns the file that counts, if it has the name of the target itself.
+    #[must_use]
+    pub fn counting_file(&self) -> Option<&Observation> {
+        self.seen.as_ref().filter(|_| self.target.counts())
+    }
+
     /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file.
     #[must_use]
     pub fn newest_date(&self) -> Option<crate::core::time::Wall> {

@@ -17,9 +17,10 @@ use crate::core::observation::{FileSize, Observation, UseState};
 use crate::core::policy::{Open, Policy};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::{self, FreshSibling, FreshSiblings};
-use crate::evidence::{self, CheckedFile, FileUse, KnownTarget};
+use crate::evidence::{self, CheckedFile, FileUse, FoundTarget, KnownTarget};
 use crate::fs::dir;
 use crate::fs::dir::Dir;
+use crate::sys::clock;
 
 /// The facts that are read for a batch once its temps are claimed.
 pub(super) struct AfterClaims<'a> {
@@ -211,6 +212,12 @@ impl<'a> Batch<'a> {
             return Err(Outcome::Kept(Reason::Changed));
         }
         let found = candidate.looked.as_ref().and_then(|looked| looked.target);
+        let is_on_disk = |found: &FoundTarget| {
+            let flushed = self.context.context.flushed;
+            flushed.is_none_or(|flushed| flushed.has(found, clock::wall()))
+        };
+        let found = found
+            .filter(|found| rule!("known-target-is-on-the-disk", is_on_disk(found), without: true));
         let file_use = FileUse {
             state: use_state,
             file: Some(checked),

@@ -6,8 +6,9 @@ use super::reaper::Reaper;
 use super::types::{BatchContext, Candidate, EarlyEnd, Outcome, Step};
 use crate::core::judge::{LeaseCoverage, Reason, Verdict};
 use crate::core::sort::sort_by;
-use crate::evidence::{self, EvidenceContext, FileId, ProcessScan};
+use crate::evidence::{self, EvidenceContext, FileId, FoundTarget, ProcessScan};
 use crate::fs::dir::Dir;
+use crate::sys::clock;
 
 impl Reaper {
     /// Takes `candidates` through the protocol, and returns them with their outcomes, in the same order.
@@ -55,6 +56,12 @@ impl Reaper {
                 **outcome = EarlyEnd::from(&error).outcome(Step::Resolve);
             }
             return;
+        }
+        if let Some(flushed) = batch_context.context.flushed {
+            let looked = temps.iter().filter_map(|(temp, _)| temp.looked.as_ref());
+            let found = looked.filter_map(|looked| looked.target.as_ref());
+            let targets = found.filter_map(FoundTarget::counting_file);
+            flushed.flush_together(batch_context.dir, targets, clock::wall());
         }
         // If a lease does not show mappings, all processes are examined before the claim and again after it.
         let expected = temps

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use orphand::core::judge::Reason;
 use orphand::core::policy::{Graces, Open, Policy};
+use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
 use orphand::reap::{Hook, Outcome, Step};
+use orphand::sys::kernel_version;
 use orphand::sys::stop::Stop;
 use rustix::io::Errno;
 
@@ -92,7 +94,6 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::QueryLock,
         ],
         (Step::Prove, _) => &[Call::SetOwner, Call::SetLease],
-        (Step::Judge, Disposal::Removed) => &[Call::StatFd, Call::GetXattr],
         (Step::Judge, Disposal::Moved) => &[Call::StatFd, Call::StatName, Call::GetXattr],
         // The target is opened, written to the disk and measured.
         (Step::Judge, _) => &[
@@ -129,7 +130,6 @@ fn calls(step: Step, disposal: Disposal) -> &'static [Call] {
             Call::List,
             Call::OpenFile,
             Call::StatFd,
-            Call::Sync,
         ],
         (Step::ProveLast, Disposal::Moved) => &[
             Call::SetOwner,
@@ -875,6 +875,117 @@ fn a_sweep_with(call: &'static SweepCall, errno: Errno) {
     let again = sandbox.run(SHORT).exit(0);
     assert_eq!(again.events().names("reaped"), ["a.tmp"], "{context}");
     assert_eq!(sandbox.listing(), ["a"], "{context}");
+}
+
+/// Which calls fail while a sweep removes many temps with new targets, and what follows.
+struct FlushCase {
+    name: &'static str,
+    temps: usize,
+    fails: fn(&PendingCall) -> bool,
+    /// The file system was written to the disk.
+    together: bool,
+    /// Each target was written to the disk alone.
+    alone: bool,
+    removed: bool,
+}
+
+/// The number of temps from which on their targets are written together.
+const MANY_TARGETS: usize = 16;
+
+fn is_target(asked: &PendingCall) -> bool {
+    let path = asked.path();
+    asked.call == Call::Sync
+        && path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+}
+
+/// Before temps are removed because of their targets, the targets are written to the disk: many of them by writing the
+/// file system, and if that fails, each alone. If that fails as well, the temps are kept.
+#[test]
+fn new_targets_are_written_to_the_disk() {
+    if !intercept::is_possible() {
+        return report_skipped("seccomp");
+    }
+    let cases = [
+        FlushCase {
+            name: "nothing fails",
+            temps: MANY_TARGETS,
+            fails: |_| false,
+            together: true,
+            alone: false,
+            removed: true,
+        },
+        FlushCase {
+            name: "few targets",
+            temps: MANY_TARGETS - 1,
+            fails: |_| false,
+            together: false,
+            alone: true,
+            removed: true,
+        },
+        FlushCase {
+            name: "the file system is not written",
+            temps: MANY_TARGETS,
+            fails: |asked| asked.call == Call::SyncAll,
+            together: true,
+            alone: true,
+            removed: true,
+        },
+        FlushCase {
+            name: "the cache of the disk is not written",
+            temps: MANY_TARGETS,
+            fails: |asked| asked.call == Call::Sync && !is_target(asked),
+            together: true,
+            alone: true,
+            removed: true,
+        },
+        FlushCase {
+            name: "nothing is written",
+            temps: MANY_TARGETS,
+            fails: |asked| matches!(asked.call, Call::Sync | Call::SyncAll),
+            together: true,
+            alone: true,
+            removed: false,
+        },
+    ];
+    for case in cases {
+        let mut sandbox = Sandbox::new();
+        for n in 0..case.temps {
+            sandbox = sandbox
+                .file(&format!("{n}.json"), "whole")
+                .file(&format!("{n}.json.tmp"), "xyz");
+        }
+        let sandbox = sandbox.aged(Duration::from_millis(150));
+        let root = Dir::open_below(&sandbox.root(), None, Path::new("")).unwrap();
+        let is_known = ["ext4", "xfs", "btrfs"].contains(&&*root.properties().file_system);
+        let has_together = is_known && kernel_version::is_at_least((5, 17));
+        let (together, alone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (all, each) = (Arc::clone(&together), Arc::clone(&alone));
+        let mut command = sandbox.command(SHORT);
+        intercept::process(&mut command, move |asked| {
+            all.fetch_add(usize::from(asked.call == Call::SyncAll), Ordering::SeqCst);
+            each.fetch_add(usize::from(is_target(asked)), Ordering::SeqCst);
+            match (case.fails)(asked) {
+                true => CallResponse::Fail(Errno::IO),
+                false => CallResponse::Allow,
+            }
+        });
+        let ran = sandbox.finish(command);
+        let context = format!("{}: {ran:?}", case.name);
+        let removed = ran.events().names("reaped").len();
+        assert_eq!(removed, case.temps * usize::from(case.removed), "{context}");
+        let together = together.load(Ordering::SeqCst) > 0;
+        assert_eq!(together, case.together && has_together, "{context}");
+        let alone = alone.load(Ordering::SeqCst);
+        let want = case.temps * usize::from(case.alone || !has_together);
+        assert_eq!(alone, want, "{context}");
+        assert_eq!(
+            ran.code(),
+            Some(if case.removed { 0 } else { 3 }),
+            "{context}"
+        );
+    }
 }
 
 /// A watcher that a fault has stopped removes the temp once the fault is over, without any request.

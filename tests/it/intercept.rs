@@ -59,6 +59,8 @@ pub(crate) enum Call {
     Write,
     /// fsync(2).
     Sync,
+    /// syncfs(2).
+    SyncAll,
     /// ftruncate(2).
     Truncate,
     /// renameat2(2), renameat(2), rename(2).
@@ -104,6 +106,7 @@ impl Call {
             | Call::Seek
             | Call::GetXattr
             | Call::Sync
+            | Call::SyncAll
             | Call::Lock
             | Call::Unlock
             | Call::QueryLock
@@ -145,6 +148,7 @@ impl PendingCall {
             | libc::SYS_getdents64
             | libc::SYS_write
             | libc::SYS_fsync
+            | libc::SYS_syncfs
             | libc::SYS_ftruncate => self.open_file(self.args[0]),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open | libc::SYS_rename | libc::SYS_unlink | libc::SYS_mkdir => {
@@ -220,6 +224,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_flock,
     libc::SYS_write,
     libc::SYS_fsync,
+    libc::SYS_syncfs,
     libc::SYS_ftruncate,
     libc::SYS_renameat,
     libc::SYS_renameat2,
@@ -267,6 +272,7 @@ fn classify(number: libc::c_long, args: &[u64; 6]) -> Call {
         },
         libc::SYS_write => Call::Write,
         libc::SYS_fsync => Call::Sync,
+        libc::SYS_syncfs => Call::SyncAll,
         libc::SYS_ftruncate => Call::Truncate,
         libc::SYS_renameat | libc::SYS_renameat2 => Call::Rename,
         libc::SYS_mkdirat => Call::MakeDir,

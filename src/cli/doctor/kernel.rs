@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use orphand::sys::kernel_version;
+
 use super::check::Check;
 use super::tree::TreeSize;
 use crate::cli::output::text;
@@ -180,7 +182,7 @@ fn sysctl_commands(name: &str, value: u64) -> String {
 /// Judges a release as uname(2) returns it.
 pub(super) fn release(release: &str) -> Check {
     let fix = "update the kernel when possible";
-    match version(release) {
+    match kernel_version::parse(release) {
         Some(version) if version < (5, 6) => Check::warning(
             "kernel",
             format!(
@@ -200,12 +202,6 @@ pub(super) fn release(release: &str) -> Check {
         Some(_) => Check::ok("kernel", format!("Linux {release}")),
         None => Check::ok("kernel", format!("Linux {release:?}, an unknown version")),
     }
-}
-
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse().ok();
-    Some((next()?, next()?))
 }
 
 /// The view of this process on the other processes.

@@ -1,6 +1,7 @@
 //! Evidence on Linux. A lease proves that a file is unused. `/proc` shows whether a writer runs, proves the absence of
 //! mappings where a lease does not cover them, and names holders.
 
+mod flush;
 mod guard;
 mod lease;
 mod locks;
@@ -16,6 +17,7 @@ pub use proc::shows_our_processes;
 pub use process_scan::scan_processes;
 pub use writer::writer;
 
+pub(super) use flush::flush_file_system;
 pub(super) use guard::guard_use;
 pub(super) use lease::is_locked;
 pub(super) use locks::{locked_files, may_be_device};
