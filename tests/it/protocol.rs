@@ -858,8 +858,6 @@ fn each_check_stops_the_protocol_at_its_step() {
             let last = match (look, step) {
                 // The name is not looked at before it is opened.
                 (LookBefore::Unproven, Step::Look) => Step::Judge,
-                // The target is not looked at again before the claim.
-                (LookBefore::Unproven, Step::Judge) => Step::ProveLast,
                 _ => last,
             };
             let fixture = Fixture::new();
