@@ -1,4 +1,4 @@
-//! The version of the kernel of Linux.
+//! The version of the kernel.
 
 use std::sync::OnceLock;
 

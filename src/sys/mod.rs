@@ -5,7 +5,6 @@ pub mod error;
 pub mod free_memory;
 pub(crate) mod idle_io;
 pub(crate) mod kernel_events;
-#[cfg(target_os = "linux")]
 pub mod kernel_version;
 pub mod mountinfo;
 pub mod mutex;

@@ -953,8 +953,8 @@ fn new_targets_are_written_to_the_disk() {
         let mut sandbox = Sandbox::new();
         for n in 0..case.temps {
             sandbox = sandbox
-                .file(&format!("{n}.json"), "whole")
-                .file(&format!("{n}.json.tmp"), "xyz");
+                .file(format!("{n}.json"), "whole")
+                .file(format!("{n}.json.tmp"), "xyz");
         }
         let sandbox = sandbox.aged(Duration::from_millis(150));
         let root = Dir::open_below(&sandbox.root(), None, Path::new("")).unwrap();
