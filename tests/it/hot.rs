@@ -242,7 +242,7 @@ fn write(
 #[test]
 fn no_orphan_is_missed_when_a_directory_becomes_hot_and_calm() {
     in_own_process(&[RunAs::CurrentUser], || {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::in_memory_for(None);
         let watch = LoggedWatch::start(&sandbox.root());
         let writers = WriterThreads::start(&sandbox.root());
         watch.wait_for_message(IS_HOT, 1);
@@ -294,7 +294,7 @@ fn a_hot_directory_with_slow_scans_is_watched_again() {
         if !intercept::is_possible() {
             return report_skipped("calls cannot be intercepted");
         }
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::in_memory_for(None);
         let writers = WriterThreads::start(&sandbox.root());
         writers.set_pace(Pace::Calm);
         let (pace, forgotten) = (Arc::clone(&writers.pace), Arc::clone(&writers.forgotten));
@@ -338,7 +338,7 @@ const SLOW: Duration = Duration::from_millis(300);
 #[test]
 fn new_directories_below_a_hot_one_are_watched() {
     in_own_process(&[RunAs::CurrentUser], || {
-        let sandbox = Sandbox::new().dir("old");
+        let sandbox = Sandbox::in_memory_for(None).dir("old");
         let watch = LoggedWatch::start(&sandbox.root());
         let writers = WriterThreads::start(&sandbox.root());
         watch.wait_for_message(IS_HOT, 1);
@@ -368,7 +368,7 @@ fn move_into_hot_directory(
     then: impl FnOnce(&Sandbox, &LoggedWatch, Timestamp),
 ) {
     in_own_process(&[RunAs::CurrentUser], || {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::in_memory_for(None);
         let old = sandbox.base().join("old");
         fs::create_dir(&old).unwrap();
         fs::write(old.join("before.4194304.tmp"), "").unwrap();
@@ -411,7 +411,7 @@ fn a_temp_moved_into_a_hot_directory_waits_its_grace() {
 #[test]
 fn a_hot_root_that_is_replaced_is_watched() {
     in_own_process(&[RunAs::CurrentUser], || {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::in_memory_for(None);
         let watch = LoggedWatch::start(&sandbox.root());
         let writers = WriterThreads::start(&sandbox.root());
         watch.wait_for_message(IS_HOT, 1);

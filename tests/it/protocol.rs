@@ -186,8 +186,8 @@ fn attack_at(
 ) {
     let what = format!("before {step:?}, by {access:?}, sole copy: {sole}, {look:?}");
     let fixture = match sole {
-        false => Fixture::new(),
-        true => Fixture::new().with_sole_copy(),
+        false => Fixture::in_memory(),
+        true => Fixture::in_memory().with_sole_copy(),
     };
     let attacker = Attacker::new(&fixture, step, access);
     let expectations = Arc::new(Mutex::new(None));
@@ -292,7 +292,7 @@ fn unless_gone(done: io::Result<()>, expectations: Vec<Expectation>) -> Vec<Expe
 fn an_undisturbed_temp_is_disposed_of() {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
-            let fixture = Fixture::new();
+            let fixture = Fixture::in_memory();
             let at_step = AtStep::new(step, || {});
             let outcome = fixture.reap(at_step.hook.clone());
             let freed = TEMP_CONTENT.len() as u64;
@@ -304,7 +304,7 @@ fn an_undisturbed_temp_is_disposed_of() {
             assert_eq!(fixture.files().len(), 1, "the target");
             assert!(!fixture.quarantine().exists());
 
-            let fixture = Fixture::new().with_sole_copy();
+            let fixture = Fixture::in_memory().with_sole_copy();
             let outcome = fixture.reap(AtStep::new(step, || {}).hook);
             let Outcome::Quarantined { id, .. } = &outcome else {
                 panic!("{outcome:?}");
@@ -481,7 +481,7 @@ fn a_hard_linked_temp_frees_nothing() {
     in_own_process(ALL_USERS, || {
         for step in Step::ALL {
             for access in Access::ALL {
-                let fixture = Fixture::new();
+                let fixture = Fixture::in_memory();
                 let attacker = Attacker::new(&fixture, step, *access);
                 let other = fixture.dir.join("the-other-name");
                 let linked = Arc::new(Mutex::new(false));
@@ -677,7 +677,7 @@ fn a_non_file_with_the_name_is_kept() {
         ];
         for (name, make) in makes {
             for step in Step::ALL {
-                let fixture = Fixture::new();
+                let fixture = Fixture::in_memory();
                 fs::write(fixture.outside.join("precious"), NEW).unwrap();
                 let temp = fixture.temp.clone();
                 let at_step = AtStep::new(step, move || {
@@ -710,7 +710,7 @@ fn make_fifo(path: &std::path::Path, mode: rustix::fs::Mode) {
 fn a_look_never_waits_for_a_fifo() {
     in_own_process(ALL_USERS, || {
         use std::sync::atomic::{AtomicBool, Ordering};
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         let (fifo, file) = (fixture.dir.join("a-fifo"), fixture.dir.join("a-file"));
         let (temp, end) = (fixture.temp.clone(), Arc::new(AtomicBool::new(false)));
         let stop = Arc::clone(&end);
@@ -751,8 +751,8 @@ fn put_back_overwrites_nothing() {
         ] {
             for sole in [false, true] {
                 let fixture = match sole {
-                    false => Fixture::new(),
-                    true => Fixture::new().with_sole_copy(),
+                    false => Fixture::in_memory(),
+                    true => Fixture::in_memory().with_sole_copy(),
                 };
                 let temp = fixture.temp.clone();
                 let attacker = Attacker::new(&fixture, step, Access::Name);
@@ -781,8 +781,8 @@ fn two_writers_in_a_row_lose_nothing() {
     in_own_process(ALL_USERS, || {
         for sole in [false, true] {
             let fixture = match sole {
-                false => Fixture::new(),
-                true => Fixture::new().with_sole_copy(),
+                false => Fixture::in_memory(),
+                true => Fixture::in_memory().with_sole_copy(),
             };
             let temp = fixture.temp.clone();
             let hook = orphand::reap::Hook::new(move |step, _| match step {
@@ -860,7 +860,7 @@ fn each_check_stops_the_protocol_at_its_step() {
                 (LookBefore::Unproven, Step::Look) => Step::Judge,
                 _ => last,
             };
-            let fixture = Fixture::new();
+            let fixture = Fixture::in_memory();
             let attacker = Attacker::new(&fixture, step, Access::Name);
             let at_step = AtStep::new(step, move || act(&attacker));
             let outcome = fixture.reap_after(look, at_step.hook.clone());
@@ -880,7 +880,7 @@ fn each_check_stops_the_protocol_at_its_step() {
 #[test]
 fn a_temp_whose_directory_is_removed_stays_in_the_quarantine() {
     in_own_process(ALL_USERS, || {
-        let fixture = Fixture::new().with_sole_copy();
+        let fixture = Fixture::in_memory().with_sole_copy();
         let dir = fixture.dir.clone();
         let at_step = AtStep::new(Step::Wait, move || fs::remove_dir(&dir).unwrap());
         let outcome = fixture.reap(at_step.hook.clone());
@@ -897,7 +897,7 @@ fn a_temp_whose_directory_is_removed_stays_in_the_quarantine() {
 fn a_name_that_is_no_longer_a_file_is_settled() {
     in_own_process(ALL_USERS, || {
         for look in LookBefore::ALL {
-            let fixture = Fixture::new();
+            let fixture = Fixture::in_memory();
             let (temp, target) = (fixture.temp.clone(), fixture.target.clone());
             let at_step = AtStep::new(Step::Open, move || {
                 fs::remove_file(&temp).unwrap();
@@ -921,7 +921,7 @@ fn a_name_that_is_no_longer_a_file_is_settled() {
 fn removals_come_before_moves() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     in_own_process(ALL_USERS, || {
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         fs::write(fixture.dir.join(SOLE), NEW).unwrap();
         let claimed = Arc::new(Mutex::new(Vec::new()));
         let names = Arc::clone(&claimed);
@@ -949,7 +949,7 @@ fn removals_come_before_moves() {
 fn a_quarantine_that_is_removed_as_empty_is_created_again() {
     const SOLE: &str = "index.json.4f1c2d3e-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
     in_own_process(&[RunAs::CurrentUser], || {
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         let root = &fixture.root.path;
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -981,7 +981,7 @@ fn a_quarantine_that_is_removed_as_empty_is_created_again() {
 #[test]
 fn a_batch_leaves_file_descriptors_free() {
     in_own_process(&[RunAs::CurrentUser], || {
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         let name = |n: u32| format!("sessions.json.{n:08x}-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
         let batch: Vec<_> = (0..100)
             .map(|n| {
@@ -1006,7 +1006,7 @@ fn a_batch_leaves_file_descriptors_free() {
 fn the_protocol_waits_after_the_release() {
     in_own_process(ALL_USERS, || {
         let wait = Duration::from_millis(200);
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         let steps = Arc::new(Mutex::new(Vec::new()));
         let begun = Arc::clone(&steps);
         let hook = Hook::new(move |step, _: &OsStr| {
@@ -1030,7 +1030,7 @@ fn a_replacement_without_an_earlier_look_is_kept() {
             .into_iter()
             .flat_map(|step| [(step, false), (step, true)])
         {
-            let fixture = Fixture::new();
+            let fixture = Fixture::in_memory();
             let temp = fixture.temp.clone();
             let at_step = AtStep::new(step, move || {
                 let other = temp.with_extension("new");
@@ -1059,7 +1059,7 @@ fn a_replacement_without_an_earlier_look_is_kept() {
 fn a_late_holder_restarts_the_grace() {
     in_own_process(ALL_USERS, || {
         for step in [Step::Open, Step::Prove] {
-            let fixture = Fixture::new();
+            let fixture = Fixture::in_memory();
             let holder = Arc::new(Mutex::new(None));
             let (held, temp) = (Arc::clone(&holder), fixture.temp.clone());
             let at_step = AtStep::new(step, move || {
@@ -1112,7 +1112,7 @@ fn a_late_holder_restarts_the_grace() {
 fn a_watcher_puts_a_held_temp_back() {
     in_own_process(ALL_USERS, || {
         use orphand::daemon::Watcher;
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         let attacker = Attacker::new(&fixture, Step::ProveLast, *Access::ALL.last().unwrap());
         let holder = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::clone(&holder);
@@ -1192,8 +1192,8 @@ fn an_opener_stopped_by_a_virus_scanner_is_seen() {
                 Arc::new(OwnedFd::from_raw_fd(fan))
             };
             let fixture = match sole {
-                false => Fixture::new(),
-                true => Fixture::new().with_sole_copy(),
+                false => Fixture::in_memory(),
+                true => Fixture::in_memory().with_sole_copy(),
             };
             let temp = fixture.temp.clone();
             let opener = Arc::new(Mutex::new(None));

@@ -242,7 +242,7 @@ fn a_young_temp_has_the_reason_of_the_first_gate() {
 
 #[test]
 fn a_target_stays_reserved_until_the_sweep_ends() {
-    let sandbox = Sandbox::new()
+    let sandbox = Sandbox::in_memory_for(None)
         .file("x.tmp", "the last good state")
         .file(".x.tmp.tmp", "half");
     for n in 0..2_000 {
@@ -341,8 +341,8 @@ fn a_companion_that_appears_puts_the_temp_back() {
             [(0, true), (0, false), (200, true)].map(|(others, target)| (step, others, target))
         }) {
             let fixture = match has_target {
-                true => Fixture::new(),
-                false => Fixture::new().with_sole_copy(),
+                true => Fixture::in_memory(),
+                false => Fixture::in_memory().with_sole_copy(),
             };
             for n in 0..others {
                 fs::write(fixture.dir.join(format!("other-{n}")), "").unwrap();
