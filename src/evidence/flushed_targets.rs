@@ -16,8 +16,8 @@ use crate::fs::dir::Dir;
 use crate::sys::mutex::guard;
 
 /// The age at which a change is on the disk by itself. Linux writes data back after 30 to 35 s (`dirty_expire_centisecs`
-/// and `dirty_writeback_centisecs`), and later if the disk is slow.
-const WRITTEN_BACK: Duration = Duration::from_secs(10 * 60);
+/// and `dirty_writeback_centisecs`), and later if the disk is slow. On laptops both may be set to 10 minutes.
+const WRITTEN_BACK: Duration = Duration::from_secs(30 * 60);
 
 /// The largest number of files that are remembered.
 const MAX_FILES: usize = 10_000;
@@ -85,6 +85,10 @@ impl FlushedTargets {
                 .is_some_and(|seen| self.has_file(seen, now))
     }
 
+    /// Reports whether the file is on the disk.
+    ///
+    /// RACE: the clock may have been set forward since the last change, so that the change seems to be long ago. Worst
+    /// case: after a power failure the file does not have its last data.
     fn has_file(&self, seen: &Observation, now: Wall) -> bool {
         let fingerprint = seen.fingerprint;
         now.since(fingerprint.mtime.max(fingerprint.ctime)) >= WRITTEN_BACK
