@@ -22,7 +22,7 @@ const WRITTEN_BACK: Duration = Duration::from_secs(30 * 60);
 /// The largest number of files that are remembered.
 const MAX_FILES: usize = 10_000;
 
-/// The number of targets from which on it is faster to write the whole file system to the disk. On ext4 that took
+/// The number of targets for which it is faster to write the whole file system to the disk. On ext4 that took
 /// 2 to 12 ms, and fsync(2) of a small new file 0.4 ms (measured on a virtual disk with a cache).
 const MANY: usize = 16;
 
@@ -53,7 +53,7 @@ impl FlushedTargets {
     /// `dir`. Does nothing if they are few or the system cannot do that. A target that is not written here is written
     /// alone when its temp is judged.
     ///
-    /// RACE: of a write error that happened before, another program may have been told by syncfs(2). It is not reported
+    /// RACE: an earlier write error may have been reported by syncfs(2) to another program. The kernel does not report it
     /// again. Worst case: on a disk that fails, a target is not whole although it counts.
     pub fn flush_together<'t>(
         &self,

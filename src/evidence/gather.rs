@@ -158,12 +158,6 @@ pub enum KnownTarget<'a> {
     Found(FoundTarget),
 }
 
-impl KnownTarget<'_> {
-    fn is_shared(self) -> bool {
-        matches!(self, KnownTarget::Shared(_))
-    }
-}
-
 /// Gathers the evidence for a verdict. `seen` is the newest observation of the temp.
 ///
 /// Also returns the target of the temp.
@@ -180,16 +174,17 @@ pub fn gather(
         Role::Main { companion_bytes } => companion_bytes,
         Role::Single | Role::Companion => 0,
     };
+    let shared = match file_use.target {
+        KnownTarget::Shared(shared) => Some(shared),
+        KnownTarget::Nothing | KnownTarget::Found(_) => None,
+    };
     let temp = ComparedTemp {
         seen: &seen,
         file: checked.map(CheckedFile::file),
         companion_bytes,
-        shared: match file_use.target {
-            KnownTarget::Shared(shared) => Some(shared),
-            _ => None,
-        },
-        // The look at a shared target is repeated or flushed before the removal.
-        flushed: context.flushed.filter(|_| !file_use.target.is_shared()),
+        shared,
+        // The protocol writes a shared target to the disk before it claims the temps.
+        flushed: context.flushed.filter(|_| shared.is_none()),
     };
     let found = match file_use.target {
         KnownTarget::Found(found) => found,

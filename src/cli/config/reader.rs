@@ -4,13 +4,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use orphand::core::sort::sort_by;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-use orphand::core::sort::sort_by;
 
 use super::suggestion::choice_hint;
 
