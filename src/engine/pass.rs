@@ -920,6 +920,8 @@ impl<'a> Pass<'a> {
                 }
                 Outcome::Settled => {
                     self.settle(temp.item);
+                    // Another process has removed the main file when its companions were about to be moved.
+                    events.extend(of_companions);
                     continue;
                 }
                 Outcome::Kept(reason) => {

@@ -24,7 +24,7 @@ pub struct RestoreMarks {
     /// The list of the marks that could not be stored as extended attributes.
     list: Option<PathBuf>,
     /// The content of the list, if it was read once for a whole batch.
-    cached: Option<Arc<io::Result<String>>>,
+    cached: Option<Arc<io::Result<Vec<u8>>>>,
 }
 
 impl RestoreMarks {
@@ -64,7 +64,8 @@ impl RestoreMarks {
         if let Some(folder) = list.parent() {
             fs::create_dir_all(folder)?;
         }
-        let line = format!("{} {mark}\n", seen.dev);
+        // A write that was cut off, for example on a full disk, leaves a line without its end.
+        let line = format!("\n{} {mark}\n", seen.dev);
         let options = File::options().append(true).create(true).to_owned();
         let mut list = open_own(options, list)?;
         list.write_all(line.as_bytes())
@@ -72,15 +73,11 @@ impl RestoreMarks {
 
     /// Returns the content of the list. It is empty if the state folder cannot be read, and if the list was not written
     /// by orphand.
-    fn read_list(&self) -> io::Result<String> {
+    fn read_list(&self) -> io::Result<Vec<u8>> {
         let Some(list) = &self.list else {
-            return Ok(String::new());
+            return Ok(Vec::new());
         };
-        let text = |bytes| {
-            String::from_utf8(bytes)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-        };
-        match read_own(list, MAX_LIST_BYTES).and_then(text) {
+        match read_own(list, MAX_LIST_BYTES) {
             Err(error)
                 if matches!(
                     error.kind(),
@@ -90,7 +87,7 @@ impl RestoreMarks {
                         | io::ErrorKind::InvalidData
                 ) =>
             {
-                Ok(String::new())
+                Ok(Vec::new())
             }
             list => list,
         }
@@ -98,14 +95,17 @@ impl RestoreMarks {
 
     /// Reports whether `file` has a mark for its current state.
     pub fn has(&self, file: BorrowedFd<'_>, seen: &Fingerprint) -> io::Result<bool> {
-        if let Some(found) = system::read_mark(file, system::RESTORED)? {
-            return Ok(found == format_mark(seen).as_bytes());
+        // An older mark may be left: a file that its owner cannot write to gets no new attribute, only a line in the list.
+        let found = system::read_mark(file, system::RESTORED)?;
+        if found.is_some_and(|found| found == format_mark(seen).as_bytes()) {
+            return Ok(true);
         }
-        let is_listed = |list: &str| {
+        let is_listed = |list: &[u8]| {
             // The list is nearly always empty.
             !list.is_empty() && {
                 let line = format!("{} {}", seen.dev, format_mark(seen));
-                list.lines().any(|known| known == line)
+                list.split(|byte| *byte == b'\n')
+                    .any(|known| known == line.as_bytes())
             }
         };
         match &self.cached {
@@ -123,4 +123,41 @@ impl RestoreMarks {
 fn format_mark(seen: &Fingerprint) -> String {
     let (sec, nsec) = (seen.mtime.sec, seen.mtime.nsec);
     format!("1 {} {} {sec}.{nsec:09}", seen.ino, seen.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+    use crate::fs::dir;
+
+    #[test]
+    fn a_mark_is_found_in_the_list_beside_an_old_attribute_and_damaged_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let marks = RestoreMarks::new(Some(folder.path()));
+        let path = folder.path().join("a.tmp");
+        fs::write(&path, "1").unwrap();
+        let file = File::open(&path).unwrap();
+        let seen = || dir::observe_fd(file.as_fd()).unwrap().fingerprint;
+        let has = || {
+            let now = marks.has(file.as_fd(), &seen()).unwrap();
+            let read_once = marks.with_list_read().has(file.as_fd(), &seen()).unwrap();
+            assert_eq!(now, read_once);
+            now
+        };
+        assert!(!has());
+        marks.put(file.as_fd(), &seen()).unwrap();
+        assert!(has());
+        fs::write(&path, "12").unwrap();
+        assert!(!has());
+        fs::write(folder.path().join("restored"), b"1 \xff\n12 1 34").unwrap();
+        assert!(!has());
+        marks
+            .append_to_list(&seen(), &format_mark(&seen()))
+            .unwrap();
+        assert!(has());
+        fs::write(&path, "123").unwrap();
+        assert!(!has());
+    }
 }

@@ -93,11 +93,9 @@ fn undo(
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("another file has its name, and no quarantine is possible here"),
     })?;
-    calls::rename(dir.fd(), claim, slot.inner_dir(), &name)?;
-    let id = slot.keep();
-    Ok(Some(Recovered::Quarantined(vec![StoredMember {
-        id,
-        name,
-        size,
-    }])))
+    let is_stored = slot.receive(dir, claim, &name)?;
+    Ok(is_stored.then(|| {
+        let id = slot.keep();
+        Recovered::Quarantined(vec![StoredMember { id, name, size }])
+    }))
 }

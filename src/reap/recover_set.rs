@@ -345,16 +345,12 @@ fn store(
     left: LeftClaim,
     slot: Slot,
 ) -> io::Result<Option<StoredMember>> {
-    let dir = batch_context.dir;
-    match calls::rename(dir.fd(), &left.claim, slot.inner_dir(), &name) {
-        Ok(()) => Ok(Some(StoredMember {
-            id: slot.keep(),
-            name,
-            size: left.seen.size(),
-        })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    let is_stored = slot.receive(batch_context.dir, &left.claim, &name)?;
+    Ok(is_stored.then(|| StoredMember {
+        id: slot.keep(),
+        name,
+        size: left.seen.size(),
+    }))
 }
 
 fn no_quarantine(outcome: Outcome) -> io::Error {

@@ -568,24 +568,17 @@ impl<'a> SetRemoval<'a> {
         let dir = self.dir();
         let failed = members.iter_mut().zip(slots).find_map(|(member, slot)| {
             let name = &member.temp_info.name;
-            let result = match member.place {
-                Place::Claimed => {
-                    calls::rename(dir.fd(), member.claim.name(), slot.inner_dir(), name)
-                }
-                Place::Named => calls::rename(dir.fd(), name, slot.inner_dir(), name),
+            let now = match member.place {
+                Place::Claimed => member.claim.name(),
+                Place::Named => name,
                 Place::Stored | Place::Gone => return None,
             };
-            match result {
-                Ok(()) => {
-                    member.place = Place::Stored;
-                    None
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    member.place = Place::Gone;
-                    None
-                }
-                Err(error) => Some(error),
+            match slot.receive(dir, now, name) {
+                Ok(true) => member.place = Place::Stored,
+                Ok(false) => member.place = Place::Gone,
+                Err(error) => return Some(error),
             }
+            None
         });
         let Some(error) = failed else {
             return Ok(());

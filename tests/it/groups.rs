@@ -688,6 +688,33 @@ fn explain_names_the_group() {
     }
 }
 
+/// The copies of a subdirectory are in the quarantine of the rule's root.
+#[test]
+fn explain_finds_the_stored_copies_of_a_subdirectory() {
+    let sandbox = Sandbox::new();
+    let name = |number: usize| format!("sub/{}", temp("sessions.json", number));
+    sandbox.write(name(9), "123");
+    for number in 0..3 {
+        sandbox.write(name(number), "12345");
+    }
+    let config = format!(
+        "[[watch]]\npath = {:?}\ngrace = \"100ms\"\nrecursive = true\n",
+        sandbox.root()
+    );
+    fs::create_dir(sandbox.base().join("config/orphand")).unwrap();
+    fs::write(sandbox.base().join("config/orphand/config.toml"), config).unwrap();
+    let (old, elsewhere) = (sandbox.path(name(9)), sandbox.base().join("elsewhere"));
+    fs::rename(&old, &elsewhere).unwrap();
+    sandbox.age(Duration::from_millis(150));
+    sandbox.run(["sweep", "--yes"]).exit(0);
+    fs::rename(&elsewhere, &old).unwrap();
+    sandbox.age(Duration::from_millis(150));
+    let ran = sandbox.run(["explain".as_ref(), "--json".as_ref(), old.as_os_str()]);
+    let temp = ran.exit(0).stdout_json()["temps"][0].clone();
+    assert_eq!(temp["group"]["stored"], 3, "{temp}");
+    assert_eq!(temp["verdict"], "reap", "{temp}");
+}
+
 /// The reason for the removal of a temp without a target is shown before anything is removed.
 #[test]
 fn a_preview_names_the_reason_for_superseded_temps() {

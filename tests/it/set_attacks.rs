@@ -12,19 +12,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use orphand::core::event::Event;
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::own_names;
+use orphand::core::time::ClockJumpDetector;
 use orphand::evidence::{Role, TempInfo};
 use orphand::reap::{
     Candidate, Companion, CompanionResult, Hook, Outcome, Reaper, Recovered, Step,
 };
+use orphand::sys::clock;
 use rustix::io::Errno;
 
 use crate::fixture::{
-    ALL_USERS, Fixture, TEMP, TEMP_CONTENT, in_own_process, in_parallel, join, report_skipped,
-    wait_until, waits_for_lease,
+    ALL_USERS, Fixture, RunAs, TEMP, TEMP_CONTENT, TIMEOUT, engine, in_own_process, in_parallel,
+    join, report_skipped, wait_until, waits_for_lease,
 };
 use crate::intercept::{self, Call, CallResponse, PendingCall};
 use crate::sandbox::{CommandResult, Sandbox};
@@ -398,6 +401,60 @@ fn a_taken_main_name_moves_the_set() {
             );
             assert_eq!(fs::read_to_string(&fixture.temp).unwrap(), NEW);
         }
+    });
+}
+
+/// A user removes the quarantine in the last moment before the move.
+#[test]
+fn a_set_is_put_back_if_the_quarantine_disappears() {
+    in_own_process(ALL_USERS, || {
+        let fixture = Fixture::new().with_sole_copy().with_set();
+        let quarantine = fixture.quarantine();
+        let hook = Hook::new(move |now, _| {
+            if now == Step::Unlink {
+                fs::remove_dir_all(&quarantine).unwrap();
+            }
+        });
+        let reaper = Reaper::new().with_hook(Some(hook));
+        let verdict = Verdict::Quarantine(Some(Reason::SoleCopy));
+        let outcome = fixture.reap_candidate(&reaper, fixture.set_candidate(verdict));
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+        assert_eq!(fixture.places(), vec![Place::Named; 3]);
+        fixture.assert_no_leftovers("the quarantine was removed");
+    });
+}
+
+/// The companions are moved even if the main file disappears before its own move, and the events say so.
+#[test]
+fn the_move_of_companions_without_their_main_file_is_reported() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = Fixture::new().with_sole_copy().with_set();
+        let dir = fixture.dir.clone();
+        let hook = Hook::new(move |now, name| {
+            if now == Step::Unlink && name == OsStr::new(TEMP) {
+                let is_main = |path: &&PathBuf| fs::read(path).unwrap() == TEMP_CONTENT;
+                let main = claims(&dir).into_iter().find(|path| is_main(&path));
+                fs::remove_file(main.unwrap()).unwrap();
+            }
+        });
+        let engine = engine(Some(hook));
+        let mut due = fixture.pass_items(TEMP);
+        let mut clocks = ClockJumpDetector::default();
+        let end = Instant::now() + TIMEOUT;
+        let mut events = Vec::new();
+        while let Some(temp) = &due[0].temp {
+            assert!(Instant::now() < end, "{events:?}");
+            std::thread::sleep(temp.due().since(clock::mono()));
+            events.extend(fixture.pass(&engine, &mut clocks, &mut due));
+        }
+        let places = fixture.places();
+        let stored = |place: &Place| matches!(place, Place::Stored(_));
+        assert!(
+            places[0] == Place::Gone && places[1..].iter().all(stored),
+            "{places:?}"
+        );
+        let moved = |event: &&Event| matches!(event, Event::Quarantined { .. });
+        assert_eq!(events.iter().filter(moved).count(), 2, "{events:?}");
     });
 }
 

@@ -538,7 +538,10 @@ fn examine(
         below: below.unwrap_or(Path::new("")),
     };
     let quarantine = Quarantine::open_existing(&owner.path, None).ok().flatten();
-    let group = groups::judge_groups(dir_context, &dir, quarantine.as_ref(), &mut members);
+    // The quarantine records which directory below the root a copy comes from.
+    let below_owner = Dir::open_below(&owner.path, None, dir_context.below);
+    let below_owner = below_owner.as_ref().unwrap_or(&dir);
+    let group = groups::judge_groups(dir_context, below_owner, quarantine.as_ref(), &mut members);
     let examined = members.swap_remove(0);
     let holders = holders_of(&dir, &examined);
     let file = &examined.evidence.observation.fingerprint;

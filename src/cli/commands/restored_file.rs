@@ -65,7 +65,9 @@ fn not_replaced(stored: &Stored, to: &Path, reason: &NotReplaced) -> Failure {
         NotReplaced::CannotTell => format!(
             "restore it as its owner or root, or to a path on its own file system, which needs no proof: {restore} {id}"
         ),
-        NotReplaced::Changed => format!("to try again: {restore} --to PATH {id}"),
+        NotReplaced::Changed | NotReplaced::NotOnDisk(_) => {
+            format!("to try again: {restore} --to PATH {id}")
+        }
     };
     Failure::new(
         Exit::Failed,

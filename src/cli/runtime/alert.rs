@@ -39,6 +39,9 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(60);
 /// The shortest interval of the checks for leaks.
 const LEAK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The largest number of groups that are counted one by one for each root.
+const MAX_COUNTED_GROUPS: usize = 64;
+
 /// The largest number of groups in an alert.
 const MAX_GROUPS: usize = 5;
 
@@ -121,7 +124,7 @@ impl Alerts {
                 return None;
             }
         };
-        let none = || (Instant::now(), Sums::default());
+        let none = || (Instant::now(), Sums::with_limit(MAX_COUNTED_GROUPS));
         Some(Alerts {
             settings: settings.clone(),
             leaks: roots.iter().map(|root| (root.clone(), none())).collect(),
@@ -139,14 +142,21 @@ impl Alerts {
     /// Counts a leak.
     pub(crate) fn count(&mut self, key: SumKey, one: Summand<'_>) {
         let now = Instant::now();
+        self.forget_old(now);
         let leaks = self.leaks.entry(PathBuf::clone(&key.root));
-        let (began, sums) = leaks.or_insert_with(|| (now, Sums::with_limit(64)));
-        if now.duration_since(*began) >= self.settings.every {
-            (*began, *sums) = (now, Sums::with_limit(64));
-        }
+        let (_, sums) = leaks.or_insert_with(|| (now, Sums::with_limit(MAX_COUNTED_GROUPS)));
         sums.add(key, one);
         let at = now + LEAK_INTERVAL;
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Begins to count anew where the counting began a whole interval of alerts ago.
+    fn forget_old(&mut self, now: Instant) {
+        for (began, sums) in self.leaks.values_mut() {
+            if now.saturating_duration_since(*began) >= self.settings.every {
+                (*began, *sums) = (now, Sums::with_limit(MAX_COUNTED_GROUPS));
+            }
+        }
     }
 
     /// Returns the time of the next check.
@@ -159,6 +169,7 @@ impl Alerts {
         if self.due.is_none_or(|due| now < due) {
             return;
         }
+        self.forget_old(now);
         self.due = (self.settings.min_free > 0).then(|| now + SPACE_INTERVAL);
         let candidate = |(root, (_, sums)): (&PathBuf, &(Instant, Sums))| {
             let mut total = sums.others().clone();
@@ -434,6 +445,46 @@ mod tests {
         check((9, 1000, 0), (9, 1000, 0), Some("bytes"));
         check((0, 0, 5), (100, 100, 5), None);
         check((1, 0, 5), (100, 100, 4), Some("min_free"));
+    }
+
+    /// With a limit of free space the check is made each minute, also if nothing was left behind since.
+    #[test]
+    fn leaks_are_forgotten_after_an_interval() {
+        let (send, receive) = bounded(8);
+        let every = Duration::from_secs(3600);
+        let root = Arc::new(PathBuf::from("/r"));
+        let mut alerts = Alerts {
+            settings: AlertSettings {
+                every,
+                leaks: 1,
+                min_free: 5,
+                ..AlertSettings::default()
+            },
+            leaks: HashMap::new(),
+            send,
+            thread: AlertThread {
+                thread: std::thread::spawn(|| {}),
+                end: Arc::default(),
+            },
+            due: None,
+        };
+        let key = SumKey {
+            root: Arc::clone(&root),
+            dir: PathBuf::clone(&root),
+            shape: "<uuid>.tmp".into(),
+            outcome: Outcome::Failed,
+        };
+        alerts.count(key, Summand::default());
+        let counted = Instant::now();
+        let mut leaks_at = |after: Duration| {
+            alerts.check(counted + after);
+            let candidates = receive.try_recv().expect("a check");
+            candidates.iter().map(|one| one.leaks).sum::<u64>()
+        };
+        let minute = Duration::from_secs(60);
+        assert_eq!(leaks_at(minute), 1);
+        assert_eq!(leaks_at(every - minute), 1);
+        assert_eq!(leaks_at(every), 0);
     }
 
     #[test]

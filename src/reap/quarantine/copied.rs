@@ -41,6 +41,9 @@ pub enum NotReplaced {
     /// It is another file or has other content than before.
     #[error("the stored file has changed while it was copied")]
     Changed,
+    /// The name of the copy cannot be written to the disk.
+    #[error("the directory of the copy cannot be written to the disk ({0})")]
+    NotOnDisk(String),
     /// One of the other reasons was found when the copy already had its name.
     #[error("the copy is complete, but the stored file is not removed: {0}")]
     AfterCopy(Box<NotReplaced>),
@@ -143,7 +146,8 @@ impl Quarantine {
     /// Copies the members of a set to another file system, compares the copies, and then deletes the originals. `targets`
     /// are the names of the copies, the main file first.
     ///
-    /// No copy has its name before it is proven that no process uses an original.
+    /// No copy has its name before it is proven that no process uses an original. No original is removed before the
+    /// copies and their names are on the disk.
     pub(super) fn copy_and_remove(
         &self,
         members: &[&Stored],
@@ -176,6 +180,16 @@ impl Quarantine {
             })?;
         }
         publish(staged, to, targets)?;
+        // The other file system may write the removal of an original to the disk before this one writes the copy's name.
+        let on_disk =
+            rule!("copy-has-its-name-on-the-disk", rustix::fs::fsync(to), without: Ok(()));
+        on_disk.map_err(|error| {
+            let reason = NotReplaced::NotOnDisk(io::Error::from(error).to_string());
+            SetError {
+                member: 0,
+                error: NotReplaced::AfterCopy(Box::new(reason)).into(),
+            }
+        })?;
         for (member, (stored, file)) in members.iter().zip(&mut files).enumerate() {
             let removed = self.remove_unused(stored, file);
             removed.map_err(|error| SetError { member, error })?;

@@ -92,9 +92,12 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
         Ok(()) => copy.metadata()?.len(),
         Err(_) => copy_bytes(from, copy)?,
     };
+    let file = &seen.fingerprint;
+    if length != file.size {
+        return Err(Errno::BUSY.into());
+    }
     copy.sync_all()?;
     compare(from, copy, length)?;
-    let file = &seen.fingerprint;
     let group = Gid::from_raw(rustix::fs::fstat(from)?.st_gid);
     if file.uid != rustix::process::geteuid().as_raw() {
         rustix::fs::fchown(copy, Some(Uid::from_raw(file.uid)), Some(group))?;

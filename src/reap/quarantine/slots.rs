@@ -18,7 +18,7 @@ use crate::core::sort::sort_by;
 use crate::core::time::Wall;
 use crate::evidence;
 use crate::fs::dir;
-use crate::fs::dir::RootError;
+use crate::fs::dir::{Dir, RootError};
 use crate::reap::calls;
 use crate::sys::clock;
 
@@ -340,6 +340,28 @@ impl Slot {
     #[must_use]
     pub fn inner_dir(&self) -> BorrowedFd<'_> {
         self.dir.inner.as_fd()
+    }
+
+    /// Moves the file `from` of `dir` into the slot, as `name`. Returns `false` if another process has removed or renamed
+    /// the file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be moved. If a user has removed the quarantine, the error is [`io::ErrorKind::NotFound`].
+    pub(in crate::reap) fn receive(
+        &self,
+        dir: &Dir,
+        from: &OsStr,
+        name: &OsStr,
+    ) -> io::Result<bool> {
+        match calls::rename(dir.fd(), from, self.inner_dir(), name) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.observe(from)? {
+                None => Ok(false),
+                Some(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the directory, which has slots for other files of the same directory.

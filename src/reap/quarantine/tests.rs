@@ -441,6 +441,27 @@ fn a_copy_replaces_only_an_unused_and_unchanged_file() {
     let used = refused(copy(&|| {}), "in use");
     assert!(used.contains("uses the stored file"), "{used}");
     drop(held);
+    // fsync(2) fails for a directory that was opened only as a path.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsFd;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let unwritten = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+        let targets = ["c", "c-wal"].map(Into::into);
+        let policy = Policy::default();
+        let members = sets[0].members();
+        let copied =
+            quarantine.copy_and_remove(&members, unwritten.as_fd(), &targets, &|_, _| {}, &policy);
+        let error = copied
+            .expect_err("the copy's name is not on the disk")
+            .error;
+        let reason = NotReplaced::of(&error).expect("a reason").to_string();
+        assert!(
+            reason.contains("the copy is complete") && reason.contains("to the disk"),
+            "{reason}"
+        );
+        assert_eq!(quarantine.stored().unwrap().len(), 2);
+    }
     copy(&|| {}).unwrap();
     assert_eq!(folders(&path), 0);
 }
