@@ -89,14 +89,10 @@ impl Root {
     /// quarantine.
     pub fn new(path: &Path, policy: Arc<Policy>, allow_broad: bool) -> Result<Root, Refused> {
         let root = Root::for_inspection(path, policy)?;
-        let is_stored = !root.policy.is_dry_run() && is_in_quarantine(&root.path);
-        if rule!("no-root-in-a-quarantine", is_stored) {
-            return Err(Refused::Quarantine(root.path));
+        match root.refusal(allow_broad) {
+            Some(refused) => Err(refused),
+            None => Ok(root),
         }
-        if !allow_broad && let Some(refused) = root.broad_refusal() {
-            return Err(refused);
-        }
-        Ok(root)
     }
 
     /// Creates the root at `path` for a command that changes no file. A broad directory is not refused.
@@ -115,16 +111,21 @@ impl Root {
         }
     }
 
-    /// Returns the reason why no file below the root may be changed, if the directory is broad. A rule that only
-    /// reports may have any directory.
+    /// Returns the reason why no file below the root may be changed, if there is one: the root is in a quarantine, or it
+    /// is a broad directory, which `allow_broad` permits. A rule that only reports may have any directory.
     #[must_use]
-    pub fn broad_refusal(&self) -> Option<Refused> {
-        let changes_files = !self.policy.is_dry_run();
-        let what = match rule!("broad-roots-are-refused", changes_files) {
-            true => broad_kind(&self.path)?,
-            false => return None,
-        };
+    pub fn refusal(&self, allow_broad: bool) -> Option<Refused> {
+        if self.policy.is_dry_run() {
+            return None;
+        }
         let path = self.path.clone();
+        if rule!("no-root-in-a-quarantine", is_in_quarantine(&path)) {
+            return Some(Refused::Quarantine(path));
+        }
+        if rule!("broad-roots-are-refused", allow_broad, without: true) {
+            return None;
+        }
+        let what = broad_kind(&path)?;
         Some(Refused::Broad { path, what })
     }
 

@@ -132,7 +132,19 @@ impl Locker {
     }
 }
 
+impl RootBusy {
+    /// Reports whether this process has the lock: the same directory was given by another path, through a bind mount.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.other.pid == Some(std::process::id())
+    }
+}
+
 fn busy_message(root: &Path, other: &LockHolder) -> String {
+    if other.pid == Some(std::process::id()) {
+        let other = other.root.as_ref().map_or(root, |other| &other.path);
+        return format!("{root:?} and {other:?} are the same directory; give only one of these paths");
+    }
     let pid = other.pid.map(|pid| format!(" (pid {pid})"));
     let pid = pid.unwrap_or_default();
     let path = other.root.as_ref().map(|root| &root.path);

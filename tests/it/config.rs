@@ -86,6 +86,10 @@ fn init_writes_to_the_given_path() {
     let file = sandbox.base().join("a/b/c.toml");
     assert_eq!(made["path"], file.to_str().unwrap());
     assert!(file.exists() && !sandbox.has(FILE));
+    sandbox
+        .run(["config", "init", "--config", "a/b/c.toml"])
+        .exit(1)
+        .stderr_has("to check it: orphand config check --config ");
     let by_variable = Sandbox::new().env("ORPHAND_CONFIG", "v.toml");
     by_variable
         .run(["config", "init", "-q"])

@@ -914,6 +914,23 @@ fn a_root_is_watched_once_permission_is_granted() {
     watching.stop().exit(0);
 }
 
+/// The exit code of a watch shows that a root was not watched in the end.
+#[test]
+fn a_root_that_cannot_be_read_is_a_failure() {
+    let sandbox = Sandbox::ordinary();
+    sandbox.make_dir("in");
+    let mode = |mode: u32| {
+        fs::set_permissions(sandbox.path("in"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o000);
+    let args = ["--grace", "200ms", "root", "root/in"];
+    let mut watching = sandbox.watch_dirs(args).ready();
+    watching.wait_for(root_is("denied"));
+    watching.wait_for_sentinel(&sandbox);
+    watching.stop().exit(3);
+    mode(0o700);
+}
+
 /// An idle watcher must not wake up: a chmod of a file in a root is ignored.
 #[test]
 fn irrelevant_changes_wake_no_thread() {

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::fixture::*;
 use crate::holders::{HoldKind, Holding};
+use crate::sandbox::Sandbox;
 
 /// A mount that is removed when this is dropped.
 pub(crate) struct Mounted(PathBuf);
@@ -188,6 +189,21 @@ fn other_mounts_below_the_root_are_not_entered() {
         for below in ["agent/bound", "agent/tmpfs"] {
             let dir = Dir::open_below(&fixture.root.path, None, Path::new(below));
             assert!(dir.is_err(), "{below}");
+        }
+    });
+}
+
+#[test]
+fn a_directory_that_is_given_by_two_paths_is_named_as_such() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let sandbox = Sandbox::new().dir("../bound");
+        let bound = sandbox.base().join("bound");
+        let _bound = Mounted::bind(&sandbox.path(""), &bound);
+        let dirs = ["--json", "root", "bound"];
+        for command in [&["sweep", "--yes"][..], &["watch"]] {
+            let ran = sandbox.run(command.iter().chain(&dirs)).exit(75);
+            let ran = ran.stderr_has("are the same directory");
+            assert!(!ran.stderr.contains("another orphand"), "{}", ran.stderr);
         }
     });
 }

@@ -455,6 +455,12 @@ fn no_command_is_suggested_that_would_be_refused() {
     );
     let typed = ["scan", "--allow-broad-root", "--grace", "100ms", "root"];
     sandbox.run(typed).exit(0).stdout_has("--allow-broad-root");
+    let sandbox = Sandbox::new()
+        .file(".orphand/n/a.4194304.tmp", "")
+        .aged(OLD_ENOUGH);
+    let ran = sandbox.run(["scan", "--grace", "100ms", "root/.orphand/n"]);
+    let ran = ran.exit(0).stdout_has("is in a quarantine");
+    assert!(!ran.stdout.contains("orphand sweep"), "{}", ran.stdout);
 }
 
 #[test]
@@ -486,6 +492,7 @@ fn a_file_that_is_no_temp_has_no_verdict() {
         .file("sessions.json", "precious")
         .file("sessions.json.tmp", "x")
         .file("0.tmp", "x")
+        .file(".orphand-0123456789abcdef-x.tmp", "x")
         .aged(OLD_ENOUGH);
     symlink("sessions.json", sandbox.path("link")).unwrap();
     symlink("sessions.json", sandbox.path("link.tmp")).unwrap();
@@ -496,6 +503,10 @@ fn a_file_that_is_no_temp_has_no_verdict() {
         (
             "0.tmp",
             "not a temp: its name does not match *.tmp (*.tmp excludes .syncthing.*.tmp, <digits>.tmp and .tmp)",
+        ),
+        (
+            ".orphand-0123456789abcdef-x.tmp",
+            "not a temp: it is the claim of an unfinished removal; the next watch or sweep gives the file its name back",
         ),
     ] {
         let path = format!("root/{file}");

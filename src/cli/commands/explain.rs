@@ -10,6 +10,7 @@ use anstyle::AnsiColor;
 use orphand::core::judge::{GATES, Gate, GateResult, Reason, Verdict, check_companion};
 use orphand::core::learn::KnownShape;
 use orphand::core::observation::Holder;
+use orphand::core::own_names;
 use orphand::core::policy::{Learn, Policy};
 use orphand::core::process::{Process, Via};
 use orphand::core::sort::sort_by;
@@ -149,6 +150,10 @@ struct GateFields {
 
 /// Returns the reason why a file of this name is not a temp by `policy`, or `None` if it is a temp.
 fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
+    if own_names::is_claim(Path::new(name)) {
+        let text = "it is the claim of an unfinished removal; the next watch or sweep gives the file its name back";
+        return Some(text.to_owned());
+    }
     if !policy.names.matches(name.as_bytes()) {
         let names = policy.names.to_string();
         let but = match name.as_bytes().ends_with(b".tmp") && names.contains("*.tmp") {

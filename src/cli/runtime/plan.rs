@@ -34,10 +34,7 @@ impl Plan {
 
     /// Returns the reason why nothing may be removed in a root, if there is one.
     pub(crate) fn refusal_to_change(&self, root: &Root) -> Option<Refused> {
-        match self.broad.contains(&root.path) {
-            true => None,
-            false => root.broad_refusal(),
-        }
+        root.refusal(self.broad.contains(&root.path))
     }
 
     /// Prints the rule of the configuration file that applies to each root, on stderr.

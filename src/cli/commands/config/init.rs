@@ -72,8 +72,9 @@ fn write(path: &Path) -> Result<(), Failure> {
     written.map_err(|error| {
         failed(match error.kind() {
             io::ErrorKind::AlreadyExists => format!(
-                "{path:?} already exists and was not changed; to check it: orphand config check; to \
-                 write a new one, move it away first, or name another file: --config FILE"
+                "{path:?} already exists and was not changed; to check it: {}; to write a new one, move it away first, \
+                 or name another file: --config FILE",
+                Suggestion::new("config check").configured()
             ),
             _ => format!("cannot write {path:?}: {error}; name another file: --config FILE"),
         })

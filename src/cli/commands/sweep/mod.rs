@@ -276,6 +276,9 @@ fn lock_all(
     let mut locker = Locker::new(folders.runtime.as_deref());
     let locks: Result<_, _> = roots.iter().map(|root| locker.lock(root)).collect();
     locks.map_err(|busy: RootBusy| {
+        if busy.is_ours() {
+            return Failure::new(Exit::Busy, busy.to_string());
+        }
         let message = format!(
             "{busy}\n\
              help: the watcher does this by itself; to hurry it: orphand sweep -n shows what waits\n\

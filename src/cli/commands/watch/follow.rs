@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Select, TryRecvError};
 use orphand::Watcher;
-use orphand::core::event::Event;
+use orphand::core::event::{Event, RootState};
 use orphand::core::sums::Sums;
+use orphand::fs::dir::{Dir, RootError};
 use orphand::store::folders::Folders;
 use orphand::sys::{clock, free_memory};
 use orphand::watch::file::FileWatcher;
@@ -18,7 +19,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups;
 use crate::cli::output::text;
-use crate::cli::output::watch_status::{WatchStatus, leak_lines};
+use crate::cli::output::watch_status::{WatchStatus, leak_lines, state};
 use crate::cli::runtime::alert::{AlertThread, Alerts};
 use crate::cli::runtime::log;
 use crate::cli::runtime::metrics::Textfile;
@@ -126,8 +127,22 @@ impl<'a> WatchLoop<'a> {
             return Ok(Exit::Failed);
         }
         let summary = self.watcher.summary();
-        let partly = self.failed || summary.failed > 0 || summary.cannot_tell;
+        let failed = self.failed || summary.failed > 0 || summary.cannot_tell;
+        let partly = failed || self.has_unreadable_root();
         Ok(if partly { Exit::Partial } else { Exit::Done })
+    }
+
+    /// Returns whether a root is not watched because it cannot be read. The state alone does not tell: another orphand
+    /// process may work on the root.
+    fn has_unreadable_root(&self) -> bool {
+        let roots = self.watcher.status_handle().roots();
+        let denied = roots
+            .iter()
+            .filter(|one| state(one) == RootState::Denied)
+            .map(|one| Dir::open_root(&one.root.path, None));
+        denied
+            .filter_map(Result::err)
+            .any(|error| matches!(error, RootError::Io(_)))
     }
 
     /// Puts `config` in force, and applies its settings other than the rules.
