@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 
 use super::context::{DirContext, Engine, max_workers, workers_for};
 use super::examine::{ScannedDir, SharedChecks, details, judge_now};
@@ -424,8 +424,35 @@ impl SweepContext<'_> {
     }
 }
 
+/// The result of one chunk.
+struct ChunkResult {
+    /// The index of the chunk.
+    index: usize,
+    /// The index of the thread, which waits until the events were emitted.
+    thread: usize,
+    events: Vec<Event>,
+    /// The number of the chunk's temps.
+    count: usize,
+}
+
+/// Sends `None` if its thread panics. The result of that thread never arrives, and the other threads would wait for it
+/// forever.
+struct PanicReport(Sender<Option<ChunkResult>>);
+
+impl Drop for PanicReport {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            _ = self.0.send(None);
+        }
+    }
+}
+
 /// Processes all chunks by several threads, and emits the events in this thread, in the order of the chunks. Each
 /// thread waits until the events of its chunk were emitted.
+///
+/// # Panics
+///
+/// A thread has panicked. All others have ended their batches.
 fn process_chunks(
     context: SweepContext<'_>,
     chunks: Vec<Chunk<'_>>,
@@ -446,11 +473,17 @@ fn process_chunks(
         // A single chunk needs no other thread.
         while max_threads > 1 && resume.len() < max_threads {
             let (resume_tx, resume_rx) = bounded(1);
-            let (todo, result_tx, thread) = (&todo, result_tx.clone(), resume.len());
+            let (todo, panic_report) = (&todo, PanicReport(result_tx.clone()));
+            let thread = resume.len();
             let work = move || {
                 context.work(todo, &mut |index, events, count| {
-                    let sent = result_tx.send((index, thread, events, count));
-                    sent.is_ok() && resume_rx.recv().is_ok()
+                    let result = ChunkResult {
+                        index,
+                        thread,
+                        events,
+                        count,
+                    };
+                    panic_report.0.send(Some(result)).is_ok() && resume_rx.recv().is_ok()
                 })
             };
             match std::thread::Builder::new().spawn_scoped(scope, work) {
@@ -469,14 +502,16 @@ fn process_chunks(
         }
         let mut finished = BTreeMap::new();
         let mut next = 0;
-        for (index, thread, events, count) in result_rx {
-            finished.insert(index, (thread, events, count));
-            while let Some((thread, events, count)) = finished.remove(&next) {
+        // Returning closes both channels, which ends the other threads after a panic.
+        let (result_rx, resume) = (result_rx, resume);
+        while let Ok(Some(result)) = result_rx.recv() {
+            finished.insert(result.index, result);
+            while let Some(result) = finished.remove(&next) {
                 next += 1;
-                events.into_iter().for_each(&mut *emit);
-                done += count;
+                result.events.into_iter().for_each(&mut *emit);
+                done += result.count;
                 progress(done, total);
-                _ = resume.get(thread).map(|resume| resume.send(()));
+                _ = resume.get(result.thread).map(|resume| resume.send(()));
             }
         }
     });

@@ -639,6 +639,33 @@ fn recover_only(fixture: &Fixture) {
     orphand::engine::sweep::sweep(&root, &engine(None), &stop, &mut |_| {}, &|_, _| {}).unwrap();
 }
 
+/// An internal error in one thread of a sweep ends the sweep, which would otherwise wait for that thread forever.
+#[test]
+fn a_panic_in_a_thread_ends_the_sweep() {
+    in_own_process(&[RunAs::CurrentUser], || {
+        let fixture = Fixture::new();
+        for number in 0..4 {
+            let dir = fixture.root.path.join(format!("d{number}"));
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join(TEMP), TEMP_CONTENT).unwrap();
+            fs::write(dir.join(TARGET), TARGET_CONTENT).unwrap();
+        }
+        std::thread::sleep(GRACE);
+        let is_first = AtomicBool::new(true);
+        let hook = Hook::new(move |step, _| {
+            let panics = step == Step::Claim && is_first.swap(false, Ordering::SeqCst);
+            assert!(!panics, "the fault of this test");
+        });
+        let root = fixture.root.clone();
+        let sweep = std::thread::spawn(move || {
+            let (engine, stop) = (engine(Some(hook)), Stop::default());
+            orphand::engine::sweep::sweep(&root, &engine, &stop, &mut |_| {}, &|_, _| {})
+        });
+        wait_until("the sweep ends", || sweep.is_finished());
+        assert!(sweep.join().is_err());
+    });
+}
+
 /// A call of the whole program, from its start to its end.
 struct SweepCall {
     name: &'static str,
