@@ -30,6 +30,11 @@ impl Kinds {
         })
     }
 
+    /// Reports whether there are digits and letters of both cases.
+    pub(super) fn are_all(self) -> bool {
+        self.lower && self.upper && self.digits
+    }
+
     /// Reports whether a part must have letters and digits to mix them. A part of a class without digits must have
     /// letters of both cases.
     pub(super) fn mixes(self, class: Kinds) -> bool {

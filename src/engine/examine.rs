@@ -241,7 +241,10 @@ pub fn judge_now(
                 companion_bytes: sets::bytes_of(&members),
             },
         },
-        parsed: siblings.apply(parsed, &policy.names, name, file.uid),
+        parsed: evidence::by_existing_target(
+            dir,
+            siblings.apply(parsed, &policy.names, name, file.uid),
+        )?,
         expected: None,
         quiet,
         unused: quiet.min(now.mono.since_boot()),

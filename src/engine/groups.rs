@@ -318,9 +318,7 @@ impl Groups {
             Vec::new()
         });
         let mut folders: HashMap<String, bool> = HashMap::new();
-        let is_single =
-            |file: &Stored| rule!("set-supersedes-nothing", !file.is_of_set(), without: true);
-        for file in stored.into_iter().filter(is_single) {
+        for file in stored.into_iter().filter(Stored::may_have_copies) {
             let is_same = || self.origin.is_some() && quarantine.origin_of(&file) == self.origin;
             let folder = folders.entry(file.folder_name().to_owned());
             let is_same = *folder.or_insert_with(is_same);

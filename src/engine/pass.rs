@@ -720,7 +720,8 @@ impl<'a> Pass<'a> {
         };
         let observation = seen.observation;
         let (names, uid) = (&context.policy.names, observation.fingerprint.uid);
-        temp_info.parsed = siblings.apply(temp_info.parsed, names, &item.name, uid);
+        let parsed = siblings.apply(temp_info.parsed, names, &item.name, uid);
+        temp_info.parsed = evidence::by_existing_target(dir, parsed)?;
         let is_told = temp_info.parsed.owner.is_some();
         if rule!("taken-only-if-told", temp_info.by_shape && !is_told) {
             item.temp = None;
@@ -754,6 +755,7 @@ impl<'a> Pass<'a> {
             candidate: Candidate {
                 temp_info,
                 verdict: Verdict::Keep(Reason::CannotTell),
+                target_counts: evidence.target.counts(),
                 better: None,
                 frees_space: false,
                 // Another name of the file may be due as well, and the file would be found in use: by this process.

@@ -174,7 +174,14 @@ fn look_at_all(
             LookResult::File(seen) => seen,
             // The listing may be older than its removal.
             LookResult::Missing => return Ok(SetState::Changed),
-            LookResult::NotATemp => return Ok(SetState::Kept(Reason::NotRegular)),
+            LookResult::NotATemp => {
+                // All names are tracked, so that the set does not look changed at the next look.
+                for name in names {
+                    let new = || Tracked::found(began.now.mono, main.origin);
+                    tracked.entry(name.clone()).or_insert_with(new);
+                }
+                return Ok(SetState::Kept(Reason::NotRegular));
+            }
         };
         let ended = began.again();
         let fingerprint = seen.observation.fingerprint;

@@ -15,7 +15,7 @@ use crate::core::time::Now;
 use crate::evidence::{self, ComparedTemp, FlushedTargets};
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
 use crate::fs::root::Root;
-use crate::reap::quarantine::{Quarantine, Stored, StoredSet, origin_id};
+use crate::reap::quarantine::{MovedAs, Quarantine, Stored, StoredSet, origin_id};
 
 /// Checks the targets of stored files.
 pub(super) struct StoredTargets<'a> {
@@ -86,7 +86,13 @@ impl<'a> StoredTargets<'a> {
                     .is_some_and(|(newest, since)| newest < since);
                 let is_origin =
                     || rule!("same-directory-as-then", self.is_origin(&dir, stored), without: true);
-                match rule!("target-older-than-move", is_older, without: true) && is_origin() {
+                // A target that is older than the move and did not count then is taken for another reason: another name
+                // was its target, or a file system was mounted since.
+                let counted = stored.moved_as() == Some(MovedAs::Other);
+                match rule!("target-counted-at-the-move", counted, without: true)
+                    && rule!("target-older-than-move", is_older, without: true)
+                    && is_origin()
+                {
                     true => TargetState::Counts,
                     false => TargetState::Other,
                 }
@@ -98,10 +104,11 @@ impl<'a> StoredTargets<'a> {
     /// Returns the data of a stored file, with its companions, that the limits need.
     ///
     /// A set is no copy of another file: with its companions, its size does not show how much it contains. So it
-    /// neither supersedes another file nor is superseded.
+    /// neither supersedes another file nor is superseded. The same holds for a file whose target had the longest name
+    /// that could be meant.
     pub(super) fn retention_entry(&mut self, set: &StoredSet, now: Now) -> Entry {
         let stored = &set.main;
-        let is_single = rule!("stored-set-is-no-copy", !stored.is_of_set(), without: true);
+        let is_single = stored.may_have_copies();
         let (original_dir, seen) = (stored.original_dir(), &stored.seen.fingerprint);
         let companions = set.companion_size();
         let shape = self.root.policy.names.shape(stored.name());
@@ -119,10 +126,7 @@ impl<'a> StoredTargets<'a> {
             without: longest.to_string_lossy().trim_start_matches('.').into());
         let sole_copy = self.root.policy.sole_copy;
         let may_supersede = rule!("kept-sole-copies-supersede-nothing", sole_copy == SoleCopy::Quarantine, without: true);
-        let origin = match shape.group {
-            Some(_) => self.origin(stored),
-            None => None,
-        };
+        let origin = self.origin(stored);
         Entry {
             id: stored.id.clone().into(),
             below: stored.below.clone(),

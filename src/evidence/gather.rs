@@ -237,7 +237,7 @@ pub fn gather(
         companion_bytes,
         target: found.target,
         // `Unknown` with an index means that another file has a similar name.
-        discarded: temp_info.parsed.is_discarded
+        discarded: temp_info.parsed.is_discarded_in(dir.path())
             && (found.index.is_none() || found.target != Target::Unknown),
         superseded: false,
         by_shape: temp_info.by_shape,

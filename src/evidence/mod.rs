@@ -31,5 +31,6 @@ pub use system::{
     scan_processes, set_mark, writer,
 };
 pub use target::{
-    ComparedTemp, FoundTarget, SharedTargets, find_target, recheck_target, target_name,
+    ComparedTemp, FoundTarget, SharedTargets, by_existing_target, find_target, recheck_target,
+    target_name,
 };

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::core::policy::Policy;
 use crate::core::reserved::Reserved;
-use crate::core::temp_name::{Names, ParsedName, strip_number};
+use crate::core::temp_name::{Names, ParsedName, ends_in_uuid, strip_number};
 use crate::core::temp_set::SetNames;
 use crate::core::time::Mono;
 use crate::fs::dir::{Buffer, Dir, RootId};
@@ -39,6 +39,8 @@ pub struct Siblings {
     /// The names of files that are not temps, without the number or uuid at their end; and the targets of learned shapes
     /// whose temps may have longer targets.
     numbered: HashSet<OsString>,
+    /// The same names of those files that end in a uuid.
+    with_uuid: HashSet<OsString>,
 }
 
 /// The names in a directory.
@@ -101,6 +103,7 @@ struct Collector<'n> {
     companions: HashMap<OsString, BTreeSet<OsString>>,
     temps: Vec<OsString>,
     numbered: HashSet<OsString>,
+    with_uuid: HashSet<OsString>,
 }
 
 impl Collector<'_> {
@@ -110,6 +113,7 @@ impl Collector<'_> {
             companions: HashMap::new(),
             temps: Vec::new(),
             numbered: HashSet::new(),
+            with_uuid: HashSet::new(),
         }
     }
 
@@ -127,10 +131,13 @@ impl Collector<'_> {
                 let target = OsStr::from_bytes(&shape.target);
                 self.numbered.insert(target.to_owned());
             }
-            if let Some(stem) = strip_number(bytes)
-                && !self.numbered.contains(OsStr::from_bytes(stem))
-            {
-                self.numbered.insert(OsStr::from_bytes(stem).to_owned());
+            if let Some(stem) = strip_number(bytes).map(OsStr::from_bytes) {
+                if !self.numbered.contains(stem) {
+                    self.numbered.insert(stem.to_owned());
+                }
+                if ends_in_uuid(bytes) && !self.with_uuid.contains(stem) {
+                    self.with_uuid.insert(stem.to_owned());
+                }
             }
         }
     }
@@ -141,6 +148,7 @@ impl Collector<'_> {
             targets: self.names.targets_among(temps),
             companions: self.companions,
             numbered: self.numbered,
+            with_uuid: self.with_uuid,
         }
     }
 }
@@ -199,15 +207,40 @@ impl Siblings {
         let is_numbered =
             !parsed.numbered_targets.is_empty() && targets.any(|name| self.numbered.contains(name));
         match rule!("digits-like-another-files", is_numbered) {
-            true => parsed.with_numbered_targets(),
+            true => ParsedName {
+                is_longest: true,
+                ..parsed.with_numbered_targets()
+            },
             false => parsed,
         }
+    }
+
+    /// Returns the target of the temp `name` with the uuid at its end, if another file shows that targets end in a uuid:
+    /// beside `app.<uuid>`, `app.<uuid>.tmp` is not a temp of `app`.
+    fn target_with_uuid(&self, parsed: &ParsedName, name: &OsStr) -> Option<OsString> {
+        if self.with_uuid.is_empty() {
+            return None;
+        }
+        let longest = name.as_bytes().strip_suffix(b".tmp")?;
+        if !ends_in_uuid(longest) {
+            return None;
+        }
+        // With digits before the uuid, the shorter name shows only that the digits belong to the target.
+        let targets = match parsed.numbered_targets.is_empty() {
+            true => &parsed.targets,
+            false => &parsed.numbered_targets,
+        };
+        let is_shown = targets.iter().any(|target| self.with_uuid.contains(target));
+        rule!("uuid-like-another-file", is_shown).then(|| OsStr::from_bytes(longest).to_owned())
     }
 
     /// Returns the parsed name of the temp `name` of `owner`, corrected by the other names in the directory, and by the
     /// learned shape that tells its target. No shape does if another file shows that the target may be longer.
     #[must_use]
     pub fn apply(&self, parsed: ParsedName, names: &Names, name: &OsStr, owner: u32) -> ParsedName {
+        if let Some(target) = self.target_with_uuid(&parsed, name) {
+            return parsed.with_longest_target(target);
+        }
         let parsed = self.apply_numbered(parsed);
         let Some(shape) = names.telling_shape(name.as_bytes(), owner) else {
             return parsed;

@@ -195,11 +195,27 @@ impl FoundTarget {
     }
 }
 
+/// Returns the parsed name of a temp, with another target if a file shows it: beside `x.repair`, the name
+/// `x.repair.<pid>.<uuid>.tmp` is that of a temp of `x.repair`, whatever the grammar of a writer tells.
+///
+/// # Errors
+///
+/// The system reports an error.
+pub fn by_existing_target(dir: &Dir, mut parsed: ParsedName) -> io::Result<ParsedName> {
+    for target in std::mem::take(&mut parsed.other_targets) {
+        let exists = dir.observe(&target)?.is_some();
+        if rule!("other-reading-exists", exists) {
+            return Ok(parsed.with_longest_target(target));
+        }
+    }
+    Ok(parsed)
+}
+
 /// Finds the target of a temp in `dir`: the first of its possible target names that exists, and whether that file
 /// counts. If none exists, the result has the index of the first name.
 ///
-/// A target whose own name ends like the name of a temp cannot be recognized. `app.<uuid>.tmp` is parsed as a temp of
-/// `app`, as its writers name it. If `app` exists, nothing shows that the target was `app.<uuid>`.
+/// A target whose own name ends like the name of a temp cannot be recognized if no such file exists: `app.<uuid>.tmp` is
+/// then parsed as a temp of `app`, as its writers name it.
 ///
 /// # Errors
 ///

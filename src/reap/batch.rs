@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
         // The quarantine's folders are created before the lease, because that takes time.
         let mut slot = match candidate.verdict {
             Verdict::Reap => None,
-            Verdict::Quarantine(_) => Some(self.quarantine.slot(name)?),
+            Verdict::Quarantine(_) => Some(self.quarantine.slot(name, candidate.moved_as())?),
             Verdict::Keep(reason) => return Err(Outcome::Kept(reason)),
         };
         let seen = self.look(candidate, slot.as_mut())?;
@@ -458,7 +458,9 @@ impl<'a> Batch<'a> {
             }
             ClaimedAt::Here(claim) => claim,
         };
-        let error = match name_is_taken.then(|| self.quarantine.slot(name)) {
+        let error = match name_is_taken
+            .then(|| self.quarantine.slot(name, claimed.candidate.moved_as()))
+        {
             Some(Ok(slot)) => match calls::rename(dir.fd(), claim.name(), slot.inner_dir(), name) {
                 Ok(()) => return quarantined(slot),
                 Err(error) => error,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::quarantine::{Quarantine, QuarantineDir, Slot};
+use super::quarantine::{MovedAs, Quarantine, QuarantineDir, Slot};
 use super::types::{BatchContext, Outcome, Step, failed};
 use crate::core::judge::Reason;
 use crate::core::time::Wall;
@@ -35,24 +35,28 @@ impl<'a> LazyQuarantine<'a> {
     }
 
     /// Returns a slot for the temp `name`, or the outcome if there is none.
-    pub(super) fn slot(&self, name: &OsStr) -> Result<Slot, Outcome> {
+    pub(super) fn slot(&self, name: &OsStr, moved_as: MovedAs) -> Result<Slot, Outcome> {
         let below = self.batch_context.dir.below().join(name);
         let known = self.dir.borrow().as_ref().map(Arc::clone);
-        if let Some(dir) = known
+        if let Some(dir) = known.filter(|dir| dir.moved_as() == moved_as)
             && let Some(slot) = dir.slot(&below).map_err(no_quarantine)?
         {
             return Ok(slot);
         }
-        let slot = self.with_quarantine(|quarantine| quarantine.new_slot(&below))?;
+        let slot = self.with_quarantine(|quarantine| quarantine.new_slot(&below, moved_as))?;
         self.dir.replace(Some(Arc::clone(slot.dir())));
         Ok(slot)
     }
 
     /// Returns slots for the members of a set, the first of which is the main file, in a folder of their own.
-    pub(super) fn set_slots(&self, names: &[&OsStr]) -> Result<Vec<Slot>, Outcome> {
+    pub(super) fn set_slots(
+        &self,
+        names: &[&OsStr],
+        moved_as: MovedAs,
+    ) -> Result<Vec<Slot>, Outcome> {
         let dir = self.batch_context.dir.below();
         let below: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
-        self.with_quarantine(|quarantine| quarantine.new_set_slots(&below))
+        self.with_quarantine(|quarantine| quarantine.new_set_slots(&below, moved_as))
     }
 
     /// Returns a slot for a companion of `main` beside that file, which a killed orphand had moved after the companion

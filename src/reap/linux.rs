@@ -1,5 +1,5 @@
-//! The system calls that move and remove files on Linux: renameat2(2), unlinkat(2), mkdirat(2), and the ioctl
-//! FICLONE. No other module makes these calls.
+//! The system calls that move, copy and remove files on Linux: renameat2(2), unlinkat(2), mkdirat(2), the ioctl FICLONE,
+//! and those for extended attributes of a copy. No other module moves or removes files.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::io::Errno;
 
 use crate::evidence::CheckedFile;
 
@@ -51,4 +52,45 @@ pub(super) fn remove_empty_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<
 /// Gives the empty file `copy` the content of `from`, on the same blocks. Few file systems can do that.
 pub(super) fn share_blocks(from: &File, copy: &File) -> io::Result<()> {
     Ok(rustix::fs::ioctl_ficlone(copy, from)?)
+}
+
+/// The extended attributes that a copy gets, except those of the program itself: those of users, the access control
+/// list, and the capabilities of a program. All others belong to the file system or to a security module, which sets them
+/// itself (xattr(7)).
+fn is_copied(name: &[u8]) -> bool {
+    let is_of_user = name.starts_with(b"user.") && !name.starts_with(b"user.orphand.");
+    is_of_user || matches!(name, b"system.posix_acl_access" | b"security.capability")
+}
+
+/// Gives `copy` the extended attributes of `from`, with its access control list.
+///
+/// # Errors
+///
+/// An attribute cannot be read, or the file system of the copy does not accept it.
+pub(super) fn copy_attributes(from: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> io::Result<()> {
+    let mut names = vec![0; 1 << 16];
+    let length = match rustix::fs::flistxattr(from, &mut names[..]) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,
+        length => length?,
+    };
+    let names = names.get(..length).unwrap_or_default();
+    for name in names
+        .split(|byte| *byte == 0)
+        .filter(|name| is_copied(name))
+    {
+        let failed = |error: Errno| {
+            let name = name.escape_ascii();
+            io::Error::new(
+                io::Error::from(error).kind(),
+                format!("the copy cannot have the attribute \"{name}\" of the file: {error}"),
+            )
+        };
+        // The largest value that the kernel allows.
+        let mut value = vec![0; 1 << 16];
+        let length = rustix::fs::fgetxattr(from, name, &mut value[..]).map_err(failed)?;
+        let value = value.get(..length).unwrap_or_default();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(copy, name, value, flags).map_err(failed)?;
+    }
+    Ok(())
 }

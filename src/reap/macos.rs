@@ -1,5 +1,5 @@
-//! The system calls that move and remove files on macOS: renameatx_np(2), unlinkat(2), mkdirat(2). No other module
-//! makes these calls (except that `evidence/macos.rs` tries unlinkat on a file that it has created itself). This code
+//! The system calls that move, copy and remove files on macOS: renameatx_np(2), unlinkat(2), mkdirat(2), and fcopyfile(3)
+//! for the attributes of a copy. No other module makes these calls (except that `evidence/macos.rs` tries unlinkat on a file that it has created itself). This code
 //! is type-checked only; see docs/platforms.md.
 //!
 //! Not used on purpose: system call 226, `delete`, with which the Carbon library removed files that are not busy. It
@@ -9,7 +9,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
@@ -75,4 +75,26 @@ pub(super) fn remove_empty_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<
 /// Fails: APFS shares blocks only with a file that it creates itself, under its final name.
 pub(super) fn share_blocks(_: &File, _: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Gives `copy` the extended attributes and the access control list of `from`, by fcopyfile(3).
+///
+/// # Errors
+///
+/// The file system of the copy does not accept them.
+pub(super) fn copy_attributes(from: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::COPYFILE_ACL | libc::COPYFILE_XATTR;
+    // SAFETY: both descriptors are open, and a null state is allowed.
+    let copied = unsafe {
+        libc::fcopyfile(
+            from.as_raw_fd(),
+            copy.as_raw_fd(),
+            std::ptr::null_mut(),
+            flags,
+        )
+    };
+    match copied {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use super::calls;
 use super::lazy_quarantine::LazyQuarantine;
+use super::quarantine::MovedAs;
 use super::recover_set::{find_left_set, recover_set};
 use super::recovered::{Recovered, StoredMember, is_ours};
 use super::types::{BatchContext, Outcome, held_reason};
@@ -88,7 +89,7 @@ fn undo(
         }
     }
     let name = original.unwrap_or_else(|| claim.to_owned());
-    let slot = LazyQuarantine::new(batch_context).slot(&name);
+    let slot = LazyQuarantine::new(batch_context).slot(&name, MovedAs::SoleCopy);
     let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,
         _ => io::Error::other("another file has its name, and no quarantine is possible here"),

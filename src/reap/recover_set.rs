@@ -6,7 +6,7 @@ use std::io;
 
 use super::calls;
 use super::lazy_quarantine::LazyQuarantine;
-use super::quarantine::Slot;
+use super::quarantine::{MovedAs, Slot};
 use super::recovered::{Recovered, StoredMember, is_ours};
 use super::types::{BatchContext, Outcome, held_reason};
 use crate::core::companions;
@@ -303,7 +303,7 @@ fn quarantine(
     let main_claim = claims.remove_entry(main);
     let members: Vec<(OsString, LeftClaim)> = main_claim.into_iter().chain(claims).collect();
     let names: Vec<&OsStr> = members.iter().map(|(name, _)| name.as_os_str()).collect();
-    let slots = LazyQuarantine::new(batch_context).set_slots(&names);
+    let slots = LazyQuarantine::new(batch_context).set_slots(&names, MovedAs::SoleCopy);
     let slots = slots.map_err(no_quarantine)?;
     let mut stored = Vec::with_capacity(members.len());
     for ((name, left), slot) in members.into_iter().zip(slots) {
@@ -326,7 +326,9 @@ fn quarantine_rest(
         let slot = match rule!("rest-follows-its-main", slot, without: Ok(None)) {
             Ok(Some(slot)) => slot,
             Ok(None) => {
-                let slots = quarantine.set_slots(&[&name]).map_err(no_quarantine)?;
+                let slots = quarantine
+                    .set_slots(&[&name], MovedAs::SoleCopy)
+                    .map_err(no_quarantine)?;
                 let Some(slot) = slots.into_iter().next() else {
                     continue;
                 };

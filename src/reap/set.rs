@@ -12,7 +12,7 @@ use super::calls;
 use super::claim::ClaimName;
 use super::lazy_quarantine::LazyQuarantine;
 use super::protocol::scan_mappings;
-use super::quarantine::Slot;
+use super::quarantine::{MovedAs, Slot};
 use super::reaper::Reaper;
 use super::types::{
     BatchContext, Candidate, Companion, CompanionResult, EarlyEnd, Outcome, Step, failed,
@@ -61,6 +61,7 @@ impl Reaper {
             quarantine: LazyQuarantine::new(batch_context),
             files,
             verdict: candidate.verdict,
+            moved_as: candidate.moved_as(),
         };
         let mut results = Vec::new();
         let members = candidate.companions.iter().map(|one| &one.temp_info);
@@ -84,6 +85,7 @@ struct SetRemoval<'a> {
     quarantine: LazyQuarantine<'a>,
     files: Vec<FileId>,
     verdict: Verdict,
+    moved_as: MovedAs,
 }
 
 /// A member that is leased.
@@ -215,7 +217,7 @@ impl<'a> SetRemoval<'a> {
             return Ok(None);
         }
         let names: Vec<&OsStr> = members.iter().map(|member| &*member.name).collect();
-        let mut slots = self.quarantine.set_slots(&names)?;
+        let mut slots = self.quarantine.set_slots(&names, self.moved_as)?;
         let bytes = seen.iter().map(|seen| seen.allocated);
         let bytes = bytes.fold(0, u64::saturating_add);
         let has_room = match slots.first_mut() {
@@ -700,7 +702,7 @@ impl<'a> SetRemoval<'a> {
             return self.leave_claims(&members, error);
         }
         let names: Vec<&OsStr> = members.iter().map(Member::name).collect();
-        let slots = self.quarantine.set_slots(&names);
+        let slots = self.quarantine.set_slots(&names, self.moved_as);
         let moved = match slots {
             Ok(slots) => self.move_all(&mut members, &slots).map(|()| slots),
             Err(Outcome::Failed { error, .. }) => Err(error),

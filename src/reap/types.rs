@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::better_copies::BetterCopies;
+use super::quarantine::MovedAs;
 use crate::core::judge::{Reason, Verdict};
 use crate::core::observation::{FileSize, Observation, UseState};
 use crate::evidence::{CheckedFile, EvidenceContext, FoundTarget, TempInfo, UseChecker};
@@ -159,6 +160,8 @@ pub struct Candidate {
     pub temp_info: TempInfo,
     /// The verdict.
     pub verdict: Verdict,
+    /// Its target counted by the look that led to the verdict.
+    pub target_counts: bool,
     /// The copies in the quarantine because of which the verdict is to remove it although its target does not count.
     pub better: Option<BetterCopies>,
     /// The move makes other copies superfluous, and so frees more space than it takes.
@@ -201,6 +204,18 @@ pub enum CompanionResult {
     Reaped(FileSize),
     /// It was moved to the quarantine, and has this id there.
     Quarantined(String),
+}
+
+impl Candidate {
+    /// Returns the reason for its move, if it is moved.
+    pub(super) fn moved_as(&self) -> MovedAs {
+        let parsed = &self.temp_info.parsed;
+        match (self.target_counts, parsed.is_longest) {
+            (true, _) => MovedAs::Other,
+            (false, true) => MovedAs::LongestName,
+            (false, false) => MovedAs::SoleCopy,
+        }
+    }
 }
 
 impl AsMut<Candidate> for Candidate {

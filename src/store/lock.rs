@@ -143,7 +143,9 @@ impl RootBusy {
 fn busy_message(root: &Path, other: &LockHolder) -> String {
     if other.pid == Some(std::process::id()) {
         let other = other.root.as_ref().map_or(root, |other| &other.path);
-        return format!("{root:?} and {other:?} are the same directory; give only one of these paths");
+        return format!(
+            "{root:?} and {other:?} are the same directory; give only one of these paths"
+        );
     }
     let pid = other.pid.map(|pid| format!(" (pid {pid})"));
     let pid = pid.unwrap_or_default();

@@ -289,6 +289,7 @@ impl Fixture {
         Candidate {
             temp_info,
             verdict,
+            target_counts: self.target.exists(),
             better: None,
             frees_space: false,
             opened: None,

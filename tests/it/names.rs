@@ -761,6 +761,31 @@ fn default_writers_need_no_option() {
     }
 }
 
+/// A person may choose such a name. git's own are in a directory `objects`.
+#[test]
+fn a_name_that_may_be_a_word_is_discarded_only_in_the_directory_of_the_writer() {
+    for (name, in_any) in [
+        ("tmp_pack_aB3xYz", true),
+        ("tmp_pack_GitHub", false),
+        ("tmp_idx_v2test", false),
+    ] {
+        for (dir, is_own) in [
+            ("objects/pack", true),
+            ("objects", true),
+            ("data/pack", false),
+        ] {
+            let sandbox = Sandbox::new().file(format!("{dir}/{name}"), "x");
+            let sandbox = sandbox.aged(OLD_ENOUGH);
+            let events = sandbox.sweep(SHORT.iter().chain(&["-r"])).exit(0).events();
+            let want = match in_any || is_own {
+                true => "reaped",
+                false => "quarantined",
+            };
+            assert_eq!(events.about(name), [want], "{dir}/{name}");
+        }
+    }
+}
+
 /// The grammars of named writers are off until a rule enables them.
 #[test]
 fn named_writers_are_opt_in() {

@@ -15,7 +15,7 @@ use orphand::core::retention::{ClockTrust, Limits, NeededSpace};
 use orphand::core::time::Wall;
 use orphand::engine::limits::{self, LimitContext};
 use orphand::evidence::{FlushedTargets, UseChecker};
-use orphand::reap::quarantine::{NotReplaced, Quarantine, QuarantineUsage};
+use orphand::reap::quarantine::{MovedAs, NotReplaced, Quarantine, QuarantineUsage};
 use orphand::reap::{Outcome, Reaper};
 use orphand::store::journal::Journal;
 use orphand::sys::clock;
@@ -199,7 +199,7 @@ fn a_target_in_another_directory_drops_no_copy() {
         // A move from the other directory uses another folder.
         let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = quarantine
-            .new_slot(&Path::new(SUBDIR).join("next.tmp"))
+            .new_slot(&Path::new(SUBDIR).join("next.tmp"), MovedAs::Other)
             .unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
@@ -233,6 +233,65 @@ fn other_numbers_may_be_other_targets() {
             };
             assert_eq!(is_dropped, wanted, "{sibling:?}");
         }
+    });
+}
+
+const FIRST: &str = "page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+const SECOND: &str = "page.4000002.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+
+/// Sweeps these temps, which all must be moved.
+fn move_temps(fixture: &Fixture, temps: &[&str]) {
+    for name in temps {
+        fs::write(fixture.dir.join(name), TEMP_CONTENT).unwrap();
+    }
+    std::thread::sleep(GRACE);
+    let events = fixture.sweep();
+    let moved = |event: &&Event| matches!(event, Event::Quarantined { .. });
+    assert_eq!(
+        events.iter().filter(moved).count(),
+        temps.len(),
+        "{events:?}"
+    );
+}
+
+/// What showed that the target is missing may disappear. A file that then seems to be the target, and is older than the
+/// move, was none.
+#[test]
+fn a_copy_stays_if_another_file_takes_the_place_of_its_target() {
+    type Act = fn(&Path);
+    let prefixed = ".page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    let whole = [TEMP_CONTENT; 9].concat();
+    in_own_process(ALL_USERS, || {
+        let rows: [(&str, &str, Act); 2] = [
+            (FIRST, "page.1", |dir| {
+                fs::remove_file(dir.join("page.1")).unwrap();
+            }),
+            (prefixed, ".page", |dir| {
+                fs::remove_file(dir.join(".page")).unwrap();
+            }),
+        ];
+        for (name, beside, act) in rows {
+            let fixture = Fixture::new();
+            fs::write(fixture.dir.join("page"), &whole).unwrap();
+            fs::write(fixture.dir.join(beside), "").unwrap();
+            move_temps(&fixture, &[name]);
+            act(&fixture.dir);
+            let events = enforce_limits(&fixture, AT_ONCE);
+            assert!(events.is_empty(), "{name}: {events:?}");
+        }
+    });
+}
+
+/// Two files that were copies of two targets do not become copies of one.
+#[test]
+fn a_copy_stays_if_the_file_that_showed_its_target_disappears() {
+    in_own_process(ALL_USERS, || {
+        let fixture = Fixture::new();
+        fs::write(fixture.dir.join("page.1"), "").unwrap();
+        move_temps(&fixture, &[FIRST, SECOND]);
+        fs::remove_file(fixture.dir.join("page.1")).unwrap();
+        let events = enforce_limits(&fixture, AT_ONCE);
+        assert!(events.is_empty(), "{events:?}");
     });
 }
 
@@ -432,7 +491,9 @@ fn without_proof_nothing_is_dropped() {
         // before the move.
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
         let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
-        let slot = quarantine.new_slot(Path::new(TEMP)).unwrap();
+        let slot = quarantine
+            .new_slot(Path::new(TEMP), MovedAs::Other)
+            .unwrap();
         let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();
         fs::create_dir_all(folder).unwrap();

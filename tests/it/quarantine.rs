@@ -610,6 +610,17 @@ fn the_list_is_sorted_and_limited_to_the_directory() {
         .run(["quarantine", "list", "--json", "root/sub"])
         .exit(0);
     assert_eq!(parse_list(&gone).len(), 3);
+    // `purge` deletes what `list` has listed.
+    let purge = |dir: &str| sandbox.run(["quarantine", "purge", "--yes", dir]);
+    purge("root/nodir").exit(1).stderr_has("does not exist");
+    purge("root/subway")
+        .exit(0)
+        .stdout_has("1 file: 1 deleted, 0 failed, 0 left");
+    purge("root/sub")
+        .exit(0)
+        .stdout_has("3 files: 3 deleted, 0 failed, 0 left");
+    let left = sandbox.run(["quarantine", "list", "--json"]).exit(0);
+    assert_eq!(parse_list(&left).len(), 1);
 }
 
 /// Failures are counted and reported, and set the exit code.
@@ -725,6 +736,63 @@ fn restore_into_a_directory_keeps_names() {
         .exit(1)
         .stderr_has("already exists");
     assert_eq!(sandbox.content("out/b.tmp"), "b");
+}
+
+/// A copy has the access control list and the attributes of the file, or there is no copy.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_restored_copy_keeps_its_attributes() {
+    use crate::fixture::{RunAs, in_own_process};
+    use crate::places::Mounted;
+    const ACL: &str = "system.posix_acl_access";
+    // acl(5): rw for the owner and for the user 1234, nothing for the group, the mask rw, and nothing for others.
+    let entries = [
+        (1u16, 6u16, !0u32),
+        (2, 6, 1_234),
+        (4, 0, !0),
+        (16, 6, !0),
+        (32, 0, !0),
+    ];
+    let acl: Vec<u8> = 2u32
+        .to_le_bytes()
+        .into_iter()
+        .chain(entries.iter().flat_map(|(tag, mode, id)| {
+            [
+                &tag.to_le_bytes()[..],
+                &mode.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
+        }))
+        .collect();
+    let flags = rustix::fs::XattrFlags::empty();
+    in_own_process(&[RunAs::OwnMounts], || {
+        for (kind, has_attributes) in [("tmpfs", true), ("ramfs", false)] {
+            let sandbox = Sandbox::new().file("a.tmp", "content").dir("../other");
+            let other = sandbox.base().join("other");
+            let _mounted = Mounted::new(kind, &other, kind, 0, "");
+            let path = sandbox.path("a.tmp");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            rustix::fs::setxattr(&path, ACL, &acl, flags).unwrap();
+            rustix::fs::setxattr(&path, "user.note", b"a note", flags).unwrap();
+            quarantine_all(&sandbox);
+            let ran = sandbox.run(["restore", "--to", "other/a", "root/a.tmp"]);
+            if !has_attributes {
+                ran.exit(1).stderr_has("the copy cannot have the attribute");
+                assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+                assert!(sandbox.has(".orphand"));
+                continue;
+            }
+            ran.exit(0);
+            let copy = other.join("a");
+            for (name, value) in [(ACL, &acl[..]), ("user.note", b"a note")] {
+                let mut found = [0; 128];
+                let length = rustix::fs::getxattr(&copy, name, &mut found[..]).unwrap();
+                assert_eq!(&found[..length], value, "{name}");
+            }
+            assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o660);
+        }
+    });
 }
 
 /// To another file system a file is copied, compared and then removed: with its bytes, mode, owner and times.

@@ -221,6 +221,29 @@ fn a_companion_that_is_kept_keeps_the_set() {
     }
 }
 
+/// Also if it is not the last companion by its name.
+#[test]
+fn a_companion_that_is_no_file_does_not_make_the_set_look_changed() {
+    let sandbox = Sandbox::new()
+        .file("x.tmp", "half")
+        .file("x.tmp-wal", "rest")
+        .dir("x.tmp-shm")
+        .file("y.tmp", "half")
+        .file("y.tmp-journal", "rest")
+        .file("y.tmp-shm", "rest")
+        .dir("y.tmp-wal")
+        .aged(OLD_ENOUGH);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    for name in ["x.tmp", "y.tmp"] {
+        assert_eq!(events.about(name), ["kept not-regular"], "{name}");
+    }
+    let mut watching = sandbox.watch(SHORT).ready();
+    for name in ["x.tmp", "y.tmp"] {
+        watching.wait_for(kept(name, "not-regular"));
+    }
+    watching.stop().exit(0);
+}
+
 /// Also if the rule says that open files may be taken.
 #[test]
 fn a_set_in_use_is_kept_whatever_the_rule_says() {

@@ -436,6 +436,55 @@ fn a_pid_counts_only_for_a_possible_writer() {
     }
 }
 
+/// A file whose name is that of the temp without `.tmp`, or is like it, shows that the uuid is no random part.
+#[test]
+fn another_file_shows_that_a_uuid_belongs_to_the_target() {
+    const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    let pid = 4_194_304;
+    for (target, beside, temp, want) in [
+        ("app", "unrelated", "app.U", "reaped"),
+        ("app", "app.U", "app.U", "quarantined"),
+        ("app", "app.V", "app.U", "quarantined"),
+        ("app", "app.V", "app.PID.U", "quarantined"),
+        ("app", "app.PID.U", "app.PID.U", "quarantined"),
+        (".app", ".app.U", ".app.U", "quarantined"),
+        ("app", "other.U", "app.U", "reaped"),
+        // By the grammar of a writer that is on.
+        (
+            "sessions.json",
+            "unrelated",
+            "sessions.json.PID.U",
+            "reaped",
+        ),
+        (
+            "sessions.json",
+            "sessions.json.U",
+            "sessions.json.U",
+            "quarantined",
+        ),
+        (
+            "sessions.json",
+            "sessions.json.2024",
+            "sessions.json.2024.U",
+            "quarantined",
+        ),
+        ("x", "unrelated", "x.repair.PID.U", "reaped"),
+        ("x", "x.repair", "x.repair.PID.U", "quarantined"),
+    ] {
+        let name = |name: &str| {
+            let name = name.replace("PID", &pid.to_string());
+            name.replace('U', UUID).replace('V', OTHER)
+        };
+        let (beside, temp) = (name(beside), format!("{}.tmp", name(temp)));
+        let sandbox = Sandbox::new()
+            .file(target, "whole, and longer than the temp")
+            .file(&beside, "")
+            .file(&temp, "new content");
+        let result = sweep_result(&sandbox, &temp);
+        assert_eq!(result, want, "{temp} beside {target} and {beside}");
+    }
+}
+
 /// Digits before a uuid are the end of the target's name if they look like a date, or if the name of another
 /// file ends like that.
 #[test]

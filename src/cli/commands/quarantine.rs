@@ -10,7 +10,7 @@ use orphand::engine::limits::purged_event;
 use orphand::fs::dir::RootError;
 use orphand::fs::response;
 use orphand::fs::root::{Refused, absolute};
-use orphand::reap::quarantine::{FOLDER, Quarantine, SetError, Stored, StoredSet};
+use orphand::reap::quarantine::{FOLDER, Quarantine, SetError, Stored, StoredSet, is_id};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json::{self, FileFields};
@@ -99,6 +99,16 @@ fn is_below(dirs: &[PathBuf]) -> impl Fn(&Path) -> bool {
     move |path| dirs.is_empty() || dirs.iter().any(|dir| path.starts_with(dir))
 }
 
+/// Leaves out the files that were not in `dirs` or below. Without any, all files stay.
+fn retain_below(dirs: &[PathBuf], all: &mut [(PathBuf, Vec<Stored>)]) {
+    let is_asked = is_below(dirs);
+    for (root, stored) in all {
+        // The directory may be given by another path than that of the quarantine.
+        let real = fs::canonicalize(&*root).unwrap_or_else(|_| root.clone());
+        stored.retain(|one| is_asked(&root.join(&one.below)) || is_asked(&real.join(&one.below)));
+    }
+}
+
 /// Returns the error for the first of `dirs` that does not exist or is not a directory. If files from that path are in
 /// `stored`, it is no error: such a directory may have been removed after its files were moved.
 fn check_dirs(dirs: &[PathBuf], stored: &[PathBuf]) -> Result<(), Failure> {
@@ -127,18 +137,11 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         true => Quarantines::known(&config, &journal, None),
         false => Quarantines::enclosing(command.dirs.iter().map(|dir| absolute(dir))),
     };
-    let (all, failed) = read_all(&quarantines);
-    let is_asked = is_below(&command.dirs);
+    let (mut all, failed) = read_all(&quarantines);
+    retain_below(&command.dirs, &mut all);
     let mut rows = Vec::new();
     for (root, stored) in &all {
-        // The directory may be given by another path than that of the quarantine.
-        let real = fs::canonicalize(root).unwrap_or_else(|_| root.clone());
-        for one in stored {
-            let path = root.join(&one.below);
-            if is_asked(&path) || is_asked(&real.join(&one.below)) {
-                rows.push((path, root, one));
-            }
-        }
+        rows.extend(stored.iter().map(|one| (root.join(&one.below), root, one)));
     }
     let paths: Vec<PathBuf> = rows.iter().map(|(path, ..)| path.clone()).collect();
     check_dirs(&command.dirs, &paths)?;
@@ -220,12 +223,12 @@ fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
 /// Returns the files to delete, by root. An id that names no file, or several, counts as failed in `sum`, and is an error
 /// if it is the only one.
 fn select_files(
-    command: &Purge,
+    ids: &[PathBuf],
     all: Vec<(PathBuf, Vec<StoredSet>)>,
     quarantines: &Quarantines,
     sum: &mut QuarantineSum,
 ) -> Result<Vec<(PathBuf, Vec<StoredSet>)>, Failure> {
-    if command.ids.is_empty() {
+    if ids.is_empty() {
         return Ok(all);
     }
     let mut places: HashMap<&str, Vec<&PathBuf>> = HashMap::new();
@@ -235,7 +238,7 @@ fn select_files(
         }
     }
     let mut asked: HashSet<&str> = HashSet::new();
-    for given in &command.ids {
+    for given in ids {
         let known = given.to_str().and_then(|id| Some((id, places.get(id)?)));
         let id = match known {
             Some((id, places)) => {
@@ -252,7 +255,7 @@ fn select_files(
         };
         match id {
             Ok(id) => _ = asked.insert(id),
-            Err(failure) if command.ids.len() == 1 => return Err(failure),
+            Err(failure) if ids.len() == 1 => return Err(failure),
             Err(failure) => {
                 sum.requested += 1;
                 sum.failed += 1;
@@ -300,25 +303,25 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
     journal.set_cap(config.journal.max_size);
-    // An argument that is a directory says where to search; any other argument is an id.
-    let is_dir = |given: &&PathBuf| given.is_dir();
-    let (dirs, ids): (Vec<&PathBuf>, Vec<&PathBuf>) = command.ids.iter().partition(is_dir);
+    // An argument that is a directory, or no id, says where to search.
+    let is_dir = |given: &PathBuf| given.is_dir() || !given.to_str().is_some_and(is_id);
+    let (dirs, ids): (Vec<PathBuf>, Vec<PathBuf>) = command.ids.iter().cloned().partition(is_dir);
     let quarantines = match dirs.is_empty() {
         true => Quarantines::known(&config, &journal, None),
-        false => Quarantines::in_dirs(dirs.iter().map(|dir| absolute(dir))),
+        false => Quarantines::enclosing(dirs.iter().map(|dir| absolute(dir))),
     };
-    let (all, mut failed) = read_all(&quarantines);
-    let command = &Purge {
-        config: None,
-        yes: command.yes,
-        ids: ids.into_iter().cloned().collect(),
-    };
+    let (mut all, mut failed) = read_all(&quarantines);
+    retain_below(&dirs, &mut all);
+    let paths = all
+        .iter()
+        .flat_map(|(root, stored)| stored.iter().map(|one| root.join(&one.below)));
+    check_dirs(&dirs, &paths.collect::<Vec<_>>())?;
     let all = all
         .into_iter()
         .map(|(root, stored)| (root, StoredSet::group(stored)))
         .collect();
     let mut sum = QuarantineSum::default();
-    let wanted = select_files(command, all, &quarantines, &mut sum)?;
+    let wanted = select_files(&ids, all, &quarantines, &mut sum)?;
     let mut bytes = 0u64;
     let sets = wanted.iter().flat_map(|(_, sets)| sets);
     for stored in sets.flat_map(StoredSet::members) {
@@ -326,7 +329,7 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         bytes = bytes.saturating_add(stored.seen.allocated);
     }
     // Ids name the files exactly. Without ids, everything would be deleted, so the user is asked once.
-    if command.ids.is_empty() && !command.yes && sum.requested > 0 {
+    if ids.is_empty() && !command.yes && sum.requested > 0 {
         if let Some(why) = why_it_cannot_ask(output) {
             return Err(Failure::new(
                 Exit::Usage,
@@ -380,7 +383,7 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
     };
     match output.json {
         true if sum.requested > 1 => eprintln!("{line}"),
-        false if sum.requested != 1 && !output.quiet => {
+        false if (sum.requested != 1 || ids.is_empty()) && !output.quiet => {
             printed = printed.and_then(|()| report.line(&line));
         }
         _ => {}

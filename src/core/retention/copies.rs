@@ -50,7 +50,10 @@ pub(super) fn superseded(mut copies: Vec<&Entry>, enough: usize) -> Vec<(&Entry,
             // Reserved space counts as allocated, but not as data.
             let has_as_much_data = entry.group.is_none() || copy.data >= entry.data;
             let is_as_full = copy.allocated >= entry.allocated && has_as_much_data;
+            // Another directory may have had the same path before.
+            let is_from_same = copy.origin == entry.origin;
             is_newer(copy, entry)
+                && rule!("copies-of-one-directory", is_from_same, without: true)
                 && rule!("smaller-is-no-better", is_as_large, without: true)
                 && rule!("less-written-is-no-better", is_as_full, without: true)
         };

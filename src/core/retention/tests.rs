@@ -428,6 +428,32 @@ fn the_best_copies_from_each_directory_stay() {
     }
 }
 
+/// Neither the age nor a lack of space drops a copy because of copies from another directory.
+#[test]
+fn copies_of_another_directory_make_none_superfluous() {
+    let copies = |origin: &str| {
+        let copies = (0..10).map(|n| Entry {
+            origin: Some(if n == 0 { origin } else { "here" }.into()),
+            ..shaped(&format!("a{n}"), 20 - n, 10, "a")
+        });
+        copies.collect::<Vec<Entry>>()
+    };
+    let of_space = Limits {
+        age: Duration::ZERO,
+        percent: 1,
+        min_free: 0,
+    };
+    check(&copies("here"), of_space, &["a0", "a1"]);
+    check(&copies("elsewhere"), of_space, &["a1"]);
+    let of_age = Limits {
+        age: Duration::from_secs(15 * 24 * 60 * 60),
+        percent: 0,
+        min_free: 0,
+    };
+    check(&copies("here")[..2], of_age, &["a0"]);
+    check(&copies("elsewhere")[..2], of_age, &[]);
+}
+
 /// Space that was reserved for a newer copy is no reason to drop an old one.
 #[test]
 fn old_copies_of_a_group_stay_if_the_newer_ones_have_less_data() {

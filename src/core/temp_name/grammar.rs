@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use super::pattern::Pattern;
 use super::row::{Uncommitted, WriterGrammar};
 use super::token::{Token, parse_pid, split_digits};
-use crate::core::random::{Randomness, is_like_any_date, is_like_time};
+use crate::core::random::{Kinds, Randomness, is_like_any_date, is_like_time};
 
 use crate::core::learn::TargetShape;
 use crate::core::suffix::{strip_tmp, strip_uuid};
@@ -49,6 +50,11 @@ pub struct ParsedName {
     /// The same names, with the digits before a uuid as their end. These digits are the pid unless a file in the
     /// directory shows that they belong to the target. Empty if there are no such digits.
     pub numbered_targets: Vec<OsString>,
+    /// Another file in the directory shows that the target has the longest name that can be meant.
+    pub is_longest: bool,
+    /// The targets by the built-in grammars, if the grammar of a writer takes a part of the target for its own: that of
+    /// `x.repair.<pid>.<uuid>.tmp` is `x` by the grammar of openclaw, and else `x.repair`.
+    pub other_targets: Vec<OsString>,
     /// The owner that the target must have, because a learned shape tells it. `None`: no shape does, and a target of the
     /// temp's owner or root counts.
     pub owner: Option<u32>,
@@ -59,6 +65,8 @@ pub struct ParsedName {
     /// The writer never removes a target before it has replaced it, so the temp is not needed where the target is
     /// missing, or where its name does not contain the target.
     pub is_discarded: bool,
+    /// Its random part may be a name that a person chose: it does not have digits and letters of both cases.
+    pub may_be_word: bool,
 }
 
 impl ParsedName {
@@ -70,6 +78,7 @@ impl ParsedName {
             grammar: Some(String::from_utf8_lossy(&shape.form.text()).into()),
             targets: vec![OsStr::from_bytes(&shape.target).to_owned()],
             numbered_targets: Vec::new(),
+            is_longest: false,
             owner: Some(shape.owner),
             ..self
         }
@@ -102,6 +111,37 @@ impl ParsedName {
             numbered_targets: Vec::new(),
             ..self
         }
+    }
+
+    /// Returns the same name, of which another file shows that its target is `target`, by no grammar of a writer.
+    #[must_use]
+    pub fn with_longest_target(self, target: OsString) -> ParsedName {
+        ParsedName {
+            grammar: Some("<t>.tmp".into()),
+            writer: None,
+            targets: vec![target],
+            numbered_targets: Vec::new(),
+            is_longest: true,
+            other_targets: Vec::new(),
+            is_discarded: false,
+            ..self
+        }
+    }
+
+    /// Reports whether a temp in the directory `dir` is one that its writer discards. A name whose random part may be a
+    /// word is only in the writer's own directory.
+    #[must_use]
+    pub fn is_discarded_in(&self, dir: &Path) -> bool {
+        let own_dir = self
+            .writer
+            .as_ref()
+            .and_then(|row| row.discard_in.as_deref());
+        let is_own = |own: &str| {
+            let parent = dir.parent().unwrap_or(dir);
+            [dir, parent].iter().any(|dir| dir.ends_with(own))
+        };
+        let is_elsewhere = self.may_be_word && own_dir.is_some_and(|own| !is_own(own));
+        self.is_discarded && !rule!("word-is-discarded-only-in-its-directory", is_elsewhere)
     }
 }
 
@@ -171,7 +211,7 @@ impl GrammarIndex {
             let wanted = grammars.iter().filter(|grammar| is_wanted(grammar));
             wanted.copied().collect()
         };
-        let needs_uuid = |grammar: &Grammar| grammar.before_uuid.is_some();
+        let needs_uuid = |grammar: &Grammar| grammar.needs_uuid();
         let with_uuid = |grammar: &Grammar| needs_uuid(grammar) || grammar.may_end_in_tmp();
         let needs_pid = |grammar: &Grammar| {
             grammar
@@ -207,6 +247,8 @@ pub(super) struct NameParts<'n> {
     pub(super) pid: Option<u32>,
     /// The random parts were certainly not chosen by a person.
     pub(super) is_random: bool,
+    /// A random part may be a name that a person chose, because it does not have digits and letters of both cases.
+    pub(super) may_be_word: bool,
     /// The end of the target is certain. Otherwise the target may be longer.
     pub(super) is_certain: bool,
 }
@@ -234,6 +276,11 @@ impl Grammar {
         let before = end.before_uuid;
         let before = before.and_then(|name| name.strip_suffix(wanted.literal.as_bytes()));
         before.is_some_and(|name| !wanted.has_pid || name.last().is_some_and(u8::is_ascii_digit))
+    }
+
+    /// Reports whether the pattern ends in a uuid and `.tmp`.
+    pub(super) fn needs_uuid(&self) -> bool {
+        self.before_uuid.is_some()
     }
 
     /// Reports whether the end of the target can always be told.
@@ -298,6 +345,7 @@ impl Grammar {
             target: None,
             pid: None,
             is_random: true,
+            may_be_word: false,
             is_certain: true,
         };
         let mut rest = name.strip_prefix(self.pattern.prefix.as_bytes())?;
@@ -316,6 +364,7 @@ impl Grammar {
                 Token::Pid => parts.pid = parse_pid(removed.part),
                 Token::Alnum(_) | Token::Class(_) => {
                     parts.is_random &= removed.randomness >= Randomness::Mixed;
+                    parts.may_be_word |= !Kinds::of(removed.part.iter().copied()).are_all();
                 }
                 _ => {}
             }
@@ -347,8 +396,11 @@ impl Grammar {
                 .map(|target| self.target_names(target))
                 .unwrap_or_default(),
             numbered_targets: Vec::new(),
+            is_longest: false,
+            other_targets: Vec::new(),
             owner: None,
             pid: parts.pid,
+            may_be_word: parts.may_be_word,
             is_random: self.pattern.tokens.iter().any(Token::is_random),
             is_discarded: row.is_some_and(|row| row.uncommitted == Uncommitted::Discard)
                 && !self.may_truncate(name)
@@ -493,6 +545,12 @@ pub fn strip_number(name: &[u8]) -> Option<&[u8]> {
     let digits = split_digits(name).and_then(|(before, _)| before.strip_suffix(b"."));
     let stem = digits.or_else(|| strip_uuid(name)?.strip_suffix(b"."))?;
     (!stem.is_empty()).then_some(stem)
+}
+
+/// Reports whether `name` ends in a uuid.
+#[must_use]
+pub fn ends_in_uuid(name: &[u8]) -> bool {
+    strip_uuid(name).is_some()
 }
 
 #[cfg(test)]

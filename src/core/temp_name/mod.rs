@@ -36,7 +36,7 @@ pub use advice::NarrowerGlob;
 pub use catalog::{unambiguous_writers, writers};
 pub use companion::Companion;
 pub use error::NameError;
-pub use grammar::{ParsedName, strip_number};
+pub use grammar::{ParsedName, ends_in_uuid, strip_number};
 pub use lookalikes::Lookalikes;
 pub use names::Names;
 pub use own_writers::OwnWriters;

@@ -178,6 +178,24 @@ impl Names {
     }
 }
 
+/// Returns the targets of a name with a uuid by the built-in grammars, if the first of them is not among `targets`.
+fn other_targets(name: &[u8], end: NameEnd<'_>, targets: &[OsString]) -> Vec<OsString> {
+    let with_uuid = built_in().iter().filter(|grammar| grammar.needs_uuid());
+    let parsed = with_uuid
+        .filter_map(|grammar| grammar.parse(name, end))
+        .next();
+    let Some(mut parsed) = parsed else {
+        return Vec::new();
+    };
+    match parsed.targets.first() {
+        Some(first) if !targets.contains(first) => {
+            parsed.targets.append(&mut parsed.numbered_targets);
+            parsed.targets
+        }
+        _ => Vec::new(),
+    }
+}
+
 #[doc(hidden)]
 impl Names {
     /// Returns the reason for which a name that the rule matches is reserved, as far as it follows from the name and
@@ -303,9 +321,15 @@ impl Names {
     #[must_use]
     pub fn parse(&self, name: &OsStr) -> ParsedName {
         let (name, end) = (name.as_bytes(), NameEnd::of(name.as_bytes()));
-        self.grammars_for(name, end)
+        let parsed = self.grammars_for(name, end);
+        let mut parsed = parsed
+            .into_iter()
             .find_map(|grammar| grammar.parse(name, end))
-            .unwrap_or_default()
+            .unwrap_or_default();
+        if parsed.writer.is_some() && !parsed.targets.is_empty() {
+            parsed.other_targets = other_targets(name, end, &parsed.targets);
+        }
+        parsed
     }
 
     /// Reports whether a base name is that of an intermediate file: a temp of a writer that is on by default and that is

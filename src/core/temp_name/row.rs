@@ -33,6 +33,9 @@ pub struct WriterGrammar {
     pub companions: Vec<String>,
     /// The treatment of a temp whose target does not count.
     pub uncommitted: Uncommitted,
+    /// The name of the writer's own directory. If the random part of a temp's name may be a word, `uncommitted = "discard"`
+    /// holds only in directories with this name and directly in their subdirectories.
+    pub discard_in: Option<String>,
     /// A file without which no temp is taken while a process has it open: absolute, or relative to the temp's
     /// directory.
     pub unless_open: Option<String>,

@@ -118,6 +118,9 @@ fn check(writers: &[&str], rows: &[ParseRow<'_>]) {
             grammar: grammar.map(Into::into),
             writer: parsed.writer.clone(),
             is_discarded: parsed.is_discarded,
+            is_longest: false,
+            other_targets: parsed.other_targets.clone(),
+            may_be_word: parsed.may_be_word,
             targets: targets
                 .iter()
                 .map(|t| OsString::from(t.replace('U', UUID)))
@@ -587,7 +590,7 @@ proptest! {
         let default_names = Names::default();
         for pattern in patterns() {
             let grammar = Grammar::new(pattern, None).expect("the pattern is in the notation");
-            let mut expected = NameParts { target: None, pid: None, is_random: true, is_certain: true };
+            let mut expected = NameParts { target: None, pid: None, is_random: true, may_be_word: false, is_certain: true };
             let mut name = grammar.pattern.prefix.as_bytes().to_vec();
             for token in &grammar.pattern.tokens {
                 let part = match token {
@@ -617,7 +620,7 @@ proptest! {
             let first = first.map(|grammar| Arc::clone(&grammar.text));
             prop_assert_eq!(parsed.grammar, first, "{}", name.escape_ascii());
             prop_assert!(found.is_some() || grammar.may_refuse(), "{}", name.escape_ascii());
-            let found = found.map(|found| NameParts { is_certain: true, ..found });
+            let found = found.map(|found| NameParts { is_certain: true, may_be_word: false, ..found });
             prop_assert!(found.is_none_or(|found| found == expected), "{}", name.escape_ascii());
         }
     }

@@ -85,7 +85,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr, made: FileId) {
     }
 }
 
-/// Copies the bytes, owner, mode and times, and reads the bytes again to compare them. If the file system can share the
+/// Copies the bytes, owner, mode, attributes and times, and reads the bytes again to compare them. If the file system can share the
 /// blocks, no bytes are written.
 fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
     let length = match calls::share_blocks(from, copy) {
@@ -109,6 +109,8 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
         copy,
         Mode::from_raw_mode((seen.mode & 0o7777) as rustix::fs::RawMode),
     )?;
+    // Without the access control list, the bits of its mask would give the group more rights than the file did.
+    calls::copy_attributes(from.as_fd(), copy.as_fd())?;
     let time = |wall: Wall| Timespec {
         tv_sec: wall.sec,
         tv_nsec: wall.nsec.into(),

@@ -29,6 +29,7 @@ pub use folder::{FOLDER, Quarantine, is_possible};
 pub(super) use held::HeldCopies;
 pub use sets::StoredSet;
 pub use slots::{QuarantineDir, Slot};
+pub use stamp::MovedAs;
 pub(crate) use stored::origin_id;
 pub use stored::{Stored, is_id};
 pub use usage::{QuarantineUsage, lacks_space};

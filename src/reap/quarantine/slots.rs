@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::folder::{MAX_DEPTH, Quarantine, is_linked, is_ours, lock, names, observe, open_dir};
-use super::stamp::Stamp;
+use super::stamp::{MovedAs, Stamp};
 use super::stored::is_old_id;
 use super::usage::QuarantineUsage;
 use crate::core::observation::{Kind, Observation};
@@ -52,7 +52,7 @@ pub struct Slot {
 impl Quarantine {
     /// Returns a slot for the file at the path `below` the root. Uses a recent folder that can hold this path, or
     /// creates a new one.
-    pub fn new_slot(self: &Arc<Quarantine>, below: &Path) -> io::Result<Slot> {
+    pub fn new_slot(self: &Arc<Quarantine>, below: &Path, moved_as: MovedAs) -> io::Result<Slot> {
         // A walk would not find a deeper file.
         if below.components().count() >= MAX_DEPTH {
             return Err(Errno::NAMETOOLONG.into());
@@ -61,7 +61,7 @@ impl Quarantine {
         let mut folders: Vec<(Stamp, String)> = Vec::new();
         for name in names(self.fd.as_fd())? {
             let Some(name) = name.to_str() else { continue };
-            let stamp = Stamp::parse(name).filter(|stamp| stamp.is_open(now));
+            let stamp = Stamp::parse(name).filter(|stamp| stamp.is_open(now, moved_as));
             folders.extend(stamp.map(|stamp| (stamp, name.to_owned())));
         }
         sort_by(&mut folders, |(one, _), (other, _)| {
@@ -75,7 +75,7 @@ impl Quarantine {
             }
         }
         for number in 0..8 {
-            let stamp = Stamp::new(now, number, below);
+            let stamp = Stamp::new(now, number, below, moved_as);
             let name = stamp.name();
             match calls::make_dir(self.fd.as_fd(), OsStr::new(&name)) {
                 Ok(()) => {}
@@ -104,6 +104,7 @@ impl Quarantine {
     pub(in crate::reap) fn new_set_slots(
         self: &Arc<Quarantine>,
         below: &[PathBuf],
+        moved_as: MovedAs,
     ) -> io::Result<Vec<Slot>> {
         let Some(main) = below
             .first()
@@ -112,7 +113,7 @@ impl Quarantine {
             return Err(Errno::NAMETOOLONG.into());
         };
         let now = clock::now();
-        for stamp in (0..64).filter_map(|number| Stamp::of_set(now, below, number)) {
+        for stamp in (0..64).filter_map(|number| Stamp::of_set(now, below, number, moved_as)) {
             let name = stamp.name();
             match calls::make_dir(self.fd.as_fd(), OsStr::new(&name)) {
                 Ok(()) => {}
@@ -317,6 +318,11 @@ impl QuarantineDir {
             id: self.stamp.id(&self.folder_name, below),
             reserved: None,
         })
+    }
+
+    /// Returns the reason for the move of its files.
+    pub(in crate::reap) fn moved_as(&self) -> MovedAs {
+        self.stamp.moved_as()
     }
 
     fn observe(&self, name: &OsStr) -> io::Result<Option<Observation>> {

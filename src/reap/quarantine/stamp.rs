@@ -1,6 +1,7 @@
 //! The names of the folders in a quarantine. They show when the files in a folder were moved there.
 //!
-//! A name is a letter (`m`, or `s` for the folder of one set) and fifteen base-62 characters. They encode the wall
+//! A name is a letter and fifteen base-62 characters. The letter shows why the files were moved ([`MovedAs`]), and
+//! whether the folder is that of one set. The characters encode the wall
 //! clock when the folder was created, the monotonic clock at the same moment (which reveals later changes of either
 //! clock), and a few bits of the path of the file that the folder was created for: the id of that file is the folder's
 //! name. The rest is a checksum, so that other names are not mistaken for ours.
@@ -11,8 +12,14 @@ use std::time::Duration;
 
 use crate::core::time::{Mono, Now, Wall};
 
-const FOLDER_PREFIX: char = 'm';
-const SET_PREFIX: char = 's';
+/// The letters with which names begin, each with the reason for the move, and whether the folder is that of one set.
+const PREFIXES: [(char, MovedAs, bool); 5] = [
+    ('m', MovedAs::SoleCopy, false),
+    ('l', MovedAs::LongestName, false),
+    ('o', MovedAs::Other, false),
+    ('s', MovedAs::SoleCopy, true),
+    ('t', MovedAs::Other, true),
+];
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 15;
 
@@ -37,6 +44,18 @@ const OPEN: Duration = Duration::from_secs(60 * 60);
 /// The maximum difference between the clocks and the values in a folder's name, in nanoseconds.
 const DRIFT: i128 = 2_000_000_000;
 
+/// The reason for the move of the files in a folder, as far as the limits of the quarantine depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovedAs {
+    /// Its target did not count, so no target that is older than the move can make it superfluous.
+    SoleCopy,
+    /// The same. Another file in the directory showed that its target has the longest name that can be meant. That file
+    /// may be removed later, so the copy belongs to no other one.
+    LongestName,
+    /// Its target counted.
+    Other,
+}
+
 /// A parsed folder name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -46,6 +65,8 @@ pub(super) struct Stamp {
     mono: u64,
     /// Hash bits of the path of the file that the folder was created for.
     tag: u64,
+    /// The reason for the move of the files.
+    moved_as: MovedAs,
     /// The folder contains one set, and is shared with no other file.
     is_set: bool,
 }
@@ -53,7 +74,7 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Creates the stamp of a new folder for the file at `below`. `number` distinguishes folders that are created at
     /// the same moment.
-    pub(super) fn new(now: Now, number: u64, below: &Path) -> Stamp {
+    pub(super) fn new(now: Now, number: u64, below: &Path, moved_as: MovedAs) -> Stamp {
         let since = now.wall.as_nanos() - i128::from(EPOCH) * 1_000_000_000;
         let ticks = u64::try_from(since / i128::from(TICK)).unwrap_or(0);
         // A clock outside this range is recorded as unknown.
@@ -67,17 +88,23 @@ impl Stamp {
             },
             mono: (now.mono.0 / 1_000_000_000 / UNIT).min(mask(MONO)),
             tag: tag(below) ^ if known { 0 } else { number },
+            moved_as,
             is_set: false,
         }
     }
 
     /// Creates the stamp of a new folder for the set with the members at `below`. It differs from the stamps of all its
     /// members, so that none of them has the folder's name as its id.
-    pub(super) fn of_set(now: Now, below: &[PathBuf], number: u64) -> Option<Stamp> {
+    pub(super) fn of_set(
+        now: Now,
+        below: &[PathBuf],
+        number: u64,
+        moved_as: MovedAs,
+    ) -> Option<Stamp> {
         let path = PathBuf::from(number.to_string());
         let stamp = Stamp {
             is_set: true,
-            ..Stamp::new(now, number, &path)
+            ..Stamp::new(now, number, &path, moved_as)
         };
         let is_free = !below.iter().any(|below| stamp.is_made_for(below));
         is_free.then_some(stamp)
@@ -85,13 +112,20 @@ impl Stamp {
 
     /// Reports whether this is the name of a folder of a set.
     pub(super) fn is_of_set(name: &str) -> bool {
-        name.starts_with(SET_PREFIX) && Stamp::parse(name).is_some()
+        Stamp::parse(name).is_some_and(|stamp| stamp.is_set)
+    }
+
+    /// Returns the reason for the move of the files.
+    pub(super) fn moved_as(self) -> MovedAs {
+        self.moved_as
     }
 
     /// Parses a folder's name. Returns `None` for any other name.
     pub(super) fn parse(name: &str) -> Option<Stamp> {
-        let is_set = name.starts_with(SET_PREFIX);
-        let digits = name.strip_prefix([FOLDER_PREFIX, SET_PREFIX])?;
+        let first = name.chars().next()?;
+        let known = PREFIXES.iter().find(|(prefix, ..)| *prefix == first);
+        let (prefix, moved_as, is_set) = *known?;
+        let digits = name.strip_prefix(prefix)?;
         if digits.len() != LENGTH {
             return None;
         }
@@ -104,6 +138,7 @@ impl Stamp {
             wall: part(CHECK + TAG + MONO, WALL),
             mono: part(CHECK + TAG, MONO),
             tag: part(CHECK, TAG),
+            moved_as,
             is_set,
         };
         rule!("folder-name-check-sum", stamp.name() == name, without: true).then_some(stamp)
@@ -121,11 +156,14 @@ impl Stamp {
             bits /= 62;
         }
         let digits = digits.iter().map(|digit| char::from(*digit));
-        let prefix = match self.is_set {
-            true => SET_PREFIX,
-            false => FOLDER_PREFIX,
+        let is_ours = |(_, moved_as, is_set): &&(char, MovedAs, bool)| {
+            (*moved_as, *is_set) == (self.moved_as, self.is_set)
         };
-        std::iter::once(prefix).chain(digits).collect()
+        let prefix = PREFIXES.iter().find(is_ours).map(|(prefix, ..)| *prefix);
+        // A set is no copy of another file, so its longest name makes no difference.
+        std::iter::once(prefix.unwrap_or('s'))
+            .chain(digits)
+            .collect()
     }
 
     /// Returns the time when the folder was created, if it is known. No file in it was moved earlier.
@@ -155,11 +193,14 @@ impl Stamp {
         (monos - i128::from(unit) - DRIFT..=monos + DRIFT).contains(&walls)
     }
 
-    /// Reports whether the folder accepts more files.
-    pub(super) fn is_open(self, now: Now) -> bool {
+    /// Reports whether the folder accepts more files that are moved for this reason.
+    pub(super) fn is_open(self, now: Now, moved_as: MovedAs) -> bool {
         let is_young = |since: Wall| since <= now.wall && now.wall.since(since) < OPEN;
         let is_shared = rule!("folder-of-a-set-is-not-shared", !self.is_set, without: true);
-        is_shared && self.is_steady(now) && self.since().is_some_and(is_young)
+        is_shared
+            && self.moved_as == moved_as
+            && self.is_steady(now)
+            && self.since().is_some_and(is_young)
     }
 
     /// Reports whether the folder was created for the file at `below`.
@@ -223,13 +264,14 @@ mod tests {
     const NOON: i64 = 1_764_000_000;
 
     fn stamp(now: Now) -> Stamp {
-        Stamp::new(now, 0, Path::new("sub/a.tmp"))
+        Stamp::new(now, 0, Path::new("sub/a.tmp"), MovedAs::SoleCopy)
     }
 
     proptest! {
         #[test]
-        fn a_folder_name_round_trips(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG, is_set: bool) {
-            let stamp = Stamp { wall, mono, tag, is_set };
+        fn a_folder_name_round_trips(wall in 0u64..1 << WALL, mono in 0u64..1 << MONO, tag in 0u64..1 << TAG, prefix in 0..PREFIXES.len()) {
+            let (_, moved_as, is_set) = PREFIXES[prefix];
+            let stamp = Stamp { wall, mono, tag, moved_as, is_set };
             prop_assert_eq!(stamp.name().len(), 16);
             prop_assert!(stamp.name().bytes().all(|b| b.is_ascii_alphanumeric()));
             prop_assert_eq!(Stamp::parse(&stamp.name()), Some(stamp));
@@ -239,7 +281,7 @@ mod tests {
         fn a_time_is_kept_to_the_tick(sec in EPOCH + 1..EPOCH + 2_000_000_000, mono in 0u64..60_000_000) {
             let now = at(sec, mono);
             prop_assert_eq!(stamp(now).since(), Some(now.wall));
-            prop_assert!(stamp(now).is_steady(now) && stamp(now).is_open(now));
+            prop_assert!(stamp(now).is_steady(now) && stamp(now).is_open(now, MovedAs::SoleCopy));
         }
     }
 
@@ -279,7 +321,7 @@ mod tests {
         }
         for (seconds, open) in [(3_599, true), (3_601, false)] {
             let now = at(NOON + seconds as i64, 1_000 + seconds);
-            assert_eq!(made.is_open(now), open, "{seconds}");
+            assert_eq!(made.is_open(now, MovedAs::SoleCopy), open, "{seconds}");
         }
     }
 
@@ -289,14 +331,14 @@ mod tests {
             let made = stamp(at(wall, 5));
             assert_eq!(made.since(), None, "{wall}");
             assert!(
-                !made.is_steady(at(wall, 5)) && !made.is_open(at(wall, 5)),
+                !made.is_steady(at(wall, 5)) && !made.is_open(at(wall, 5), MovedAs::SoleCopy),
                 "{wall}"
             );
             assert!(Stamp::parse(&made.name()).is_some());
         }
         assert_ne!(
-            Stamp::new(at(0, 5), 0, Path::new("a")).name(),
-            Stamp::new(at(0, 5), 1, Path::new("a")).name()
+            Stamp::new(at(0, 5), 0, Path::new("a"), MovedAs::Other).name(),
+            Stamp::new(at(0, 5), 1, Path::new("a"), MovedAs::Other).name()
         );
         // A monotonic clock beyond the range of the name is unknown too.
         assert!(!stamp(at(NOON, 1 << 30)).is_steady(at(NOON, 1 << 30)));

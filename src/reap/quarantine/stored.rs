@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
-use super::stamp::Stamp;
+use super::stamp::{MovedAs, Stamp};
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::Policy;
 use crate::core::sort::sort_by;
@@ -386,6 +386,18 @@ impl Stored {
     /// Reports whether it is, or was, a member of a set.
     pub(crate) fn is_of_set(&self) -> bool {
         Stamp::is_of_set(&self.folder_name)
+    }
+
+    /// Reports whether it is a copy of the same target as others: it is no set, and its name alone shows its target.
+    pub(crate) fn may_have_copies(&self) -> bool {
+        let of_longest = self.moved_as() == Some(MovedAs::LongestName);
+        let is_single = rule!("set-is-no-copy", !self.is_of_set(), without: true);
+        is_single && rule!("longest-name-has-no-copies", !of_longest, without: true)
+    }
+
+    /// Returns the reason for its move. `None` if it is in a folder of an older version.
+    pub(crate) fn moved_as(&self) -> Option<MovedAs> {
+        Stamp::parse(&self.folder_name).map(Stamp::moved_as)
     }
 
     pub(crate) fn name(&self) -> &OsStr {

@@ -55,11 +55,13 @@ fn no_slot_is_made_too_deep() {
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
     let deep = |parts: usize| PathBuf::from_iter(vec!["d"; parts]).join("a.tmp");
     let error = quarantine
-        .new_slot(&deep(MAX_DEPTH - 1))
+        .new_slot(&deep(MAX_DEPTH - 1), MovedAs::SoleCopy)
         .expect_err("too deep");
     assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
 
-    let slot = quarantine.new_slot(&deep(MAX_DEPTH - 2)).unwrap();
+    let slot = quarantine
+        .new_slot(&deep(MAX_DEPTH - 2), MovedAs::SoleCopy)
+        .unwrap();
     make(&slot, "a.tmp");
     let id = slot.keep();
     let stored = quarantine.stored().unwrap();
@@ -83,7 +85,9 @@ fn files_share_a_folder() {
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
     let mut ids = HashSet::new();
     for name in ["a.tmp", "b.tmp", "sub/a.tmp", "sub/deep/a.tmp"] {
-        let slot = quarantine.new_slot(Path::new(name)).unwrap();
+        let slot = quarantine
+            .new_slot(Path::new(name), MovedAs::SoleCopy)
+            .unwrap();
         make(
             &slot,
             Path::new(name).file_name().unwrap().to_str().unwrap(),
@@ -91,12 +95,16 @@ fn files_share_a_folder() {
         ids.insert(slot.keep());
     }
     assert_eq!(folders(&path), 1);
-    let slot = quarantine.new_slot(Path::new("a.tmp")).unwrap();
+    let slot = quarantine
+        .new_slot(Path::new("a.tmp"), MovedAs::SoleCopy)
+        .unwrap();
     make(&slot, "a.tmp");
     ids.insert(slot.keep());
     assert_eq!(folders(&path), 2);
     // A file is where a directory would be needed.
-    let slot = quarantine.new_slot(Path::new("b.tmp/c.tmp")).unwrap();
+    let slot = quarantine
+        .new_slot(Path::new("b.tmp/c.tmp"), MovedAs::SoleCopy)
+        .unwrap();
     make(&slot, "c.tmp");
     ids.insert(slot.keep());
     assert_eq!((folders(&path), ids.len()), (2, 6));
@@ -118,7 +126,9 @@ fn files_share_a_folder() {
 fn foreign_entries_in_a_folder_are_ignored() {
     let (_folder, path) = folder();
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-    let slot = quarantine.new_slot(Path::new("sub/a.tmp")).unwrap();
+    let slot = quarantine
+        .new_slot(Path::new("sub/a.tmp"), MovedAs::SoleCopy)
+        .unwrap();
     make(&slot, "a.tmp");
     let at = path.join(FOLDER).join(&slot.dir.folder_name);
     let id = slot.keep();
@@ -145,7 +155,9 @@ fn foreign_entries_in_a_folder_are_ignored() {
 fn empty_folders_are_removed_unless_in_use() {
     let (_folder, path) = folder();
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-    let slot = quarantine.new_slot(Path::new("sub/deep/a.tmp")).unwrap();
+    let slot = quarantine
+        .new_slot(Path::new("sub/deep/a.tmp"), MovedAs::SoleCopy)
+        .unwrap();
     for _ in 0..2 {
         quarantine.remove_stale_slots();
         quarantine.remove_empty(&slot.dir.folder_name, &slot.dir.below);
@@ -156,7 +168,11 @@ fn empty_folders_are_removed_unless_in_use() {
     quarantine.remove_stale_slots();
     assert_eq!(quarantine.stored().unwrap().len(), 1);
     quarantine.purge(&quarantine.stored().unwrap()[0]).unwrap();
-    drop(quarantine.new_slot(Path::new("sub/b.tmp")).unwrap());
+    drop(
+        quarantine
+            .new_slot(Path::new("sub/b.tmp"), MovedAs::SoleCopy)
+            .unwrap(),
+    );
     assert_eq!(folders(&path), 0);
     fs::create_dir_all(path.join(FOLDER).join("q0123abc/sub/deep")).unwrap();
     quarantine.remove_stale_slots();
@@ -169,7 +185,7 @@ fn a_removed_quarantine_has_no_slots() {
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
     fs::remove_dir(path.join(FOLDER)).unwrap();
     let error = quarantine
-        .new_slot(Path::new("a.tmp"))
+        .new_slot(Path::new("a.tmp"), MovedAs::SoleCopy)
         .expect_err("no folder");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
@@ -240,7 +256,7 @@ fn a_copy_gets_its_name_last() {
 /// Stores a set of these names, the first of which is the main file. Returns the ids.
 fn store_set(quarantine: &Arc<Quarantine>, names: &[&str]) -> Vec<String> {
     let below: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
-    let slots = quarantine.new_set_slots(&below).unwrap();
+    let slots = quarantine.new_set_slots(&below, MovedAs::SoleCopy).unwrap();
     for (slot, name) in slots.iter().zip(names) {
         make(slot, name);
     }
@@ -253,7 +269,9 @@ fn a_set_has_a_folder_of_its_own() {
     let (_folder, path) = folder();
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
     let store_single = |name: &str| {
-        let slot = quarantine.new_slot(Path::new(name)).unwrap();
+        let slot = quarantine
+            .new_slot(Path::new(name), MovedAs::SoleCopy)
+            .unwrap();
         make(&slot, name);
         slot.keep()
     };

@@ -205,7 +205,9 @@ mod tests {
         });
         let tenth = size / 100 * 10;
         assert!(!usage.reserve(&quarantine, tenth + 1).unwrap());
-        let mut slot = quarantine.new_slot(Path::new("a.tmp")).unwrap();
+        let mut slot = quarantine
+            .new_slot(Path::new("a.tmp"), super::super::MovedAs::SoleCopy)
+            .unwrap();
         assert!(slot.reserve(&usage, tenth).unwrap());
         assert!(!usage.reserve(&quarantine, 1).unwrap());
         drop(slot);
