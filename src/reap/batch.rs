@@ -201,13 +201,6 @@ impl<'a> Batch<'a> {
         let temp_info = &candidate.temp_info;
         self.before_step(Step::Judge, &temp_info.name);
         let judged = dir::observe_fd(checked.file()).map_err(failed(Step::Judge))?;
-        let seen = match candidate.looked {
-            Some(_) => Observation {
-                allocated: judged.allocated,
-                ..seen
-            },
-            None => seen,
-        };
         if rule!("same-file-once-open", judged != seen) {
             return Err(Outcome::Kept(Reason::Changed));
         }

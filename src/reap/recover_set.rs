@@ -13,6 +13,7 @@ use crate::core::companions;
 use crate::core::observation::{Kind, Observation};
 use crate::core::own_names;
 use crate::core::policy::Policy;
+use crate::core::sort::set_of;
 use crate::core::temp_set::{LeftSet, SetRecovery, recovery};
 use crate::evidence::siblings::find_set;
 use crate::evidence::{self, CheckedFile, FileId};
@@ -87,11 +88,7 @@ pub(super) fn recover_set(
     let has_main_claim = claims.contains_key(&main);
     let left = LeftSet {
         has_main_claim,
-        claimed: claims
-            .keys()
-            .filter(|name| **name != main)
-            .cloned()
-            .collect(),
+        claimed: set_of(claims.keys().filter(|name| **name != main).cloned()),
         names: find_set(batch_context.dir, &policy.names, &main)?,
     };
     match rule!("left-set-stays-together", recovery(&left), without: SetRecovery::PutBack) {

@@ -20,6 +20,7 @@ use super::types::{
 };
 use crate::core::judge::{Evidence, Reason, Target, Verdict, judge_set};
 use crate::core::observation::{FileSize, Observation, UseState};
+use crate::core::sort::set_of;
 use crate::core::temp_set::{SetNames, SetStep, after_claims, before_claims};
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::{FreshSibling, FreshSiblings, find_set};
@@ -304,7 +305,7 @@ impl<'a> SetRemoval<'a> {
     fn check_names_before(&self, judged: &JudgedSet<'_>) -> Result<(), Outcome> {
         let mut names = judged.members.iter().map(|member| &member.temp_info.name);
         let main = names.next().ok_or(Outcome::Settled)?;
-        let companions: BTreeSet<OsString> = names.cloned().collect();
+        let companions: BTreeSet<OsString> = set_of(names.cloned());
         let now = self.names(main).map_err(failed(Step::Judge))?;
         let step = before_claims(&companions, &now);
         match step {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
+use orphand::core::sort::map_of;
 use orphand::core::temp_name::{OwnWriters, WriterGrammar};
 use orphand::fs::root::Root;
 use orphand::store::regular_file::read_regular;
@@ -214,7 +215,7 @@ fn lines(section: &Section, table: &DeTable<'_>, index: &LineIndex<'_>) -> Lines
         let key = section.keys.iter().find(|key| **key == entry.key)?;
         Some((*key, index.position_at(entry.at).0))
     };
-    entries(table).into_iter().filter_map(line).collect()
+    map_of(entries(table).into_iter().filter_map(line))
 }
 
 /// Reads the `[[writer]]` sections.

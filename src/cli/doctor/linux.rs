@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use orphand::core::judge::LeaseCoverage;
+use orphand::core::sort::sort_by;
 use orphand::evidence::{self, CheckedFile};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
@@ -154,7 +155,7 @@ pub(super) fn watcher_pids() -> Vec<u32> {
             && args.any(|arg| arg == b"watch")
     };
     let mut watchers: Vec<u32> = pids.filter(watches).collect();
-    watchers.sort_unstable();
+    sort_by(&mut watchers, Ord::cmp);
     watchers
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use orphand::core::sort::sort_by;
 use orphand::evidence::CheckedFile;
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
@@ -80,7 +81,7 @@ pub(super) fn watcher_pids() -> Vec<u32> {
         .map(libc::pid_t::cast_unsigned)
         .filter(|&pid| pid != std::process::id())
         .collect();
-    watchers.sort_unstable();
+    sort_by(&mut watchers, Ord::cmp);
     watchers
 }
 

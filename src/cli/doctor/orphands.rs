@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use orphand::core::sort::set_of;
 use orphand::fs::root::Root;
 use orphand::store::lock::{LockHolder, overlap};
 
@@ -53,7 +54,7 @@ pub(super) fn judge(watchers: &[RunningWatcher], dirs: &[PathBuf]) -> Check {
         )
     };
     let lines: Vec<String> = shared.iter().map(line).collect();
-    let all: BTreeSet<u32> = shared.values().flatten().copied().collect();
+    let all: BTreeSet<u32> = set_of(shared.values().flatten().copied());
     Check::warning(
         "orphands",
         format!(

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use orphand::core::judge::LeaseCoverage;
 use orphand::core::policy::Policy;
+use orphand::core::sort::set_of;
 use orphand::fs::dir::{Dir, RootError, observe_fd};
 use orphand::fs::response;
 use orphand::fs::root::Root;
@@ -59,7 +60,7 @@ pub(super) fn check_all(roots: Vec<CheckedRoot>) -> RootReport {
     let mut threads = VecDeque::<(PathBuf, Receiver<Finding>)>::new();
     // A thread that hangs may keep the process from ending, so roots that do not answer get none.
     let unanswered = response::unresponsive(roots.iter().map(|checked| checked.path.as_path()));
-    let unanswered: BTreeSet<PathBuf> = unanswered.into_iter().map(Path::to_owned).collect();
+    let unanswered: BTreeSet<PathBuf> = set_of(unanswered.into_iter().map(Path::to_owned));
     let end = Instant::now() + ANSWER_LIMIT;
     for checked in roots {
         let (send, found) = unbounded();

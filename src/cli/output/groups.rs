@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use orphand::core::event::{Disposed, Event, Subject};
 use orphand::core::judge::{Reason, Verdict};
+use orphand::core::sort::map_of;
 use orphand::core::sums::{Outcome, SumKey, Summand, Sums, TempSum};
 use orphand::core::temp_name::Names;
 use orphand::fs::root::Root;
@@ -39,7 +40,7 @@ impl Grouping {
             (path.as_os_str().to_owned(), (path, names))
         };
         Grouping {
-            roots: roots.into_iter().map(entry).collect(),
+            roots: map_of(roots.into_iter().map(entry)),
         }
     }
 

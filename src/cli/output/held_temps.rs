@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use orphand::core::event::Event;
 use orphand::core::judge::Reason;
 use orphand::core::observation::Holder;
-use orphand::core::sort::sort_by;
+use orphand::core::sort::{map_of, sort_by};
 
 /// The kept temps whose holders are known. The events name the holders once for each temp and reason.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl HeldTemps {
             sort_by(&mut counts, |(_, a), (_, b)| b.cmp(a));
             (root.to_owned(), counts)
         };
-        roots.into_iter().map(sorted).collect()
+        map_of(roots.into_iter().map(sorted))
     }
 }
 

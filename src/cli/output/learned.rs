@@ -190,7 +190,7 @@ pub(crate) fn find_files(root: &Root, known: &KnownShapes) -> Vec<LearnedFiles> 
     };
     let below = known.iter().filter_map(|known| root.below(&known.dir));
     let mut dirs: Vec<&Path> = below.chain([Path::new("")]).collect();
-    dirs.sort_unstable();
+    sort_by(&mut dirs, Ord::cmp);
     dirs.dedup();
     let mut found = Vec::new();
     for below in dirs {

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use orphand::core::sort::{map_of, set_of};
 use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
 use orphand::fs::root::{Refused, Root, absolute};
@@ -149,9 +150,9 @@ fn listed(rule: &RuleOptions, typed: &RuleSettings, verb: &str) -> Result<Plan, 
     }
     let locations = config.watch.iter().map(|rule| config.location_of(rule));
     let rules = roots.iter().map(|root| root.path.clone()).zip(locations);
-    let rules = rules.collect();
+    let rules = map_of(rules);
     // `Config::roots` has already checked each root by the `broad` of its own rule.
-    let broad = roots.iter().map(|root| root.path.clone()).collect();
+    let broad = set_of(roots.iter().map(|root| root.path.clone()));
     // A watch waits for missing directories; these commands do not wait.
     for root in roots.extract_if(.., |root| is_missing(root)) {
         ::log::warn!("{:?} does not exist; skipping it", root.path);

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use orphand::core::sort::set_of;
 use orphand::fs::dir::RootError;
 use orphand::fs::response;
 use orphand::reap::quarantine::{FOLDER, Quarantine};
@@ -38,7 +39,7 @@ impl Quarantines {
         // One call for all, so that the waiting times for file systems without an answer do not add up.
         let silent = response::unresponsive(dirs.iter().map(PathBuf::as_path));
         quarantines.silent = silent.iter().map(|root| root.to_path_buf()).collect();
-        let silent: BTreeSet<PathBuf> = quarantines.silent.iter().cloned().collect();
+        let silent: BTreeSet<PathBuf> = set_of(quarantines.silent.iter().cloned());
         for root in dirs.into_iter().filter(|root| !silent.contains(root)) {
             if !quarantines.searched.insert(root.clone()) {
                 continue;
@@ -138,7 +139,7 @@ impl Quarantines {
 
 /// Returns the roots of the configuration and of the journal.
 pub(crate) fn known_roots(config: &Config, journal: &Journal) -> BTreeSet<PathBuf> {
-    let mut roots: BTreeSet<PathBuf> = config.watch.iter().map(|rule| rule.path.clone()).collect();
+    let mut roots: BTreeSet<PathBuf> = set_of(config.watch.iter().map(|rule| rule.path.clone()));
     let read = journal.outcomes(|file: FileFields<'_>| {
         roots.extend(file.root.map(Cow::into_owned));
     });

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use orphand::core::census::Tree;
 use orphand::core::observation::{Holder, Kind};
 use orphand::core::policy::Learn;
+use orphand::core::sort::map_of;
 use orphand::core::sums::{Outcome, SumKey, TempSum};
 use orphand::core::write_times::WriteSummary;
 use orphand::daemon::RootStatus;
@@ -185,7 +186,7 @@ fn root(one: &RootStatus, seen: &Snapshot) -> RootAnswer {
         dry_run: one.root.policy.is_dry_run(),
         directories: stats.directories,
         waiting: pending.waiting as u64,
-        kept: pending.reasons.iter().map(kept).collect(),
+        kept: map_of(pending.reasons.iter().map(kept)),
         kept_bytes: pending.held_bytes,
         holders: holders.take(MAX_HOLDERS).map(holder).collect(),
         reaped: stats.summary.reaped,

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use super::root_watch::RootWatch;
 use super::services::Services;
 use crate::core::event::{Event, RescanCause};
+use crate::core::sort::set_of;
 use crate::daemon::command::{Command, Mailbox};
 use crate::daemon::learner;
 use crate::daemon::panic_guard::PanicGuard;
@@ -119,7 +120,7 @@ impl Supervisor {
                 },
                 Some(i) if i == notification => self.on_notifications(&mailbox.notifications),
                 Some(i) if i == change => {
-                    let paths: BTreeSet<PathBuf> = changed.try_iter().flatten().collect();
+                    let paths: BTreeSet<PathBuf> = set_of(changed.try_iter().flatten());
                     paths.iter().for_each(|path| self.update_directory(path));
                 }
                 Some(_) => {}

@@ -12,6 +12,7 @@ use super::root_watch::RootWatch;
 use super::services::Services;
 use crate::core::event::{Event, RescanCause, Subject};
 use crate::core::observation::Kind;
+use crate::core::sort::sort_by;
 use crate::core::time::{Wall, span};
 use crate::core::tracker::Origin;
 use crate::daemon::existing::Existing;
@@ -282,7 +283,7 @@ impl RootWatch {
     /// Reports each mount and subvolume that is not entered, once.
     fn report_not_entered(&mut self, mut not_entered: Vec<PathBuf>) {
         not_entered.retain(|path| self.not_entered.insert(path.clone()));
-        not_entered.sort_unstable();
+        sort_by(&mut not_entered, Ord::cmp);
         if let Some(message) = walk::not_entered_message(&self.active.root, &not_entered) {
             log::warn!("{message}");
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::core::sort::set_of;
 use crate::sys::mutex::guard;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -73,7 +74,7 @@ pub fn responds(path: &Path) -> bool {
 #[must_use]
 pub fn unresponsive<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
     let mut known = guard(&KNOWN);
-    let paths: BTreeSet<&Path> = paths.collect();
+    let paths: BTreeSet<&Path> = set_of(paths);
     known.unresponsive(&paths)
 }
 
@@ -121,7 +122,7 @@ impl KnownPaths {
         }
         let is_unresponsive =
             |path: &&Path| !matches!(self.states.get(*path), Some(ProbeState::Responded(_)));
-        let unresponsive: BTreeSet<&Path> = paths.iter().copied().filter(is_unresponsive).collect();
+        let unresponsive = set_of(paths.iter().copied().filter(is_unresponsive));
         let owned = unresponsive.iter().map(|&path| path.to_owned());
         self.were_unresponsive.extend(owned);
         unresponsive

@@ -61,14 +61,6 @@ impl StoredSet {
             .collect()
     }
 
-    /// Returns all members, the main file first.
-    #[must_use]
-    pub fn into_members(self) -> Vec<Stored> {
-        let mut members = vec![self.main];
-        members.extend(self.companions);
-        members
-    }
-
     /// Returns the sum of the sizes of its companions.
     #[must_use]
     pub fn companion_size(&self) -> FileSize {

@@ -1,5 +1,6 @@
 //! Records the source of each option's value: a flag of the command line, or a variable.
 
+use orphand::core::sort::map_of;
 use std::collections::BTreeMap;
 
 use clap::parser::ValueSource;
@@ -58,5 +59,5 @@ fn sources(command: &Command, matches: &ArgMatches) -> ValueSources {
         };
         Some((id.to_owned(), source))
     };
-    command.get_arguments().filter_map(entry).collect()
+    map_of(command.get_arguments().filter_map(entry))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use orphand::core::observation::FileSize;
+use orphand::core::sort::set_of;
 use orphand::fs::response::responds;
 use orphand::reap::quarantine::Quarantine;
 use orphand::store::json::{WirePath, field};
@@ -169,7 +170,7 @@ pub(super) fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), F
 pub(super) fn with_stored_files<'r>(
     roots: impl Iterator<Item = &'r PathBuf>,
 ) -> Vec<(&'r PathBuf, DiskUsage)> {
-    let roots: BTreeSet<&PathBuf> = roots.collect();
+    let roots: BTreeSet<&PathBuf> = set_of(roots);
     let disk = |root: &'r PathBuf| Some((root, DiskUsage::of(root)?));
     let holds = |(_, disk): &(_, DiskUsage)| disk.quarantined > 0;
     roots.into_iter().filter_map(disk).filter(holds).collect()

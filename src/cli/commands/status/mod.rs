@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use orphand::core::census::Tree;
+use orphand::core::sort::set_of;
 use orphand::fs::response::{responds, unresponsive};
 use orphand::fs::tree::{self, MAX_ENTRIES};
 use orphand::store::folders::Folders;
@@ -127,7 +128,7 @@ fn show(
     let (config, config_error) = Config::load_or_default(command.config.as_deref());
     let listed: Vec<PathBuf> = config.watch.into_iter().map(|rule| rule.path).collect();
     let watched = running.iter().flat_map(|one| &one.answer.roots);
-    let mut roots: BTreeSet<PathBuf> = watched.map(|root| path(root).to_owned()).collect();
+    let mut roots: BTreeSet<PathBuf> = set_of(watched.map(|root| path(root).to_owned()));
     // One call for all, so that the waiting times for file systems without an answer do not add up.
     let all = roots.iter().chain(&listed).chain(&totals.roots);
     let _ = unresponsive(all.map(PathBuf::as_path));

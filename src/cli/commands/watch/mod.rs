@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use orphand::core::event::{Event, Summary};
 use orphand::core::policy::{Action, Policy};
+use orphand::core::sort::set_of;
 use orphand::daemon::{Existing, Watcher};
 use orphand::fs::dir::{RootError, RootId};
 use orphand::fs::response;
@@ -305,12 +306,12 @@ fn start_line(root: &Root, is_live: bool) -> String {
 
 /// Returns the line about the writers that are on by default, if there are any.
 fn writers_line(roots: &[Root]) -> Option<String> {
-    let of_root = |root: &Root| -> BTreeSet<&str> { root.policy.names.default_writers().collect() };
+    let of_root = |root: &Root| -> BTreeSet<&str> { set_of(root.policy.names.default_writers()) };
     let having = roots
         .iter()
         .filter(|root| !of_root(root).is_empty())
         .count();
-    let names: BTreeSet<&str> = roots.iter().flat_map(of_root).collect();
+    let names: BTreeSet<&str> = set_of(roots.iter().flat_map(of_root));
     let place = match having {
         0 => return None,
         some if some < roots.len() => format!(" in {some} of {} directories", roots.len()),
