@@ -70,7 +70,8 @@ impl From<io::Error> for Failure {
 impl From<&StartError> for Failure {
     fn from(error: &StartError) -> Failure {
         match error {
-            StartError::Busy { .. } => Failure::new(
+            StartError::Busy(busy) if busy.other.is_ours => Failure::new(Exit::Busy, error),
+            StartError::Busy(_) => Failure::new(
                 Exit::Busy,
                 format!("{error}; stop it first, or watch another directory"),
             ),

@@ -241,7 +241,7 @@ pub fn judge_now(
                 companion_bytes: sets::bytes_of(&members),
             },
         },
-        parsed: evidence::by_existing_target(
+        parsed: evidence::with_longer_target(
             dir,
             siblings.apply(parsed, &policy.names, name, file.uid),
         )?,

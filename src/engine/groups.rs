@@ -318,7 +318,7 @@ impl Groups {
             Vec::new()
         });
         let mut folders: HashMap<String, bool> = HashMap::new();
-        for file in stored.into_iter().filter(Stored::may_have_copies) {
+        for file in stored.into_iter().filter(Stored::may_be_of_group) {
             let is_same = || self.origin.is_some() && quarantine.origin_of(&file) == self.origin;
             let folder = folders.entry(file.folder_name().to_owned());
             let is_same = *folder.or_insert_with(is_same);

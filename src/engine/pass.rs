@@ -721,7 +721,7 @@ impl<'a> Pass<'a> {
         let observation = seen.observation;
         let (names, uid) = (&context.policy.names, observation.fingerprint.uid);
         let parsed = siblings.apply(temp_info.parsed, names, &item.name, uid);
-        temp_info.parsed = evidence::by_existing_target(dir, parsed)?;
+        temp_info.parsed = evidence::with_longer_target(dir, parsed)?;
         let is_told = temp_info.parsed.owner.is_some();
         if rule!("taken-only-if-told", temp_info.by_shape && !is_told) {
             item.temp = None;
@@ -921,6 +921,7 @@ impl<'a> Pass<'a> {
                     }
                 }
                 Outcome::Settled => {
+                    self.engine.sets.forget(dir.id(), &temp.item.name);
                     self.settle(temp.item);
                     // Another process has removed the main file when its companions were about to be moved.
                     events.extend(of_companions);

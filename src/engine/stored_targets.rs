@@ -15,7 +15,7 @@ use crate::core::time::Now;
 use crate::evidence::{self, ComparedTemp, FlushedTargets};
 use crate::fs::dir::{Buffer, Dir, RootError, RootId};
 use crate::fs::root::Root;
-use crate::reap::quarantine::{MovedAs, Quarantine, Stored, StoredSet, origin_id};
+use crate::reap::quarantine::{Quarantine, Stored, StoredSet, origin_id};
 
 /// Checks the targets of stored files.
 pub(super) struct StoredTargets<'a> {
@@ -88,8 +88,10 @@ impl<'a> StoredTargets<'a> {
                     || rule!("same-directory-as-then", self.is_origin(&dir, stored), without: true);
                 // A target that is older than the move and did not count then is taken for another reason: another name
                 // was its target, or a file system was mounted since.
-                let counted = stored.moved_as() == Some(MovedAs::Other);
-                match rule!("target-counted-at-the-move", counted, without: true)
+                // Of two names with and without a leading dot, the first one may have been the target.
+                let is_first = found.index == Some(0) || parsed.shares_name();
+                match rule!("target-counted-at-the-move", stored.had_target(), without: true)
+                    && rule!("first-name-is-the-target", is_first, without: true)
                     && rule!("target-older-than-move", is_older, without: true)
                     && is_origin()
                 {
@@ -104,11 +106,12 @@ impl<'a> StoredTargets<'a> {
     /// Returns the data of a stored file, with its companions, that the limits need.
     ///
     /// A set is no copy of another file: with its companions, its size does not show how much it contains. So it
-    /// neither supersedes another file nor is superseded. The same holds for a file whose target had the longest name
-    /// that could be meant.
+    /// neither supersedes another file nor is superseded. A file whose target may have had a longer name is no copy
+    /// of another file either, but counts by its shape.
     pub(super) fn retention_entry(&mut self, set: &StoredSet, now: Now) -> Entry {
         let stored = &set.main;
-        let is_single = stored.may_have_copies();
+        let is_single = rule!("stored-set-is-no-copy", !stored.is_of_set(), without: true);
+        let has_longest_name = rule!("longest-name-has-no-copies", stored.has_longest_name());
         let (original_dir, seen) = (stored.original_dir(), &stored.seen.fingerprint);
         let companions = set.companion_size();
         let shape = self.root.policy.names.shape(stored.name());
@@ -116,7 +119,7 @@ impl<'a> StoredTargets<'a> {
         let longer = shape.numbered_target.filter(|longer| {
             let target = shape.target.as_deref();
             let has_sibling = |target| target != longer && self.has_sibling(original_dir, target);
-            rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
+            has_longest_name || rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
         });
         let is_known = shape.is_known && longer.is_none();
         let longest = longer
@@ -139,12 +142,12 @@ impl<'a> StoredTargets<'a> {
             data: 0,
             group: shape
                 .group
-                .filter(|_| may_supersede && is_single)
+                .filter(|_| may_supersede && stored.may_be_of_group())
                 .map(|target| original_dir.join(target)),
             is_reliable: group::is_reliable(seen, now.wall) && origin.is_some(),
             origin,
             uid: seen.uid,
-            copy_of: match is_single {
+            copy_of: match is_single && !has_longest_name {
                 true => original_dir.join(copy_of),
                 false => stored.path(),
             },

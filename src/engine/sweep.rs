@@ -502,8 +502,6 @@ fn process_chunks(
         }
         let mut finished = BTreeMap::new();
         let mut next = 0;
-        // Returning closes both channels, which ends the other threads after a panic.
-        let (result_rx, resume) = (result_rx, resume);
         while let Ok(Some(result)) = result_rx.recv() {
             finished.insert(result.index, result);
             while let Some(result) = finished.remove(&next) {
@@ -514,5 +512,7 @@ fn process_chunks(
                 _ = resume.get(result.thread).map(|resume| resume.send(()));
             }
         }
+        // After a panic of one thread, this ends the others.
+        drop((result_rx, resume));
     });
 }

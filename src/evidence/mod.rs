@@ -31,6 +31,6 @@ pub use system::{
     scan_processes, set_mark, writer,
 };
 pub use target::{
-    ComparedTemp, FoundTarget, SharedTargets, by_existing_target, find_target, recheck_target,
-    target_name,
+    ComparedTemp, FoundTarget, SharedTargets, find_target, recheck_target, target_name,
+    with_longer_target,
 };

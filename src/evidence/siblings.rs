@@ -215,31 +215,46 @@ impl Siblings {
         }
     }
 
-    /// Returns the target of the temp `name` with the uuid at its end, if another file shows that targets end in a uuid:
-    /// beside `app.<uuid>`, `app.<uuid>.tmp` is not a temp of `app`.
-    fn target_with_uuid(&self, parsed: &ParsedName, name: &OsStr) -> Option<OsString> {
-        if self.with_uuid.is_empty() {
-            return None;
-        }
-        let longest = name.as_bytes().strip_suffix(b".tmp")?;
-        if !ends_in_uuid(longest) {
-            return None;
-        }
-        // With digits before the uuid, the shorter name shows only that the digits belong to the target.
-        let targets = match parsed.numbered_targets.is_empty() {
-            true => &parsed.targets,
-            false => &parsed.numbered_targets,
+    /// Corrects the parsed name of the temp `name` by other files whose names end in a uuid or a number.
+    ///
+    /// Beside `app.<uuid>`, `app.<uuid>.tmp` may be a temp of `app.<uuid>`. The grammar of a writer is believed unless a
+    /// file has exactly the longer name, which the caller looks up.
+    fn apply_uuid(&self, mut parsed: ParsedName, name: &OsStr) -> ParsedName {
+        let longest = name.as_bytes().strip_suffix(b".tmp");
+        let longest = longest.filter(|longest| !self.numbered.is_empty() && ends_in_uuid(longest));
+        let Some((longest, stem)) =
+            longest.and_then(|longest| Some((longest, strip_number(longest)?)))
+        else {
+            return parsed;
         };
-        let is_shown = targets.iter().any(|target| self.with_uuid.contains(target));
-        rule!("uuid-like-another-file", is_shown).then(|| OsStr::from_bytes(longest).to_owned())
+        let is_target = |name: &[u8]| {
+            let mut targets = parsed.targets.iter().chain(&parsed.numbered_targets);
+            targets.any(|target| target.as_bytes() == name)
+        };
+        let is_shown = is_target(stem) && self.with_uuid.contains(OsStr::from_bytes(stem));
+        if rule!("uuid-like-another-file", is_shown) {
+            let longest = OsStr::from_bytes(longest).to_owned();
+            if parsed.writer.is_none() {
+                return parsed.with_longer_target(longest);
+            }
+            parsed.longer_targets.push(longest);
+        }
+        let base = strip_number(stem).filter(|_| parsed.writer.is_some());
+        if base.is_some_and(|base| self.numbered.contains(OsStr::from_bytes(base))) {
+            parsed
+                .longer_targets
+                .push(OsStr::from_bytes(stem).to_owned());
+        }
+        parsed
     }
 
     /// Returns the parsed name of the temp `name` of `owner`, corrected by the other names in the directory, and by the
     /// learned shape that tells its target. No shape does if another file shows that the target may be longer.
     #[must_use]
     pub fn apply(&self, parsed: ParsedName, names: &Names, name: &OsStr, owner: u32) -> ParsedName {
-        if let Some(target) = self.target_with_uuid(&parsed, name) {
-            return parsed.with_longest_target(target);
+        let parsed = self.apply_uuid(parsed, name);
+        if parsed.is_longest {
+            return parsed;
         }
         let parsed = self.apply_numbered(parsed);
         let Some(shape) = names.telling_shape(name.as_bytes(), owner) else {

@@ -195,17 +195,17 @@ impl FoundTarget {
     }
 }
 
-/// Returns the parsed name of a temp, with another target if a file shows it: beside `x.repair`, the name
-/// `x.repair.<pid>.<uuid>.tmp` is that of a temp of `x.repair`, whatever the grammar of a writer tells.
+/// Returns the parsed name of a temp, with a longer target if that file exists: beside `x.repair`, the name
+/// `x.repair.<pid>.<uuid>.tmp` may be that of a temp of `x.repair`, whatever the grammar of a writer tells.
 ///
 /// # Errors
 ///
 /// The system reports an error.
-pub fn by_existing_target(dir: &Dir, mut parsed: ParsedName) -> io::Result<ParsedName> {
-    for target in std::mem::take(&mut parsed.other_targets) {
+pub fn with_longer_target(dir: &Dir, mut parsed: ParsedName) -> io::Result<ParsedName> {
+    for target in std::mem::take(&mut parsed.longer_targets) {
         let exists = dir.observe(&target)?.is_some();
-        if rule!("other-reading-exists", exists) {
-            return Ok(parsed.with_longest_target(target));
+        if rule!("longer-target-exists", exists) {
+            return Ok(parsed.with_longer_target(target));
         }
     }
     Ok(parsed)

@@ -210,9 +210,9 @@ impl Candidate {
     /// Returns the reason for its move, if it is moved.
     pub(super) fn moved_as(&self) -> MovedAs {
         let parsed = &self.temp_info.parsed;
-        match (self.target_counts, parsed.is_longest) {
-            (true, _) => MovedAs::Other,
-            (false, true) => MovedAs::LongestName,
+        match (parsed.is_longest, self.target_counts) {
+            (true, _) => MovedAs::LongestName,
+            (false, true) => MovedAs::TargetCounted,
             (false, false) => MovedAs::SoleCopy,
         }
     }

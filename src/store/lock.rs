@@ -36,6 +36,8 @@ pub struct RootLock {
 pub struct LockHolder {
     /// The pid of the process, if it could be read.
     pub pid: Option<u32>,
+    /// It is this process.
+    pub is_ours: bool,
     /// The directory, by its path without symlinks, and the reach of the rule below it. `None` if they could not be
     /// read.
     pub root: Option<Root>,
@@ -132,16 +134,9 @@ impl Locker {
     }
 }
 
-impl RootBusy {
-    /// Reports whether this process has the lock: the same directory was given by another path, through a bind mount.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        self.other.pid == Some(std::process::id())
-    }
-}
-
 fn busy_message(root: &Path, other: &LockHolder) -> String {
-    if other.pid == Some(std::process::id()) {
+    // The same directory was given by another path, through a bind mount.
+    if other.is_ours {
         let other = other.root.as_ref().map_or(root, |other| &other.path);
         return format!(
             "{root:?} and {other:?} are the same directory; give only one of these paths"
@@ -200,7 +195,13 @@ impl LockFolder {
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             match rule!("one-orphand-per-root", locked, without: Ok(())) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(LockError::Busy(read_lock_file(file))),
+                Err(Errno::WOULDBLOCK) => {
+                    let is_ours = own_locks().contains(&path);
+                    return Err(LockError::Busy(LockHolder {
+                        is_ours,
+                        ..read_lock_file(file)
+                    }));
+                }
                 Err(error) => return Err(unavailable(error.into())),
             }
             // The previous holder may have removed the file between our open and our lock.
@@ -334,6 +335,7 @@ pub fn read_lock_file(file: File) -> LockHolder {
     let pid = parts.next().and_then(|pid| std::str::from_utf8(pid).ok());
     LockHolder {
         pid: pid.and_then(|pid| pid.trim().parse().ok()),
+        is_ours: false,
         root: read_root(parts),
     }
 }

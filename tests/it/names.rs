@@ -770,6 +770,7 @@ fn a_name_that_may_be_a_word_is_discarded_only_in_the_directory_of_the_writer() 
         ("tmp_idx_v2test", false),
     ] {
         for (dir, is_own) in [
+            ("objects/incoming/pack", true),
             ("objects/pack", true),
             ("objects", true),
             ("data/pack", false),

@@ -199,7 +199,7 @@ fn a_target_in_another_directory_drops_no_copy() {
         // A move from the other directory uses another folder.
         let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = quarantine
-            .new_slot(&Path::new(SUBDIR).join("next.tmp"), MovedAs::Other)
+            .new_slot(&Path::new(SUBDIR).join("next.tmp"), MovedAs::TargetCounted)
             .unwrap();
         assert_eq!(fs::read_dir(fixture.quarantine()).unwrap().count(), 2);
         drop(slot);
@@ -292,6 +292,46 @@ fn a_copy_stays_if_the_file_that_showed_its_target_disappears() {
         fs::remove_file(fixture.dir.join("page.1")).unwrap();
         let events = enforce_limits(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
+    });
+}
+
+/// Nor do temps of the shorter target supersede it, which form a group.
+#[test]
+fn a_copy_with_a_longer_target_is_of_no_group() {
+    let temp = |n: usize| format!("x.repair.400000{n}.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp");
+    in_own_process(ALL_USERS, || {
+        let fixture = Fixture::new();
+        fs::write(fixture.dir.join("x.repair"), "").unwrap();
+        move_temps(&fixture, &[&temp(0)]);
+        fs::remove_file(fixture.dir.join("x.repair")).unwrap();
+        let later = [1, 2, 3, 4].map(temp);
+        move_temps(&fixture, &later.each_ref().map(String::as_str)[1..]);
+        let events = enforce_limits(&fixture, Duration::ZERO);
+        assert!(events.is_empty(), "{events:?}");
+    });
+}
+
+/// A copy that was moved for another reason than its target.
+#[test]
+fn a_copy_of_a_hidden_file_stays_if_that_file_disappears() {
+    let name = ".page.4000001.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    in_own_process(ALL_USERS, || {
+        for (beside, is_dropped) in [(".page", false), ("unrelated", true)] {
+            let fixture = Fixture::new().with_policy(Policy {
+                action: Action::Quarantine,
+                ..Fixture::policy()
+            });
+            fs::remove_file(&fixture.temp).unwrap();
+            for target in [".page", "page", beside] {
+                fs::write(fixture.dir.join(target), [TEMP_CONTENT; 9].concat()).unwrap();
+            }
+            move_temps(&fixture, &[name]);
+            if !is_dropped {
+                fs::remove_file(fixture.dir.join(beside)).unwrap();
+            }
+            let events = enforce_limits(&fixture, AT_ONCE);
+            assert_eq!(!events.is_empty(), is_dropped, "{beside}: {events:?}");
+        }
     });
 }
 
@@ -492,7 +532,7 @@ fn without_proof_nothing_is_dropped() {
         fs::rename(&fixture.target, fixture.root.path.join(TARGET)).unwrap();
         let quarantine = Arc::new(Quarantine::open_or_create(&fixture.root.path, None).unwrap());
         let slot = quarantine
-            .new_slot(Path::new(TEMP), MovedAs::Other)
+            .new_slot(Path::new(TEMP), MovedAs::TargetCounted)
             .unwrap();
         let at = fixture.quarantine().join(slot.keep()).join(TEMP);
         let folder = at.parent().unwrap();

@@ -221,6 +221,18 @@ fn a_companion_that_is_kept_keeps_the_set() {
     }
 }
 
+#[test]
+fn purge_by_the_path_of_a_member_takes_the_whole_set() {
+    for name in names() {
+        let sandbox = set(false).file("y.tmp", "alone").aged(OLD_ENOUGH);
+        sandbox.sweep(SHORT).exit(0);
+        let path = format!("root/{name}");
+        let purged = sandbox.run(["quarantine", "purge", "--yes", "--json", &path]);
+        assert_eq!(purged.exit(0).events().names("purged"), names(), "{name}");
+        assert_eq!(stored(&sandbox).len(), 1, "{name}");
+    }
+}
+
 /// Also if it is not the last companion by its name.
 #[test]
 fn a_companion_that_is_no_file_does_not_make_the_set_look_changed() {

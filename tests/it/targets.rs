@@ -436,52 +436,97 @@ fn a_pid_counts_only_for_a_possible_writer() {
     }
 }
 
-/// A file whose name is that of the temp without `.tmp`, or is like it, shows that the uuid is no random part.
+/// A file whose name is that of the temp without `.tmp`, or is like it, shows that the target may be longer. Then both
+/// targets must count.
 #[test]
 fn another_file_shows_that_a_uuid_belongs_to_the_target() {
     const OTHER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    const WHOLE: &str = "whole, and longer than the temp";
     let pid = 4_194_304;
-    for (target, beside, temp, want) in [
-        ("app", "unrelated", "app.U", "reaped"),
-        ("app", "app.U", "app.U", "quarantined"),
-        ("app", "app.V", "app.U", "quarantined"),
-        ("app", "app.V", "app.PID.U", "quarantined"),
-        ("app", "app.PID.U", "app.PID.U", "quarantined"),
-        (".app", ".app.U", ".app.U", "quarantined"),
-        ("app", "other.U", "app.U", "reaped"),
+    // The target by the grammar, the other file with its content, and the temp without `.tmp`.
+    let rows = [
+        ("app", "unrelated", "", "app.U", "reaped"),
+        ("app", "app.U", "", "app.U", "quarantined"),
+        ("app", "app.U", WHOLE, "app.U", "reaped"),
+        ("", "app.U", WHOLE, "app.U", "quarantined"),
+        ("app", "app.V", "", "app.U", "quarantined"),
+        ("app", "app.V", "", "app.PID.U", "quarantined"),
+        ("app", "app.PID.U", "", "app.PID.U", "quarantined"),
+        (".app", ".app.U", "", ".app.U", "quarantined"),
+        ("app", "other.U", "", "app.U", "reaped"),
         // By the grammar of a writer that is on.
         (
             "sessions.json",
             "unrelated",
+            "",
+            "sessions.json.PID.U",
+            "reaped",
+        ),
+        (
+            "sessions.json",
+            "sessions.json.V",
+            "",
+            "sessions.json.U",
+            "reaped",
+        ),
+        (
+            "sessions.json",
+            "sessions.json.V",
+            "",
             "sessions.json.PID.U",
             "reaped",
         ),
         (
             "sessions.json",
             "sessions.json.U",
+            "",
+            "sessions.json.U",
+            "quarantined",
+        ),
+        (
+            "",
+            "sessions.json.U",
+            WHOLE,
             "sessions.json.U",
             "quarantined",
         ),
         (
             "sessions.json",
             "sessions.json.2024",
+            "",
             "sessions.json.2024.U",
             "quarantined",
         ),
-        ("x", "unrelated", "x.repair.PID.U", "reaped"),
-        ("x", "x.repair", "x.repair.PID.U", "quarantined"),
-    ] {
+        (
+            "sessions.json",
+            "sessions.json.PID",
+            "",
+            "sessions.json.PID.U",
+            "quarantined",
+        ),
+        ("x", "unrelated", "", "x.repair.PID.U", "reaped"),
+        ("x", "x.V", "", "x.repair.PID.U", "reaped"),
+        ("x", "x.repair", "", "x.repair.PID.U", "quarantined"),
+        ("x", "x.repair", "", "x.repair.2024.U", "quarantined"),
+        ("x", "x.repair", WHOLE, "x.repair.PID.U", "reaped"),
+        ("", "x.repair", WHOLE, "x.repair.PID.U", "quarantined"),
+    ];
+    for (target, beside, content, temp, want) in rows {
         let name = |name: &str| {
             let name = name.replace("PID", &pid.to_string());
             name.replace('U', UUID).replace('V', OTHER)
         };
         let (beside, temp) = (name(beside), format!("{}.tmp", name(temp)));
-        let sandbox = Sandbox::new()
-            .file(target, "whole, and longer than the temp")
-            .file(&beside, "")
-            .file(&temp, "new content");
+        let mut sandbox = Sandbox::new();
+        if !target.is_empty() {
+            sandbox = sandbox.file(target, WHOLE);
+        }
+        let sandbox = sandbox.file(&beside, content).file(&temp, "new content");
         let result = sweep_result(&sandbox, &temp);
-        assert_eq!(result, want, "{temp} beside {target} and {beside}");
+        assert_eq!(
+            result, want,
+            "{temp} beside {target} and {beside} {content:?}"
+        );
     }
 }
 

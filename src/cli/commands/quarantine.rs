@@ -99,14 +99,12 @@ fn is_below(dirs: &[PathBuf]) -> impl Fn(&Path) -> bool {
     move |path| dirs.is_empty() || dirs.iter().any(|dir| path.starts_with(dir))
 }
 
-/// Leaves out the files that were not in `dirs` or below. Without any, all files stay.
-fn retain_below(dirs: &[PathBuf], all: &mut [(PathBuf, Vec<Stored>)]) {
+/// Returns the test whether a stored file of a root was in one of `dirs` or below. Without any, each file was.
+fn is_from(dirs: &[PathBuf]) -> impl Fn(&Path, &Stored) -> bool {
     let is_asked = is_below(dirs);
-    for (root, stored) in all {
-        // The directory may be given by another path than that of the quarantine.
-        let real = fs::canonicalize(&*root).unwrap_or_else(|_| root.clone());
-        stored.retain(|one| is_asked(&root.join(&one.below)) || is_asked(&real.join(&one.below)));
-    }
+    // The directory may be given by another path than that of the quarantine.
+    let real = |root: &Path| fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    move |root, one| is_asked(&root.join(&one.below)) || is_asked(&real(root).join(&one.below))
 }
 
 /// Returns the error for the first of `dirs` that does not exist or is not a directory. If files from that path are in
@@ -137,11 +135,12 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         true => Quarantines::known(&config, &journal, None),
         false => Quarantines::enclosing(command.dirs.iter().map(|dir| absolute(dir))),
     };
-    let (mut all, failed) = read_all(&quarantines);
-    retain_below(&command.dirs, &mut all);
+    let (all, failed) = read_all(&quarantines);
+    let is_asked = is_from(&command.dirs);
     let mut rows = Vec::new();
     for (root, stored) in &all {
-        rows.extend(stored.iter().map(|one| (root.join(&one.below), root, one)));
+        let asked = stored.iter().filter(|one| is_asked(root, one));
+        rows.extend(asked.map(|one| (root.join(&one.below), root, one)));
     }
     let paths: Vec<PathBuf> = rows.iter().map(|(path, ..)| path.clone()).collect();
     check_dirs(&command.dirs, &paths)?;
@@ -310,16 +309,25 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         true => Quarantines::known(&config, &journal, None),
         false => Quarantines::enclosing(dirs.iter().map(|dir| absolute(dir))),
     };
-    let (mut all, mut failed) = read_all(&quarantines);
-    retain_below(&dirs, &mut all);
-    let paths = all
-        .iter()
-        .flat_map(|(root, stored)| stored.iter().map(|one| root.join(&one.below)));
-    check_dirs(&dirs, &paths.collect::<Vec<_>>())?;
-    let all = all
-        .into_iter()
-        .map(|(root, stored)| (root, StoredSet::group(stored)))
-        .collect();
+    let (all, mut failed) = read_all(&quarantines);
+    let is_asked = is_from(&dirs);
+    // One member of a set means the whole set.
+    let is_wanted = |root: &Path, set: &StoredSet| {
+        let mut members = set.members().into_iter();
+        members.any(|one| is_asked(root, one))
+    };
+    let by_set = |(root, stored): (PathBuf, Vec<Stored>)| {
+        let mut sets = StoredSet::group(stored);
+        sets.retain(|set| is_wanted(&root, set));
+        (root, sets)
+    };
+    let all: Vec<(PathBuf, Vec<StoredSet>)> = all.into_iter().map(by_set).collect();
+    let mut paths = Vec::new();
+    for (root, sets) in &all {
+        let members = sets.iter().flat_map(StoredSet::members);
+        paths.extend(members.map(|one| root.join(&one.below)));
+    }
+    check_dirs(&dirs, &paths)?;
     let mut sum = QuarantineSum::default();
     let wanted = select_files(&ids, all, &quarantines, &mut sum)?;
     let mut bytes = 0u64;

@@ -48,11 +48,28 @@ const MAX_GROUPS: usize = 5;
 /// Collects leaks, and passes them to the thread that runs the command.
 pub(crate) struct Alerts {
     settings: AlertSettings,
-    /// The leaks since the last alert about each root, and the time at which their counting began.
-    leaks: HashMap<PathBuf, (Instant, Sums)>,
+    leaks: HashMap<PathBuf, LeakCount>,
     send: Sender<Vec<Candidate>>,
     thread: AlertThread,
     due: Option<Instant>,
+}
+
+/// The leaks of one root in the present interval.
+struct LeakCount {
+    began: Instant,
+    sums: Sums,
+    /// A check has seen all of them.
+    is_checked: bool,
+}
+
+impl LeakCount {
+    fn from(began: Instant) -> LeakCount {
+        LeakCount {
+            began,
+            sums: Sums::with_limit(MAX_COUNTED_GROUPS),
+            is_checked: true,
+        }
+    }
 }
 
 /// The thread that runs the command.
@@ -124,7 +141,7 @@ impl Alerts {
                 return None;
             }
         };
-        let none = || (Instant::now(), Sums::with_limit(MAX_COUNTED_GROUPS));
+        let none = || LeakCount::from(Instant::now());
         Some(Alerts {
             settings: settings.clone(),
             leaks: roots.iter().map(|root| (root.clone(), none())).collect(),
@@ -144,17 +161,19 @@ impl Alerts {
         let now = Instant::now();
         self.forget_old(now);
         let leaks = self.leaks.entry(PathBuf::clone(&key.root));
-        let (_, sums) = leaks.or_insert_with(|| (now, Sums::with_limit(MAX_COUNTED_GROUPS)));
-        sums.add(key, one);
+        let leaks = leaks.or_insert_with(|| LeakCount::from(now));
+        leaks.sums.add(key, one);
+        leaks.is_checked = false;
         let at = now + LEAK_INTERVAL;
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Begins to count anew where the counting began a whole interval of alerts ago.
+    /// Begins a new interval for each root whose interval has ended, unless no check has seen its last leaks yet.
     fn forget_old(&mut self, now: Instant) {
-        for (began, sums) in self.leaks.values_mut() {
-            if now.saturating_duration_since(*began) >= self.settings.every {
-                (*began, *sums) = (now, Sums::with_limit(MAX_COUNTED_GROUPS));
+        for leaks in self.leaks.values_mut() {
+            let has_ended = now.saturating_duration_since(leaks.began) >= self.settings.every;
+            if leaks.is_checked && has_ended {
+                *leaks = LeakCount::from(now);
             }
         }
     }
@@ -171,9 +190,9 @@ impl Alerts {
         }
         self.forget_old(now);
         self.due = (self.settings.min_free > 0).then(|| now + SPACE_INTERVAL);
-        let candidate = |(root, (_, sums)): (&PathBuf, &(Instant, Sums))| {
-            let mut total = sums.others().clone();
-            let largest = sums.largest_first();
+        let candidate = |(root, leaks): (&PathBuf, &LeakCount)| {
+            let mut total = leaks.sums.others().clone();
+            let largest = leaks.sums.largest_first();
             largest
                 .iter()
                 .for_each(|(_, sum)| total.merge((*sum).clone()));
@@ -187,13 +206,14 @@ impl Alerts {
                     .collect(),
             }
         };
-        // While the command runs, the next check waits.
-        if self
-            .send
-            .try_send(self.leaks.iter().map(candidate).collect())
-            .is_err()
-        {
-            self.due = Some(now + LEAK_INTERVAL);
+        let candidates = self.leaks.iter().map(candidate).collect();
+        match self.send.try_send(candidates) {
+            Ok(()) => self
+                .leaks
+                .values_mut()
+                .for_each(|leaks| leaks.is_checked = true),
+            // While the command runs, the next check waits.
+            Err(_) => self.due = Some(now + LEAK_INTERVAL),
         }
     }
 }
@@ -482,9 +502,10 @@ mod tests {
             candidates.iter().map(|one| one.leaks).sum::<u64>()
         };
         let minute = Duration::from_secs(60);
-        assert_eq!(leaks_at(minute), 1);
-        assert_eq!(leaks_at(every - minute), 1);
-        assert_eq!(leaks_at(every), 0);
+        // The last leaks of an interval are checked after its end.
+        assert_eq!(leaks_at(every), 1);
+        assert_eq!(leaks_at(every + minute), 0);
+        assert_eq!(leaks_at(every + minute * 2), 0);
     }
 
     #[test]

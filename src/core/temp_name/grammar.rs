@@ -50,11 +50,11 @@ pub struct ParsedName {
     /// The same names, with the digits before a uuid as their end. These digits are the pid unless a file in the
     /// directory shows that they belong to the target. Empty if there are no such digits.
     pub numbered_targets: Vec<OsString>,
-    /// Another file in the directory shows that the target has the longest name that can be meant.
+    /// Another file in the directory shows that the target has a longer name than the grammar tells.
     pub is_longest: bool,
-    /// The targets by the built-in grammars, if the grammar of a writer takes a part of the target for its own: that of
-    /// `x.repair.<pid>.<uuid>.tmp` is `x` by the grammar of openclaw, and else `x.repair`.
-    pub other_targets: Vec<OsString>,
+    /// The longer targets that are meant if such files exist. The grammar of a writer may take a part of the target for its
+    /// own: the target of `x.repair.<pid>.<uuid>.tmp` is `x` by the grammar of openclaw, and else `x.repair`.
+    pub longer_targets: Vec<OsString>,
     /// The owner that the target must have, because a learned shape tells it. `None`: no shape does, and a target of the
     /// temp's owner or root counts.
     pub owner: Option<u32>,
@@ -91,10 +91,11 @@ impl ParsedName {
         self.grammar.as_deref() == Some(HIDDEN_PATTERN)
     }
 
-    /// Reports whether several targets have temps of this name, so that all of [`ParsedName::targets`] must count.
+    /// Reports whether several targets may have temps of this name, so that all of [`ParsedName::targets`] must count.
     #[must_use]
     pub fn shares_name(&self) -> bool {
-        self.writer.as_ref().is_some_and(|row| row.shared_name)
+        let is_shared = self.writer.as_ref().is_some_and(|row| row.shared_name);
+        is_shared || (self.is_longest && self.targets.len() > 1)
     }
 
     /// Reports whether the writer may pause for long between the last write and the rename.
@@ -113,34 +114,32 @@ impl ParsedName {
         }
     }
 
-    /// Returns the same name, of which another file shows that its target is `target`, by no grammar of a writer.
+    /// Returns the same name, of which another file shows that its target may be `target`. That file and the target by the
+    /// grammar must both count.
     #[must_use]
-    pub fn with_longest_target(self, target: OsString) -> ParsedName {
+    pub fn with_longer_target(self, target: OsString) -> ParsedName {
+        let by_grammar = self.targets.into_iter().take(1);
         ParsedName {
-            grammar: Some("<t>.tmp".into()),
             writer: None,
-            targets: vec![target],
+            targets: std::iter::once(target).chain(by_grammar).collect(),
             numbered_targets: Vec::new(),
             is_longest: true,
-            other_targets: Vec::new(),
+            longer_targets: Vec::new(),
             is_discarded: false,
             ..self
         }
     }
 
     /// Reports whether a temp in the directory `dir` is one that its writer discards. A name whose random part may be a
-    /// word is only in the writer's own directory.
+    /// word is only in the writer's own directory or below.
     #[must_use]
     pub fn is_discarded_in(&self, dir: &Path) -> bool {
         let own_dir = self
             .writer
             .as_ref()
             .and_then(|row| row.discard_in.as_deref());
-        let is_own = |own: &str| {
-            let parent = dir.parent().unwrap_or(dir);
-            [dir, parent].iter().any(|dir| dir.ends_with(own))
-        };
-        let is_elsewhere = self.may_be_word && own_dir.is_some_and(|own| !is_own(own));
+        let is_below = |own: &str| dir.iter().any(|part| part == own);
+        let is_elsewhere = self.may_be_word && own_dir.is_some_and(|own| !is_below(own));
         self.is_discarded && !rule!("word-is-discarded-only-in-its-directory", is_elsewhere)
     }
 }
@@ -397,7 +396,7 @@ impl Grammar {
                 .unwrap_or_default(),
             numbered_targets: Vec::new(),
             is_longest: false,
-            other_targets: Vec::new(),
+            longer_targets: Vec::new(),
             owner: None,
             pid: parts.pid,
             may_be_word: parts.may_be_word,

@@ -178,22 +178,13 @@ impl Names {
     }
 }
 
-/// Returns the targets of a name with a uuid by the built-in grammars, if the first of them is not among `targets`.
-fn other_targets(name: &[u8], end: NameEnd<'_>, targets: &[OsString]) -> Vec<OsString> {
-    let with_uuid = built_in().iter().filter(|grammar| grammar.needs_uuid());
-    let parsed = with_uuid
-        .filter_map(|grammar| grammar.parse(name, end))
-        .next();
-    let Some(mut parsed) = parsed else {
-        return Vec::new();
-    };
-    match parsed.targets.first() {
-        Some(first) if !targets.contains(first) => {
-            parsed.targets.append(&mut parsed.numbered_targets);
-            parsed.targets
-        }
-        _ => Vec::new(),
-    }
+/// Returns the target of a name with a uuid by the built-in grammars, without digits that may be a pid. `None` if it is
+/// among `targets`.
+fn longer_target(name: &[u8], end: NameEnd<'_>, targets: &[OsString]) -> Option<OsString> {
+    let mut with_uuid = built_in().iter().filter(|grammar| grammar.needs_uuid());
+    let parts = with_uuid.find_map(|grammar| grammar.split_by_end(name, end))?;
+    let target = OsStr::from_bytes(parts.target?).to_owned();
+    (!targets.contains(&target)).then_some(target)
 }
 
 #[doc(hidden)]
@@ -321,13 +312,13 @@ impl Names {
     #[must_use]
     pub fn parse(&self, name: &OsStr) -> ParsedName {
         let (name, end) = (name.as_bytes(), NameEnd::of(name.as_bytes()));
-        let parsed = self.grammars_for(name, end);
-        let mut parsed = parsed
-            .into_iter()
+        let mut parsed = self
+            .grammars_for(name, end)
             .find_map(|grammar| grammar.parse(name, end))
             .unwrap_or_default();
         if parsed.writer.is_some() && !parsed.targets.is_empty() {
-            parsed.other_targets = other_targets(name, end, &parsed.targets);
+            let longer = longer_target(name, end, &parsed.targets);
+            parsed.longer_targets.extend(longer);
         }
         parsed
     }

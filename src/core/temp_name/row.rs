@@ -34,7 +34,7 @@ pub struct WriterGrammar {
     /// The treatment of a temp whose target does not count.
     pub uncommitted: Uncommitted,
     /// The name of the writer's own directory. If the random part of a temp's name may be a word, `uncommitted = "discard"`
-    /// holds only in directories with this name and directly in their subdirectories.
+    /// holds only in directories with this name and below.
     pub discard_in: Option<String>,
     /// A file without which no temp is taken while a process has it open: absolute, or relative to the temp's
     /// directory.

@@ -119,7 +119,7 @@ fn check(writers: &[&str], rows: &[ParseRow<'_>]) {
             writer: parsed.writer.clone(),
             is_discarded: parsed.is_discarded,
             is_longest: false,
-            other_targets: parsed.other_targets.clone(),
+            longer_targets: parsed.longer_targets.clone(),
             may_be_word: parsed.may_be_word,
             targets: targets
                 .iter()

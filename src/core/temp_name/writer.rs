@@ -65,6 +65,14 @@ impl Writer {
             let what = format!("unless_open is {path:?}, which is not the path of a file");
             return Err(wrong("unless_open", 0, what));
         }
+        if let Some(dir) = &row.discard_in
+            && (matches!(dir.as_str(), "" | "." | "..") || dir.contains(['/', '\0']))
+        {
+            let what = format!(
+                "discard_in is {dir:?}, which is not the name of a directory; write the last part of its path"
+            );
+            return Err(wrong("discard_in", 0, what));
+        }
         let row = Arc::new(row);
         let mut grammars = Vec::new();
         for (index, text) in row.patterns.iter().enumerate() {

@@ -56,6 +56,8 @@ impl<'d> StagedCopy<'d> {
             return Err(Errno::BUSY.into());
         }
         mark(copy.as_fd(), &dir::observe_fd(copy.as_fd())?);
+        // The original may be removed next, so this comes after the last change of the copy.
+        copy.sync_all()?;
         Ok(staged)
     }
 
@@ -96,7 +98,6 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
     if length != file.size {
         return Err(Errno::BUSY.into());
     }
-    copy.sync_all()?;
     compare(from, copy, length)?;
     let group = Gid::from_raw(rustix::fs::fstat(from)?.st_gid);
     if file.uid != rustix::process::geteuid().as_raw() {
@@ -105,12 +106,12 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
         // A user who is not in that group cannot give it to the copy.
         let _ = rustix::fs::fchown(copy, None, Some(group));
     }
+    // The copy may still be written to, and its group has no right that only the access control list takes away.
+    calls::copy_attributes(from.as_fd(), copy.as_fd())?;
     rustix::fs::fchmod(
         copy,
         Mode::from_raw_mode((seen.mode & 0o7777) as rustix::fs::RawMode),
     )?;
-    // Without the access control list, the bits of its mask would give the group more rights than the file did.
-    calls::copy_attributes(from.as_fd(), copy.as_fd())?;
     let time = |wall: Wall| Timespec {
         tv_sec: wall.sec,
         tv_nsec: wall.nsec.into(),

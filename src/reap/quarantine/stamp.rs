@@ -16,9 +16,9 @@ use crate::core::time::{Mono, Now, Wall};
 const PREFIXES: [(char, MovedAs, bool); 5] = [
     ('m', MovedAs::SoleCopy, false),
     ('l', MovedAs::LongestName, false),
-    ('o', MovedAs::Other, false),
+    ('o', MovedAs::TargetCounted, false),
     ('s', MovedAs::SoleCopy, true),
-    ('t', MovedAs::Other, true),
+    ('t', MovedAs::TargetCounted, true),
 ];
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 15;
@@ -49,11 +49,11 @@ const DRIFT: i128 = 2_000_000_000;
 pub enum MovedAs {
     /// Its target did not count, so no target that is older than the move can make it superfluous.
     SoleCopy,
-    /// The same. Another file in the directory showed that its target has the longest name that can be meant. That file
-    /// may be removed later, so the copy belongs to no other one.
+    /// Another file in the directory showed that its target may have a longer name. That file may be removed later, so no
+    /// target makes the copy superfluous.
     LongestName,
-    /// Its target counted.
-    Other,
+    /// It was moved for another reason, and its target counted.
+    TargetCounted,
 }
 
 /// A parsed folder name.
@@ -102,6 +102,11 @@ impl Stamp {
         moved_as: MovedAs,
     ) -> Option<Stamp> {
         let path = PathBuf::from(number.to_string());
+        // A set is no copy of another file, so its longest name makes no difference.
+        let moved_as = match moved_as {
+            MovedAs::LongestName => MovedAs::SoleCopy,
+            other => other,
+        };
         let stamp = Stamp {
             is_set: true,
             ..Stamp::new(now, number, &path, moved_as)
@@ -337,8 +342,8 @@ mod tests {
             assert!(Stamp::parse(&made.name()).is_some());
         }
         assert_ne!(
-            Stamp::new(at(0, 5), 0, Path::new("a"), MovedAs::Other).name(),
-            Stamp::new(at(0, 5), 1, Path::new("a"), MovedAs::Other).name()
+            Stamp::new(at(0, 5), 0, Path::new("a"), MovedAs::TargetCounted).name(),
+            Stamp::new(at(0, 5), 1, Path::new("a"), MovedAs::TargetCounted).name()
         );
         // A monotonic clock beyond the range of the name is unknown too.
         assert!(!stamp(at(NOON, 1 << 30)).is_steady(at(NOON, 1 << 30)));

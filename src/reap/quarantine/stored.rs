@@ -388,15 +388,24 @@ impl Stored {
         Stamp::is_of_set(&self.folder_name)
     }
 
-    /// Reports whether it is a copy of the same target as others: it is no set, and its name alone shows its target.
-    pub(crate) fn may_have_copies(&self) -> bool {
-        let of_longest = self.moved_as() == Some(MovedAs::LongestName);
-        let is_single = rule!("set-is-no-copy", !self.is_of_set(), without: true);
-        is_single && rule!("longest-name-has-no-copies", !of_longest, without: true)
+    /// Reports whether it may supersede other files, or be superseded: it is no set, and its name alone shows its target.
+    pub(crate) fn may_be_of_group(&self) -> bool {
+        let is_longest = rule!("longest-name-is-of-no-group", self.has_longest_name());
+        rule!("set-is-of-no-group", !self.is_of_set(), without: true) && !is_longest
     }
 
-    /// Returns the reason for its move. `None` if it is in a folder of an older version.
-    pub(crate) fn moved_as(&self) -> Option<MovedAs> {
+    /// Reports whether another file showed at its move that its target may have a longer name.
+    pub(crate) fn has_longest_name(&self) -> bool {
+        self.moved_as() == Some(MovedAs::LongestName)
+    }
+
+    /// Reports whether its target counted when it was moved.
+    pub(crate) fn had_target(&self) -> bool {
+        self.moved_as() == Some(MovedAs::TargetCounted)
+    }
+
+    /// Returns the reason for its move. `None` if its folder has a name of an old form, which does not show it.
+    fn moved_as(&self) -> Option<MovedAs> {
         Stamp::parse(&self.folder_name).map(Stamp::moved_as)
     }
 

@@ -276,7 +276,7 @@ fn lock_all(
     let mut locker = Locker::new(folders.runtime.as_deref());
     let locks: Result<_, _> = roots.iter().map(|root| locker.lock(root)).collect();
     locks.map_err(|busy: RootBusy| {
-        if busy.is_ours() {
+        if busy.other.is_ours {
             return Failure::new(Exit::Busy, busy.to_string());
         }
         let message = format!(
