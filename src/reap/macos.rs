@@ -1,6 +1,6 @@
 //! The system calls that move, copy and remove files on macOS: renameatx_np(2), unlinkat(2), mkdirat(2), and fcopyfile(3)
-//! for the attributes of a copy. No other module makes these calls (except that `evidence/macos.rs` tries unlinkat on a file that it has created itself). This code
-//! is type-checked only; see docs/platforms.md.
+//! for the attributes of a copy. No other module makes these calls (except that `evidence/macos.rs` tries unlinkat on a file
+//! that it has created itself). This code is type-checked only; see docs/platforms.md.
 //!
 //! Not used on purpose: system call 226, `delete`, with which the Carbon library removed files that are not busy. It
 //! would be a kernel proof on systems before macOS 26. But no header declares it, it has no stub, it takes a path

@@ -87,8 +87,8 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr, made: FileId) {
     }
 }
 
-/// Copies the bytes, owner, mode, attributes and times, and reads the bytes again to compare them. If the file system can share the
-/// blocks, no bytes are written.
+/// Copies the bytes, owner, mode, attributes and times, and reads the bytes again to compare them. If the file system can
+/// share the blocks, no bytes are written.
 fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
     let length = match calls::share_blocks(from, copy) {
         Ok(()) => copy.metadata()?.len(),
