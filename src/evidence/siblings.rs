@@ -250,6 +250,9 @@ impl Siblings {
 
     /// Returns the parsed name of the temp `name` of `owner`, corrected by the other names in the directory, and by the
     /// learned shape that tells its target. No shape does if another file shows that the target may be longer.
+    ///
+    /// RACE: a file that shows a longer target may appear after the listing. Worst case: the temp is removed because its
+    /// shorter target counts.
     #[must_use]
     pub fn apply(&self, parsed: ParsedName, names: &Names, name: &OsStr, owner: u32) -> ParsedName {
         let parsed = self.apply_uuid(parsed, name);
