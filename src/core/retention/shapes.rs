@@ -59,10 +59,9 @@ impl<'a> Shapes<'a> {
             let bytes = allocated(copies.iter().copied());
             let kept = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
             let mut droppable = superseded(copies, kept);
-            // The shape does not tell apart two directories that had the same path one after the other; a group does.
-            if rule!("best-of-a-group-stay", true) {
-                droppable.retain(|(entry, _)| !needed.contains(&entry.id));
-            }
+            // A copy with eight better ones from the same directory is not one of the best of its group. The best ones stay
+            // also if that ever changes.
+            droppable.retain(|(entry, _)| !needed.contains(&entry.id));
             if rule!("space-drops-only-without-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }
