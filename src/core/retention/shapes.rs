@@ -59,9 +59,10 @@ impl<'a> Shapes<'a> {
             let bytes = allocated(copies.iter().copied());
             let kept = rule!("eight-of-a-shape-stay", KEPT_PER_SHAPE, without: KEPT_PER_SHAPE - 1);
             let mut droppable = superseded(copies, kept);
-            // A copy with eight better ones from the same directory is not one of the best of its group. The best ones stay
-            // also if that ever changes.
-            droppable.retain(|(entry, _)| !needed.contains(&entry.id));
+            // Copies of the same shape whose targets may have had longer names are of no group.
+            if rule!("best-of-a-group-stay", true) {
+                droppable.retain(|(entry, _)| !needed.contains(&entry.id));
+            }
             if rule!("space-drops-only-without-target", true) {
                 droppable.retain(|(entry, _)| entry.target == TargetState::Nothing);
             }

@@ -428,6 +428,21 @@ fn the_best_copies_from_each_directory_stay() {
     }
 }
 
+/// Copies of the same shape that are of no group do not replace the best ones of a group.
+#[test]
+fn copies_of_no_group_replace_none_of_a_group() {
+    let limits = Limits {
+        age: Duration::ZERO,
+        percent: 1,
+        min_free: 0,
+    };
+    let copies = (0..12).map(|n| Entry {
+        group: (n < 2).then(|| "a".into()),
+        ..shaped(&format!("a{n:02}"), 20 - n, 10, "a")
+    });
+    check(&Vec::from_iter(copies), limits, &["a02", "a03"]);
+}
+
 /// Neither the age nor a lack of space drops a copy because of copies from another directory.
 #[test]
 fn copies_of_another_directory_make_none_superfluous() {
