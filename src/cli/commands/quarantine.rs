@@ -99,12 +99,11 @@ fn is_below(dirs: &[PathBuf]) -> impl Fn(&Path) -> bool {
     move |path| dirs.is_empty() || dirs.iter().any(|dir| path.starts_with(dir))
 }
 
-/// Returns the test whether a stored file of a root was in one of `dirs` or below. Without any, each file was.
-fn is_from(dirs: &[PathBuf]) -> impl Fn(&Path, &Stored) -> bool {
-    let is_asked = is_below(dirs);
+/// Returns the test whether `is_asked` holds for the old path of a stored file of `root`.
+fn is_from(root: &Path, is_asked: impl Fn(&Path) -> bool) -> impl Fn(&Stored) -> bool {
     // The directory may be given by another path than that of the quarantine.
-    let real = |root: &Path| fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    move |root, one| is_asked(&root.join(&one.below)) || is_asked(&real(root).join(&one.below))
+    let real = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    move |one| is_asked(&root.join(&one.below)) || is_asked(&real.join(&one.below))
 }
 
 /// Returns the error for the first of `dirs` that does not exist or is not a directory. If files from that path are in
@@ -136,10 +135,11 @@ fn list(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Fai
         false => Quarantines::enclosing(command.dirs.iter().map(|dir| absolute(dir))),
     };
     let (all, failed) = read_all(&quarantines);
-    let is_asked = is_from(&command.dirs);
+    let is_asked = is_below(&command.dirs);
     let mut rows = Vec::new();
     for (root, stored) in &all {
-        let asked = stored.iter().filter(|one| is_asked(root, one));
+        let is_from_there = is_from(root, &is_asked);
+        let asked = stored.iter().filter(|one| is_from_there(one));
         rows.extend(asked.map(|one| (root.join(&one.below), root, one)));
     }
     let paths: Vec<PathBuf> = rows.iter().map(|(path, ..)| path.clone()).collect();
@@ -310,26 +310,21 @@ fn purge(command: &Purge, output: &OutputOptions) -> Result<Exit, Failure> {
         false => Quarantines::enclosing(dirs.iter().map(|dir| absolute(dir))),
     };
     let (all, mut failed) = read_all(&quarantines);
-    let is_asked = is_from(&dirs);
-    // One member of a set means the whole set.
-    let is_wanted = |root: &Path, set: &StoredSet| {
-        let mut members = set.members().into_iter();
-        members.any(|one| is_asked(root, one))
-    };
-    let by_set = |(root, stored): (PathBuf, Vec<Stored>)| {
+    let is_asked = is_below(&dirs);
+    let (mut wanted, mut paths) = (Vec::new(), Vec::new());
+    for (root, stored) in all {
+        let is_from_there = is_from(&root, &is_asked);
         let mut sets = StoredSet::group(stored);
-        sets.retain(|set| is_wanted(&root, set));
-        (root, sets)
-    };
-    let all: Vec<(PathBuf, Vec<StoredSet>)> = all.into_iter().map(by_set).collect();
-    let mut paths = Vec::new();
-    for (root, sets) in &all {
+        // One member of a set means the whole set.
+        sets.retain(|set| set.members().into_iter().any(&is_from_there));
         let members = sets.iter().flat_map(StoredSet::members);
         paths.extend(members.map(|one| root.join(&one.below)));
+        drop(is_from_there);
+        wanted.push((root, sets));
     }
     check_dirs(&dirs, &paths)?;
     let mut sum = QuarantineSum::default();
-    let wanted = select_files(&ids, all, &quarantines, &mut sum)?;
+    let wanted = select_files(&ids, wanted, &quarantines, &mut sum)?;
     let mut bytes = 0u64;
     let sets = wanted.iter().flat_map(|(_, sets)| sets);
     for stored in sets.flat_map(StoredSet::members) {

@@ -63,11 +63,18 @@ struct LeakCount {
 }
 
 impl LeakCount {
-    fn from(began: Instant) -> LeakCount {
+    fn new(began: Instant) -> LeakCount {
         LeakCount {
             began,
             sums: Sums::with_limit(MAX_COUNTED_GROUPS),
             is_checked: true,
+        }
+    }
+
+    /// Begins a new interval if the present one of length `every` has ended, unless no check has seen its last leaks yet.
+    fn renew(&mut self, now: Instant, every: Duration) {
+        if self.is_checked && now.saturating_duration_since(self.began) >= every {
+            *self = LeakCount::new(now);
         }
     }
 }
@@ -141,7 +148,7 @@ impl Alerts {
                 return None;
             }
         };
-        let none = || LeakCount::from(Instant::now());
+        let none = || LeakCount::new(Instant::now());
         Some(Alerts {
             settings: settings.clone(),
             leaks: roots.iter().map(|root| (root.clone(), none())).collect(),
@@ -159,23 +166,13 @@ impl Alerts {
     /// Counts a leak.
     pub(crate) fn count(&mut self, key: SumKey, one: Summand<'_>) {
         let now = Instant::now();
-        self.forget_old(now);
         let leaks = self.leaks.entry(PathBuf::clone(&key.root));
-        let leaks = leaks.or_insert_with(|| LeakCount::from(now));
+        let leaks = leaks.or_insert_with(|| LeakCount::new(now));
+        leaks.renew(now, self.settings.every);
         leaks.sums.add(key, one);
         leaks.is_checked = false;
         let at = now + LEAK_INTERVAL;
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-
-    /// Begins a new interval for each root whose interval has ended, unless no check has seen its last leaks yet.
-    fn forget_old(&mut self, now: Instant) {
-        for leaks in self.leaks.values_mut() {
-            let has_ended = now.saturating_duration_since(leaks.began) >= self.settings.every;
-            if leaks.is_checked && has_ended {
-                *leaks = LeakCount::from(now);
-            }
-        }
     }
 
     /// Returns the time of the next check.
@@ -188,7 +185,9 @@ impl Alerts {
         if self.due.is_none_or(|due| now < due) {
             return;
         }
-        self.forget_old(now);
+        for leaks in self.leaks.values_mut() {
+            leaks.renew(now, self.settings.every);
+        }
         self.due = (self.settings.min_free > 0).then(|| now + SPACE_INTERVAL);
         let candidate = |(root, leaks): (&PathBuf, &LeakCount)| {
             let mut total = leaks.sums.others().clone();
@@ -208,10 +207,11 @@ impl Alerts {
         };
         let candidates = self.leaks.iter().map(candidate).collect();
         match self.send.try_send(candidates) {
-            Ok(()) => self
-                .leaks
-                .values_mut()
-                .for_each(|leaks| leaks.is_checked = true),
+            Ok(()) => {
+                for leaks in self.leaks.values_mut() {
+                    leaks.is_checked = true;
+                }
+            }
             // While the command runs, the next check waits.
             Err(_) => self.due = Some(now + LEAK_INTERVAL),
         }

@@ -183,8 +183,9 @@ impl Names {
 fn longer_target(name: &[u8], end: NameEnd<'_>, targets: &[OsString]) -> Option<OsString> {
     let mut with_uuid = built_in().iter().filter(|grammar| grammar.needs_uuid());
     let parts = with_uuid.find_map(|grammar| grammar.split_by_end(name, end))?;
-    let target = OsStr::from_bytes(parts.target?).to_owned();
-    (!targets.contains(&target)).then_some(target)
+    let target = OsStr::from_bytes(parts.target?);
+    let is_known = targets.iter().any(|known| known == target);
+    (!is_known).then(|| target.to_owned())
 }
 
 #[doc(hidden)]
