@@ -241,14 +241,10 @@ impl PolicyOptions {
         Some(command.flag("-n", only_reports).args(dirs))
     }
 
-    /// Returns the options of the command line as settings. A dry run is the action `report`.
+    /// Returns the options of the command line as settings.
     pub(crate) fn settings(&self) -> RuleSettings {
-        let action = match self.action.dry_run {
-            true => Some(ActionArg::Report),
-            false => self.action.action,
-        };
         RuleSettings {
-            action,
+            dry_run: self.action.dry_run,
             ..self.settings_without_dry_run()
         }
     }

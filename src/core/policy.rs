@@ -138,6 +138,8 @@ pub struct Policy {
     pub sole_copy: SoleCopy,
     /// The action for an orphan.
     pub action: Action,
+    /// True if nothing is changed on disk, as with [`Action::Report`]: what `action` would do is only reported.
+    pub dry_run: bool,
     /// True if directories below the root are watched too.
     pub recursive: bool,
     /// The treatment of a directory with a high rate of new temps.
@@ -242,7 +244,7 @@ impl Policy {
     /// Reports whether nothing may be changed on disk.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
-        self.action == Action::Report
+        self.dry_run || self.action == Action::Report
     }
 }
 
@@ -255,12 +257,12 @@ impl Policy {
             && (self.exclude.is_empty() || !self.exclude.excludes(&below.join(name)))
     }
 
-    /// Returns the guard files of a temp: that of the rule, and that of the writer whose pattern its name matches.
-    pub fn guard_files<'a>(&'a self, parsed: &'a ParsedName) -> impl Iterator<Item = &'a Path> {
-        let writer = parsed.writer.as_deref();
-        let of_writer = writer.and_then(|writer| writer.unless_open.as_deref());
+    /// Returns the guard files of the temp `name`: that of the rule, and those of all its writers that may have written a
+    /// temp of this name.
+    pub fn guard_files<'a>(&'a self, name: &'a OsStr) -> impl Iterator<Item = &'a Path> {
         let of_rule = self.unless_open.as_deref();
-        of_rule.into_iter().chain(of_writer.map(Path::new))
+        let of_writers = self.names.guards_of(name.as_bytes());
+        of_rule.into_iter().chain(of_writers.map(Path::new))
     }
 
     /// Returns the time for which a temp with the parsed name `parsed` must be quiet.
@@ -462,6 +464,11 @@ mod tests {
                 ..Policy::default()
             };
             assert_eq!(policy.is_dry_run(), want, "{action:?}");
+            let policy = Policy {
+                dry_run: true,
+                ..policy
+            };
+            assert!(policy.is_dry_run(), "{action:?}");
         }
     }
 }

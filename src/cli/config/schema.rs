@@ -84,6 +84,9 @@ pub(crate) struct RuleSettings {
     pub(crate) open: Option<OpenArg>,
     pub(crate) sole_copy: Option<SoleCopyArg>,
     pub(crate) action: Option<ActionArg>,
+    /// True if nothing is changed, from the command line: what `action` would do is only reported.
+    #[serde(skip)]
+    pub(crate) dry_run: bool,
     pub(crate) hot: Option<HotArg>,
     pub(crate) learn: Option<LearnArg>,
     /// More file systems on which the proof is trusted.
@@ -284,6 +287,7 @@ impl RuleSettings {
             open: self.open.or(lower.open),
             sole_copy: self.sole_copy.or(lower.sole_copy),
             action: self.action.or(lower.action),
+            dry_run: self.dry_run || lower.dry_run,
             hot: self.hot.or(lower.hot),
             learn: self.learn.or(lower.learn),
             network: self.network.or_else(|| lower.network.clone()),
@@ -329,6 +333,7 @@ impl RuleSettings {
             open: self.open.map(Into::into).unwrap_or_default(),
             sole_copy: self.sole_copy.map(Into::into).unwrap_or_default(),
             action: self.action.map(Into::into).unwrap_or_default(),
+            dry_run: self.dry_run,
             recursive: self.recursive.unwrap_or_default(),
             hot: self.hot.map(Into::into).unwrap_or_default(),
             learn: self.learn.map(Into::into).unwrap_or_default(),

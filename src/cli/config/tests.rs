@@ -353,6 +353,7 @@ fn valid_files_are_read() {
         open: Some(OpenArg::Quarantine),
         sole_copy: Some(SoleCopyArg::Keep),
         action: Some(ActionArg::Report),
+        dry_run: false,
         hot: Some(HotArg::Watch),
         learn: Some(LearnArg::Take),
         network: strings(&["nfs4"]),

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::sources::{ValueSources, WithSources};
+use crate::cli::choices::ActionArg;
 use crate::cli::config::{Config, Lines, RuleSettings, Section, built_in, sections};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{OutputOptions, PolicyOptions};
@@ -58,7 +59,10 @@ pub(super) fn run(
         return Ok(Exit::Done);
     }
     let config = Config::load(options.options.rule.config.as_deref())?;
-    let typed = options.options.settings();
+    let mut typed = options.options.settings();
+    if typed.dry_run {
+        typed.action = Some(ActionArg::Report);
+    }
     // Checks the same as a watcher, so that no setting is shown as in force that a watcher would refuse.
     config.roots(&typed)?;
     typed.clone().over(&config.defaults).policy()?;

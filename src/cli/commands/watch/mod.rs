@@ -296,9 +296,9 @@ fn start_line(root: &Root, is_live: bool) -> String {
     let (deep, path) = (depth(policy), text::escaped(&root.path));
     let files = format!("{} files unused for {}", policy.names, grace(policy));
     let does = match policy.action {
-        Action::Delete => format!("removes {files}"),
+        _ if policy.is_dry_run() => format!("only reports {files}"),
         Action::Quarantine => format!("moves {files} to the quarantine"),
-        Action::Report => format!("only reports {files}"),
+        Action::Delete | Action::Report => format!("removes {files}"),
     };
     let end = if is_live { ". Ctrl-C to stop" } else { "" };
     format!("watching {path} ({deep}): {does}{end}")
