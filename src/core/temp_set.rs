@@ -54,6 +54,9 @@ pub struct LeftSet {
     pub claimed: BTreeSet<OsString>,
     /// The names of the set that files have now.
     pub names: SetNames,
+    /// A file that has the name of a companion was changed after the main file was claimed, so it may belong to another
+    /// main file.
+    pub has_newer_companion: bool,
 }
 
 /// The recovery of a set that a killed orphand left.
@@ -72,6 +75,10 @@ pub enum SetRecovery {
 #[must_use]
 pub fn recovery(left: &LeftSet) -> SetRecovery {
     let is_taken = left.names.has_main
+        || rule!(
+            "newer-companion-is-of-another-set",
+            left.has_newer_companion
+        )
         || left
             .claimed
             .iter()
@@ -157,8 +164,18 @@ mod tests {
                 has_main_claim,
                 claimed,
                 names: now,
+                has_newer_companion: false,
             };
             assert_eq!(recovery(&left), recovery_is, "{left:?}");
+            let left = LeftSet {
+                has_newer_companion: true,
+                ..left
+            };
+            let with_newer = match has_main_claim {
+                true => SetRecovery::Quarantine,
+                false => SetRecovery::QuarantineRest,
+            };
+            assert_eq!(recovery(&left), with_newer, "{left:?}");
         }
     }
 
@@ -229,6 +246,7 @@ mod tests {
                             has_main_claim: places[0] == Place::Claimed,
                             claimed: of(&claimed),
                             names: SetNames { has_main: there(&0), companions: of(&there) },
+                            has_newer_companion: false,
                         };
                         if !left.has_main_claim && left.claimed.is_empty() {
                             continue;

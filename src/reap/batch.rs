@@ -351,8 +351,8 @@ impl<'a> Batch<'a> {
 
     /// Checks that no process uses a guard file of the temp.
     fn check_guard(&self, candidate: &Candidate, guards: &GuardChecks) -> Result<(), EarlyEnd> {
-        let parsed = &candidate.temp_info.parsed;
-        let guard = guards.check(self.context.context.for_guards(self.dir(), parsed));
+        let name = &candidate.temp_info.name;
+        let guard = guards.check(self.context.context.for_guards(self.dir(), name));
         match guard.and_then(|guard| guard.state.reason()) {
             None => Ok(()),
             Some(reason) => Err(EarlyEnd::Keep(reason)),

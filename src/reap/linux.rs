@@ -59,15 +59,23 @@ pub(super) fn share_blocks(from: &File, copy: &File) -> io::Result<()> {
 /// itself (xattr(7)).
 fn is_copied(name: &[u8]) -> bool {
     let is_of_user = name.starts_with(b"user.") && !name.starts_with(b"user.orphand.");
-    is_of_user || matches!(name, b"system.posix_acl_access" | b"security.capability")
+    is_of_user || name == ACL.as_bytes() || name == b"security.capability"
 }
 
-/// Gives `copy` the extended attributes of `from`, with its access control list.
+/// The access control list of a file (acl(5)).
+const ACL: &str = "system.posix_acl_access";
+
+/// Gives `copy` the extended attributes of `from`, with its access control list, and no other list: the directory of the
+/// copy may have a default one (acl(5)).
 ///
 /// # Errors
 ///
 /// An attribute cannot be read, or the file system of the copy does not accept it.
 pub(super) fn copy_attributes(from: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> io::Result<()> {
+    match rustix::fs::fremovexattr(copy, ACL) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(error) => return Err(error.into()),
+    }
     let mut names = vec![0; 1 << 16];
     let length = match rustix::fs::flistxattr(from, &mut names[..]) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,

@@ -13,6 +13,7 @@ use crate::core::judge::Reason;
 use crate::core::observation::{FileSize, Kind};
 use crate::core::own_names;
 use crate::evidence;
+use crate::evidence::siblings::has_companion;
 use crate::fs::dir;
 
 /// Recovers a claim that a crash left: gives it its original name back, so that it is a temp like any other. If another
@@ -72,7 +73,8 @@ pub fn recover(batch_context: BatchContext<'_>, claim: &OsStr) -> io::Result<Opt
     undo(batch_context, claim, parsed.original, now.size())
 }
 
-/// Gives the claim its `original` name back, or moves it to the quarantine.
+/// Gives the claim its `original` name back, or moves it to the quarantine, if another file has that name, or the name of
+/// a companion.
 fn undo(
     batch_context: BatchContext<'_>,
     claim: &OsStr,
@@ -80,7 +82,13 @@ fn undo(
     size: FileSize,
 ) -> io::Result<Option<Recovered>> {
     let dir = batch_context.dir;
-    if let Some(name) = &original {
+    // Without a set, the file had no companion when it was claimed. One that exists now may belong to another file.
+    let has_companion = match &original {
+        Some(name) => has_companion(dir, &batch_context.context.policy.names, name)?,
+        None => false,
+    };
+    let is_alone = !rule!("claim-returns-to-no-companion", has_companion);
+    if let Some(name) = original.as_ref().filter(|_| is_alone) {
         match calls::rename(dir.fd(), claim, dir.fd(), name) {
             Ok(()) => return Ok(original.map(Recovered::PutBack)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -92,7 +100,9 @@ fn undo(
     let slot = LazyQuarantine::new(batch_context).slot(&name, MovedAs::SoleCopy);
     let slot = slot.map_err(|outcome| match outcome {
         Outcome::Failed { error, .. } => error,
-        _ => io::Error::other("another file has its name, and no quarantine is possible here"),
+        _ => io::Error::other(
+            "another file has its name or that of a companion, and no quarantine is possible here",
+        ),
     })?;
     let is_stored = slot.receive(dir, claim, &name)?;
     Ok(is_stored.then(|| {

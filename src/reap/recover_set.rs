@@ -90,6 +90,14 @@ pub(super) fn recover_set(
         has_main_claim,
         claimed: set_of(claims.keys().filter(|name| **name != main).cloned()),
         names: find_set(batch_context.dir, &policy.names, &main)?,
+        has_newer_companion: false,
+    };
+    let left = LeftSet {
+        has_newer_companion: match claims.get(&main) {
+            Some(main) => has_newer_companion(batch_context, &left, main)?,
+            None => false,
+        },
+        ..left
     };
     match rule!("left-set-stays-together", recovery(&left), without: SetRecovery::PutBack) {
         SetRecovery::PutBack => match put_back(batch_context, &main, &mut claims)? {
@@ -105,6 +113,26 @@ pub(super) fn recover_set(
         }
         SetRecovery::QuarantineRest => quarantine_rest(batch_context, &main, claims),
     }
+}
+
+/// Reports whether a companion under its own name was created or written after the main file was claimed. Its ctime does
+/// not show this: a recovery that was killed may have given the companion its name back.
+fn has_newer_companion(
+    batch_context: BatchContext<'_>,
+    left: &LeftSet,
+    main: &LeftClaim,
+) -> io::Result<bool> {
+    for name in left.names.companions.difference(&left.claimed) {
+        let seen = batch_context.dir.observe(name)?;
+        let made = seen.map(|seen| seen.fingerprint.btime.max(Some(seen.fingerprint.mtime)));
+        if made
+            .flatten()
+            .is_some_and(|made| made >= main.seen.fingerprint.ctime)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns the names of the claims with the digits `set`, by their original names.

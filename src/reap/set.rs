@@ -486,7 +486,7 @@ impl<'a> SetRemoval<'a> {
                 FreshSibling::Companion => return Err(EarlyEnd::Keep(Reason::Changed)),
                 FreshSibling::None => {}
             }
-            let context = self.context.context.for_guards(dir, parsed);
+            let context = self.context.context.for_guards(dir, main.name());
             let guard = GuardChecks::default().check(context);
             let reason = guard.and_then(|guard| guard.state.reason());
             match rule!("guard-after-the-claims-of-a-set", reason, without: None) {

@@ -395,3 +395,25 @@ fn make_quarantine(fixture: &Fixture, mode: u32) {
     fs::create_dir(fixture.quarantine()).unwrap();
     fs::set_permissions(fixture.quarantine(), fs::Permissions::from_mode(mode)).unwrap();
 }
+
+/// A claim does not get its name back beside a companion that was created in the meantime: that may be the log of another
+/// file.
+#[test]
+fn a_claim_is_not_put_back_beside_a_companion() {
+    in_own_process(ALL_USERS, || {
+        for has_companion in [true, false] {
+            let fixture = Fixture::new();
+            let claim = format!(".orphand-0123456789abcdef-{TEMP}");
+            fs::rename(&fixture.temp, fixture.dir.join(&claim)).unwrap();
+            if has_companion {
+                fs::write(fixture.dir.join(format!("{TEMP}-wal")), "of another file").unwrap();
+            }
+            match fixture.recover(&claim) {
+                Ok(Some(Recovered::PutBack(_))) if !has_companion => {}
+                Ok(Some(Recovered::Quarantined(_))) if has_companion => {}
+                recovered => panic!("{recovered:?}"),
+            }
+            assert_eq!(fixture.copies(TEMP_CONTENT).len(), 1);
+        }
+    });
+}

@@ -1311,6 +1311,7 @@ impl Model {
             has_main_claim: claimed & 1 != 0,
             claimed: names(claimed).companions,
             names: found,
+            has_newer_companion: false,
         };
         match recovery(&left) {
             SetRecovery::PutBack => state.to(At::RecoverPutBack(0)),

@@ -191,3 +191,58 @@ fn a_watcher_keeps_a_restored_target() {
     let events = sandbox.sweep(["--grace", "100ms"]).exit(0).events();
     assert_eq!(events.about("a.tmp"), ["kept restored"]);
 }
+
+/// Another file may show that the target has a longer name. Once that file is gone, the target is not known.
+#[test]
+fn a_longer_target_is_restored_or_none() {
+    let other = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
+    for (sibling, temp, target) in [
+        (
+            format!("app.{other}"),
+            format!("app.{UUID}.tmp"),
+            format!("app.{UUID}"),
+        ),
+        (
+            format!("app.4194000.{other}"),
+            format!("app.4194000.{UUID}.tmp"),
+            format!("app.4194000.{UUID}"),
+        ),
+        (
+            "app.4193999".into(),
+            format!("app.4194000.{UUID}.tmp"),
+            "app.4194000".into(),
+        ),
+    ] {
+        let sandbox = Sandbox::new()
+            .file(&temp, "data")
+            .file(&sibling, "another file");
+        let id = quarantine(&sandbox, &temp, &[]);
+        let hidden = sandbox.base().join("hidden");
+        fs::rename(sandbox.path(&sibling), &hidden).unwrap();
+        restore(&sandbox, &[&id])
+            .exit(1)
+            .prints_nothing()
+            .stderr_has("has a longer name")
+            .stderr_has(&format!("restore --to PATH {id}"));
+        fs::rename(&hidden, sandbox.path(&sibling)).unwrap();
+        restore(&sandbox, &[&id]).exit(0);
+        assert_eq!(sandbox.content(&target), "data", "{temp}");
+    }
+}
+
+/// Two targets can have temps of the same name.
+#[test]
+fn a_name_of_several_targets_is_refused() {
+    let temp = ".bashrc.Ab3xYz";
+    let sandbox = Sandbox::new().file(temp, "data");
+    let config = "[defaults]\nwriters = [\"rsync\"]\n";
+    fs::create_dir(sandbox.base().join("config/orphand")).unwrap();
+    fs::write(sandbox.base().join("config/orphand/config.toml"), config).unwrap();
+    let id = quarantine(&sandbox, temp, &[]);
+    restore(&sandbox, &[&id])
+        .exit(1)
+        .prints_nothing()
+        .stderr_has("\"bashrc\"")
+        .stderr_has("\".bashrc\"");
+    assert_eq!(stored(&sandbox), 1);
+}

@@ -1017,3 +1017,35 @@ fn claims_of_a_restored_set_stay() {
     sandbox.run(SWEEP).exit(0);
     assert_eq!(sandbox.listing(), before);
 }
+
+/// A companion that was created after the crash may belong to another main file, and would damage this one. One that the
+/// crash left in place does not.
+#[test]
+fn a_left_set_is_not_put_back_beside_a_foreign_companion() {
+    for is_foreign in [true, false] {
+        let sandbox = Sandbox::new();
+        let claim = |name: &str| format!(".orphand-0123456789abcdef-{name}");
+        let journal = || sandbox.write("x.tmp-journal", "of some file");
+        if !is_foreign {
+            journal();
+        }
+        for name in ["x.tmp", "x.tmp-wal"] {
+            sandbox.write(name, name);
+        }
+        sandbox.age(AGE);
+        for name in ["x.tmp", "x.tmp-wal"] {
+            fs::rename(sandbox.path(name), sandbox.path(claim(name))).unwrap();
+        }
+        if is_foreign {
+            std::thread::sleep(Duration::from_millis(20));
+            journal();
+        }
+        sandbox.watch(["--grace", "1h"]).ready().stop().exit(0);
+        let mut in_place = sandbox.listing();
+        in_place.retain(|name| name.starts_with("x.tmp") || name == ".orphand");
+        match is_foreign {
+            true => assert_eq!(in_place, [".orphand", "x.tmp-journal"]),
+            false => assert_eq!(in_place, ["x.tmp", "x.tmp-journal", "x.tmp-wal"]),
+        }
+    }
+}

@@ -763,3 +763,40 @@ fn a_hot_journal_stays_with_its_database() {
     sandbox.sweep(SHORT).exit(0);
     assert_committed(&path);
 }
+
+/// A log of another database would damage a restored one.
+#[test]
+fn nothing_is_restored_beside_a_foreign_companion() {
+    let sandbox = Sandbox::new().file("a.db.tmp", "precious").aged(OLD_ENOUGH);
+    let events = sandbox.sweep(SHORT).exit(0).events();
+    let id = events.one("quarantined")["id"].as_str().unwrap().to_owned();
+    for (companion, args) in [
+        ("a.db.tmp-wal", &["restore", &id][..]),
+        ("a.db.tmp-journal", &["restore", &id]),
+        ("b-shm", &["restore", "--to", "root/b", &id]),
+        ("a.db-journal", &["restore", "--as-target", &id]),
+    ] {
+        sandbox.write(companion, "of another database");
+        sandbox
+            .run(args)
+            .exit(1)
+            .prints_nothing()
+            .stderr_has(companion);
+        assert_eq!(sandbox.listing(), [".orphand", companion]);
+        fs::remove_file(sandbox.path(companion)).unwrap();
+    }
+    // A member of a set that is not in the set.
+    let set = set(false);
+    let events = set.sweep(SHORT).exit(0).events();
+    let id = events.of("quarantined")[1]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    set.write("x.tmp-journal", "of another database");
+    set.run(["restore", &id])
+        .exit(1)
+        .stderr_has("x.tmp-journal");
+    assert_eq!(set.listing(), [".orphand", "x.tmp-journal"]);
+    fs::remove_file(set.path("x.tmp-journal")).unwrap();
+    set.run(["restore", &id]).exit(0);
+}

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use orphand::store::folders::Folders;
 
 use super::restored_file::{marking, not_restored, set_not_restored};
 use crate::cli::config::Config;
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::output::shell::Suggestion;
 use crate::cli::output::text;
 use crate::cli::runtime::engine::known_shapes;
@@ -60,7 +61,7 @@ impl<'c> TargetRestorer<'c> {
             not_restored(stored, &parent, io::Error::other(error))
         })?;
         let parsed = self.parse(&dir, stored)?;
-        let (name, other) = target_of(&parsed).ok_or_else(|| no_target(stored))?;
+        let (name, other) = target_of(stored, &parsed).map_err(|why| no_target(stored, &why))?;
         let target = dir.path().join(&name);
         for name in [Some(&name), other.as_ref()].into_iter().flatten() {
             let path = dir.path().join(name);
@@ -95,7 +96,9 @@ impl<'c> TargetRestorer<'c> {
         let siblings = Listings::default().siblings_of(dir, &policy, 1);
         let siblings = siblings.map_err(|error| not_restored(stored, dir.path(), error))?;
         let (names, uid) = (&policy.names, stored.seen.fingerprint.uid);
-        Ok(siblings.apply(names.parse(name), names, name, uid))
+        let parsed = siblings.apply(names.parse(name), names, name, uid);
+        evidence::with_longer_target(dir, parsed)
+            .map_err(|error| not_restored(stored, dir.path(), error))
     }
 
     /// Warns if another process has the directory open. A running program may create the target itself.
@@ -118,30 +121,42 @@ impl<'c> TargetRestorer<'c> {
     }
 }
 
-/// Returns the name to restore to, and another name that must not exist either.
+/// Returns the name to restore to, and another name that must not exist either. The error is the reason why the target
+/// is not known.
 ///
 /// A leading dot that the writer added is not a part of the target. But if the name with the dot exists, that file is
 /// taken for the target.
-fn target_of(parsed: &ParsedName) -> Option<(OsString, Option<OsString>)> {
+fn target_of(stored: &Stored, parsed: &ParsedName) -> Result<(OsString, Option<OsString>), String> {
+    let was_longer = stored.has_longest_name() && !parsed.is_longest;
+    if rule!("longer-target-is-restored", was_longer) {
+        return Err("a file that is gone had shown that its target has a longer name".into());
+    }
     let mut names = parsed.targets.iter().cloned();
-    let first = names.next()?;
-    let (name, other) = match names.next() {
-        Some(without_dot) if parsed.dot_is_prefix() => (without_dot, Some(first)),
-        _ => (first, None),
+    let (first, second) = (names.next(), names.next());
+    let Some(first) = first.filter(|name| !is_own(name)) else {
+        return Err(format!(
+            "the name {:?} does not contain the name of a target",
+            stored.name()
+        ));
     };
-    (!is_own(&name)).then_some((name, other))
+    let without_dot = first.as_bytes().strip_prefix(b".");
+    match second {
+        Some(second) if !parsed.is_longest && parsed.shares_name() => Err(format!(
+            "the name {:?} may be that of a temp of {first:?} or of {second:?}",
+            stored.name()
+        )),
+        Some(second) if parsed.dot_is_prefix() && without_dot == Some(second.as_bytes()) => {
+            Ok((second, Some(first)))
+        }
+        _ => Ok((first, None)),
+    }
 }
 
-fn no_target(stored: &Stored) -> Failure {
-    Failure::new(
-        Exit::Failed,
-        format!(
-            "cannot restore {} as its target: the name {:?} does not contain the name of a target; to restore it \
-             under another name: {} --to PATH {}",
-            stored.id,
-            stored.below.file_name().unwrap_or_default(),
-            Suggestion::new("restore").configured(),
-            stored.id
-        ),
-    )
+fn no_target(stored: &Stored, why: &str) -> Failure {
+    Failure::failed(format!(
+        "cannot restore {} as its target: {why}; to restore it under another name: {} --to PATH {}",
+        stored.id,
+        Suggestion::new("restore").configured(),
+        stored.id
+    ))
 }

@@ -99,7 +99,8 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
         return Err(Errno::BUSY.into());
     }
     compare(from, copy, length)?;
-    let group = Gid::from_raw(rustix::fs::fstat(from)?.st_gid);
+    let gid = rustix::fs::fstat(from)?.st_gid;
+    let group = Gid::from_raw(gid);
     if file.uid != rustix::process::geteuid().as_raw() {
         rustix::fs::fchown(copy, Some(Uid::from_raw(file.uid)), Some(group))?;
     } else {
@@ -108,10 +109,14 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
     }
     // The copy may still be written to, and its group has no right that only the access control list takes away.
     calls::copy_attributes(from.as_fd(), copy.as_fd())?;
-    rustix::fs::fchmod(
-        copy,
-        Mode::from_raw_mode((seen.mode & 0o7777) as rustix::fs::RawMode),
-    )?;
+    // Another group than that of the original gets no rights.
+    let is_of_group = rustix::fs::fstat(copy)?.st_gid == gid;
+    let rights = match is_of_group {
+        true => 0o7777,
+        false => 0o7777 & !0o2070,
+    };
+    let mode = (seen.mode & rights) as rustix::fs::RawMode;
+    rustix::fs::fchmod(copy, Mode::from_raw_mode(mode))?;
     let time = |wall: Wall| Timespec {
         tv_sec: wall.sec,
         tv_nsec: wall.nsec.into(),

@@ -219,3 +219,33 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     }
     Ok(names)
 }
+
+/// Fails if the directory `to` has one of the files `companions`, which are those of a file that is to be restored there,
+/// except those that are restored with it. A log of another database would damage the restored one.
+///
+/// RACE: such a file may be created between this check and the rename of the restored file (µs). Worst case: it damages
+/// the restored file.
+pub(super) fn check_companions(
+    to: BorrowedFd<'_>,
+    companions: impl IntoIterator<Item = OsString>,
+    restored: &[OsString],
+) -> io::Result<()> {
+    for name in companions {
+        let exists = match observe(to, &name) {
+            Ok(_) => true,
+            // No file can have a name that is too long.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if rule!(
+            "foreign-companion-stops-a-restore",
+            exists && !restored.contains(&name)
+        ) {
+            return Err(io::Error::other(format!(
+                "{name:?} exists beside it, may belong to another file, and would be read as a part of the restored file"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
 use super::copied::{SetError, publish};
-use super::folder::Quarantine;
+use super::folder::{Quarantine, check_companions};
 use super::stamp::Stamp;
 use super::stored::{Stored, open_to_read};
 use crate::core::companions;
@@ -245,6 +245,8 @@ impl Quarantine {
             }
             targets.push(target);
         }
+        let foreign = check_companions(to, companions::of(name), &targets);
+        foreign.map_err(|error| SetError { member: 0, error })?;
         Ok(targets)
     }
 

@@ -135,7 +135,7 @@ impl Quarantine {
 
     /// Returns a slot for a companion at the path `below` the root, in the folder of its set. A killed orphand had
     /// moved the main file of that set after the claim of the companion, which was at the time `claimed`. Returns
-    /// `None` if there is no such folder.
+    /// `None` if there is no such folder, or if the birth of the main file is not known.
     pub(in crate::reap) fn slot_beside(
         self: &Arc<Quarantine>,
         main: &Path,
@@ -154,10 +154,15 @@ impl Quarantine {
             let Some(dir) = QuarantineDir::open(self, folder, main)? else {
                 continue;
             };
-            let moved = match dir.observe(main.file_name().unwrap_or_default())? {
-                Some(seen) => seen.fingerprint.ctime,
-                None => continue,
+            let Some(seen) = dir.observe(main.file_name().unwrap_or_default())? else {
+                continue;
             };
+            let (moved, born) = (seen.fingerprint.ctime, seen.fingerprint.btime);
+            // A main file that was created after the claim is another one.
+            let is_older = born.is_some_and(|born| born < claimed);
+            if !rule!("rest-follows-an-older-main", is_older, without: true) {
+                continue;
+            }
             let is_free = dir
                 .observe(below.file_name().unwrap_or_default())?
                 .is_none();

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::folder::{FOLDER, MAX_DEPTH, Quarantine, is_ours, names, observe, open_dir};
+use super::folder::{
+    FOLDER, MAX_DEPTH, Quarantine, check_companions, is_ours, names, observe, open_dir,
+};
 use super::stamp::{MovedAs, Stamp};
+use crate::core::companions;
 use crate::core::observation::{Kind, Observation};
 use crate::core::policy::Policy;
 use crate::core::sort::sort_by;
@@ -299,6 +302,9 @@ impl Quarantine {
         policy: &Policy,
     ) -> io::Result<Observation> {
         let (dir, stored_name, seen) = self.locate(stored)?;
+        let companions = policy.names.companion_names(name);
+        let companions = companions.unwrap_or_else(|| companions::of(name).collect());
+        check_companions(to, companions, &[])?;
         let copy = || {
             let copied = self.copy_and_remove(&[stored], to, &[name.to_owned()], &mark, policy);
             copied.map(|()| seen).map_err(|failure| failure.error)
@@ -395,7 +401,8 @@ impl Stored {
     }
 
     /// Reports whether another file showed at its move that its target may have a longer name.
-    pub(crate) fn has_longest_name(&self) -> bool {
+    #[must_use]
+    pub fn has_longest_name(&self) -> bool {
         self.moved_as() == Some(MovedAs::LongestName)
     }
 
@@ -409,7 +416,9 @@ impl Stored {
         Stamp::parse(&self.folder_name).map(Stamp::moved_as)
     }
 
-    pub(crate) fn name(&self) -> &OsStr {
+    /// Returns its base name.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
         self.below.file_name().unwrap_or_default()
     }
 }

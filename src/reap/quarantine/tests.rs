@@ -2,6 +2,7 @@ use super::folder::MAX_DEPTH;
 use super::stored::is_old_id;
 use super::*;
 use crate::core::policy::Policy;
+use crate::sys::clock;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -317,12 +318,21 @@ fn a_set_has_a_folder_of_its_own() {
 fn a_companion_follows_its_main_file() {
     let (_folder, path) = folder();
     let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
-    let old = store_set(&quarantine, &["a.tmp"]);
-    let stored = quarantine.stored().unwrap();
-    let claimed = stored[0].since();
     let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
+    let unborn = clock::wall();
     pause();
-    store_set(&quarantine, &["a.tmp"]);
+    let old = store_set(&quarantine, &["a.tmp"]);
+    let new = store_set(&quarantine, &["a.tmp"]);
+    pause();
+    let claimed = clock::wall();
+    for id in [&old[0], &new[0]] {
+        pause();
+        let all = quarantine.stored().unwrap();
+        let one = all.into_iter().find(|one| one.id == *id).unwrap();
+        // As if it had been moved just now.
+        let rights = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(path.join(one.path()), rights).unwrap();
+    }
     let slot = |claimed| {
         let (main, wal) = (Path::new("a.tmp"), Path::new("a.tmp-wal"));
         quarantine.slot_beside(main, wal, claimed).unwrap()
@@ -346,6 +356,7 @@ fn a_companion_follows_its_main_file() {
         nsec: 0,
     };
     assert!(slot(later).is_none(), "no main file was moved after that");
+    assert!(slot(unborn).is_none(), "no main file had been born then");
 }
 
 #[test]
