@@ -45,6 +45,19 @@ impl Kinds {
     }
 }
 
+/// Reports whether `part` has digits and letters of both cases, and each of its characters is of another kind than the
+/// one before. So it contains no word of two letters: `aB3xYz`, but not `V2test` or `MacM1x`.
+pub(super) fn has_all_kinds_mixed(part: &[u8]) -> bool {
+    let kind = |byte: u8| Kinds::of(std::iter::once(byte));
+    let changes = |pair: &[u8]| match pair {
+        [one, next] => kind(*one) != kind(*next),
+        _ => true,
+    };
+    let is_mixed =
+        rule!("word-with-digits-may-be-chosen", part.windows(2).all(changes), without: true);
+    Kinds::of(part.iter().copied()).are_all() && is_mixed
+}
+
 /// Returns how likely `part` is to be random.
 pub(super) fn of(part: &[u8]) -> Randomness {
     let is_known = |byte: &&u8| byte.is_ascii_alphanumeric();

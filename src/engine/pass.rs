@@ -484,8 +484,10 @@ impl<'a> Pass<'a> {
         let parsed = policy.names.parse(&item.name);
         let lag = properties.dates.lag(&fingerprint);
         let grace = policy.grace_of(&parsed, fingerprint.size == 0, lag);
-        // Another name of the file may be due as well, and the file would be found in use: by this process.
+        // Another name of the file may be due as well, and the file would be found in use: by this process. The extended
+        // attributes of an empty file are only read once it is open.
         let is_candidate = fingerprint.links == 1
+            && fingerprint.size > 0
             && (context.our_uid == 0 || fingerprint.uid == context.our_uid)
             && temp.lacks_only_proof(&fingerprint, clock_reading.now.mono, grace);
         if !is_candidate
@@ -795,7 +797,11 @@ impl<'a> Pass<'a> {
                 removal.set_superseded(is_superseded, policy);
                 match removal.temp.judged.candidate.verdict {
                     Verdict::Reap => removed.push(removal),
-                    _ => moved.push(removal),
+                    // Also one that the action of the rule moves although it is superseded.
+                    _ => {
+                        removal.set_superseded(false, policy);
+                        moved.push(removal);
+                    }
                 }
             }
             let frees_space = allocated(&removed) > allocated(&moved);

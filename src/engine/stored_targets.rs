@@ -107,21 +107,27 @@ impl<'a> StoredTargets<'a> {
     ///
     /// A set is no copy of another file: with its companions, its size does not show how much it contains. So it
     /// neither supersedes another file nor is superseded. A file whose target may have had a longer name is no copy
-    /// of another file either, but counts by its shape.
+    /// of another file either, but counts by its shape. A file whose name fits the temps of several targets, or has only
+    /// a part of its target, is no copy of another file, and does not count by its shape.
     pub(super) fn retention_entry(&mut self, set: &StoredSet, now: Now) -> Entry {
         let stored = &set.main;
         let is_single = rule!("stored-set-is-no-copy", !stored.is_of_set(), without: true);
         let has_longest_name = rule!("longest-name-has-no-copies", stored.has_longest_name());
         let (original_dir, seen) = (stored.original_dir(), &stored.seen.fingerprint);
         let companions = set.companion_size();
-        let shape = self.root.policy.names.shape(stored.name());
+        let names = &self.root.policy.names;
+        let (shape, parsed) = (names.shape(stored.name()), names.parse(stored.name()));
+        let is_shared = rule!(
+            "copy-has-one-target",
+            parsed.shares_name() || parsed.is_truncated(stored.name())
+        );
         // Digits may be part of the target's name.
         let longer = shape.numbered_target.filter(|longer| {
             let target = shape.target.as_deref();
             let has_sibling = |target| target != longer && self.has_sibling(original_dir, target);
             has_longest_name || rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
         });
-        let is_known = shape.is_known && longer.is_none();
+        let is_known = shape.is_known && longer.is_none() && !is_shared;
         let longest = longer
             .or(shape.target)
             .unwrap_or_else(|| shape.form.clone());
@@ -147,7 +153,7 @@ impl<'a> StoredTargets<'a> {
             is_reliable: group::is_reliable(seen, now.wall) && origin.is_some(),
             origin,
             uid: seen.uid,
-            copy_of: match is_single && !has_longest_name {
+            copy_of: match is_single && !has_longest_name && !is_shared {
                 true => original_dir.join(copy_of),
                 false => stored.path(),
             },

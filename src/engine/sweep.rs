@@ -254,7 +254,8 @@ fn report_young(
 
 /// Returns whether no event was sent for the temp, which still exists as far as is known.
 fn is_unreported(item: &PassItem) -> bool {
-    item.temp.as_ref().is_some_and(|temp| !temp.is_kept())
+    let is_reported = |temp: &Tracked| temp.is_kept() || temp.was_reported();
+    item.temp.as_ref().is_some_and(|temp| !is_reported(temp))
 }
 
 /// The birth time and the time of the last write of a temp.

@@ -1,6 +1,6 @@
 //! Gathers the evidence about one temp.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::time::Duration;
 
@@ -95,18 +95,36 @@ pub struct EvidenceContext<'a> {
 impl<'a> EvidenceContext<'a> {
     /// Returns the facts that the check of the guard files of a temp in `dir` needs.
     #[must_use]
-    pub fn for_guards<'b>(&self, dir: &'b Dir, parsed: &'b ParsedName) -> GuardContext<'b>
+    pub fn for_guards<'b>(&self, dir: &'b Dir, name: &'b OsStr) -> GuardContext<'b>
     where
         'a: 'b,
     {
         GuardContext {
             dir,
-            parsed,
+            name,
             policy: self.policy,
             our_uid: self.our_uid,
             locks: self.locks,
         }
     }
+}
+
+/// Returns the state of the process with the pid `pid` in the name. If it is gone, or if the name has none, the pids
+/// that other grammars read in the name count too.
+fn writer_with_pids(
+    pid: Option<u32>,
+    temp_info: &TempInfo,
+    context: EvidenceContext<'_>,
+) -> Writer {
+    let state_of = |pid| writer_of(pid, temp_info, context);
+    let writer = pid.map_or(Writer::NoPid, state_of);
+    if !matches!(writer, Writer::NoPid | Writer::Gone(_)) {
+        return writer;
+    }
+    let others = context.policy.names.other_pids(&temp_info.name, pid);
+    let mut others = others.into_iter().map(state_of);
+    let running = others.find(|other| !matches!(other, Writer::Gone(_)));
+    rule!("pid-of-each-writer", running, without: None).unwrap_or(writer)
 }
 
 /// Returns the state of the process with the pid `pid`, in this pid namespace or in a child namespace, as a possible
@@ -192,9 +210,8 @@ pub fn gather(
         _ => find_target_name(dir, context.policy, &temp_info.parsed, temp)?,
     };
     let writer = match temp_info.parsed.pid {
-        None => Writer::NoPid,
-        Some(pid) if file_use.is_needed => writer_of(pid, temp_info, context),
-        Some(pid) => Writer::Unknown(pid),
+        Some(pid) if !file_use.is_needed => Writer::Unknown(pid),
+        pid => writer_with_pids(pid, temp_info, context),
     };
     let use_state = match file_use.is_needed {
         true => use_state(file_use, &fingerprint, context),
@@ -242,11 +259,15 @@ pub fn gather(
         superseded: false,
         by_shape: temp_info.by_shape,
         random_name: has_random_name(temp_info, &fingerprint, context.policy),
+        has_attributes: match checked {
+            Some(checked) if fingerprint.size == 0 => system::has_attributes(checked.file())?,
+            _ => false,
+        },
         restored,
         reserved,
         guard: match file_use.is_needed {
             true => {
-                let context = context.for_guards(dir, &temp_info.parsed);
+                let context = context.for_guards(dir, &temp_info.name);
                 guards.check(context)
             }
             false => None,

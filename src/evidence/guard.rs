@@ -14,7 +14,6 @@ use super::{FileId, scan_processes, system};
 use crate::core::judge::{GuardFile, GuardState, LeaseCoverage};
 use crate::core::observation::{Kind, Observation, UseState};
 use crate::core::policy::Policy;
-use crate::core::temp_name::ParsedName;
 use crate::fs::dir::Dir;
 use crate::fs::response;
 use crate::sys::mutex::guard;
@@ -27,8 +26,8 @@ static CHECK: Mutex<()> = Mutex::new(());
 pub struct GuardContext<'a> {
     /// The directory of the temp.
     pub dir: &'a Dir,
-    /// The parts of its name.
-    pub parsed: &'a ParsedName,
+    /// Its name.
+    pub name: &'a OsStr,
     /// The rule.
     pub policy: &'a Policy,
     /// The effective uid of this process.
@@ -49,7 +48,7 @@ impl GuardChecks {
     #[must_use]
     pub fn check(&self, context: GuardContext<'_>) -> Option<GuardFile> {
         let mut first = None;
-        for path in context.policy.guard_files(context.parsed) {
+        for path in context.policy.guard_files(context.name) {
             let guard = self.check_once(path, context);
             if guard.state.reason().is_some() {
                 return Some(guard);

@@ -1013,3 +1013,22 @@ pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>
         Err(error) => Err(error.into()),
     }
 }
+
+/// Reports whether `file` has a resource fork, or extended attributes other than those of the system and of orphand. The
+/// system sets attributes such as `com.apple.provenance` by itself.
+pub(super) fn has_attributes(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut names = [0; 1024];
+    let is_content = |name: &[u8]| {
+        name == b"com.apple.ResourceFork"
+            || !(name.is_empty()
+                || name.starts_with(b"com.apple.")
+                || name.starts_with(b"org.orphand."))
+    };
+    match rustix::fs::flistxattr(file, &mut names[..]) {
+        Ok(length) => Ok(names[..length].split(|byte| *byte == 0).any(is_content)),
+        // They are more than fit into the buffer.
+        Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NOTSUP | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

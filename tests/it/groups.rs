@@ -787,3 +787,16 @@ fn count_files(dir: &Path) -> usize {
     };
     entries.map(count).sum()
 }
+
+/// If the action is to move all orphans, those that better copies supersede are moved too, at once.
+#[test]
+fn superseded_temps_are_moved_if_the_action_says_so() {
+    let sandbox = Sandbox::new();
+    for number in 0..6 {
+        sandbox.write(temp("sessions.json", number), "12345");
+    }
+    sandbox.age(Duration::from_millis(150));
+    let args = ["--grace", "100ms", "--action", "quarantine"];
+    let events = sandbox.sweep(args).exit(0).events();
+    assert_eq!(events.sums(), [0, 6, 0, 0]);
+}

@@ -472,3 +472,49 @@ fn a_sweep_checks_the_guard_file_once_for_many_temps() {
         println!("{opens} checks of the guard file for {TEMPS} temps");
     });
 }
+
+/// The guard file of each writer that may have written a temp counts: if another writer's pattern reads the name first, if
+/// a longer target makes the name doubtful, and if the random part looks like a word.
+#[test]
+fn the_guard_file_of_each_possible_writer_counts() {
+    let uuid = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b";
+    let other = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    let longer = format!("x.{uuid}.tmp");
+    for (patterns, temp, beside) in [
+        (
+            ["<t>.dbtmp", "<t>.<digits:6>.dbtmp"],
+            "x.000005.dbtmp",
+            "x.000005".to_owned(),
+        ),
+        (
+            ["<t>.first-<n>", "<t>.<uuid>.tmp"],
+            longer.as_str(),
+            format!("x.{other}"),
+        ),
+        (
+            ["<t>.first-<n>", "<t>.<[a-z0-9_]:8>.tmp"],
+            "x.abcdefgh.tmp",
+            "x.abcdefgh".to_owned(),
+        ),
+    ] {
+        let [first, second] = patterns;
+        let config = format!(
+            "[[writer]]\nname = \"first\"\npatterns = [\"{first}\"]\n[[writer]]\nname = \"second\"\n\
+             patterns = [\"{second}\"]\nunless_open = \"LOCK\"\n\
+             [defaults]\ngrace = \"100ms\"\nwriters = [\"first\", \"second\"]\n"
+        );
+        let sandbox = Sandbox::new().file("../c.toml", config);
+        let longest = temp.trim_end_matches(".tmp").trim_end_matches(".dbtmp");
+        let sandbox = sandbox.file("x", "whole and long").file(temp, "half");
+        let sandbox = sandbox
+            .file(longest, "whole too, and long")
+            .file(&beside, "a sibling");
+        sandbox.write("LOCK", "");
+        sandbox.age(Duration::from_secs(1));
+        let held = File::open(sandbox.path("LOCK")).unwrap();
+        let sweep = || sandbox.sweep(["--config", "c.toml"]).exit(0).events();
+        assert_eq!(sweep().about(temp), ["kept in-use"], "{temp}");
+        drop(held);
+        assert_eq!(sweep().about(temp), ["reaped"], "{temp}");
+    }
+}

@@ -1348,6 +1348,7 @@ pub(crate) fn evidence(observation: Observation, use_state: UseState, target: Ta
         by_shape: false,
         discarded: false,
         random_name: true,
+        has_attributes: false,
         restored: false,
         reserved: None,
         guard: None,

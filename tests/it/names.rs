@@ -768,6 +768,8 @@ fn a_name_that_may_be_a_word_is_discarded_only_in_the_directory_of_the_writer() 
         ("tmp_pack_aB3xYz", true),
         ("tmp_pack_GitHub", false),
         ("tmp_idx_v2test", false),
+        ("tmp_obj_3DCube", false),
+        ("tmp_rev_MacM1x", false),
     ] {
         for (dir, is_own) in [
             ("objects/incoming/pack", true),

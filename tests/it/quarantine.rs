@@ -1043,3 +1043,70 @@ fn quarantines_are_found_without_the_journal() {
         .stdout_has("deleted");
     assert!(!sandbox.has(".orphand"));
 }
+
+/// A name that several targets share, or that has only a part of its target, does not show that two files are copies of
+/// one target.
+#[test]
+fn files_of_different_targets_are_no_copies() {
+    let sandbox = Sandbox::new();
+    configure(
+        &sandbox,
+        "[quarantine]\nkeep = \"300ms\"\n[defaults]\nwriters = [\"rsync\"]\n",
+    );
+    let long = "x".repeat(128);
+    let names = [
+        ".bashrc.Ab3xYz".to_owned(),
+        ".bashrc.Qw9eRt".to_owned(),
+        format!("{long}.tmp-8123456789a1b2c3"),
+        format!("{long}.tmp-8123456999d4e5f6"),
+    ];
+    for name in &names {
+        sandbox.write(name, "precious");
+    }
+    quarantine_all(&sandbox);
+    sandbox.age(OLD_ENOUGH * 4);
+    sandbox.sweep(SHORT).exit(0);
+    let mut want = names.to_vec();
+    want.sort();
+    assert_eq!(stored_paths(&sandbox), want);
+}
+
+/// A copy gets neither the default list of its new directory nor, for another group than that of the file, any rights.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_restored_copy_gets_no_other_rights() {
+    use crate::fixture::{RunAs, in_own_process};
+    use crate::places::Mounted;
+    // acl(5): all rights for the owner, the user 1234, the group and the mask, and none for others.
+    let entries = [(1u16, !0u32), (2, 1_234), (4, !0), (16, !0), (32, !0)];
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, id) in entries {
+        let rights: u16 = if tag == 32 { 0 } else { 7 };
+        acl.extend(
+            [
+                &tag.to_le_bytes()[..],
+                &rights.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat(),
+        );
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    in_own_process(&[RunAs::OwnMounts], || {
+        let sandbox = Sandbox::new().file("a.tmp", "secret").dir("../other");
+        let other = sandbox.base().join("other");
+        let _mounted = Mounted::new("tmpfs", &other, "tmpfs", 0, "");
+        rustix::fs::setxattr(&other, "system.posix_acl_default", &acl, flags).unwrap();
+        let path = sandbox.path("a.tmp");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        quarantine_all(&sandbox);
+        sandbox
+            .run(["restore", "--to", "other/a", "root/a.tmp"])
+            .exit(0);
+        let copy = other.join("a");
+        let mut found = [0; 128];
+        let list = rustix::fs::getxattr(&copy, "system.posix_acl_access", &mut found[..]);
+        assert_eq!(list, Err(rustix::io::Errno::NODATA));
+        assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o640);
+    });
+}

@@ -885,3 +885,52 @@ fn a_claim_of_another_rule_is_reported() {
     sandbox.sweep(["--name", "*.new", "--grace", "1d"]).exit(0);
     assert_eq!(sandbox.listing(), ["a.new"]);
 }
+
+/// A dry run says what its run would do, also if the action is to move all orphans.
+#[test]
+fn a_dry_run_of_a_move_reports_a_move() {
+    let sandbox = Sandbox::new()
+        .file("a", "whole and long")
+        .file("a.tmp", "half");
+    let sandbox = sandbox.aged(OLD_ENOUGH);
+    let of = |args: &[&str]| {
+        let args = ["--grace", "100ms"].iter().chain(args);
+        let events = sandbox.sweep(args).exit(0).events();
+        (events.about("a.tmp"), events.sums())
+    };
+    for args in [
+        &["-n", "--action", "quarantine"][..],
+        &["--action", "quarantine", "-n"],
+    ] {
+        assert_eq!(of(args), (vec!["quarantined".to_owned()], [0, 1, 0, 0]));
+        assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
+    }
+    for args in [
+        &["-n"][..],
+        &["--action", "report"],
+        &["-n", "--action", "report"],
+    ] {
+        assert_eq!(of(args), (vec!["reaped".to_owned()], [1, 0, 0, 0]));
+        assert_eq!(sandbox.listing(), ["a", "a.tmp"]);
+    }
+    assert_eq!(of(&["--action", "quarantine"]).1, [0, 1, 0, 0]);
+    assert_eq!(sandbox.listing(), [".orphand", "a"]);
+}
+
+/// An empty file has no data, but its extended attributes may.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_empty_temp_with_attributes_is_moved() {
+    let flags = rustix::fs::XattrFlags::empty();
+    for (attribute, want) in [
+        ("user.DosStream.notes:$DATA", "quarantined"),
+        ("user.orphand.test", "reaped"),
+    ] {
+        let temp = "a.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp";
+        let sandbox = Sandbox::new().file(temp, "");
+        rustix::fs::setxattr(sandbox.path(temp), attribute, b"data", flags).unwrap();
+        let sandbox = sandbox.aged(OLD_ENOUGH);
+        let events = sandbox.sweep(["--grace", "100ms"]).exit(0).events();
+        assert_eq!(events.about(temp), [want], "{attribute}");
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orphand::core::temp_name::{Uncommitted, WriterGrammar, writers};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, dead_pid, live_pid};
 
 const SHORT: [&str; 2] = ["--grace", "100ms"];
 const OLD_ENOUGH: Duration = Duration::from_millis(150);
@@ -162,5 +162,24 @@ fn own_writers_are_on_where_a_rule_names_them() {
         let events = sandbox.sweep(args).exit(0).events();
         let want: Vec<&str> = result.into_iter().collect();
         assert_eq!(events.about("a.own-0123abcd"), want, "{writer} {target:?}");
+    }
+}
+
+/// If the patterns of two writers fit the same name, the process of each counts.
+#[test]
+fn the_pid_in_each_possible_pattern_counts() {
+    let (live, dead) = (live_pid(), dead_pid());
+    let config = "[[writer]]\nname = \"one\"\npatterns = [\"<t>.tmp.<n>.<digits:1>\", \"<t>.tmp.<pid>.<n>\"]\n\
+                  [[writer]]\nname = \"two\"\npatterns = [\"<t>.tmp.<n>.<pid>\"]\n\
+                  [defaults]\ngrace = \"100ms\"\nwriters = [\"one\", \"two\"]\n";
+    for (pid, want) in [(live, "kept writer-alive"), (dead, "reaped")] {
+        let temp = format!("x.tmp.{dead}.{pid}");
+        let sandbox = Sandbox::new().file("../c.toml", config);
+        let sandbox = sandbox
+            .file("x", "whole and long")
+            .file(&temp, "half")
+            .aged(OLD_ENOUGH);
+        let events = sandbox.sweep(["--config", "c.toml"]).exit(0).events();
+        assert_eq!(events.about(&temp), [want], "{temp}");
     }
 }

@@ -119,6 +119,9 @@ pub struct Evidence {
     pub by_shape: bool,
     /// True if its name has a random part according to a grammar.
     pub random_name: bool,
+    /// True if it is empty and has extended attributes, in which a program may store data: Samba stores alternate streams
+    /// there.
+    pub has_attributes: bool,
     /// True if it has the mark of a restored file and has not changed since.
     pub restored: bool,
     /// The reason why its name is reserved, if it is.

@@ -387,7 +387,8 @@ fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
         };
     }
     let is_random = rule!("empty-with-fixed-name-is-kept", e.random_name, without: true);
-    let is_worthless = size_with_companions(e) == 0 && is_random;
+    let has_no_attributes = rule!("attributes-are-content", !e.has_attributes, without: true);
+    let is_worthless = size_with_companions(e) == 0 && is_random && has_no_attributes;
     let sole = !is_worthless && !e.target.counts() && !is_discarded(e);
     match (sole, policy.sole_copy) {
         (true, SoleCopy::Quarantine) if is_superseded(e) => GateResult::Pass,
@@ -429,6 +430,12 @@ fn describe_only_copy(e: &Evidence) -> String {
         }
         _ if is_discarded(e) => {
             "its writer never removes a target before it has replaced it".into()
+        }
+        (0, target) if e.has_attributes && !target.counts() => {
+            format!(
+                "it is empty but has extended attributes: {}",
+                describe_target(target)
+            )
         }
         (0, _) if e.random_name => "it is empty, and its name has a random part".into(),
         (0, target) if !target.counts() => {

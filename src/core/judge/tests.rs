@@ -57,6 +57,7 @@ fn orphan() -> Evidence {
         by_shape: false,
         superseded: false,
         random_name: true,
+        has_attributes: false,
         restored: false,
         reserved: None,
         guard: None,

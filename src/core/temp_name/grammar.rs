@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use super::pattern::Pattern;
 use super::row::{Uncommitted, WriterGrammar};
 use super::token::{Token, parse_pid, split_digits};
-use crate::core::random::{Kinds, Randomness, is_like_any_date, is_like_time};
+use crate::core::random::{self, Randomness, is_like_any_date, is_like_time};
 
 use crate::core::learn::TargetShape;
 use crate::core::suffix::{strip_tmp, strip_uuid};
@@ -65,7 +65,7 @@ pub struct ParsedName {
     /// The writer never removes a target before it has replaced it, so the temp is not needed where the target is
     /// missing, or where its name does not contain the target.
     pub is_discarded: bool,
-    /// Its random part may be a name that a person chose: it does not have digits and letters of both cases.
+    /// Its random part may be a name that a person chose: it does not mix digits and letters of both cases enough.
     pub may_be_word: bool,
 }
 
@@ -98,6 +98,13 @@ impl ParsedName {
         is_shared || (self.is_longest && self.targets.len() > 1)
     }
 
+    /// Reports whether its writer may have truncated the target in `name`, the name that was parsed.
+    #[must_use]
+    pub fn is_truncated(&self, name: &OsStr) -> bool {
+        let limit = self.writer.as_ref().and_then(|row| row.truncates_at);
+        limit.is_some_and(|length| name.len() >= usize::from(length))
+    }
+
     /// Reports whether the writer may pause for long between the last write and the rename.
     #[must_use]
     pub fn is_slow(&self) -> bool {
@@ -115,12 +122,12 @@ impl ParsedName {
     }
 
     /// Returns the same name, of which another file shows that its target may be `target`. That file and the target by the
-    /// grammar must both count.
+    /// grammar must both count; if the targets by the grammar share the name, all of them must.
     #[must_use]
     pub fn with_longer_target(self, target: OsString) -> ParsedName {
-        let by_grammar = self.targets.into_iter().take(1);
+        let most = if self.shares_name() { usize::MAX } else { 1 };
+        let by_grammar = self.targets.into_iter().take(most);
         ParsedName {
-            writer: None,
             targets: std::iter::once(target).chain(by_grammar).collect(),
             numbered_targets: Vec::new(),
             is_longest: true,
@@ -246,7 +253,7 @@ pub(super) struct NameParts<'n> {
     pub(super) pid: Option<u32>,
     /// The random parts were certainly not chosen by a person.
     pub(super) is_random: bool,
-    /// A random part may be a name that a person chose, because it does not have digits and letters of both cases.
+    /// A random part may be a name that a person chose, because it does not mix digits and letters of both cases enough.
     pub(super) may_be_word: bool,
     /// The end of the target is certain. Otherwise the target may be longer.
     pub(super) is_certain: bool,
@@ -363,7 +370,7 @@ impl Grammar {
                 Token::Pid => parts.pid = parse_pid(removed.part),
                 Token::Alnum(_) | Token::Class(_) => {
                     parts.is_random &= removed.randomness >= Randomness::Mixed;
-                    parts.may_be_word |= !Kinds::of(removed.part.iter().copied()).are_all();
+                    parts.may_be_word |= !random::has_all_kinds_mixed(removed.part);
                 }
                 _ => {}
             }
@@ -382,6 +389,24 @@ impl Grammar {
             }
         }
         rest.is_empty().then_some(parts)
+    }
+
+    /// Reports whether the name has the literal texts of the pattern, and between them as many characters of the right
+    /// kinds. [`Grammar::split`] also refuses parts that may be words or dates.
+    pub(super) fn fits(&self, name: &[u8]) -> bool {
+        let Some(mut rest) = name.strip_prefix(self.pattern.prefix.as_bytes()) else {
+            return false;
+        };
+        for token in self.pattern.tokens.iter().rev() {
+            if *token == Token::Target {
+                return !rest.is_empty();
+            }
+            match token.before(rest) {
+                Some(before) => rest = before,
+                None => return false,
+            }
+        }
+        rest.is_empty()
     }
 
     pub(super) fn parse(&self, name: &[u8], end: NameEnd<'_>) -> Option<ParsedName> {

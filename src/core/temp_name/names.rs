@@ -35,6 +35,8 @@ pub struct Names {
     has_default_writers: bool,
     /// The writers among these whose temps have companions that not every temp has.
     pub(super) with_companions: Vec<Arc<Writer>>,
+    /// The writers among these that have a guard file.
+    with_guards: Vec<Arc<Writer>>,
     /// The learned shapes of the directory whose names are parsed, if they are set. They match no names.
     shapes: Arc<[TargetShape]>,
 }
@@ -55,6 +57,7 @@ impl Names {
             writers: Vec::new(),
             has_default_writers: false,
             with_companions: Vec::new(),
+            with_guards: Vec::new(),
             shapes: Arc::default(),
         }
     }
@@ -67,8 +70,15 @@ impl Names {
         if self.has_default_writers {
             self.writers.retain(|writer| !writer.row().default);
         }
-        self.with_companions = self.find_writers_with_companions();
+        self.list_writers();
         self
+    }
+
+    /// Lists the writers with companions and with guard files.
+    fn list_writers(&mut self) {
+        self.with_companions = self.find_writers_with_companions();
+        let has_guard = |writer: &&Arc<Writer>| writer.row().unless_open.is_some();
+        self.with_guards = self.active_writers().filter(has_guard).cloned().collect();
     }
 
     /// Returns the same names for a directory with these learned shapes.
@@ -140,7 +150,7 @@ impl Names {
             };
             names.writers.push(Arc::clone(writer));
         }
-        names.with_companions = names.find_writers_with_companions();
+        names.list_writers();
         Ok(names)
     }
 
@@ -410,6 +420,31 @@ impl Names {
     pub fn companions_of(&self, name: &[u8]) -> &[Companion] {
         self.writer_of(name)
             .map_or(&[], |writer| writer.companions())
+    }
+
+    /// Returns the guard files of the writers that may have written a temp with this name, whichever grammar parses it. A
+    /// random part that looks like a word counts too.
+    pub fn guards_of(&self, name: &[u8]) -> impl Iterator<Item = &str> {
+        let writers = self.with_guards.iter();
+        let may_be = move |writer: &&Arc<Writer>| {
+            let may_be = writer.may_have_written(name);
+            rule!("guard-of-each-writer", may_be, without: writer.matches(name))
+        };
+        let guards = writers.filter(may_be);
+        guards.filter_map(|writer| writer.row().unless_open.as_deref())
+    }
+
+    /// Returns the pids that other grammars than that of [`Names::parse`] read in this name, if the rule names writers:
+    /// the patterns of two of them may fit the same name.
+    #[must_use]
+    pub fn other_pids(&self, name: &OsStr, pid: Option<u32>) -> Vec<u32> {
+        if self.writers.is_empty() {
+            return Vec::new();
+        }
+        let (name, end) = (name.as_bytes(), NameEnd::of(name.as_bytes()));
+        let grammars = self.grammars_for(name, end);
+        let pids = grammars.filter_map(|grammar| grammar.split_by_end(name, end)?.pid);
+        pids.filter(|other| Some(*other) != pid).collect()
     }
 
     /// Returns those grammars that may match `name`, which has this end. They have the order in which they are tried: of

@@ -85,25 +85,31 @@ impl Token {
         }
     }
 
-    /// Removes the part from the end of `name`. Returns `None` if the name does not end in such a part.
+    /// Returns `name` without the part at its end, by its length and its characters. `None` if the name does not end in
+    /// such a part.
     ///
     /// The target is not removed in this way, because it is what remains.
-    pub(super) fn strip<'n>(&self, name: &'n [u8]) -> Option<Removed<'n>> {
-        let before = match self {
-            Token::Target => return None,
-            Token::Literal(text) => name.strip_suffix(text.as_bytes())?,
+    pub(super) fn before<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+        match self {
+            Token::Target => None,
+            Token::Literal(text) => name.strip_suffix(text.as_bytes()),
             Token::Pid => {
                 let (before, digits) = split_digits(name)?;
-                parse_pid(digits)?;
-                before
+                parse_pid(digits).map(|_| before)
             }
-            Token::Number => split_digits(name)?.0,
-            Token::Uuid => strip_uuid(name)?,
-            Token::Hex(len) => strip_end(name, *len, is_lower_hex)?,
-            Token::Digits(len) => strip_end(name, *len, u8::is_ascii_digit)?,
-            Token::Alnum(len) => strip_end(name, *len, u8::is_ascii_alphanumeric)?,
-            Token::Class(class) => strip_end(name, class.len, |byte| class.contains(byte))?,
-        };
+            Token::Number => Some(split_digits(name)?.0),
+            Token::Uuid => strip_uuid(name),
+            Token::Hex(len) => strip_end(name, *len, is_lower_hex),
+            Token::Digits(len) => strip_end(name, *len, u8::is_ascii_digit),
+            Token::Alnum(len) => strip_end(name, *len, u8::is_ascii_alphanumeric),
+            Token::Class(class) => strip_end(name, class.len, |byte| class.contains(byte)),
+        }
+    }
+
+    /// Removes the part from the end of `name`. Returns `None` if the name does not end in such a part, or if the part
+    /// is not random.
+    pub(super) fn strip<'n>(&self, name: &'n [u8]) -> Option<Removed<'n>> {
+        let before = self.before(name)?;
         let part = name.get(before.len()..)?;
         let randomness = match self {
             Token::Alnum(_) => match random::of(part) {

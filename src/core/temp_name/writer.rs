@@ -115,6 +115,13 @@ impl Writer {
             .iter()
             .any(|grammar| grammar.split(name).is_some())
     }
+
+    /// Reports whether the writer may have written a temp with this name: the lengths and characters of one of its
+    /// patterns fit, even if a random part looks like a word.
+    #[must_use]
+    pub fn may_have_written(&self, name: &[u8]) -> bool {
+        self.grammars.iter().any(|grammar| grammar.fits(name))
+    }
 }
 
 fn missing(message: &str) -> WriterError {

@@ -74,4 +74,10 @@ impl ReportedReasons {
         self.0 = [a, b, c];
         before & bit == 0
     }
+
+    /// Reports whether the set contains a reason other than `reason`.
+    pub(super) fn has_other(self, reason: Reason) -> bool {
+        let [a, b, c] = self.0;
+        u32::from_le_bytes([a, b, c, 0]) & !reason.bit() != 0
+    }
 }

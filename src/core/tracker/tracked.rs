@@ -218,6 +218,12 @@ impl Tracked {
         self.was_looked_at() && self.times_kept > 0
     }
 
+    /// Reports whether it was reported as kept for a reason other than its age.
+    #[must_use]
+    pub fn was_reported(&self) -> bool {
+        self.reported.has_other(Reason::Young)
+    }
+
     /// Returns the reason of the last verdict, if that kept it.
     #[must_use]
     pub fn kept_for(&self) -> Option<Reason> {

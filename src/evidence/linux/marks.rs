@@ -27,3 +27,18 @@ pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>
         Err(error) => rule!("unreadable-mark-keeps", Err(error.into()), without: Ok(None)),
     }
 }
+
+/// Reports whether `file` has extended attributes of users, other than those of orphand (xattr(7)).
+pub(in crate::evidence) fn has_attributes(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut names = [0; 1024];
+    match rustix::fs::flistxattr(file, &mut names[..]) {
+        Ok(length) => {
+            let mut names = names[..length].split(|byte| *byte == 0);
+            Ok(names.any(|name| name.starts_with(b"user.") && !name.starts_with(b"user.orphand.")))
+        }
+        // They are more than fit into the buffer.
+        Err(Errno::RANGE) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -21,6 +21,6 @@ pub(super) use flush::flush_file_system;
 pub(super) use guard::guard_use;
 pub(super) use lease::is_locked;
 pub(super) use locks::{locked_files, may_be_device};
-pub(super) use marks::RESTORED;
+pub(super) use marks::{RESTORED, has_attributes};
 pub(super) use process::{ProcessHandle, program, unit};
 pub(super) use writer::{container_pids, writer_name};
