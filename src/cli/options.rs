@@ -193,7 +193,13 @@ pub(crate) struct ActionOptions {
     )]
     action: Option<ActionArg>,
     /// Only show what would be done
-    #[arg(short = 'n', long, help_heading = "What is done")]
+    #[arg(
+        short = 'n',
+        long,
+        value_parser = flag,
+        env = "ORPHAND_DRY_RUN",
+        help_heading = "What is done"
+    )]
     dry_run: bool,
 }
 

@@ -410,6 +410,20 @@ fn signals_end_it_with_a_summary() {
     }
 }
 
+/// timeout(1) sends a signal to the process and to its group, so it arrives twice.
+#[test]
+fn a_signal_that_arrives_twice_ends_it_with_a_summary() {
+    for number in [libc::SIGTERM, libc::SIGINT] {
+        let sandbox = Sandbox::new();
+        let mut watching = sandbox.watch(SHORT).ready();
+        watching.wait_for_sentinel(&sandbox);
+        watching.signal(number);
+        std::thread::sleep(Duration::from_micros(300));
+        let stopped = watching.stop_by(number).exit(0);
+        assert_eq!(stopped.events.sums(), [1, 0, 0, 0], "signal {number}");
+    }
+}
+
 /// nohup(1) ignores SIGHUP and starts the program: the signal stays ignored.
 #[test]
 fn an_ignored_sighup_stays_ignored() {

@@ -193,7 +193,7 @@ const EXIT_STATUS: [ManEntry<'static>; 12] = [
     ("75", "Another orphand process works on the directory, or on one that overlaps with it. The message names its pid."),
     ("78", "The configuration file is invalid."),
     ("129", "SIGHUP ended a sweep in order."),
-    ("130", "SIGINT ended a sweep in order, or a second signal ended a watch at once."),
+    ("130", "SIGINT ended a sweep in order, or a second signal ended a watch that had not ended a second later."),
     ("143", "SIGTERM ended a sweep in order."),
 ];
 

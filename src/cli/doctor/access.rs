@@ -73,7 +73,7 @@ pub(super) fn cannot_open(
 ) -> Check {
     let (what, fix) = match error {
         RootError::Missing => (
-            "it does not exist: its permissions and the proof could not be tested; watch waits for it, sweep fails"
+            "it does not exist: its permissions and the proof could not be tested; watch waits for it, and sweep without DIR skips it"
                 .to_owned(),
             format!("check the name, or: mkdir -p {}", shell::word(path)),
         ),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -84,7 +85,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    File::create_new(&new)?.write_all(text.as_bytes())?;
+    let mut file = File::create_new(&new)?;
+    file.write_all(text.as_bytes())?;
+    // The collector runs as another user, and the umask of a service allows others nothing.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     fs::rename(&new, path)
 }
 

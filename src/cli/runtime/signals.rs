@@ -1,4 +1,4 @@
-//! Signal handling: the first SIGINT, SIGTERM or SIGHUP ends a watch or a sweep in order, a second one at once.
+//! Signal handling: the first SIGINT, SIGTERM or SIGHUP ends a watch or a sweep in order, a second one within a second.
 
 use std::io::ErrorKind;
 use std::process::exit;
@@ -13,7 +13,8 @@ use crate::cli::exit::{Exit, Failure};
 
 /// The time limit for a watch or a sweep to end in order if its output is not read.
 const ORDERLY_LIMIT: Duration = Duration::from_secs(20);
-/// The longest time that a second signal waits for the batches in flight, so that no temp keeps the name of its claim.
+/// The longest time that a second signal waits for the orderly end of a watch, or for the batches of a sweep in flight, so
+/// that no temp keeps the name of its claim.
 const SECOND_SIGNAL_LIMIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Signals {
@@ -24,10 +25,12 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn listen() -> Result<Signals, Failure> {
         let (send, arrived) = bounded(1);
-        handle(
-            move || _ = send.try_send(()),
-            || exit(Exit::Interrupted as i32),
-        )?;
+        // Some programs send one signal twice: timeout(1) sends it to the process and to its group.
+        let leave = || {
+            std::thread::sleep(SECOND_SIGNAL_LIMIT);
+            exit(Exit::Interrupted as i32);
+        };
+        handle(move || _ = send.try_send(()), leave)?;
         // The kernel prefers the main thread for a signal, and the signal stays pending while that thread hangs in a
         // system call. So only the thread that waits below receives signals, because it never hangs.
         mask(libc::SIG_BLOCK);

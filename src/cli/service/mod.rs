@@ -43,7 +43,7 @@ mod uninstall;
 #[command(after_help = "\
 Exit codes of status: 0 running; 3 installed, but not running;
 4 not installed; 5 running, but it cannot do its work.
-The other commands exit with 4 if nothing is installed.")]
+start, stop and restart exit with 4 if nothing is installed.")]
 pub(crate) struct Service {
     #[command(subcommand)]
     verb: Verb,

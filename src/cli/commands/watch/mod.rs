@@ -44,7 +44,12 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) list: ListOptions,
     /// Remove at once, remove later, or ignore temps that exist at the start [default: wait on a terminal, else take]
-    #[arg(long, value_enum, help_heading = "What is done")]
+    #[arg(
+        long,
+        value_enum,
+        env = "ORPHAND_EXISTING",
+        help_heading = "What is done"
+    )]
     pub(crate) existing: Option<ExistingArg>,
     /// Wait for a DIR that does not exist yet; if stdin is not a terminal, watch always waits
     #[arg(long, help_heading = "What is done")]
@@ -256,7 +261,7 @@ fn wait_for_file(
     }
 }
 
-/// Refuses directories that do not exist. Otherwise a user with a typing error in a path would wait in vain.
+/// Refuses directories that do not exist. A mistyped path would otherwise be waited for without end.
 fn check_existence(roots: &[Root]) -> Result<(), Failure> {
     let is_missing = |root: &&Root| {
         response::responds(&root.path) && matches!(RootId::of(&root.path), Err(RootError::Missing))
