@@ -2,7 +2,7 @@
 //!
 //! A glob without "/" is compared with each part of the path from the root to a file. A glob with "/" is compared with
 //! the whole path, and with the path of each folder in it. Paths are compared as bytes, and the comparison is
-//! case-sensitive. A glob that can never match is an error, because its author believes that it protects a file.
+//! case-sensitive. A glob that can never match is an error, because it looks as if it protected a file.
 
 use std::borrow::Cow;
 use std::fmt;

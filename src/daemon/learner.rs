@@ -148,7 +148,7 @@ fn taken_by_shape(shared: &Shared, leftover: &Leftover) -> Option<AppearedFile> 
     (is_created && is_same_dir && !was_read).then_some(file)
 }
 
-/// Stores the shapes from time to time.
+/// Decides when the shapes are stored, and stores them.
 #[derive(Debug, Default)]
 struct Storing {
     /// The time of the last attempt.

@@ -124,7 +124,7 @@ struct AgedTemp {
 }
 
 impl NamedTemp<'_> {
-    /// Looks at the temp. Whether a process uses it is not asked if the verdict does not depend on that. So a scan
+    /// Looks at the temp. Skips the check whether a process uses it if the verdict does not depend on that. So a scan
     /// disturbs no writer that is still at work: a lease would delay the next open of the file.
     fn look(
         &self,

@@ -49,6 +49,8 @@ pub struct GroupTemp<'a> {
 #[derive(Debug, Default)]
 pub struct StoredCopies {
     groups: Mutex<Option<Groups>>,
+    /// The temps that a dry run would have moved.
+    previewed: Mutex<HashMap<GroupKey, Vec<GroupCopy>>>,
 }
 
 /// The copies of each group.
@@ -115,6 +117,7 @@ pub fn judge_groups(
     let stored = quarantine.map(|quarantine| Groups::read(dir_context, origin_id(dir), quarantine));
     let stored = StoredCopies {
         groups: Mutex::new(stored),
+        ..StoredCopies::default()
     };
     let mut of_first = None;
     for (key, mut members) in groups {
@@ -138,6 +141,16 @@ fn group_temp(temp: &Examined) -> GroupTemp<'_> {
     }
 }
 
+impl GroupTemp<'_> {
+    /// Returns the temp as a copy, presumed to be unused and without holes.
+    fn presumed(&self, now: Wall) -> GroupCopy {
+        GroupCopy {
+            is_reliable: group::is_reliable(&self.seen.fingerprint, now),
+            ..copy(self.name, self.seen, Place::Orphan)
+        }
+    }
+}
+
 impl GroupKey {
     /// Returns the group of the file `name`. `None` if the name belongs to no group.
     #[must_use]
@@ -146,9 +159,7 @@ impl GroupKey {
         let uid = rule!("group-has-one-owner", seen.fingerprint.uid, without: 0);
         Some(GroupKey { target, uid })
     }
-}
 
-impl GroupKey {
     /// Returns the group of a temp in place. If a learned shape tells it, no other file in the directory may show that the
     /// target is longer.
     #[must_use]
@@ -189,6 +200,16 @@ impl StoredCopies {
         }
     }
 
+    /// Notes that a dry run would move these temps of a group.
+    pub fn preview(&self, key: GroupKey, temps: &[GroupTemp<'_>]) {
+        let now = clock::wall();
+        let copies = temps.iter().map(|temp| temp.presumed(now));
+        guard(&self.previewed)
+            .entry(key)
+            .or_default()
+            .extend(copies);
+    }
+
     /// Returns the copies of a group that can supersede its temps. The last moved copy is last. Also returns the number
     /// of all its copies.
     fn of_group(&self, key: &GroupKey) -> (Vec<Arc<StoredCopy>>, usize) {
@@ -209,13 +230,19 @@ impl StoredCopies {
     pub fn predict(&self, key: &GroupKey, temps: &[GroupTemp<'_>]) -> Prediction {
         let (stored, all_stored) = self.of_group(key);
         let now = clock::wall();
-        let in_place = temps.iter().map(|temp| GroupCopy {
-            is_reliable: group::is_reliable(&temp.seen.fingerprint, now),
-            ..copy(temp.name, temp.seen, Place::Orphan)
-        });
+        let in_place = temps.iter().map(|temp| temp.presumed(now));
         let in_quarantine = stored.iter().map(|one| one.presumed(now));
-        let copies: Vec<GroupCopy> = in_place.chain(in_quarantine).collect();
-        let fates = group::decide(&copies);
+        let mut copies: Vec<GroupCopy> = in_place.chain(in_quarantine).collect();
+        let known = copies.len();
+        copies.extend(
+            guard(&self.previewed)
+                .get(key)
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
+        let mut fates = group::decide(&copies);
+        fates.truncate(known);
         let path = |at: usize| match temps.get(at) {
             Some(temp) => PathBuf::from(temp.name),
             None => stored[at - temps.len()].file.path(),

@@ -18,9 +18,10 @@ use crate::store::journal::{Journal, LineKind};
 use crate::store::json;
 use crate::sys::clock;
 
-/// The maximum number of files that one call drops, so that other work is not delayed for long. Each call reads the
-/// whole quarantine, so a call drops this part of a large one.
+/// The maximum number of files that one call drops from a small quarantine, so that other work is not delayed for long.
 const MAX_DROPS: usize = 256;
+
+/// From a large quarantine, a call drops up to this fraction of its files (1/16), because each call reads all of them.
 const MAX_DROPPED_PART: usize = 16;
 
 /// The context for the limits of a quarantine.

@@ -328,6 +328,7 @@ impl<'a> Pass<'a> {
             }
         }
         find_mappings(dir, self.policy(), &mut ready);
+        self.learn_holders(dir, &ready);
         let (mut removals, mut kept) = (Vec::with_capacity(ready.len()), Vec::new());
         for mut temp in ready {
             if let Verdict::Keep(reason) = temp.judged.candidate.verdict {
@@ -360,6 +361,26 @@ impl<'a> Pass<'a> {
 
     fn policy(&self) -> &'a Arc<Policy> {
         &self.dir_context.root.policy
+    }
+
+    /// Learns which processes use the temps that are removed or moved although they are in use. After that, no process
+    /// can be found by their names.
+    fn learn_holders(&self, dir: &Dir, ready: &[ReadyTemp<'_>]) {
+        let is_held = |judged: &JudgedTemp| {
+            let use_state = judged.evidence.use_state;
+            matches!(use_state, UseState::InUse | UseState::Locked)
+                && !matches!(judged.candidate.verdict, Verdict::Keep(_))
+        };
+        let held = ready.iter().filter(|temp| is_held(&temp.judged));
+        let held: Vec<FileId> = held.map(|temp| temp.judged.file()).collect();
+        if held.is_empty() {
+            return;
+        }
+        let process_scan = evidence::scan_processes(&held, dir.lease_coverage());
+        for file in held {
+            let holders = process_scan.holders_of(file);
+            self.engine.writers.learn_holders(file, &holders);
+        }
     }
 
     /// Opens the directory. Also returns whether its root has a quarantine, or could have one.
@@ -457,7 +478,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Judges a temp that lacks only the proof that no process uses it, as if it had the proof. Returns it if the
-    /// verdict is to remove it: then the protocol asks for the proof at once, and this look need not. Otherwise, and if
+    /// verdict is to remove it: then the protocol makes the proof right afterwards, so this look skips it. Otherwise, and if
     /// any call fails, the caller looks at the temp in full.
     fn judge_unproven(
         &mut self,
@@ -803,6 +824,10 @@ impl<'a> Pass<'a> {
                         moved.push(removal);
                     }
                 }
+            }
+            if policy.is_dry_run() {
+                let moved: Vec<GroupTemp<'_>> = moved.iter().map(Removal::group_temp).collect();
+                self.stored.preview(key, &moved);
             }
             let frees_space = allocated(&removed) > allocated(&moved);
             for removal in &mut moved {

@@ -724,7 +724,7 @@ fn mapped_files(
 
 // --- sys/proc_info.h -------------------------------------------------------------------------
 
-/// Constants of sys/proc_info.h that the libc crate does not have, or has as another type.
+// Constants of sys/proc_info.h that the libc crate does not have, or has as another type.
 const PROC_ALL_PIDS: u32 = 1;
 const PROC_PIDREGIONPATHINFO: c_int = 8;
 const PROC_PIDLISTFILEPORTS: c_int = 14;

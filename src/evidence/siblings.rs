@@ -217,8 +217,8 @@ impl Siblings {
 
     /// Corrects the parsed name of the temp `name` by other files whose names end in a uuid or a number.
     ///
-    /// Beside `app.<uuid>`, `app.<uuid>.tmp` may be a temp of `app.<uuid>`. The grammar of a writer is believed unless a
-    /// file has exactly the longer name, which the caller looks up.
+    /// Beside `app.<uuid>`, `app.<uuid>.tmp` may be a temp of `app.<uuid>`. The grammar of a writer applies unless a
+    /// file has exactly the longer name; the caller checks that.
     fn apply_uuid(&self, mut parsed: ParsedName, name: &OsStr) -> ParsedName {
         let longest = name.as_bytes().strip_suffix(b".tmp");
         let longest = longest.filter(|longest| !self.numbered.is_empty() && ends_in_uuid(longest));

@@ -13,7 +13,7 @@ use crate::core::process::{Ended, Process, Via};
 use crate::sys::clock;
 use crate::sys::mutex::guard;
 
-/// The processes that were learnt.
+/// The processes that were learned.
 #[derive(Debug, Default)]
 pub struct WriterNames(Mutex<ProcessTable>);
 
@@ -33,7 +33,7 @@ struct KnownProcess {
 }
 
 /// The largest number of processes of each kind. When it is reached, all are dropped. Writers that are still running
-/// are learnt again.
+/// are learned again.
 const MAX_NAMES: usize = 1024;
 
 /// The largest number of open handles. When it is reached, those of ended processes are closed, or else all. Each one is
@@ -75,7 +75,7 @@ impl WriterNames {
         }
     }
 
-    /// Returns the name of the program that wrote `file`, if it was learnt. `pid` is the pid in the name of the file.
+    /// Returns the name of the program that wrote `file`, if it was learned. `pid` is the pid in the name of the file.
     #[must_use]
     pub fn name_of(&self, file: FileId, pid: Option<u32>) -> Option<String> {
         self.process_of(file, pid)?.name
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_possible_writer_is_learnt() {
+    fn only_a_possible_writer_is_learned() {
         let writers = WriterNames::default();
         let (us, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
         writers.learn(us, uid + 1);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_is_learnt_and_memory_is_bounded() {
+    fn a_holder_is_learned_and_memory_is_bounded() {
         let writers = WriterNames::default();
         for ino in 0..=MAX_NAMES as u64 {
             let name = ino.to_string();
@@ -245,7 +245,7 @@ mod tests {
             child.wait().expect("it was started");
         }
         let end = |ino| {
-            let process = writers.process_of(file(ino), None).expect("it was learnt");
+            let process = writers.process_of(file(ino), None).expect("it was learned");
             process.ended.map(|ended| ended.status)
         };
         for ino in 0..last {

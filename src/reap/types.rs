@@ -272,7 +272,7 @@ impl From<&RootError> for EarlyEnd {
     }
 }
 
-/// Returns the reason to keep a file with this use state, if there is one.
+/// Returns the reason to keep a file with this use state, if there is one. A lock counts as use.
 pub(super) fn held_reason(use_state: UseState) -> Option<Reason> {
     match use_state {
         UseState::Unused => None,

@@ -1,6 +1,6 @@
 //! The file of learned shapes: `shapes.json` in the state folder.
 //!
-//! It decides what orphand believes about names, so it is read only if this user owns it and no other user can write
+//! Verdicts depend on the shapes in it, so it is read only if this user owns it and no other user can write
 //! it. A file that is wrong in any way is ignored as a whole.
 
 use std::ffi::OsString;

@@ -641,6 +641,13 @@ fn thousands_of_copies_of_a_missing_target_free_their_space() {
         let ran = sandbox.scan(["--grace", "100ms"]).exit(0);
         let total = &ran.stdout_json()["total"];
         assert_eq!(total["orphans"], COPIES);
+        let [would_remove, would_move, ..] = sandbox
+            .sweep(["-n", "--grace", "100ms"])
+            .exit(0)
+            .events()
+            .sums();
+        assert_eq!(would_remove + would_move, COPIES as u64);
+        assert!(would_move <= 8, "{would_move} would be moved");
         let events = sandbox.sweep(["--grace", "100ms"]).exit(0).events();
         let [removed, moved, kept, failed] = events.sums();
         assert_eq!((removed + moved, kept, failed), (COPIES as u64, 0, 0));

@@ -540,6 +540,32 @@ fn watched() -> Sandbox {
     sandbox
 }
 
+/// A temp that is removed or moved although a process has it open: the event names that process.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_process_of_a_temp_that_is_taken_while_in_use_is_reported() {
+    for (open, event) in [("reap", "reaped"), ("quarantine", "quarantined")] {
+        for is_watch in [true, false] {
+            let sandbox = watched();
+            let mut shell = sandbox.shell();
+            let temp = format!("s.json.{}.tmp", uuid(1));
+            shell.run(&format!("exec 9>{temp}; printf x >&9"));
+            sandbox.age(Duration::from_millis(150));
+            let args = ["--grace", "100ms", "--open", open];
+            let found = match is_watch {
+                true => {
+                    let mut watch = sandbox.watch(args).ready();
+                    watch.wait_for(crate::sandbox::is(event, &temp))
+                }
+                false => sandbox.sweep(args).exit(0).events().one(event).clone(),
+            };
+            let process = &found["process"];
+            assert_eq!(process["pid"], shell.pid(), "{open}: {found}");
+            assert_eq!(process["via"], "holder", "{open}: {found}");
+        }
+    }
+}
+
 /// The process that held a temp is reported with its program, and with the signal that killed it.
 #[test]
 #[cfg(target_os = "linux")]

@@ -35,7 +35,7 @@ pub fn judge_set(
     }
     let held = std::iter::once(main)
         .chain(companions)
-        .find_map(held_reason);
+        .find_map(reason_in_use);
     if let Some(reason) = rule!("set-is-proven-unused", held, without: None) {
         return Verdict::Keep(reason);
     }
@@ -61,7 +61,7 @@ pub fn check_companion(gate: &Gate, companion: &Evidence, policy: &Policy) -> Ga
     }
 }
 
-fn held_reason(member: &Evidence) -> Option<Reason> {
+fn reason_in_use(member: &Evidence) -> Option<Reason> {
     match member.use_state {
         UseState::Unused => None,
         UseState::InUse => Some(Reason::InUse),

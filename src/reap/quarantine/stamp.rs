@@ -102,7 +102,7 @@ impl Stamp {
         moved_as: MovedAs,
     ) -> Option<Stamp> {
         let path = PathBuf::from(number.to_string());
-        // A set is no copy of another file, so its longest name makes no difference.
+        // [`Stamp::of_set`] makes no set with `LongestName`, so a prefix is always found.
         let moved_as = match moved_as {
             MovedAs::LongestName => MovedAs::SoleCopy,
             other => other,
