@@ -531,10 +531,15 @@ fn collect_files(dir: &Path, found: &mut Vec<FoundFile>) {
             if meta.mode() & 0o400 == 0 {
                 let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
             }
+            let bytes = match fs::read(path) {
+                // It was removed since, like those that are removed before the look at them.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+                bytes => bytes.unwrap(),
+            };
             found.push(FoundFile {
                 path: path.to_owned(),
                 ino: meta.ino(),
-                bytes: fs::read(path).unwrap(),
+                bytes,
             });
         }
     });
