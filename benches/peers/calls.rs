@@ -1,7 +1,7 @@
 //! Makes the system calls of a sweep for each temp, in their order, and nothing else: no decision, no journal, no check
 //! of the results. Their time is the lower bound for a sweep.
 //!
-//! They are the calls of `src/engine/pass.rs` (the looks) and `src/reap/batch.rs` (the steps), without those that are
+//! They are the calls of `src/engine/pass/` (the looks) and `src/reap/batch.rs` (the steps), without those that are
 //! made once per batch. `strace -f -c` on sweeps of 1,000 and of 2,000 temps shows whether this list is still correct.
 
 use std::collections::VecDeque;

@@ -403,7 +403,7 @@ fn a_claim_is_not_put_back_beside_a_companion() {
     in_own_process(ALL_USERS, || {
         for has_companion in [true, false] {
             let fixture = Fixture::new();
-            let claim = format!(".orphand-0123456789abcdef-{TEMP}");
+            let claim = format!(".orphand-0123456701234567-{TEMP}");
             fs::rename(&fixture.temp, fixture.dir.join(&claim)).unwrap();
             if has_companion {
                 fs::write(fixture.dir.join(format!("{TEMP}-wal")), "of another file").unwrap();
