@@ -63,7 +63,7 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::new(Exit::Failed, error)
+        Failure::failed(error)
     }
 }
 
@@ -76,7 +76,7 @@ impl From<&StartError> for Failure {
                 format!("{error}; stop it first, or watch another directory"),
             ),
             StartError::Refused(_) | StartError::NoRoot => Failure::new(Exit::Usage, error),
-            _ => Failure::new(Exit::Failed, error),
+            _ => Failure::failed(error),
         }
     }
 }

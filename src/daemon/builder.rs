@@ -20,20 +20,13 @@ use super::{scheduler, supervisor};
 use crate::core::policy::Policy;
 use crate::core::rate::Threshold;
 use crate::core::retention::Limits;
-use crate::engine::{Engine, TrackedSets};
-use crate::evidence::container_pids::ContainerPids;
-use crate::evidence::learned::LearnedShapes;
-use crate::evidence::locks::Locks;
-use crate::evidence::restore_marks::RestoreMarks;
-use crate::evidence::siblings::Listings;
-use crate::evidence::writer_names::WriterNames;
+use crate::engine::Engine;
 use crate::fs::response;
 use crate::fs::root::{Refused, Root, absolute};
 use crate::index;
 use crate::index::Temps;
 use crate::reap::{Hook, Reaper};
 use crate::store::folders::Folders;
-use crate::store::journal::Journal;
 use crate::store::lock::RootBusy;
 use crate::sys::clock;
 use crate::watch::{CallbackContext, RECURSIVE};
@@ -272,25 +265,16 @@ impl Builder {
     }
 
     fn engine(&mut self) -> Engine {
-        let state = self.folders.state.as_deref();
-        let journal = Journal::new(state);
-        let reaper = Reaper::new().with_hook(self.hook.take());
-        reaper.usage().set_limits(self.quarantine);
-        Engine {
-            reaper,
-            journal: match self.journal_cap {
-                Some(bytes) => journal.with_cap(bytes),
-                None => journal,
-            },
-            marks: RestoreMarks::new(state),
-            writers: WriterNames::default(),
-            container_pids: ContainerPids::default(),
-            locks: Locks::default(),
-            listings: Listings::default(),
-            shapes: LearnedShapes::default(),
-            sets: TrackedSets::default(),
+        let mut engine = Engine {
+            reaper: Reaper::new().with_hook(self.hook.take()),
             verbose: self.verbose,
+            ..Engine::new(self.folders.state.as_deref())
+        };
+        engine.reaper.usage().set_limits(self.quarantine);
+        if let Some(bytes) = self.journal_cap {
+            engine.journal = engine.journal.with_cap(bytes);
         }
+        engine
     }
 }
 

@@ -59,6 +59,24 @@ pub struct DirContext<'a> {
 }
 
 impl Engine {
+    /// Creates the services. The journal and the marks of restored files are in the folder `state`, and nothing is stored
+    /// without one.
+    #[must_use]
+    pub fn new(state: Option<&Path>) -> Engine {
+        Engine {
+            reaper: Reaper::new(),
+            journal: Journal::new(state),
+            marks: RestoreMarks::new(state),
+            writers: WriterNames::default(),
+            container_pids: ContainerPids::default(),
+            locks: Locks::default(),
+            listings: Listings::default(),
+            shapes: LearnedShapes::default(),
+            sets: TrackedSets::default(),
+            verbose: false,
+        }
+    }
+
     /// Returns the root of `dir_context` with the learned shapes of its directory. Without any, or if the directory
     /// cannot be opened, this is the same root.
     pub(super) fn root_in<'r>(&self, dir_context: DirContext<'r>) -> Cow<'r, Root> {

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::context::Engine;
 use super::stored_targets::StoredTargets;
 use crate::core::event::{Event, Subject};
 use crate::core::retention;
@@ -39,6 +40,21 @@ pub struct LimitContext<'a> {
     pub trust: ClockTrust,
     /// The space for the files that are about to be moved into the quarantine.
     pub wanted: NeededSpace,
+}
+
+impl<'a> LimitContext<'a> {
+    /// Returns the context for `engine`, in which no date is trusted and no space is wanted.
+    #[must_use]
+    pub fn new(engine: &'a Engine, use_checker: &'a UseChecker) -> LimitContext<'a> {
+        LimitContext {
+            usage: engine.reaper.usage(),
+            journal: &engine.journal,
+            use_checker,
+            flushed_targets: engine.reaper.flushed_targets(),
+            trust: ClockTrust::default(),
+            wanted: NeededSpace::default(),
+        }
+    }
 }
 
 /// The result of enforcing the limits of a quarantine.

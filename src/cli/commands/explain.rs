@@ -216,7 +216,7 @@ impl Explained {
         let plan = plan(rule, rule.settings(), &[parent.to_owned()], Intent::Look)?;
         let root = plan.roots.first().cloned().ok_or_else(|| missing(parent))?;
         if !response::responds(&root.path) {
-            return Err(Failure::new(Exit::Failed, no_answer(&root.path)));
+            return Err(Failure::failed(no_answer(&root.path)));
         }
         if path.is_dir() && !path.is_symlink() {
             let scan = rule.append_to(Suggestion::new("scan")).arg(&path);
@@ -481,11 +481,11 @@ fn examine(
     name: &OsStr,
 ) -> Result<Option<Facts>, Failure> {
     let folders = Folders::from_env();
-    let engine = engine(&folders, false)?;
+    let engine = engine(&folders, false);
     let failed = |error: &dyn std::fmt::Display| {
         let (name, root) = (text::escaped(Path::new(name)), &root.path);
         let what = format!("cannot examine \"{name}\" in {root:?}: {error}");
-        Failure::new(Exit::Failed, what)
+        Failure::failed(what)
     };
     let dir = Dir::open_root(&root.path, None).map_err(|error| match error {
         RootError::Missing => missing(&root.path.join(name)),

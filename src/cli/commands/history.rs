@@ -79,10 +79,7 @@ pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
     last.iter().for_each(|line| printer.print(line));
     read.map_err(|error| {
         let path = journal.path().unwrap_or(Path::new(""));
-        Failure::new(
-            Exit::Failed,
-            format!("cannot read the journal {path:?}: {error}"),
-        )
+        Failure::failed(format!("cannot read the journal {path:?}: {error}"))
     })?;
     printer.result?;
     if !output.json && !output.quiet {

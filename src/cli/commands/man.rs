@@ -33,16 +33,15 @@ pub(crate) fn run(command: &Man, cli: Command) -> Result<Exit, Failure> {
         return Ok(print(main)?);
     };
     let failed = |path: &PathBuf, error: io::Error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot write {path:?}: {error}; name a folder that you may write to"),
-        )
+        Failure::failed(format!(
+            "cannot write {path:?}: {error}; name a folder that you may write to"
+        ))
     };
     fs::create_dir_all(dir).map_err(|error| {
         let what = format!(
             "cannot create the folder {dir:?}: {error}; name a folder that you may write to"
         );
-        Failure::new(Exit::Failed, what)
+        Failure::failed(what)
     })?;
     for (name, page) in pages {
         let path = dir.join(name);

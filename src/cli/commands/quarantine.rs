@@ -210,13 +210,10 @@ fn check_unique(id: &str, places: &[&PathBuf]) -> Result<(), Failure> {
         .iter()
         .map(|root| format!("{:?}", root.join(FOLDER)))
         .collect();
-    Err(Failure::new(
-        Exit::Failed,
-        format!(
-            "{id:?} exists in more than one quarantine: {}; it was not deleted; remove the unwanted file with rm",
-            places.join(", ")
-        ),
-    ))
+    Err(Failure::failed(format!(
+        "{id:?} exists in more than one quarantine: {}; it was not deleted; remove the unwanted file with rm",
+        places.join(", ")
+    )))
 }
 
 /// Returns the files to delete, by root. An id that names no file, or several, counts as failed in `sum`, and is an error
@@ -243,14 +240,11 @@ fn select_files(
             Some((id, places)) => {
                 rule!("id-of-one-file", check_unique(id, places), without: Ok(())).map(|()| id)
             }
-            None => Err(Failure::new(
-                Exit::Failed,
-                format!(
-                    "no file in quarantine has the id {given:?} ({}); to list the files: {}",
-                    quarantines.searched(),
-                    Suggestion::new("quarantine list").configured()
-                ),
-            )),
+            None => Err(Failure::failed(format!(
+                "no file in quarantine has the id {given:?} ({}); to list the files: {}",
+                quarantines.searched(),
+                Suggestion::new("quarantine list").configured()
+            ))),
         };
         match id {
             Ok(id) => _ = asked.insert(id),

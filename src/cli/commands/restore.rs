@@ -148,7 +148,7 @@ impl RestoreContext<'_> {
             _ => {
                 let what =
                     format!("the quarantine of {root:?} no longer exists; nothing can be restored");
-                return Err(Failure::new(Exit::Failed, what));
+                return Err(Failure::failed(what));
             }
         };
         check_complete(&quarantine, &root, set)?;
@@ -222,18 +222,15 @@ fn check_complete(quarantine: &Quarantine, root: &Path, set: &StoredSet) -> Resu
         left.map_err(|error| not_restored(main, &root.join(&main.below), io::Error::other(error)))?;
     match rule!("incomplete-set-is-not-restored", is_left) {
         false => Ok(()),
-        true => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "cannot restore {}: orphand was killed while it moved this file, and companions of it are still in \
+        true => Err(Failure::failed(format!(
+            "cannot restore {}: orphand was killed while it moved this file, and companions of it are still in \
                  their directory; to move them too: {}",
-                main.id,
-                Suggestion::new("sweep")
-                    .flag("-r", true)
-                    .configured()
-                    .arg(root)
-            ),
-        )),
+            main.id,
+            Suggestion::new("sweep")
+                .flag("-r", true)
+                .configured()
+                .arg(root)
+        ))),
     }
 }
 
@@ -357,24 +354,18 @@ impl StoredFiles {
                 if self.restored.contains(&place) {
                     return Ok(None);
                 }
-                Err(Failure::new(
-                    Exit::Failed,
-                    match self.failed.get(&place) {
-                        Some(main) => format!(
-                            "cannot restore {which:?}: the attempt for another argument, which names the same file or \
+                Err(Failure::failed(match self.failed.get(&place) {
+                    Some(main) => format!(
+                        "cannot restore {which:?}: the attempt for another argument, which names the same file or \
                              set ({main}), has failed"
-                        ),
-                        None => nothing,
-                    },
-                ))
+                    ),
+                    None => nothing,
+                }))
             }
-            (0, _) | (_, None) => Err(Failure::new(Exit::Failed, nothing)),
-            (_, Some(_)) => Err(Failure::new(
-                Exit::Failed,
-                format!(
-                    "{which:?} exists in more than one quarantine; name the file by its old path"
-                ),
-            )),
+            (0, _) | (_, None) => Err(Failure::failed(nothing)),
+            (_, Some(_)) => Err(Failure::failed(format!(
+                "{which:?} exists in more than one quarantine; name the file by its old path"
+            ))),
         }
     }
 }

@@ -10,7 +10,7 @@ use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::RootError;
 use orphand::reap::quarantine::{NotReplaced, SetError, Stored, StoredSet};
 
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::output::shell::Suggestion;
 
 /// Returns the error for a file that could not be restored to `to`.
@@ -45,12 +45,9 @@ pub(super) fn no_directory(stored: &Stored, to: &Path, error: &RootError) -> Fai
 fn failure(stored: &Stored, to: &Path, cause: &dyn fmt::Display) -> Failure {
     let elsewhere = Suggestion::new("restore").configured();
     let id = &stored.id;
-    Failure::new(
-        Exit::Failed,
-        format!(
-            "cannot restore {id} to {to:?}: {cause}; to restore it elsewhere: {elsewhere} --to PATH {id}"
-        ),
-    )
+    Failure::failed(format!(
+        "cannot restore {id} to {to:?}: {cause}; to restore it elsewhere: {elsewhere} --to PATH {id}"
+    ))
 }
 
 /// Returns the error for a file that was not replaced by a copy on another file system.
@@ -69,13 +66,10 @@ fn not_replaced(stored: &Stored, to: &Path, reason: &NotReplaced) -> Failure {
             format!("to try again: {restore} --to PATH {id}")
         }
     };
-    Failure::new(
-        Exit::Failed,
-        format!(
-            "cannot move {id} to {to:?}, which is on another file system: {reason}; the stored file stays in the \
+    Failure::failed(format!(
+        "cannot move {id} to {to:?}, which is on another file system: {reason}; the stored file stays in the \
              quarantine; {help}"
-        ),
-    )
+    ))
 }
 
 /// Returns the error for a set whose main file could not be restored to `to`. It names the member that failed.

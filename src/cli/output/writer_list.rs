@@ -4,7 +4,7 @@ use orphand::core::temp_name::{self, Uncommitted, WriterGrammar};
 use serde::Serialize;
 
 use super::standard_streams::print;
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::options::{OutputOptions, RuleOptions};
 
 /// The document of `--writer list --json`.
@@ -31,7 +31,7 @@ pub(crate) fn list_writers(rule: &RuleOptions, output: &OutputOptions) -> Result
 
 fn json(document: &Document) -> Result<String, Failure> {
     let text = serde_json::to_string(document);
-    let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let text = text.map_err(Failure::failed)?;
     Ok(text + "\n")
 }
 

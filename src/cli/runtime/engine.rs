@@ -3,20 +3,11 @@
 use std::sync::OnceLock;
 
 use orphand::core::learn::KnownShapes;
-use orphand::engine::{Engine, TrackedSets};
-use orphand::evidence::container_pids::ContainerPids;
+use orphand::engine::Engine;
 use orphand::evidence::learned::LearnedShapes;
-use orphand::evidence::locks::Locks;
-use orphand::evidence::restore_marks::RestoreMarks;
-use orphand::evidence::siblings::Listings;
-use orphand::evidence::writer_names::WriterNames;
-use orphand::reap::Reaper;
 use orphand::store::folders::Folders;
-use orphand::store::journal::Journal;
 use orphand::store::shapes;
 use orphand::sys::clock;
-
-use crate::cli::exit::Failure;
 
 /// Returns the shapes of temps that watches have learned. A file that cannot be used is reported, and ignored.
 pub(crate) fn known_shapes(folders: &Folders) -> &'static KnownShapes {
@@ -36,18 +27,10 @@ pub(crate) fn known_shapes(folders: &Folders) -> &'static KnownShapes {
 }
 
 /// Returns the engine of a command that runs without a watcher.
-pub(crate) fn engine(folders: &Folders, verbose: bool) -> Result<Engine, Failure> {
-    let state = folders.state.as_deref();
-    Ok(Engine {
-        reaper: Reaper::new(),
-        journal: Journal::new(state),
-        marks: RestoreMarks::new(state),
-        writers: WriterNames::default(),
-        container_pids: ContainerPids::default(),
-        locks: Locks::default(),
-        listings: Listings::default(),
+pub(crate) fn engine(folders: &Folders, verbose: bool) -> Engine {
+    Engine {
         shapes: LearnedShapes::new(known_shapes(folders).iter()),
-        sets: TrackedSets::default(),
         verbose,
-    })
+        ..Engine::new(folders.state.as_deref())
+    }
 }

@@ -208,10 +208,7 @@ pub(crate) fn is_missing(root: &Root) -> bool {
 
 /// Returns the error for a missing directory, for commands that do not wait.
 pub(crate) fn missing(path: &Path) -> Failure {
-    Failure::new(
-        Exit::Failed,
-        format!("{path:?} does not exist; check the name"),
-    )
+    Failure::failed(format!("{path:?} does not exist; check the name"))
 }
 
 /// Returns the message that the file system of `path` does not answer, with the command that finds the cause.
@@ -228,9 +225,8 @@ pub(crate) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
     let path = &root.path;
     match error {
         RootError::Missing => missing(path),
-        error => Failure::new(
-            Exit::Failed,
-            format!("cannot read {path:?}: {error}; check its permissions"),
-        ),
+        error => Failure::failed(format!(
+            "cannot read {path:?}: {error}; check its permissions"
+        )),
     }
 }

@@ -135,7 +135,7 @@ fn handle(
 }
 
 fn cannot_listen(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+    Failure::failed(format!("cannot listen for signals: {error}"))
 }
 
 fn hangup_is_ignored() -> bool {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::event_loop::Supervisor;
 use super::root_watch::{LimitsDue, RootWatch};
 use super::services::Services;
-use crate::core::retention::NeededSpace;
 use crate::daemon::command::Moved;
 use crate::engine::limits::{self, LimitContext};
 use crate::fs::dir::Dir;
@@ -86,12 +85,8 @@ impl RootWatch {
         }
         let shared = &services.shared;
         let context = LimitContext {
-            usage: shared.engine.reaper.usage(),
-            journal: &shared.engine.journal,
-            use_checker: &services.use_checker,
-            flushed_targets: shared.engine.reaper.flushed_targets(),
             trust,
-            wanted: NeededSpace::default(),
+            ..LimitContext::new(&shared.engine, &services.use_checker)
         };
         let result = limits::enforce_limits(root, id, context);
         let events = result.events.into_iter();

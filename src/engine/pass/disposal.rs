@@ -8,7 +8,7 @@ use super::{JudgedTemp, KeptTemp, Pass, ReadyTemp, Removal, Round};
 use crate::core::event::{Disposed, Event};
 use crate::core::judge::{Evidence, Reason, Verdict};
 use crate::core::observation::{FileSize, Observation};
-use crate::core::retention::{ClockTrust, NeededSpace};
+use crate::core::retention::NeededSpace;
 use crate::engine::limits::{self, LimitContext};
 use crate::evidence::{self, EvidenceContext, TempInfo};
 use crate::fs::dir::Dir;
@@ -195,14 +195,10 @@ impl<'a> Pass<'a> {
         {
             return;
         }
+        // Nothing is dropped because of its age here.
         let context = LimitContext {
-            usage,
-            journal: &self.engine.journal,
-            use_checker: self.use_checker,
-            flushed_targets: self.engine.reaper.flushed_targets(),
-            // Nothing is dropped because of its age here.
-            trust: ClockTrust::default(),
             wanted,
+            ..LimitContext::new(self.engine, self.use_checker)
         };
         loop {
             let result = limits::enforce_limits(dir_context.root, dir_context.id, context);

@@ -46,7 +46,7 @@ pub(super) fn run(
 
 /// Creates the file at `path` and the folders that it needs. An existing file is never changed.
 fn write(path: &Path) -> Result<(), Failure> {
-    let failed = |what: String| Failure::new(Exit::Failed, what);
+    let failed = |what: String| Failure::failed(what);
     // The file decides which files are deleted, so no other user may change it.
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {

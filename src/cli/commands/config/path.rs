@@ -72,8 +72,7 @@ pub(super) fn file_path(named: &CheckedFile) -> Result<PathBuf, Failure> {
     let named = named.config.as_deref().map(absolute);
     let path = named.or_else(Config::default_path);
     path.ok_or_else(|| {
-        Failure::new(
-            Exit::Failed,
+        Failure::failed(
             "cannot find the folder of the configuration file: neither XDG_CONFIG_HOME nor HOME \
              is set to an absolute path; name the file: --config FILE",
         )

@@ -69,7 +69,7 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
     read.map_err(|error| {
         let path = journal.path().unwrap_or(Path::new(""));
         let what = format!("cannot read the journal {path:?}: {error}");
-        Failure::new(Exit::Failed, what)
+        Failure::failed(what)
     })?;
     // The configuration is only needed for the shapes of names, so the report is printed without it too.
     let (config, config_error) = Config::load_or_default(command.config.as_deref());
@@ -90,7 +90,7 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
             let what = format!(
                 "cannot write {file:?}: {error}; name a file in a folder that you may write to"
             );
-            Failure::new(Exit::Failed, what)
+            Failure::failed(what)
         })?;
         if !output.quiet {
             report.line(&format!("wrote {}", text::escaped(file)))?;

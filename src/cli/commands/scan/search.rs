@@ -76,7 +76,7 @@ impl<'a> Search<'_, 'a> {
             self.result.unread += 1;
             return Ok(());
         }
-        let engine = engine(&Folders::from_env(), false)?;
+        let engine = engine(&Folders::from_env(), false);
         let what = "temps examined";
         let bar = match context.listing.is_stream() {
             true if stdout_is_terminal() => ProgressBar::hidden(),

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use orphand::core::census::Lookalike;
 use orphand::core::event::{Event, Subject, Summary};
 use orphand::core::observation::Kind;
-use orphand::core::retention::{ClockTrust, NeededSpace};
 use orphand::engine::Engine;
 use orphand::engine::limits::{self, LimitContext};
 use orphand::engine::sweep::sweep;
@@ -76,7 +75,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     };
     let folders = Folders::from_env();
     let _locks = lock_all(command, to_sweep, &folders)?;
-    let engine = engine(&folders, output.verbose > 0)?;
+    let engine = engine(&folders, output.verbose > 0);
     engine.journal.set_cap(plan.config.journal.max_size);
     engine.reaper.usage().set_limits(plan.config.quarantine);
     let mut sweep = SweepRun {
@@ -169,15 +168,8 @@ impl SweepRun<'_> {
     /// Applies the limits of the quarantine of `root`.
     fn enforce_limits(&mut self, root: &Root) {
         while !self.stop.is_stopped() {
-            let context = LimitContext {
-                usage: self.engine.reaper.usage(),
-                journal: &self.engine.journal,
-                use_checker: &self.use_checker,
-                flushed_targets: self.engine.reaper.flushed_targets(),
-                // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
-                trust: ClockTrust::default(),
-                wanted: NeededSpace::default(),
-            };
+            // A sweep has just started, so it does not know whether the clocks have jumped. It trusts no date.
+            let context = LimitContext::new(&self.engine, &self.use_checker);
             let result = limits::enforce_limits(root, None, context);
             for event in result.events {
                 let now = self.report.event(&event);

@@ -268,13 +268,10 @@ fn check_existence(roots: &[Root]) -> Result<(), Failure> {
     };
     match roots.iter().find(is_missing) {
         None => Ok(()),
-        Some(root) => Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "{:?} does not exist; check the name, or add --wait to wait for it",
-                root.path
-            ),
-        )),
+        Some(root) => Err(Failure::failed(format!(
+            "{:?} does not exist; check the name, or add --wait to wait for it",
+            root.path
+        ))),
     }
 }
 
