@@ -42,19 +42,13 @@ mod linux {
     use orphand::core::policy::{Graces, Policy};
     use orphand::core::rate::{RateMeter, Threshold};
     use orphand::core::time::Mono;
+    use orphand::engine::Engine;
     use orphand::engine::sweep::sweep;
-    use orphand::engine::{Engine, TrackedSets};
-    use orphand::evidence::container_pids::ContainerPids;
-    use orphand::evidence::learned::LearnedShapes;
-    use orphand::evidence::locks::Locks;
-    use orphand::evidence::restore_marks::RestoreMarks;
-    use orphand::evidence::siblings::Listings;
-    use orphand::evidence::writer_names::WriterNames;
+
     use orphand::fs::root::Root;
     use orphand::index;
     use orphand::index::Temps;
-    use orphand::reap::Reaper;
-    use orphand::store::journal::Journal;
+
     use orphand::sys::stop::Stop;
     use orphand::watch::{self, CallbackContext};
 
@@ -216,18 +210,7 @@ mod linux {
             ..Policy::default()
         };
         let root = Root::new(&dir, Arc::new(policy), false).expect("a root");
-        let engine = Engine {
-            reaper: Reaper::new(),
-            journal: Journal::new(Some(&state)),
-            marks: RestoreMarks::new(Some(&state)),
-            writers: WriterNames::default(),
-            container_pids: ContainerPids::default(),
-            locks: Locks::default(),
-            listings: Listings::default(),
-            shapes: LearnedShapes::default(),
-            sets: TrackedSets::default(),
-            verbose: false,
-        };
+        let engine = Engine::new(Some(&state));
         let mut reaped = 0;
         let mut emit = |event: orphand::Event| {
             reaped += u64::from(matches!(event, orphand::Event::Reaped(_)));

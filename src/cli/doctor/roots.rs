@@ -14,7 +14,7 @@ use orphand::core::sort::set_of;
 use orphand::fs::dir::{Dir, RootError, observe_fd};
 use orphand::fs::response;
 use orphand::fs::root::Root;
-use orphand::reap::quarantine;
+use orphand::reap::quarantine::{self, StoredSum};
 use rustix::fs::{Access as May, AtFlags, Dir as Entries};
 use rustix::io::Errno;
 
@@ -193,7 +193,7 @@ fn examine(checked: &CheckedRoot, dir: &Dir, emit: &dyn Fn(Check)) {
     let contents = quarantine_contents(dir);
     emit(storage::quarantine(dir.path(), contents));
     if let Ok(space) = disk_space(dir) {
-        let quarantined_size = contents.map_or(0, |(_, bytes)| bytes);
+        let quarantined_size = contents.map_or(0, |sum| sum.size.disk_bytes);
         for check in storage::space(dir.path(), space, quarantined_size) {
             emit(check);
         }
@@ -230,18 +230,15 @@ fn check_listing(dir: &Dir) -> Result<(), Errno> {
     rustix::fs::accessat(dir.fd(), ".", May::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// Returns the number of files in the quarantine and their size on the disk, or `None` if no quarantine is possible.
-fn quarantine_contents(dir: &Dir) -> Option<(u64, u64)> {
+/// Returns the files in the quarantine, or `None` if no quarantine is possible.
+fn quarantine_contents(dir: &Dir) -> Option<StoredSum> {
     if !quarantine::is_possible(dir) {
         return None;
     }
-    let quarantine = quarantine::Quarantine::open_existing(dir.path(), Some(dir.id())).ok()?;
-    let stored = match quarantine {
-        Some(quarantine) => quarantine.stored().ok()?,
-        None => Vec::new(),
-    };
-    let bytes = stored.iter().map(|stored| stored.seen.allocated);
-    Some((stored.len() as u64, bytes.fold(0, u64::saturating_add)))
+    match quarantine::Quarantine::open_existing(dir.path(), Some(dir.id())).ok()? {
+        Some(quarantine) => quarantine.sum().ok(),
+        None => Some(StoredSum::default()),
+    }
 }
 
 fn disk_space(dir: &Dir) -> io::Result<DiskSpace> {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orphand::reap::quarantine::FOLDER;
+use orphand::reap::quarantine::{FOLDER, StoredSum};
 use orphand::store::regular_file::read_regular;
 use orphand::sys::mountinfo;
 
@@ -98,13 +98,13 @@ fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(percent).unwrap_or(100).min(100)
 }
 
-/// Judges the quarantine. `contents` has the number of its files and their bytes on the disk, or is `None` if no
-/// quarantine is possible.
-pub(super) fn quarantine(root: &Path, contents: Option<(u64, u64)>) -> Check {
+/// Judges the quarantine. `contents` is `None` if no quarantine is possible.
+pub(super) fn quarantine(root: &Path, contents: Option<StoredSum>) -> Check {
     match contents {
-        Some((0, _)) => Check::ok("quarantine", "empty"),
-        Some((files, bytes)) => {
-            let (files, bytes) = (text::counted(files, "file", "files"), text::size(bytes));
+        Some(StoredSum { files: 0, .. }) => Check::ok("quarantine", "empty"),
+        Some(StoredSum { files, size }) => {
+            let files = text::counted(files, "file", "files");
+            let bytes = text::size(size.disk_bytes);
             let list = Suggestion::new("quarantine list").configured().arg(root);
             Check::ok("quarantine", format!("{files}, {bytes}: {list}"))
         }
@@ -279,11 +279,19 @@ mod tests {
             (Some((3, 2_000_000)), CheckState::Ok, "3 files, 2.0 MB"),
             (None, CheckState::Warning, "no-quarantine"),
         ] {
+            let contents = contents.map(|(files, disk_bytes)| StoredSum {
+                files,
+                size: orphand::core::observation::FileSize {
+                    disk_bytes,
+                    ..Default::default()
+                },
+            });
             let check = quarantine(Path::new("/r"), contents);
             assert_eq!(check.state, state);
             assert!(check.what.contains(words), "{check:?}");
         }
     }
+
     #[test]
     fn dates_that_are_off_are_a_warning() {
         for (ms, state) in [

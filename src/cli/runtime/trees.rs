@@ -1,16 +1,16 @@
 //! The findings of a scan or sweep beside temps: directories and special files whose names match the rule, which are
 //! listed and never removed themselves, and the files in the quarantine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use orphand::core::census::{Tree, TreeContent};
-use orphand::core::observation::{FileSize, Kind};
+use orphand::core::observation::Kind;
 use orphand::core::sort::sort_by;
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::fs::tree::{self, MAX_ENTRIES};
 use orphand::fs::walk;
-use orphand::reap::quarantine::Quarantine;
+use orphand::reap::quarantine::StoredSum;
 use orphand::sys::clock;
 
 use crate::cli::options::PolicyOptions;
@@ -31,22 +31,13 @@ pub(crate) fn count_stored<'r>(
 ) -> Vec<PathBuf> {
     let mut with_files = Vec::new();
     for root in roots {
-        let (files, size) = stored_in(&root.path);
+        let StoredSum { files, size } = StoredSum::in_root(&root.path);
         census.add_quarantine(files, size);
         if files > 0 {
             with_files.push(root.path.clone());
         }
     }
     with_files
-}
-
-/// Returns the number and the size of the files in the quarantine of `root`; nothing if it cannot be read.
-fn stored_in(root: &Path) -> (u64, FileSize) {
-    let quarantine = Quarantine::open_existing(root, None).ok().flatten();
-    let stored = quarantine.and_then(|quarantine| quarantine.stored().ok());
-    let sizes = stored.iter().flatten().map(|one| one.seen.size());
-    let files = stored.as_ref().map_or(0, |stored| stored.len() as u64);
-    (files, sizes.fold(FileSize::default(), FileSize::plus))
 }
 
 /// Returns the line about subfolders of `roots` that were not examined, if there are any. `command` is the command that

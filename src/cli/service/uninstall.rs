@@ -1,9 +1,9 @@
 //! `service uninstall`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use orphand::reap::quarantine::Quarantine;
+use orphand::reap::quarantine::StoredSum;
 use orphand::store::journal::Journal;
 use rustix::process::geteuid;
 
@@ -69,12 +69,12 @@ fn remaining(service: &ServicePaths, config: Option<PathBuf>) -> Vec<(&'static s
     let quarantines = Quarantines::known(&config.unwrap_or_default(), &journal, None);
     let with_files = quarantines
         .roots()
-        .map(|root| (root, stored_files(root)))
+        .map(|root| (root, StoredSum::in_root(root).files))
         .filter(|(_, files)| *files > 0);
-    let (roots, files): (Vec<&PathBuf>, Vec<usize>) = with_files.unzip();
+    let (roots, files): (Vec<&PathBuf>, Vec<u64>) = with_files.unzip();
     let mut left = Vec::new();
     if !roots.is_empty() {
-        let files = counted(files.iter().sum::<usize>() as u64, "file", "files");
+        let files = counted(files.iter().sum(), "file", "files");
         left.push((
             "Quarantine",
             format!("{}   ({files})", shell::purge_command(roots)),
@@ -99,11 +99,4 @@ fn remaining(service: &ServicePaths, config: Option<PathBuf>) -> Vec<(&'static s
             .map(|folder| ("Log", format!("rm -r {}", shell::word(folder)))),
     );
     left
-}
-
-fn stored_files(root: &Path) -> usize {
-    let quarantine = Quarantine::open_existing(root, None).ok().flatten();
-    quarantine
-        .and_then(|quarantine| quarantine.stored().ok())
-        .map_or(0, |stored| stored.len())
 }

@@ -31,5 +31,5 @@ pub use sets::StoredSet;
 pub use slots::{QuarantineDir, Slot};
 pub use stamp::MovedAs;
 pub(crate) use stored::origin_id;
-pub use stored::{Stored, is_id};
+pub use stored::{Stored, StoredSum, is_id};
 pub use usage::{QuarantineUsage, lacks_space};

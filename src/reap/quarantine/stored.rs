@@ -16,7 +16,7 @@ use super::folder::{
 };
 use super::stamp::{MovedAs, Stamp};
 use crate::core::companions;
-use crate::core::observation::{Kind, Observation};
+use crate::core::observation::{FileSize, Kind, Observation};
 use crate::core::policy::Policy;
 use crate::core::sort::sort_by;
 use crate::core::time::{Now, Wall};
@@ -354,6 +354,41 @@ pub(crate) fn origin_id(dir: &Dir) -> Option<Vec<u8>> {
     match dir.below().as_os_str().is_empty() {
         true => Some(Vec::new()),
         false => dir.id().inode().map(String::into_bytes),
+    }
+}
+
+/// The files in a quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredSum {
+    /// Their number.
+    pub files: u64,
+    /// The sum of their sizes.
+    pub size: FileSize,
+}
+
+impl StoredSum {
+    /// Returns the files in the quarantine of `root`: none if there is no quarantine, or if it cannot be read.
+    #[must_use]
+    pub fn in_root(root: &Path) -> StoredSum {
+        let quarantine = Quarantine::open_existing(root, None).ok().flatten();
+        let sum = quarantine.and_then(|quarantine| quarantine.sum().ok());
+        sum.unwrap_or_default()
+    }
+}
+
+impl Quarantine {
+    /// Returns the number and the sizes of all files.
+    ///
+    /// # Errors
+    ///
+    /// The quarantine cannot be read.
+    pub fn sum(&self) -> io::Result<StoredSum> {
+        let stored = self.stored()?;
+        let sizes = stored.iter().map(|one| one.seen.size());
+        Ok(StoredSum {
+            files: stored.len() as u64,
+            size: sizes.fold(FileSize::default(), FileSize::plus),
+        })
     }
 }
 

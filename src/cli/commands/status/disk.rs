@@ -8,7 +8,7 @@ use crossbeam_channel::bounded;
 use orphand::core::observation::FileSize;
 use orphand::core::sort::set_of;
 use orphand::fs::response::responds;
-use orphand::reap::quarantine::Quarantine;
+use orphand::reap::quarantine::StoredSum;
 use orphand::store::json::{WirePath, field};
 use serde::Serialize;
 
@@ -56,11 +56,7 @@ impl DiskUsage {
 
     fn read(root: &Path) -> Option<DiskUsage> {
         let system = rustix::fs::statvfs(root).ok()?;
-        let quarantine = Quarantine::open_existing(root, None).ok().flatten();
-        let stored = quarantine
-            .and_then(|quarantine| quarantine.stored().ok())
-            .unwrap_or_default();
-        let sizes = stored.iter().map(|one| one.seen.size());
+        let stored = StoredSum::in_root(root);
         Some(DiskUsage {
             total: system.f_blocks.saturating_mul(system.f_frsize),
             used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
@@ -70,8 +66,8 @@ impl DiskUsage {
                 used: system.f_files.saturating_sub(system.f_ffree),
                 free: system.f_favail,
             }),
-            quarantined: stored.len() as u64,
-            quarantined_size: sizes.fold(FileSize::default(), FileSize::plus),
+            quarantined: stored.files,
+            quarantined_size: stored.size,
         })
     }
 
