@@ -209,9 +209,10 @@ pub fn gather(
         _ if file_use.is_needed => find_target(dir, context.policy, &temp_info.parsed, temp)?,
         _ => find_target_name(dir, context.policy, &temp_info.parsed, temp)?,
     };
-    let writer = match temp_info.parsed.pid {
-        Some(pid) if !file_use.is_needed => Writer::Unknown(pid),
-        pid => writer_with_pids(pid, temp_info, context),
+    let pid = temp_info.parsed.pid;
+    let writer = match file_use.is_needed {
+        true => writer_with_pids(pid, temp_info, context),
+        false => pid.map_or(Writer::NoPid, Writer::Unknown),
     };
     let use_state = match file_use.is_needed {
         true => use_state(file_use, &fingerprint, context),

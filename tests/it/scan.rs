@@ -692,3 +692,23 @@ fn every_hint_repeats_the_configuration_file() {
         .stdout_has("b.part")
         .stdout_has("keep: young");
 }
+
+/// A stored copy is no temp: only the quarantine's own commands and limits act on it.
+#[test]
+fn explain_says_that_a_file_is_in_a_quarantine() {
+    let sandbox = Sandbox::new().file("b.tmp", "x").aged(OLD_ENOUGH);
+    sandbox.sweep(["--grace", "100ms"]).exit(0);
+    let folder = fs::read_dir(sandbox.path(".orphand")).unwrap();
+    let folder = folder.map(|entry| entry.unwrap().path()).next().unwrap();
+    let path = folder.join("b.tmp").to_str().unwrap().to_owned();
+    let ran = sandbox.run(["explain", "--grace", "100ms", &path]).exit(0);
+    let list = format!("orphand quarantine list {}", sandbox.root().display());
+    let last = ran.stdout.lines().last().unwrap();
+    assert!(
+        last.starts_with("not a temp: it is in a quarantine"),
+        "{last}"
+    );
+    assert!(last.ends_with(&list), "{last}");
+    let ran = sandbox.run(["explain", "--json", &path]).exit(0);
+    assert_eq!(ran.stdout_json()["temps"][0]["verdict"], Value::Null);
+}

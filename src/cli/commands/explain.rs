@@ -22,7 +22,7 @@ use orphand::evidence::{self, FileId};
 use orphand::fs::dir::{Buffer, Dir, RootError};
 use orphand::fs::response;
 use orphand::fs::root::{Root, absolute};
-use orphand::reap::quarantine::{self, Quarantine};
+use orphand::reap::quarantine::{self, FOLDER, Quarantine};
 use orphand::store::folders::Folders;
 use orphand::store::json::{self, ProcessFields, WirePath, field};
 use orphand::sys::clock;
@@ -148,8 +148,15 @@ struct GateFields {
     evidence: String,
 }
 
-/// Returns the reason why a file of this name is not a temp by `policy`, or `None` if it is a temp.
-fn rejection(policy: &Policy, name: &OsStr) -> Option<String> {
+/// Returns the reason why the file `name` in the directory `dir` is not a temp by `policy`, or `None` if it is a temp.
+fn rejection(policy: &Policy, dir: &Path, name: &OsStr) -> Option<String> {
+    let is_quarantine = |dir: &&Path| dir.file_name() == Some(OsStr::new(FOLDER));
+    if let Some(root) = dir.ancestors().find(is_quarantine).and_then(Path::parent) {
+        let list = Suggestion::new("quarantine list").configured().arg(root);
+        return Some(format!(
+            "it is in a quarantine; to see its id, by which it can be restored: {list}"
+        ));
+    }
     if own_names::is_claim(Path::new(name)) {
         let text = "it is the claim of an unfinished removal; the next watch or sweep gives the file its name back";
         return Some(text.to_owned());
@@ -230,7 +237,7 @@ impl Explained {
             None => Facts::NotRegular(path.symlink_metadata().map_err(|_| missing(&path))?),
         };
         Ok(Explained {
-            rejection: rejection(&root.policy, name).map(|why| {
+            rejection: rejection(&root.policy, parent, name).map(|why| {
                 match by_watch(&root.policy, &facts) {
                     Some(watch) => format!("{why}; {watch}"),
                     None => why,

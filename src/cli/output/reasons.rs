@@ -199,6 +199,11 @@ fn keep_hint(path: &Path, root: Option<&Path>, reason: Reason, details: &Details
             trust_key(&details.file_system)
         ),
         Reason::QuarantineFull => format!(".  to empty it: {}", purge_command(root)),
+        // It may be the mode or the owner of `.orphand`, or a right that is lacking in the directory.
+        Reason::NoQuarantine => {
+            let doctor = Suggestion::new("doctor").configured();
+            format!(".  to see the cause: {}", doctor.args(root))
+        }
         Reason::SoleCopy => ".  to move such temps: --sole-copy quarantine".to_owned(),
         Reason::Reserved => format!(
             ".  to see the reason: {}",
