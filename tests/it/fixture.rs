@@ -22,16 +22,12 @@ use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
 use orphand::core::policy::{Graces, Policy};
 use orphand::core::time::ClockJumpDetector;
 use orphand::core::tracker::{Origin, Tracked};
-use orphand::engine::{
-    DirContext, Engine, Examined, Pass, PassItem, ScannedDir, TrackedSets, judge_dir,
-};
+use orphand::engine::{DirContext, Engine, Examined, Pass, PassItem, ScannedDir, judge_dir};
 use orphand::evidence::container_pids::ContainerPids;
 use orphand::evidence::guard::GuardChecks;
-use orphand::evidence::learned::LearnedShapes;
 use orphand::evidence::locks::Locks;
 use orphand::evidence::restore_marks::RestoreMarks;
-use orphand::evidence::siblings::{Listings, Siblings};
-use orphand::evidence::writer_names::WriterNames;
+use orphand::evidence::siblings::Siblings;
 use orphand::evidence::{self, EvidenceContext, FlushedTargets, Role, TempInfo, UseChecker};
 use orphand::fs::dir::Dir;
 use orphand::fs::root::Root;
@@ -39,7 +35,6 @@ use orphand::reap::quarantine::Quarantine;
 use orphand::reap::{
     BatchContext, Candidate, Hook, Looked, Outcome, Reaper, Recovered, Step, quarantine,
 };
-use orphand::store::journal::Journal;
 use orphand::sys::clock;
 use orphand::sys::stop::Stop;
 use tempfile::TempDir;
@@ -490,15 +485,7 @@ impl Fixture {
 pub(crate) fn engine(hook: Option<Hook>) -> Engine {
     Engine {
         reaper: Reaper::new().with_hook(hook),
-        journal: Journal::new(None),
-        marks: RestoreMarks::new(None),
-        writers: WriterNames::default(),
-        container_pids: ContainerPids::default(),
-        locks: Locks::default(),
-        listings: Listings::default(),
-        shapes: LearnedShapes::default(),
-        sets: TrackedSets::default(),
-        verbose: false,
+        ..Engine::new(None)
     }
 }
 

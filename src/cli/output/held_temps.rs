@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use orphand::core::event::Event;
-use orphand::core::judge::Reason;
 use orphand::core::observation::Holder;
 use orphand::core::sort::{map_of, sort_by};
 
@@ -33,7 +32,7 @@ impl HeldTemps {
                 reason,
                 holders,
                 ..
-            } if is_held_reason(*reason) => {
+            } if reason.is_held() => {
                 self.temps.remove(&subject.path);
                 if self.temps.len() >= MAX_TEMPS {
                     self.temps.retain(|path, _| is_held(path));
@@ -80,16 +79,12 @@ impl HeldTemps {
     }
 }
 
-/// Returns whether `reason` says that a process uses the temp.
-pub(crate) fn is_held_reason(reason: Reason) -> bool {
-    matches!(reason, Reason::InUse | Reason::Locked)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use orphand::core::event::{Details, Subject};
+    use orphand::core::judge::Reason;
 
     use super::*;
 

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::groups::{self, Grouping, MAX_GROUPS};
-use super::held_temps::{HeldTemps, is_held_reason};
+use super::held_temps::HeldTemps;
 use super::shell::Suggestion;
 use super::text;
 use crate::cli::runtime::program::Program;
@@ -249,7 +249,7 @@ impl Snapshot {
 /// Reports whether the temp at `path` is kept because a process uses it.
 fn is_held(handle: Option<&StatusHandle>, path: &Path) -> bool {
     let reason = handle.and_then(|handle| handle.kept_for(path));
-    reason.is_some_and(is_held_reason)
+    reason.is_some_and(Reason::is_held)
 }
 
 /// Reports whether a process has this pid.

@@ -46,6 +46,12 @@ words! {
 }
 
 impl Reason {
+    /// Reports whether the reason is that a process uses the temp.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        matches!(self, Reason::InUse | Reason::Locked)
+    }
+
     /// Reports whether this reason can end without a file system event: a holder closes the file, a lock is released,
     /// or a writer exits.
     #[must_use]

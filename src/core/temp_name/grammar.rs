@@ -101,8 +101,8 @@ impl ParsedName {
     /// Reports whether its writer may have truncated the target in `name`, the name that was parsed.
     #[must_use]
     pub fn is_truncated(&self, name: &OsStr) -> bool {
-        let limit = self.writer.as_ref().and_then(|row| row.truncates_at);
-        limit.is_some_and(|length| name.len() >= usize::from(length))
+        let mut writer = self.writer.iter();
+        writer.any(|row| row.may_truncate(name.len()))
     }
 
     /// Reports whether the writer may pause for long between the last write and the rename.
@@ -508,8 +508,8 @@ impl Grammar {
 
     /// Reports whether the writer may have truncated the target in this name.
     pub(super) fn may_truncate(&self, name: &[u8]) -> bool {
-        let limit = self.writer.as_ref().and_then(|row| row.truncates_at);
-        limit.is_some_and(|len| name.len() >= usize::from(len))
+        let mut writer = self.writer.iter();
+        writer.any(|row| row.may_truncate(name.len()))
     }
 
     /// Reports whether the pid follows the target and a dot.

@@ -53,6 +53,15 @@ pub struct WriterGrammar {
     pub source: String,
 }
 
+impl WriterGrammar {
+    /// Reports whether the writer may have truncated the target in a name of this length, in bytes.
+    #[must_use]
+    pub fn may_truncate(&self, length: usize) -> bool {
+        self.truncates_at
+            .is_some_and(|least| length >= usize::from(least))
+    }
+}
+
 /// Reads a length in bytes.
 fn length<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u16>, D::Error> {
     struct Length;

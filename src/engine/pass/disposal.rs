@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 
-use super::report::is_held;
 use super::{JudgedTemp, KeptTemp, Pass, ReadyTemp, Removal, Round};
 use crate::core::event::{Disposed, Event};
 use crate::core::judge::{Evidence, Reason, Verdict};
@@ -116,7 +115,7 @@ impl<'a> Pass<'a> {
                 if is_first_proof && self.round == Round::Second {
                     return None;
                 }
-            } else if rule!("late-holder-is-noted", is_held(reason))
+            } else if rule!("late-holder-is-noted", reason.is_held())
                 // A look that cannot determine the holders counts as one that saw a holder.
                 || (is_first_proof && reason == Reason::CannotTell)
             {

@@ -4,7 +4,7 @@
 use super::{JudgedTemp, KeptTemp, Pass, ReadyTemp, Removal};
 use crate::core::event::{Details, Disposed, Event};
 use crate::core::judge::{Reason, Verdict};
-use crate::core::observation::{Holder, UseState};
+use crate::core::observation::Holder;
 use crate::core::sort::sort_by;
 use crate::core::tracker::Kept;
 use crate::engine::examine::{details, guard_for};
@@ -56,7 +56,7 @@ impl<'a> Pass<'a> {
         // One process scan finds the holders of all these files.
         let held: Vec<FileId> = reports
             .iter()
-            .filter(|(one, _)| is_held(one.reason))
+            .filter(|(one, _)| one.reason.is_held())
             .flat_map(|(one, _)| files_in_use(&one.temp.judged, one.reason))
             .collect();
         let process_scan = match held.is_empty() {
@@ -102,12 +102,11 @@ impl<'a> Pass<'a> {
     /// Learns which processes use the temps that are removed or moved although they are in use. After that, no process
     /// can be found by their names.
     pub(super) fn learn_holders(&self, dir: &Dir, ready: &[ReadyTemp<'_>]) {
-        let is_held = |judged: &JudgedTemp| {
-            let use_state = judged.evidence.use_state;
-            matches!(use_state, UseState::InUse | UseState::Locked)
+        let is_taken = |judged: &JudgedTemp| {
+            judged.evidence.use_state.is_held()
                 && !matches!(judged.candidate.verdict, Verdict::Keep(_))
         };
-        let held = ready.iter().filter(|temp| is_held(&temp.judged));
+        let held = ready.iter().filter(|temp| is_taken(&temp.judged));
         let held: Vec<FileId> = held.map(|temp| temp.judged.file()).collect();
         if held.is_empty() {
             return;
@@ -126,8 +125,4 @@ fn files_in_use(judged: &JudgedTemp, reason: Reason) -> Vec<FileId> {
         Some(seen) => vec![FileId::from(&seen)],
         None => judged.files().collect(),
     }
-}
-
-pub(super) fn is_held(reason: Reason) -> bool {
-    matches!(reason, Reason::InUse | Reason::Locked)
 }

@@ -1,10 +1,10 @@
 //! Records the source of each option's value: a flag of the command line, or a variable.
 
-use orphand::core::sort::map_of;
 use std::collections::BTreeMap;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
+use orphand::core::sort::map_of;
 
 /// The options `T`, and the sources of their values.
 #[derive(Clone, Debug)]
