@@ -83,6 +83,7 @@ fn undo(
 ) -> io::Result<Option<Recovered>> {
     let dir = batch_context.dir;
     // Without a set, the file had no companion when it was claimed. One that exists now may belong to another file.
+    // RACE: a companion of another file may be created after this look (µs). Worst case: it damages the file.
     let has_companion = match &original {
         Some(name) => has_companion(dir, &batch_context.context.policy.names, name)?,
         None => false,

@@ -15,6 +15,7 @@ use crate::core::own_names;
 use crate::core::policy::Policy;
 use crate::core::sort::set_of;
 use crate::core::temp_set::{LeftSet, SetRecovery, recovery};
+use crate::core::time::Wall;
 use crate::evidence::siblings::find_set;
 use crate::evidence::{self, CheckedFile, FileId};
 use crate::fs::dir::{self, Buffer};
@@ -85,19 +86,17 @@ pub(super) fn recover_set(
         return Ok(None);
     }
     let policy = batch_context.context.policy;
-    let has_main_claim = claims.contains_key(&main);
+    let claimed = set_of(claims.keys().filter(|name| **name != main).cloned());
+    let names = find_set(batch_context.dir, &policy.names, &main)?;
+    let in_place = names.companions.difference(&claimed);
     let left = LeftSet {
-        has_main_claim,
-        claimed: set_of(claims.keys().filter(|name| **name != main).cloned()),
-        names: find_set(batch_context.dir, &policy.names, &main)?,
-        has_newer_companion: false,
-    };
-    let left = LeftSet {
+        has_main_claim: claims.contains_key(&main),
         has_newer_companion: match claims.get(&main) {
-            Some(main) => has_newer_companion(batch_context, &left, main)?,
+            Some(main) => has_newer(batch_context, in_place, main)?,
             None => false,
         },
-        ..left
+        claimed,
+        names,
     };
     match rule!("left-set-stays-together", recovery(&left), without: SetRecovery::PutBack) {
         SetRecovery::PutBack => match put_back(batch_context, &main, &mut claims)? {
@@ -115,20 +114,22 @@ pub(super) fn recover_set(
     }
 }
 
-/// Reports whether a companion under its own name was created or written after the main file was claimed. Its ctime does
-/// not show this: a recovery that was killed may have given the companion its name back.
-fn has_newer_companion(
+/// Reports whether one of these files was created or written after the main file was claimed. A ctime does not show this: a
+/// recovery that was killed may have given a companion its name back.
+///
+/// RACE: a companion of another file may be created between this look and the put-back of the main file (µs). Worst case: it
+/// damages the main file.
+fn has_newer<'n>(
     batch_context: BatchContext<'_>,
-    left: &LeftSet,
+    names: impl Iterator<Item = &'n OsString>,
     main: &LeftClaim,
 ) -> io::Result<bool> {
-    for name in left.names.companions.difference(&left.claimed) {
+    let claimed = main.seen.fingerprint.ctime;
+    for name in names {
         let seen = batch_context.dir.observe(name)?;
-        let made = seen.map(|seen| seen.fingerprint.btime.max(Some(seen.fingerprint.mtime)));
-        if made
-            .flatten()
-            .is_some_and(|made| made >= main.seen.fingerprint.ctime)
-        {
+        let file = seen.map(|seen| seen.fingerprint);
+        let is_newer = |date: Wall| date >= claimed;
+        if file.is_some_and(|file| file.btime.is_some_and(is_newer) || is_newer(file.mtime)) {
             return Ok(true);
         }
     }

@@ -246,3 +246,23 @@ fn a_name_of_several_targets_is_refused() {
         .stderr_has("\".bashrc\"");
     assert_eq!(stored(&sandbox), 1);
 }
+
+/// A user who is not in the group of a file cannot give it to the copy. The group of the copy then gets no rights. Needs
+/// root, for a file of another group.
+#[test]
+fn a_copy_gives_no_rights_to_another_group() {
+    Sandbox::for_each_user(|sandbox| {
+        let Some(uid) = sandbox.user() else {
+            return;
+        };
+        let sandbox = sandbox.file("a.json.tmp", "secret");
+        let path = sandbox.path("a.json.tmp");
+        std::os::unix::fs::chown(&path, Some(uid), Some(uid + 1)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        let id = quarantine(&sandbox, "a.json.tmp", &[]);
+        restore(&sandbox, &[&id]).exit(0);
+        let copy = fs::metadata(sandbox.path("a.json")).unwrap();
+        assert_ne!(copy.gid(), uid + 1);
+        assert_eq!(copy.mode() & 0o777, 0o600);
+    });
+}

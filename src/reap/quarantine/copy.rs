@@ -111,7 +111,7 @@ fn fill(from: &File, copy: &File, seen: &Observation) -> io::Result<()> {
     calls::copy_attributes(from.as_fd(), copy.as_fd())?;
     // Another group than that of the original gets no rights.
     let is_of_group = rustix::fs::fstat(copy)?.st_gid == gid;
-    let rights = match is_of_group {
+    let rights = match rule!("other-group-gets-no-rights", is_of_group, without: true) {
         true => 0o7777,
         false => 0o7777 & !0o2070,
     };
