@@ -64,36 +64,81 @@ pub(super) fn start(
 
 impl Task {
     /// Runs the task in this thread.
-    pub(super) fn run(mut self, shared: &Shared) {
-        let use_checker = UseChecker::new();
-        let (mut next, mut moved) = (Vec::new(), None);
+    pub(super) fn run(self, shared: &Shared) {
+        let mut worker = Worker {
+            shared,
+            use_checker: UseChecker::new(),
+            dir: self.dir.as_path(),
+            clocks: self.clocks,
+            next: Vec::new(),
+            moved: None,
+        };
         for chunk in self.due.chunks(CHUNK) {
             // The worker checks for a stop between two chunks. Temps that are not checked out stay as they are.
             if shared.is_stopping() {
                 break;
             }
-            let mut emit = |event: Event| {
-                if let Event::Quarantined { disposed, .. } = &event {
-                    moved = moved.max(Some(kind_of(shared, self.dir.as_path(), disposed)));
-                }
-                shared.emit(event);
-            };
-            let dir = self.dir.as_path();
-            process(
-                shared,
-                &use_checker,
-                &mut self.clocks,
-                dir,
-                chunk,
-                &mut emit,
-                &mut next,
-            );
+            worker.process(chunk);
         }
+        let Worker { next, moved, .. } = worker;
         let _ = self.done.send(TaskDone {
             dir: self.dir,
             next,
             moved,
         });
+    }
+}
+
+/// A task that runs.
+struct Worker<'a> {
+    shared: &'a Shared,
+    use_checker: UseChecker,
+    dir: &'a Path,
+    clocks: ClockJumpDetector,
+    next: Vec<(Mono, Key)>,
+    moved: Option<Moved>,
+}
+
+impl Worker<'_> {
+    /// Processes the temps in `chunk` that are still tracked.
+    fn process(&mut self, chunk: &[Key]) {
+        let (shared, dir) = (self.shared, self.dir);
+        let now = clock::mono();
+        let mut keys = Vec::with_capacity(chunk.len());
+        let mut items = Vec::with_capacity(chunk.len());
+        for key in chunk {
+            if let Some(temp) = shared.temps.check_out(key, now) {
+                keys.push(key);
+                items.push(PassItem::new(key.name().to_owned(), temp));
+            }
+        }
+        // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
+        let active_roots = shared.active_roots();
+        let dir_context = active_roots.root_of(dir).and_then(|(active, below)| {
+            let id = Some(active.id()?);
+            let root = &active.root;
+            Some(DirContext { root, id, below })
+        });
+        let mut emit = |event: Event| {
+            if let Event::Quarantined { disposed, .. } = &event {
+                self.moved = self.moved.max(Some(kind_of(shared, dir, disposed)));
+            }
+            shared.emit(event);
+        };
+        match dir_context {
+            Some(dir_context) => {
+                Pass::new(&shared.engine, dir_context, &self.use_checker, &mut emit)
+                    .run(&mut self.clocks, &mut items);
+            }
+            None => items.iter_mut().for_each(|item| item.temp = None),
+        }
+        for (key, item) in keys.into_iter().zip(items) {
+            if let Some(temp) = &item.temp {
+                self.next.push((temp.due(), key.clone()));
+            }
+            let temp = item.temp.map(|temp| temp.check_in());
+            shared.temps.check_in(key, temp);
+        }
     }
 }
 
@@ -107,45 +152,5 @@ fn kind_of(shared: &Shared, dir: &Path, disposed: &Disposed) -> Moved {
     match is_of_group {
         true => Moved::OfGroup,
         false => Moved::Ungrouped,
-    }
-}
-
-fn process(
-    shared: &Shared,
-    use_checker: &UseChecker,
-    clocks: &mut ClockJumpDetector,
-    dir: &Path,
-    chunk: &[Key],
-    emit: &mut dyn FnMut(Event),
-    next: &mut Vec<(Mono, Key)>,
-) {
-    let now = clock::mono();
-    let mut keys = Vec::with_capacity(chunk.len());
-    let mut items = Vec::with_capacity(chunk.len());
-    for key in chunk {
-        if let Some(temp) = shared.temps.check_out(key, now) {
-            keys.push(key);
-            items.push(PassItem::new(key.name().to_owned(), temp));
-        }
-    }
-    // If the root is unavailable, or no rule covers the directory any more, its temps are forgotten.
-    let active_roots = shared.active_roots();
-    let dir_context = active_roots.root_of(dir).and_then(|(active, below)| {
-        let id = Some(active.id()?);
-        let root = &active.root;
-        Some(DirContext { root, id, below })
-    });
-    match dir_context {
-        Some(dir_context) => {
-            Pass::new(&shared.engine, dir_context, use_checker, emit).run(clocks, &mut items)
-        }
-        None => items.iter_mut().for_each(|item| item.temp = None),
-    }
-    for (key, item) in keys.into_iter().zip(items) {
-        if let Some(temp) = &item.temp {
-            next.push((temp.due(), key.clone()));
-        }
-        let temp = item.temp.map(|temp| temp.check_in());
-        shared.temps.check_in(key, temp);
     }
 }

@@ -24,7 +24,8 @@ use crate::evidence::guard::GuardChecks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::Siblings;
 use crate::evidence::{
-    self, EvidenceContext, FileId, FileUse, KnownTarget, Role, SharedTargets, TempInfo, UseChecker,
+    self, EvidenceContext, FileId, FileUse, KnownTarget, ProcessScan, Role, SharedTargets,
+    TempInfo, UseChecker,
 };
 use crate::fs::dir::Dir;
 use crate::sys::clock;
@@ -85,6 +86,16 @@ impl<'a> ScannedDir<'a> {
             our_uid: rustix::process::geteuid().as_raw(),
         }
     }
+
+    fn set_context<'b>(&'b self, checks: &'b SharedChecks) -> SetContext<'b> {
+        SetContext {
+            dir: self.dir,
+            below: self.context.below,
+            policy: &self.context.root.policy,
+            use_checker: &checks.use_checker,
+            our_uid: self.our_uid,
+        }
+    }
 }
 
 /// The checks that temps of one directory share, in one thread.
@@ -123,7 +134,53 @@ struct AgedTemp {
     grace: Duration,
 }
 
-impl NamedTemp<'_> {
+impl<'a> NamedTemp<'a> {
+    fn new(
+        scanned: &ScannedDir<'_>,
+        set_context: SetContext<'_>,
+        name: &'a OsStr,
+    ) -> NamedTemp<'a> {
+        let names = &scanned.context.root.policy.names;
+        let companions = scanned.siblings.companions_of(name);
+        let by_name = names.reserved(name.as_bytes());
+        NamedTemp {
+            name,
+            parsed: names.parse(name),
+            reserved: by_name.or_else(|| sets::reserved(set_context, name, &companions)),
+            companions,
+        }
+    }
+
+    /// Returns what is known about the temp before its evidence is gathered.
+    fn into_temp_info(
+        self,
+        scanned: &ScannedDir<'_>,
+        aged: &AgedTemp,
+        members: &[SeenMember],
+    ) -> io::Result<TempInfo> {
+        let names = &scanned.context.root.policy.names;
+        let uid = aged.seen.observation.fingerprint.uid;
+        let parsed = (scanned.siblings).apply(self.parsed, names, self.name, uid);
+        Ok(TempInfo {
+            name: self.name.to_owned(),
+            reserved: self.reserved,
+            grace: aged.grace,
+            role: match members.is_empty() {
+                true => Role::Single,
+                false => Role::Main {
+                    companion_bytes: sets::bytes_of(members),
+                },
+            },
+            parsed: evidence::with_longer_target(scanned.dir, parsed)?,
+            expected: None,
+            quiet: aged.quiet,
+            unused: aged.quiet.min(aged.now.mono.since_boot()),
+            by_shape: false,
+            written: None,
+            closed: false,
+        })
+    }
+
     /// Looks at the temp. Skips the check whether a process uses it if the verdict does not depend on that. So a scan
     /// disturbs no writer that is still at work: a lease would delay the next open of the file.
     fn look(
@@ -186,98 +243,43 @@ pub fn judge_now(
     checks: &SharedChecks,
     name: &OsStr,
 ) -> io::Result<Option<Examined>> {
-    let use_checker = &checks.use_checker;
     let (dir, dir_context) = (scanned.dir, scanned.context);
     let policy = &dir_context.root.policy;
-    let siblings = &scanned.siblings;
-    let our_uid = scanned.our_uid;
-    let set_context = SetContext {
-        dir,
-        below: dir_context.below,
-        policy,
-        use_checker,
-        our_uid,
-    };
-    let names = siblings.companions_of(name);
-    let by_name = policy.names.reserved(name.as_bytes());
-    let named = NamedTemp {
-        name,
-        parsed: policy.names.parse(name),
-        reserved: by_name.or_else(|| sets::reserved(set_context, name, &names)),
-        companions: names,
-    };
+    let set_context = scanned.set_context(checks);
+    let named = NamedTemp::new(scanned, set_context, name);
     let Some(aged) = named.look(scanned, checks)? else {
         return Ok(None);
     };
-    let AgedTemp {
-        seen,
-        now,
-        quiet,
-        grace,
-    } = aged;
-    let NamedTemp {
-        parsed,
-        companions: names,
-        reserved,
-        ..
-    } = named;
-    let file = &seen.observation.fingerprint;
-    let set = match reserved {
+    let set = match named.reserved {
         Some(_) => SetState::Single,
-        None => sets::look_once(set_context, &names, now, grace)?,
+        None => sets::look_once(set_context, &named.companions, aged.now, aged.grace)?,
     };
     let (members, fault) = match set {
         SetState::Ready(members) => (members, None),
         SetState::Kept(reason) => (Vec::new(), Some(reason)),
         _ => (Vec::new(), None),
     };
-    let temp_info = TempInfo {
-        name: name.to_owned(),
-        reserved,
-        grace,
-        role: match members.is_empty() {
-            true => Role::Single,
-            false => Role::Main {
-                companion_bytes: sets::bytes_of(&members),
-            },
-        },
-        parsed: evidence::with_longer_target(
-            dir,
-            siblings.apply(parsed, &policy.names, name, file.uid),
-        )?,
-        expected: None,
-        quiet,
-        unused: quiet.min(now.mono.since_boot()),
-        by_shape: false,
-        written: None,
-        closed: false,
-    };
-    let coverage = dir.lease_coverage();
-    let needs_scan = coverage == LeaseCoverage::OpensOnly && seen.use_state == UseState::Unused;
-    let process_scan = needs_scan.then(|| {
-        let observed = members.iter().map(|member| &member.seen.observation);
-        let files = std::iter::once(&seen.observation).chain(observed);
-        let files: Vec<FileId> = files.map(|seen| FileId::from(&seen.fingerprint)).collect();
-        evidence::scan_processes(&files, coverage)
-    });
+    let temp_info = named.into_temp_info(scanned, &aged, &members)?;
+    let process_scan = scan_processes(dir.lease_coverage(), &aged.seen, &members);
     let context = EvidenceContext {
         policy,
-        our_uid,
+        our_uid: scanned.our_uid,
         marks: &scanned.marks,
         container_pids: &engine.container_pids,
         locks: &engine.locks,
-        siblings,
+        siblings: &scanned.siblings,
         guards: &checks.guards,
-        since: now.mono,
+        since: aged.now.mono,
         quarantine: scanned.has_quarantine,
         process_scan: process_scan.as_ref(),
         flushed: None,
     };
     let file_use = FileUse {
         target: KnownTarget::Shared(&checks.targets),
-        ..seen.file_use()
+        ..aged.seen.file_use()
     };
-    let (evidence, found) = evidence::gather(dir, &temp_info, seen.observation, file_use, context)?;
+    let (evidence, found) =
+        evidence::gather(dir, &temp_info, aged.seen.observation, file_use, context)?;
     let companions = sets::gather_members(dir, &members, context)?;
     let verdict = match fault {
         Some(reason) => Verdict::Keep(reason),
@@ -288,28 +290,44 @@ pub fn judge_now(
         path: dir_context.path(&member.temp_info.name),
         evidence,
     };
+    let details = match verdict {
+        Verdict::Keep(reason) => Details {
+            guard: guard_for(&evidence, reason).map(|guard| guard.path.clone()),
+            ..details(
+                engine,
+                policy,
+                dir,
+                &temp_info.parsed,
+                &evidence.observation,
+                reason,
+            )
+        },
+        _ => Details::default(),
+    };
     Ok(Some(Examined {
         companions: members.iter().zip(companions).map(member).collect(),
-        details: match verdict {
-            Verdict::Keep(reason) => Details {
-                guard: guard_for(&evidence, reason).map(|guard| guard.path.clone()),
-                ..details(
-                    engine,
-                    policy,
-                    dir,
-                    &temp_info.parsed,
-                    &evidence.observation,
-                    reason,
-                )
-            },
-            _ => Details::default(),
-        },
+        details,
         target: target.map(|name| dir_context.path(name)),
         path: dir_context.path(name),
         temp_info,
         evidence,
         verdict,
     }))
+}
+
+/// Searches the mappings of all processes for a temp and its companions, if a lease does not tell about mappings.
+fn scan_processes(
+    coverage: LeaseCoverage,
+    seen: &SeenFile,
+    members: &[SeenMember],
+) -> Option<ProcessScan> {
+    if coverage != LeaseCoverage::OpensOnly || seen.use_state != UseState::Unused {
+        return None;
+    }
+    let observed = members.iter().map(|member| &member.seen.observation);
+    let files = std::iter::once(&seen.observation).chain(observed);
+    let files: Vec<FileId> = files.map(|seen| FileId::from(&seen.fingerprint)).collect();
+    Some(evidence::scan_processes(&files, coverage))
 }
 
 /// Returns the details, for messages, of a temp that is kept for `reason`.

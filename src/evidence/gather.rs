@@ -109,13 +109,13 @@ impl<'a> EvidenceContext<'a> {
     }
 }
 
-/// Returns the state of the process with the pid `pid` in the name. If it is gone, or if the name has none, the pids
-/// that other grammars read in the name count too.
-fn writer_with_pids(
-    pid: Option<u32>,
-    temp_info: &TempInfo,
-    context: EvidenceContext<'_>,
-) -> Writer {
+/// Returns the state of the process with the pid in the name. If it is gone, or if the name has none, the pids that other
+/// grammars read in the name count too.
+fn writer(temp_info: &TempInfo, file_use: FileUse<'_>, context: EvidenceContext<'_>) -> Writer {
+    let pid = temp_info.parsed.pid;
+    if !file_use.is_needed {
+        return pid.map_or(Writer::NoPid, Writer::Unknown);
+    }
     let state_of = |pid| writer_of(pid, temp_info, context);
     let writer = pid.map_or(Writer::NoPid, state_of);
     if !matches!(writer, Writer::NoPid | Writer::Gone(_)) {
@@ -188,52 +188,8 @@ pub fn gather(
 ) -> io::Result<(Evidence, FoundTarget)> {
     let checked = file_use.file;
     let fingerprint = seen.fingerprint;
-    let companion_bytes = match temp_info.role {
-        Role::Main { companion_bytes } => companion_bytes,
-        Role::Single | Role::Companion => 0,
-    };
-    let shared = match file_use.target {
-        KnownTarget::Shared(shared) => Some(shared),
-        KnownTarget::Nothing | KnownTarget::Found(_) => None,
-    };
-    let temp = ComparedTemp {
-        seen: &seen,
-        file: checked.map(CheckedFile::file),
-        companion_bytes,
-        shared,
-        // The protocol writes a shared target to the disk before it claims the temps.
-        flushed: context.flushed.filter(|_| shared.is_none()),
-    };
-    let found = match file_use.target {
-        KnownTarget::Found(found) => found,
-        _ if file_use.is_needed => find_target(dir, context.policy, &temp_info.parsed, temp)?,
-        _ => find_target_name(dir, context.policy, &temp_info.parsed, temp)?,
-    };
-    let pid = temp_info.parsed.pid;
-    let writer = match file_use.is_needed {
-        true => writer_with_pids(pid, temp_info, context),
-        false => pid.map_or(Writer::NoPid, Writer::Unknown),
-    };
-    let use_state = match file_use.is_needed {
-        true => use_state(file_use, &fingerprint, context),
-        false => UseState::Unknown,
-    };
-    let restored = match checked {
-        Some(checked) => context.marks.has(checked.file(), &fingerprint)?,
-        None => false,
-    };
-    let by_name = temp_info.reserved.clone();
-    let reserved = by_name.or_else(|| context.siblings.protect(&temp_info.name));
-    let names = &context.policy.names;
-    let reserved = match (reserved, temp_info.role) {
-        // A companion is only taken together with its temp, also if the rule names it.
-        (None, Role::Single | Role::Main { .. }) => {
-            find_main(dir, names, &temp_info.name)?.map(Reserved::CompanionOf)
-        }
-        (reserved, _) => reserved,
-    };
+    let found = target_of(dir, temp_info, &seen, file_use, context)?;
     let file = FileId::from(&fingerprint);
-    let guards = context.guards;
     let evidence = Evidence {
         observation: seen,
         expected: temp_info.expected,
@@ -245,14 +201,14 @@ pub fn gather(
             ..dir.properties().clone()
         },
         our_uid: context.our_uid,
-        writer,
+        writer: writer(temp_info, file_use, context),
         closed: temp_info.closed,
-        use_state,
+        use_state: use_state(file_use, &fingerprint, context),
         opened: rule!("unopened-is-not-asked", checked.is_some(), without: true),
         mappings_examined: context
             .process_scan
             .is_some_and(|process_scan| process_scan.proves_unmapped(file)),
-        companion_bytes,
+        companion_bytes: companion_bytes(temp_info),
         target: found.target,
         // `Unknown` with an index means that another file has a similar name.
         discarded: temp_info.parsed.is_discarded_in(dir.path())
@@ -264,17 +220,69 @@ pub fn gather(
             Some(checked) if fingerprint.size == 0 => system::has_attributes(checked.file())?,
             _ => false,
         },
-        restored,
-        reserved,
+        restored: match checked {
+            Some(checked) => context.marks.has(checked.file(), &fingerprint)?,
+            None => false,
+        },
+        reserved: reserved(dir, temp_info, context)?,
         guard: match file_use.is_needed {
-            true => {
-                let context = context.for_guards(dir, &temp_info.name);
-                guards.check(context)
-            }
+            true => (context.guards).check(context.for_guards(dir, &temp_info.name)),
             false => None,
         },
     };
     Ok((evidence, found))
+}
+
+/// Looks for the target of the temp, and compares it with the temp if that is needed.
+fn target_of(
+    dir: &Dir,
+    temp_info: &TempInfo,
+    seen: &Observation,
+    file_use: FileUse<'_>,
+    context: EvidenceContext<'_>,
+) -> io::Result<FoundTarget> {
+    let shared = match file_use.target {
+        KnownTarget::Found(found) => return Ok(found),
+        KnownTarget::Shared(shared) => Some(shared),
+        KnownTarget::Nothing => None,
+    };
+    let temp = ComparedTemp {
+        seen,
+        file: file_use.file.map(CheckedFile::file),
+        companion_bytes: companion_bytes(temp_info),
+        shared,
+        // The protocol writes a shared target to the disk before it claims the temps.
+        flushed: context.flushed.filter(|_| shared.is_none()),
+    };
+    match file_use.is_needed {
+        true => find_target(dir, context.policy, &temp_info.parsed, temp),
+        false => find_target_name(dir, context.policy, &temp_info.parsed, temp),
+    }
+}
+
+fn companion_bytes(temp_info: &TempInfo) -> u64 {
+    match temp_info.role {
+        Role::Main { companion_bytes } => companion_bytes,
+        Role::Single | Role::Companion => 0,
+    }
+}
+
+/// Returns why the name of the temp is reserved.
+fn reserved(
+    dir: &Dir,
+    temp_info: &TempInfo,
+    context: EvidenceContext<'_>,
+) -> io::Result<Option<Reserved>> {
+    let by_name = temp_info.reserved.clone();
+    let reserved = by_name.or_else(|| context.siblings.protect(&temp_info.name));
+    match (reserved, temp_info.role) {
+        // A companion is only taken together with its temp, also if the rule names it.
+        (None, Role::Single | Role::Main { .. }) => {
+            let main = find_main(dir, &context.policy.names, &temp_info.name)?;
+            Ok(main.map(Reserved::CompanionOf))
+        }
+        (reserved, _) => Ok(reserved),
+    }
 }
 
 /// Returns the use state of the temp. A file in use may be locked too.
@@ -283,6 +291,9 @@ fn use_state(
     fingerprint: &Fingerprint,
     context: EvidenceContext<'_>,
 ) -> UseState {
+    if !file_use.is_needed {
+        return UseState::Unknown;
+    }
     let is_locked = || {
         let by_file = system::is_locked(file_use.file);
         by_file.unwrap_or_else(|| context.locks.is_locked(fingerprint))

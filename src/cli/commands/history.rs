@@ -1,10 +1,9 @@
 //! `orphand history`: prints the disposals that the journal records.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use orphand::fs::root::absolute;
 use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
 use orphand::store::json::{FileFields, HistoryEvent, HistoryLine};
@@ -14,6 +13,7 @@ use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::moment::{self, Moment};
 use crate::cli::output::text;
+use crate::cli::runtime::dir_filter::DirFilter;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
@@ -133,29 +133,24 @@ pub(crate) struct Filter {
     /// Times in the format of the journal, which can be compared as text.
     since: Option<String>,
     until: Option<String>,
-    /// The directories, each as given and with symlinks resolved.
-    dirs: Vec<PathBuf>,
+    dirs: DirFilter,
 }
 
 impl Filter {
     /// Returns the filter for what happened between two times in some directories.
     pub(crate) fn new(since: Option<Moment>, until: Option<Moment>, dirs: &[PathBuf]) -> Filter {
         let time = |moment: Moment| orphand::store::json::time(moment.wall());
-        let names = |dir: &PathBuf| {
-            let real = fs::canonicalize(dir).ok();
-            std::iter::once(absolute(dir)).chain(real)
-        };
         Filter {
             since: since.map(time),
             until: until.map(time),
-            dirs: dirs.iter().flat_map(names).collect(),
+            dirs: DirFilter::new(dirs),
         }
     }
 
     /// Returns the message for a journal of which no line matches.
     fn nothing(&self) -> &'static str {
         let is_timed = self.since.is_some() || self.until.is_some();
-        match (self.dirs.is_empty(), is_timed) {
+        match (self.dirs.matches_all(), is_timed) {
             (true, false) => "nothing has been removed or moved yet",
             (true, true) => "nothing was removed or moved in that time",
             (false, false) => "nothing was removed or moved there",
@@ -172,14 +167,8 @@ impl Filter {
     /// Returns whether the file is in one of the directories. A file that was restored elsewhere still belongs to its
     /// old root, so the root is compared too.
     fn is_in(&self, file: &FileFields<'_>) -> bool {
-        let paths = [&file.path, &file.root];
-        let below = |dir: &PathBuf| {
-            paths
-                .into_iter()
-                .flatten()
-                .any(|path| path.starts_with(dir))
-        };
-        self.dirs.is_empty() || self.dirs.iter().any(below)
+        let mut paths = [&file.path, &file.root].into_iter().flatten();
+        self.dirs.matches_all() || paths.any(|path| self.dirs.matches(path))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod alert;
 pub(super) mod claims;
+pub(super) mod dir_filter;
 pub(super) mod engine;
 pub(super) mod log;
 pub(super) mod metrics;
