@@ -13,6 +13,7 @@ ONLY_OURS = {
     "Umask",
     # Homebrew writes the same list by itself.
     "LimitLoadToSessionType",
+    "StandardErrorPath",
 }
 
 with open(sys.argv[1]) as file:
@@ -28,8 +29,9 @@ theirs = {
     "ProcessType": formula.pop("process_type").capitalize(),
     "Nice": formula.pop("nice"),
     "StandardOutPath": formula.pop("log_path"),
-    "StandardErrorPath": formula.pop("error_log_path"),
 }
+# The formula logs to the folder of Homebrew. No program creates the other one before launchd needs it.
+formula.pop("error_log_path")
 compared = {key: value for key, value in ours.items() if key not in ONLY_OURS}
 if theirs != compared or formula:
     sys.exit(f"error: the formula has {theirs} and {formula},\n       orphand service print has {compared}")

@@ -27,6 +27,8 @@ pub struct Facts {
     pub mode: u32,
     /// It has an access control list, or this could not be determined.
     pub acl: bool,
+    /// Its volume ignores owners, or this could not be determined. Each user then sees itself as the owner.
+    pub owners_ignored: bool,
 }
 
 /// Write permission for the group and for others.
@@ -40,7 +42,10 @@ const OTHERS_WRITE: u32 = 0o022;
 /// not examine root's processes, and it misses a descriptor in flight over a socket.
 #[must_use]
 pub fn use_state(facts: &Facts) -> UseState {
-    let only_ours = facts.owner == facts.our_uid && facts.mode & OTHERS_WRITE == 0 && !facts.acl;
+    let only_ours = facts.owner == facts.our_uid
+        && facts.mode & OTHERS_WRITE == 0
+        && !facts.acl
+        && !facts.owners_ignored;
     if facts.locked {
         UseState::Locked
     } else if facts.seen {
@@ -66,6 +71,7 @@ mod tests {
         our_uid: 501,
         mode: 0o100_644,
         acl: false,
+        owners_ignored: false,
     };
 
     #[test]
@@ -107,6 +113,10 @@ mod tests {
                 ..OURS
             },
             Facts { acl: true, ..OURS },
+            Facts {
+                owners_ignored: true,
+                ..OURS
+            },
         ] {
             assert_eq!(use_state(&facts), UseState::Unknown, "{facts:?}");
         }
@@ -120,6 +130,7 @@ mod tests {
             owner: 502,
             mode: 0o100_666,
             acl: true,
+            owners_ignored: true,
             ..OURS
         };
         assert_eq!(use_state(&facts), UseState::Unused);

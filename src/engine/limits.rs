@@ -212,7 +212,8 @@ impl<'a> LimitedQuarantine<'a> {
             let event = purged_event(&self.root.path, stored);
             let line = || json::event(&event, clock::wall());
             journal.write(LineKind::Intent, &[line()]);
-            if self.quarantine.purge(stored).is_err() {
+            let use_checker = self.context.use_checker;
+            if self.quarantine.delete_unused(stored, use_checker).is_err() {
                 break;
             }
             journal.write(LineKind::Outcome, &[line()]);
@@ -224,9 +225,7 @@ impl<'a> LimitedQuarantine<'a> {
     /// Reports whether there still is a better copy of `stored`. It was superseded when this call of [`enforce_limits`]
     /// began. It may be the last copy by now, if the better copy was removed or another process may still change it.
     ///
-    /// RACE: the better copy may be removed between this check and the removal. Worst case: both copies are lost. A
-    /// process that opens the dropped file by its path in the quarantine, which only our user can do, loses the name of
-    /// that file.
+    /// RACE: the better copy may be removed between this check and the removal. Worst case: both copies are lost.
     fn is_still_superseded(
         &mut self,
         set: &StoredSet,

@@ -24,7 +24,7 @@ use crate::core::time::{ClockJumpDetector, Mono, Wall};
 use crate::core::tracker::{Origin, Tracked};
 use crate::evidence::UseChecker;
 use crate::evidence::siblings::Siblings;
-use crate::fs::dir::{Dir, RootError, RootId};
+use crate::fs::dir::{Dir, RootError, RootId, unreadable_message};
 use crate::fs::root::Root;
 use crate::fs::walk;
 use crate::fs::walk::Found;
@@ -184,7 +184,7 @@ fn find(
                 root: root.path.clone(),
                 size: None,
             },
-            error: format!("cannot read this directory: {error}"),
+            error: unreadable_message(error),
             errno: error.raw_os_error(),
         });
     };

@@ -62,10 +62,14 @@ pub fn open_for_check(dir: &Dir, name: &OsStr) -> io::Result<OwnedFd> {
 /// Does the same. An open does not change the access time of a file.
 pub use open_for_check as open_own_for_check;
 
+/// The flag of a descriptor by which it is checked whether a process uses the file: that of an event listener. Otherwise
+/// this process would be found as one that uses the file.
+pub(crate) const CHECK_ONLY: OFlags = OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned());
+
 /// Returns the flags of an event listener's descriptor.
 fn listener_flags() -> OFlags {
     OFlags::RDONLY
-        | OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned())
+        | CHECK_ONLY
         | OFlags::NOFOLLOW
         | OFlags::NONBLOCK
         | OFlags::NOCTTY
@@ -180,6 +184,12 @@ impl CheckedFile {
         self.file.as_fd()
     }
 
+    /// Prepares the file for a move. The kernel refuses no rename of a file in use, so only a process scan can prove
+    /// that it is unused.
+    pub(crate) fn expect_move(&mut self) {
+        self.kernel_refuses = false;
+    }
+
     /// Returns the flags with which the kernel refuses to remove the name of this file while it is in use. Returns
     /// `None` if the kernel does not refuse it.
     pub(crate) fn removal_flags(&self) -> Option<AtFlags> {
@@ -222,6 +232,7 @@ impl CheckedFile {
             our_uid: rustix::process::geteuid().as_raw(),
             mode: u32::from(seen.st_mode),
             acl: has_acl(self.file()),
+            owners_ignored: ignores_owners(self.file()),
         })
     }
 }
@@ -285,6 +296,19 @@ fn is_locked_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
         0 => Ok(lock.l_type != libc::F_UNLCK),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Reports whether the volume of a file ignores owners (`MNT_IGNORE_OWNERSHIP` of mount(2)), as most external disks do.
+/// The kernel then reports the caller as the owner of each file (`vnode_attr_handle_uid_and_gid` of XNU).
+fn ignores_owners(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(file).map_or(true, |seen| {
+        seen.f_flags & libc::MNT_IGNORE_OWNERSHIP.cast_unsigned() != 0
+    })
+}
+
+/// Reports whether other users may have access to a directory of mode 0700.
+pub(crate) fn may_let_others_in(dir: BorrowedFd<'_>) -> bool {
+    has_acl(dir)
 }
 
 /// Reports whether the file may have an access control list, which could let other users write. ENOENT means that it
@@ -624,15 +648,20 @@ fn examine(
 
 /// Reports whether a process that cannot be examined may use a file that only `our_uid` and root may write.
 ///
-/// This is so for a process of ours, also if it has another effective uid for a while, and for a file server, which
-/// does as root what its clients request. Other processes of root are trusted.
+/// This is so for a process of ours, also if it has another effective uid for a while, for a child of one, which may have
+/// inherited a descriptor (the child of `sudo -u other program > file.tmp`), and for a file server, which does as root
+/// what its clients request. Other processes of root are trusted. login(1) is the child of a terminal, and passes its
+/// descriptors only to the shell.
 fn is_relevant(info: &libc::proc_bsdshortinfo, our_uid: libc::uid_t) -> bool {
     const FILE_SERVERS: [&[u8]; 3] = [b"smbd", b"nfsd", b"AppleFileServer"];
     let is_ours = info.pbsi_uid == our_uid;
     let can_become_ours =
         info.pbsi_uid != 0 && [info.pbsi_ruid, info.pbsi_svuid].contains(&our_uid);
     let name = bytes(&info.pbsi_comm);
-    our_uid == 0 || is_ours || can_become_ours || FILE_SERVERS.contains(&name.as_slice())
+    let parent = short_info(info.pbsi_ppid.cast_signed());
+    let may_inherit = name != b"login" && parent.is_ok_and(|parent| parent.pbsi_uid == our_uid);
+    let is_file_server = FILE_SERVERS.contains(&name.as_slice());
+    our_uid == 0 || is_ours || can_become_ours || may_inherit || is_file_server
 }
 
 /// Calls `note` with each regular file that a process has open or mapped. Returns an error if the process could not be
@@ -642,19 +671,7 @@ fn files_of(
     thorough: bool,
     note: &mut dyn FnMut(FileId),
 ) -> rustix::io::Result<()> {
-    for open in list(pid, libc::PROC_PIDLISTFDS)? {
-        if open.proc_fdtype != PROX_FDTYPE_VNODE {
-            continue;
-        }
-        match vnode_of(pid, open.proc_fd) {
-            Ok(seen) if seen.is_use() => note(seen.file()),
-            Ok(_) => {}
-            // The descriptor was closed since then or revoked, or it is one of a file that we may not even stat. None
-            // of these is the file in question, because the same call succeeds for our own descriptor of that file.
-            Err(Errno::BADF | Errno::NOENT | Errno::PERM | Errno::ACCESS) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    note_open_files(pid, note)?;
     // A descriptor in flight to another process can have the form of a Mach port.
     for port in list(pid, PROC_PIDLISTFILEPORTS)? {
         if port.proc_fdtype != PROX_FDTYPE_VNODE {
@@ -677,6 +694,37 @@ fn files_of(
     // If the process had changed its uid since the first list, each of its descriptors would have failed with EPERM.
     // This call fails in that case.
     list(pid, libc::PROC_PIDLISTFDS).map(drop)
+}
+
+/// Calls `note` with each regular file that a process has open.
+///
+/// A descriptor that disappears after it was listed may have got another number by dup(2), so the descriptors are listed
+/// again.
+///
+/// RACE: this may happen each time. Worst case: the file counts as unused while the process holds it.
+fn note_open_files(pid: libc::pid_t, note: &mut dyn FnMut(FileId)) -> rustix::io::Result<()> {
+    const TRIES: usize = 4;
+    for _ in 0..TRIES {
+        let mut is_complete = true;
+        for open in list(pid, libc::PROC_PIDLISTFDS)? {
+            if open.proc_fdtype != PROX_FDTYPE_VNODE {
+                continue;
+            }
+            match vnode_of(pid, open.proc_fd) {
+                Ok(seen) if seen.is_use() => note(seen.file()),
+                Ok(_) => {}
+                Err(Errno::BADF) => is_complete = false,
+                // The descriptor was revoked, or it is one of a file that we may not even stat. It is not the file in
+                // question, because the same call succeeds for our own descriptor of that file.
+                Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if is_complete {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Calls `note` with each regular file that a process has mapped. Returns the number of mappings.

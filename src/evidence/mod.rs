@@ -26,6 +26,7 @@ pub use gather::{EvidenceContext, FileUse, KnownTarget, Role, TempInfo, gather};
 pub use holders::{FileId, ProcessScan};
 #[cfg(target_os = "linux")]
 pub use system::shows_our_processes;
+pub(crate) use system::{CHECK_ONLY, may_let_others_in};
 pub use system::{
     CheckedFile, HAS_LEASES, ORIGIN, UseChecker, open_for_check, open_own_for_check, read_mark,
     scan_processes, set_mark, writer,

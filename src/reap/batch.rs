@@ -174,10 +174,11 @@ impl<'a> Batch<'a> {
 
         self.before_step(Step::Prove, name);
         let use_checker = self.context.use_checker;
-        let (mut use_state, mut checked) = match opened {
-            Ok(mut checked) => (use_checker.check_again(&mut checked), checked),
-            Err(file) => use_checker.check(file),
-        };
+        let mut checked = opened.unwrap_or_else(|file| use_checker.unchecked(file));
+        if let Verdict::Quarantine(_) = candidate.verdict {
+            checked.expect_move();
+        }
+        let mut use_state = use_checker.check_again(&mut checked);
         // If open files may be removed or moved, only a lock keeps them.
         let is_held = matches!(use_state, UseState::InUse | UseState::Unknown);
         if rule!(
@@ -266,9 +267,11 @@ impl<'a> Batch<'a> {
                 Ok(None) => Outcome::Settled,
                 Err(error) => failed(Step::Claim)(error),
             },
-            // This is not done where mappings must be checked again after the claim.
+            // This is not done where mappings must be checked again after the claim, or where only a process scan, which
+            // takes long, proves that the file is unused.
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
                 if judged.is_proven()
+                    && checked.is_proven_by_kernel()
                     && candidate.verdict == Verdict::Reap
                     && rule!("full-disk-lease-sees-mappings",
                         dir.lease_coverage() == LeaseCoverage::OpensAndMaps, without: true) =>

@@ -3,6 +3,10 @@
 //! Their watches report when a root is created or removed, when one of its ancestors is moved or replaced, and when the
 //! permissions of one of these directories change.
 //!
+//! On macOS no ancestor is watched: a stream of FSEvents covers a whole tree, so the one for `/` would receive every event
+//! of the machine. FSEvents reports a move of a root's ancestor to the root's own stream (`kFSEventStreamCreateFlagWatchRoot`),
+//! and a root that is missing or cannot be read is polled.
+//!
 //! The event mask has names and permissions. inotify reports a change of permissions for the watched directory and for
 //! its direct children. The roots themselves are not watched for it, because every chmod of a temp would wake this
 //! process.
@@ -20,13 +24,15 @@ use super::error::{WatchError, WatchLimit};
 use super::notification::Notification;
 use super::watcher_handle::{NAME_EVENTS, WatcherHandle};
 use crate::fs::root::Root;
+use crate::sys::kernel_events::RECURSIVE;
 
 /// The part of a root's ancestors that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {
     /// Every ancestor that exists is watched.
     Full,
-    /// One ancestor is not watched, because it can be searched but not read, or is a symlink that leads elsewhere.
+    /// One ancestor is not watched, because it can be searched but not read, or is a symlink that leads elsewhere. On
+    /// macOS none is watched.
     Partial,
     /// A limit prevents another watch.
     LimitReached(WatchLimit),
@@ -56,6 +62,9 @@ impl AncestorWatches {
     /// Watches the ancestors of `root` that exist. A caller that looks at the root after this call receives an event
     /// for every change after that look.
     pub(super) fn watch(&mut self, context: WatcherContext<'_>, root: &Path) -> Coverage {
+        if RECURSIVE {
+            return Coverage::Partial;
+        }
         if self.handle.is_none() {
             let mask = NAME_EVENTS | EventKindMask::MODIFY_META;
             let watcher_handle = WatcherHandle::new(context, mask, |guard| {

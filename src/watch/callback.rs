@@ -77,7 +77,7 @@ impl Callback {
         let can_be_hot = !RECURSIVE && roots.iter().any(|root| root.policy.hot == Hot::Scan);
         Callback {
             names: roots.iter().map(|root| root.policy.names.clone()).collect(),
-            translator: Translator::default(),
+            translator: Translator::new(RECURSIVE),
             reports_dirs: roots.iter().any(|root| root.policy.recursive),
             meter: can_be_hot.then(|| RateMeter::new(context.hot_threshold)),
             writes: WriteRecorder::new(&context.writes, roots),
@@ -104,14 +104,7 @@ impl Callback {
             FsChange::Nothing => {}
             FsChange::Appeared(path, cause) => self.on_appeared(path, cause),
             FsChange::Gone(path, how) => self.on_gone(path, how),
-            FsChange::Unsure(path) => match path.symlink_metadata() {
-                Ok(_) => {
-                    if !self.context.temps.record_appeared(&path, clock::mono()) {
-                        self.notify(Notification::LimitReached);
-                    }
-                }
-                Err(_) => _ = self.context.temps.record_removed(&path),
-            },
+            FsChange::Unsure(path) => self.on_unsure(path),
             FsChange::Closed(path) => self.context.temps.record_closed(&path),
             FsChange::DirectoryChanged(path) if self.reports_dirs => {
                 self.notify(Notification::DirectoryChanged(path))
@@ -150,6 +143,22 @@ impl Callback {
             && meter.count(SplitPath::new(&path).dir().as_os_str().as_bytes(), now)
         {
             self.notify(Notification::Hot(SplitPath::new(&path).dir().to_owned()));
+        }
+    }
+
+    /// Handles an event that does not show whether a temp exists at `path`.
+    fn on_unsure(&mut self, path: PathBuf) {
+        let temps = &self.context.temps;
+        match path.symlink_metadata() {
+            // The event may be about an operation on a temp that is known.
+            Ok(_) if temps.knows(&path) => {}
+            Ok(_) => self.on_appeared(path, NameCause::Creation),
+            Err(_) => {
+                if temps.remove(&path).is_some() {
+                    let how = Settlement::Removed;
+                    self.emit(&path, |subject, _| Event::Settled { subject, how });
+                }
+            }
         }
     }
 

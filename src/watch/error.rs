@@ -35,6 +35,15 @@ impl WatchLimit {
                  with disk space. To raise the limit: sudo sysctl fs.inotify.max_user_instances=1024 (in a user \
                  namespace also user.max_inotify_instances)."
             }
+            WatchLimit::Files if cfg!(target_os = "macos") => {
+                "A limit is reached: no more files can be opened, or no more directories watched. To raise it: ulimit -n, \
+                 SoftResourceLimits with NumberOfFiles in a property list of launchd; for the whole system: sysctl \
+                 kern.maxfiles."
+            }
+            WatchLimit::Threads if cfg!(target_os = "macos") => {
+                "A limit is reached: no more threads can be started. To raise the limit of processes: ulimit -u, \
+                 SoftResourceLimits with NumberOfProcesses in a property list of launchd."
+            }
             WatchLimit::Files => {
                 "A limit is reached: no more files can be opened. To raise it: ulimit -n, LimitNOFILE= of a unit; for \
                  the whole system: sysctl fs.file-max."
@@ -56,6 +65,10 @@ impl From<notify::Error> for WatchError {
     fn from(error: notify::Error) -> WatchError {
         use notify::ErrorKind;
         let number = match &error.kind {
+            // On macOS notify allows as many directories as a part of the limit of open files.
+            ErrorKind::MaxFilesWatch if cfg!(target_os = "macos") => {
+                return WatchError::Limit(WatchLimit::Files);
+            }
             ErrorKind::MaxFilesWatch => return WatchError::Limit(WatchLimit::Watches),
             ErrorKind::PathNotFound | ErrorKind::WatchNotFound => return WatchError::Missing,
             ErrorKind::Io(io) => io.raw_os_error(),

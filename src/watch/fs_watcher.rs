@@ -65,7 +65,13 @@ impl FsWatcher {
             false => RecursiveMode::NonRecursive,
         };
         let config = WatchPathConfig::new(mode).with_dereference_symlinks(false);
-        Ok(watcher_handle.request(|watcher| watcher.watch_with(dir, config))?)
+        let watched = watcher_handle.request(|watcher| watcher.watch_with(dir, config));
+        if RECURSIVE && watched.is_err() {
+            // notify stops the stream of all directories before it starts the one with `dir`. Without `dir` it can
+            // start again.
+            let _ = watcher_handle.request(|watcher| watcher.unwatch(dir));
+        }
+        Ok(watched?)
     }
 
     /// Removes the watch on `dir`, if there is one. Returns `false` if a thread could not read events as fast as they

@@ -5,7 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RenameMode};
+use notify::event::{
+    AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind, RenameMode,
+};
 
 use crate::core::event::Settlement;
 
@@ -47,9 +49,20 @@ pub enum NameCause {
 pub struct Translator {
     /// notify's number of the last rename of a temp.
     renamed: Option<usize>,
+    /// One event of the kernel may report several operations, as on macOS.
+    merges_events: bool,
 }
 
 impl Translator {
+    /// Returns a translator for a kernel that reports several operations in one event, or each in its own.
+    #[must_use]
+    pub fn new(merges_events: bool) -> Translator {
+        Translator {
+            renamed: None,
+            merges_events,
+        }
+    }
+
     /// Forgets the last rename: it did not rename a temp.
     pub fn forget(&mut self) {
         self.renamed = None;
@@ -72,13 +85,19 @@ impl Translator {
         }
         match event.kind {
             EventKind::Create(CreateKind::Folder) => FsChange::DirectoryChanged(path),
+            EventKind::Remove(RemoveKind::Folder) => FsChange::DirectoryChanged(path),
+            // FSEvents merges the flags of several operations, and notify then reports each one in a fixed order. Only
+            // the disk shows which was the last.
+            EventKind::Create(_) | EventKind::Remove(_) if self.merges_events => {
+                match is_temp(&path) {
+                    true => FsChange::Unsure(path),
+                    false => FsChange::Nothing,
+                }
+            }
             EventKind::Create(_) => match is_temp(&path) {
                 true => FsChange::Appeared(path, NameCause::Creation),
                 false => FsChange::Nothing,
             },
-            EventKind::Remove(notify::event::RemoveKind::Folder) => {
-                FsChange::DirectoryChanged(path)
-            }
             EventKind::Remove(_) => match is_temp(&path) {
                 true => FsChange::Gone(path, Settlement::Removed),
                 false => FsChange::Nothing,
@@ -117,7 +136,7 @@ impl Translator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use notify::event::{DataChange, EventAttributes, Flag, RemoveKind};
+    use notify::event::{DataChange, EventAttributes, Flag};
 
     fn event(kind: EventKind, path: &str, tracker: Option<usize>) -> Event {
         let mut event = Event::new(kind).add_path(path.into());
@@ -258,6 +277,25 @@ mod tests {
         let another = event(name(RenameMode::To), "/r/d", Some(8));
         assert_eq!(
             translator.translate(another, is_temp),
+            FsChange::DirectoryChanged("/r/d".into())
+        );
+    }
+
+    /// A temp that was removed and created again is reported as created and then as removed.
+    #[test]
+    fn a_merged_event_shows_only_that_something_happened() {
+        let mut translator = Translator::new(true);
+        for kind in [
+            EventKind::Create(CreateKind::File),
+            EventKind::Remove(RemoveKind::File),
+        ] {
+            let mut change_of = |path| translator.translate(event(kind, path, None), is_temp);
+            assert_eq!(change_of("/r/a.tmp"), FsChange::Unsure("/r/a.tmp".into()));
+            assert_eq!(change_of("/r/a"), FsChange::Nothing);
+        }
+        let folder = event(EventKind::Remove(RemoveKind::Folder), "/r/d", None);
+        assert_eq!(
+            translator.translate(folder, is_temp),
             FsChange::DirectoryChanged("/r/d".into())
         );
     }

@@ -12,6 +12,7 @@ use super::callback::WatcherContext;
 use super::notification::Notification;
 use crate::core::time::Mono;
 use crate::sys::clock;
+use crate::sys::kernel_events::RECURSIVE;
 
 /// The events about names: half of the events that a watch reports by default. Opening, listing and reading do not wake
 /// this process.
@@ -27,7 +28,7 @@ pub(super) struct WatcherHandle {
     pending: Arc<PendingRequest>,
 }
 
-/// A request to notify's thread that has not been answered yet.
+/// A request to notify's thread that has not been answered yet, on Linux.
 ///
 /// The thread handles no request before it has read all events (9.0.0-rc.7, its `inotify.rs:384`). If events arrive
 /// faster than it reads them, the caller would wait for as long as the writers write. For this reason the thread ends
@@ -112,10 +113,13 @@ impl WatcherHandle {
         let (mut handler, request) = (make_handler(guard), Arc::clone(&pending));
         let mut errors = 0;
         let handler = move |event: notify::Result<notify::Event>| {
-            request.end_if_overrun();
-            errors = if event.is_ok() { 0 } else { errors + 1 };
-            if errors >= MAX_ERRORS {
-                resume_unwind(Box::new("every read fails"));
+            // On macOS notify catches a panic and only drops the event, and a request waits for no other events.
+            if !RECURSIVE {
+                request.end_if_overrun();
+                errors = if event.is_ok() { 0 } else { errors + 1 };
+                if errors >= MAX_ERRORS {
+                    resume_unwind(Box::new("every read fails"));
+                }
             }
             handler.handle_event(event);
         };

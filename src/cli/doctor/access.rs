@@ -108,15 +108,23 @@ pub(super) fn judge(path: &Path, seen: &Access) -> Check {
             "root",
             "it is immutable or append-only: its files cannot be removed",
             match cfg!(target_os = "macos") {
-                true => format!("sudo chflags nouchg,nouappnd {}", shell::word(path)),
+                true => format!(
+                    "sudo chflags nouchg,nouappnd,noschg,nosappnd {}",
+                    shell::word(path)
+                ),
                 false => format!("sudo chattr -i -a {}", shell::word(path)),
             },
         ),
         Err(Errno::ROFS) => Check::error(
             "root",
             "its file system is mounted read-only: its files cannot be removed",
-            "remount the mount point that df shows: sudo mount -o remount,rw MOUNT_POINT\n\
-             if the kernel made it read-only, find the cause first: dmesg",
+            match cfg!(target_os = "macos") {
+                true => "remount the mount point that df shows: sudo mount -uw MOUNT_POINT",
+                false => {
+                    "remount the mount point that df shows: sudo mount -o remount,rw MOUNT_POINT\n\
+                     if the kernel made it read-only, find the cause first: dmesg"
+                }
+            },
         ),
         Err(error) => denied_check(path, seen, "its files cannot be removed", error),
     }

@@ -21,7 +21,8 @@ pub(super) const NO_ANSWER: (&str, &str) = (
     "answer the dialog if there is one (System Settings > Privacy & Security), then: df",
 );
 
-/// Runs the checks of the machine. FSEvents has no limits to raise.
+/// Runs the checks of the machine. The number of watched directories is limited only by that of open files, which orphand
+/// raises itself.
 pub(super) fn machine_checks(_: TreeSize) -> Vec<Check> {
     vec![Check::ok(
         "system",

@@ -225,8 +225,6 @@ pub(crate) fn cannot_scan(root: &Root, error: &RootError) -> Failure {
     let path = &root.path;
     match error {
         RootError::Missing => missing(path),
-        error => Failure::failed(format!(
-            "cannot read {path:?}: {error}; check its permissions"
-        )),
+        error => Failure::failed(format!("cannot read {path:?}: {error}")),
     }
 }

@@ -18,7 +18,7 @@ use crate::core::tracker::Origin;
 use crate::daemon::existing::Existing;
 use crate::daemon::shared::{CriticalThread, Shared};
 use crate::daemon::stats::LastScan;
-use crate::fs::dir::{Dir, RootError};
+use crate::fs::dir::{Dir, RootError, unreadable_message};
 use crate::fs::lookalikes::LookalikeCounter;
 use crate::fs::root::Root;
 use crate::fs::walk;
@@ -250,7 +250,7 @@ impl RootWatch {
                     root,
                     size: None,
                 },
-                error: format!("cannot read this directory: {error}"),
+                error: unreadable_message(&error),
                 errno: error.raw_os_error(),
             });
         }

@@ -17,6 +17,10 @@ use crate::sys::own_process;
 /// A file can be leased, which proves for as long as the lease lasts that no process uses it.
 pub const HAS_LEASES: bool = true;
 
+/// The flag of a descriptor by which it is checked whether a process uses the file: none, because the kernel does not
+/// count the descriptor that requests the lease.
+pub(crate) const CHECK_ONLY: OFlags = OFlags::empty();
+
 /// Opens a file that was observed to be regular, to check whether another process uses it.
 ///
 /// `RACE:` between the observation (in a sweep and a scan: between the listing of the directory) and this call the name
@@ -288,6 +292,15 @@ impl CheckedFile {
             let _ = lock_whole_file(self.file(), libc::F_OFD_SETLK, libc::F_UNLCK);
             let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
         }
+    }
+
+    /// Prepares the file for a move. A lease proves that it is unused, whatever is done to it.
+    pub(crate) fn expect_move(&mut self) {}
+
+    /// Reports whether the kernel itself proves that the file is unused.
+    #[must_use]
+    pub fn is_proven_by_kernel(&self) -> bool {
+        true
     }
 
     /// Returns the open file.

@@ -1,4 +1,4 @@
-//! Extended attributes that mark files.
+//! Extended attributes: the marks of orphand, and those of users.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -26,6 +26,12 @@ pub fn read_mark(file: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
         Err(error) => rule!("unreadable-mark-keeps", Err(error.into()), without: Ok(None)),
     }
+}
+
+/// Returns `false`: the permissions of the group limit what an access control list grants, and a directory of mode 0700
+/// has none (acl(5)).
+pub(crate) fn may_let_others_in(_: BorrowedFd<'_>) -> bool {
+    false
 }
 
 /// Reports whether `file` has extended attributes of users, other than those of orphand (xattr(7)).

@@ -17,6 +17,9 @@ pub use proc::shows_our_processes;
 pub use process_scan::scan_processes;
 pub use writer::writer;
 
+pub(crate) use lease::CHECK_ONLY;
+pub(crate) use marks::may_let_others_in;
+
 pub(super) use flush::flush_file_system;
 pub(super) use guard::guard_use;
 pub(super) use lease::is_locked;

@@ -20,5 +20,5 @@ pub use data::{data_at_least, data_at_most};
 pub use follow::Followed;
 pub use handle::{Dir, observe_at, observe_fd, open_to_measure};
 pub use identity::RootId;
-pub use root_error::RootError;
+pub use root_error::{RootError, unreadable_message, with_fix};
 pub use system::{Buffer, PROC, has_access_times};

@@ -3,6 +3,24 @@
 use std::io;
 use std::path::PathBuf;
 
+/// Returns the message for a directory that cannot be read: the cause, and the fix if it is known.
+#[must_use]
+pub fn unreadable_message(error: &io::Error) -> String {
+    format!("cannot read this directory: {}", with_fix(error))
+}
+
+/// Returns the text of an error of a directory, with the fix if it is known.
+#[must_use]
+pub fn with_fix(error: &io::Error) -> String {
+    let fix = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run orphand as the owner of the directory, or let your user read it"
+        }
+        _ => "",
+    };
+    format!("{error}{fix}")
+}
+
 /// The reason for which a root cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
@@ -34,7 +52,7 @@ pub enum RootError {
     #[error("it has been replaced by another directory")]
     Replaced,
     /// The system reported an error.
-    #[error(transparent)]
+    #[error("{}", with_fix(.0))]
     Io(#[from] io::Error),
 }
 

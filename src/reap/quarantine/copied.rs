@@ -212,7 +212,7 @@ impl Quarantine {
             return Err(after_copy(NotReplaced::Changed).into());
         }
         file.prove_again().map_err(after_copy)?;
-        calls::unlink(dir.as_fd(), name)
+        calls::unlink_proven(dir.as_fd(), name, &file.checked)
     }
 
     /// Copies a member of a set that stays in the quarantine.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::core::observation::{Kind, Observation};
 use crate::core::own_names;
-use crate::evidence::FileId;
+use crate::evidence::{self, FileId};
 use crate::fs::dir;
 use crate::fs::dir::{Dir, RootError, RootId};
 use crate::reap::calls;
@@ -174,7 +174,8 @@ fn open_folder(root: &Dir) -> Result<Option<OwnedFd>, RootError> {
         opened => opened?,
     };
     let seen = dir::observe_fd(fd.as_fd())?;
-    if rule!("quarantine-is-ours", !is_ours(root, &seen)) {
+    let is_closed = !evidence::may_let_others_in(fd.as_fd());
+    if rule!("quarantine-is-ours", !is_ours(root, &seen) || !is_closed) {
         return Err(RootError::Io(Errno::PERM.into()));
     }
     Ok(Some(fd))

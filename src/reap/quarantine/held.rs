@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 
 use super::folder::Quarantine;
 use super::stored::{FILE, Stored};
@@ -16,6 +17,7 @@ use crate::core::observation::UseState;
 use crate::core::policy::Policy;
 use crate::evidence::{self, CheckedFile, FileId, UseChecker};
 use crate::fs::dir;
+use crate::reap::calls;
 use crate::sys::mutex::guard;
 
 /// The leased copies of each directory, for all threads of this process. Two threads that open the same copy would take
@@ -185,6 +187,37 @@ impl Quarantine {
             && same
             && is_unmapped
             && checked.recheck() == UseState::Unused
+    }
+
+    /// Deletes `stored` if it is proven, right before, that no process uses it.
+    ///
+    /// RACE: a process of our user may open or replace the file between this proof and the unlink (µs; on macOS, unless
+    /// the kernel refuses to remove a file in use, the time of a process scan). Worst case: what it then writes, or the
+    /// new file, is lost.
+    ///
+    /// # Errors
+    ///
+    /// A process uses the file, it is another file by now, or the system reports an error.
+    pub(crate) fn delete_unused(
+        &self,
+        stored: &Stored,
+        use_checker: &UseChecker,
+    ) -> io::Result<()> {
+        let _locked = lock_released(stored);
+        let (dir, name, seen) = self.locate(stored)?;
+        let file = rustix::fs::openat(&dir, name, FILE, Mode::empty())?;
+        let mut checked = use_checker.unchecked(file);
+        // Without leases, only a scan that begins from now on counts.
+        checked.release();
+        let is_same = seen == stored.seen && dir::observe_fd(checked.file())? == seen;
+        let is_unused = is_same && checked.check() == UseState::Unused;
+        if !rule!("deleted-copy-is-unused", is_unused, without: true) {
+            return Err(Errno::BUSY.into());
+        }
+        calls::unlink_proven(dir.as_fd(), name, &checked)?;
+        drop(dir);
+        self.remove_empty(stored.folder_name(), stored.original_dir());
+        Ok(())
     }
 
     /// Locks the directory of `stored`, so that the file can be opened for a proof. `Err` is the answer if the file is

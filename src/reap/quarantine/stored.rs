@@ -25,10 +25,12 @@ use crate::fs::dir;
 use crate::fs::dir::Dir;
 use crate::reap::calls;
 
+/// The flags by which a stored file is opened, to prove that no process uses it, or to read it.
 pub(super) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
+    .union(OFlags::CLOEXEC)
+    .union(evidence::CHECK_ONLY);
 
 /// A file in a quarantine.
 #[derive(Debug)]

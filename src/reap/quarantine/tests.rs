@@ -2,10 +2,11 @@ use super::folder::MAX_DEPTH;
 use super::stored::is_old_id;
 use super::*;
 use crate::core::policy::Policy;
+use crate::evidence::UseChecker;
 use crate::sys::clock;
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,6 +150,35 @@ fn foreign_entries_in_a_folder_are_ignored() {
     fs::set_permissions(&at, fs::Permissions::from_mode(0o701)).unwrap();
     assert!(quarantine.stored().unwrap().is_empty() && !quarantine.are_unchanged(&stored));
     assert!(at.join("sub/a.tmp").exists() && at.join("open/b.tmp").exists());
+}
+
+/// The limits delete a file only if no process uses it right before.
+#[test]
+fn a_used_or_changed_file_is_not_deleted() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let slot = quarantine
+        .new_slot(Path::new("a.tmp"), MovedAs::SoleCopy)
+        .unwrap();
+    make(&slot, "a.tmp");
+    drop(slot.keep());
+    let use_checker = UseChecker::new();
+    let stored = quarantine.stored().unwrap();
+    let file = path.join(stored[0].path());
+    let busy = |stored: &Stored| {
+        let deleted = quarantine.delete_unused(stored, &use_checker);
+        assert_eq!(deleted.unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        assert!(file.exists());
+    };
+    let mut open = fs::File::options().append(true).open(&file).unwrap();
+    busy(&stored[0]);
+    open.write_all(b"more").unwrap();
+    drop(open);
+    busy(&stored[0]);
+    let stored = quarantine.stored().unwrap();
+    quarantine.delete_unused(&stored[0], &use_checker).unwrap();
+    assert!(!file.exists());
+    assert_eq!(folders(&path), 0);
 }
 
 /// Empty folders are removed, but not while a file is about to be moved into one.

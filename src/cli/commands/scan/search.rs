@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
 use orphand::core::observation::Kind;
-use orphand::fs::dir::{Dir, RootError, RootId};
+use orphand::fs::dir::{Dir, RootError, RootId, with_fix};
 use orphand::fs::lookalikes::LookalikeCounter;
 use orphand::fs::response;
 use orphand::fs::root::Root;
@@ -146,7 +146,7 @@ impl<'a> Search<'_, 'a> {
     fn add(&mut self, findings: &mut RootFindings, report: DirReport) {
         if let Some((path, error)) = &report.denied {
             self.result.unread += 1;
-            log::error!("cannot read {path:?}: {error}");
+            log::error!("cannot read {path:?}: {}", with_fix(error));
         }
         for (path, error) in &report.failed {
             self.result.failed = true;

@@ -10,7 +10,7 @@ use orphand::engine::Engine;
 use orphand::engine::limits::{self, LimitContext};
 use orphand::engine::sweep::sweep;
 use orphand::evidence::UseChecker;
-use orphand::fs::dir::RootError;
+use orphand::fs::dir::{RootError, unreadable_message};
 use orphand::fs::response;
 use orphand::fs::root::Root;
 use orphand::store::folders::Folders;
@@ -148,7 +148,7 @@ impl SweepRun<'_> {
         match swept {
             // A directory that cannot be read does not end the sweep of the others.
             Err(RootError::Io(error)) if !RootError::is_missing_error(&error) => {
-                let what = format!("cannot read this directory: {error}");
+                let what = unreadable_message(&error);
                 emit(unreadable_event(root, what, error.raw_os_error()));
                 return Ok(());
             }
