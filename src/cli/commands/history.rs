@@ -50,7 +50,7 @@ pub(crate) fn run(command: &History, output: &OutputOptions) -> Result<Exit, Fai
     }
     let filter = Filter::new(command.since, command.until, &command.dirs);
     let mut printer = HistoryPrinter {
-        report: EventPrinter::new(output, Vec::new()),
+        report: EventPrinter::new(output),
         json: output.json,
         actions: 0,
         freed: 0,

@@ -66,7 +66,7 @@ pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Fai
         config: &config,
         journal,
     };
-    let mut report = EventPrinter::new(output, Vec::new());
+    let mut report = EventPrinter::new(output);
     let mut sum = QuarantineSum {
         requested: command.which.len(),
         ..QuarantineSum::default()

@@ -106,7 +106,7 @@ impl Check {
 
 /// Prints the checks. With `quiet`, those without a problem are left out.
 pub(super) fn print_report(output: &OutputOptions, mut checks: Vec<Check>) -> io::Result<()> {
-    let mut report = EventPrinter::new(output, Vec::new());
+    let mut report = EventPrinter::new(output);
     checks.retain(|check| !output.quiet || check.state != CheckState::Ok);
     if output.json {
         return report.json(&Report { checks });

@@ -19,6 +19,7 @@ use super::bursts::{Bursts, WindowEnd};
 use super::groups::{self, Grouping, MAX_GROUPS};
 use super::messages::{EventFormatter, SummarySizes};
 use super::standard_streams::has_reader;
+use super::wrap::{terminal_width, wrapped};
 use crate::cli::options::{Color, ListOptions, OutputOptions};
 use crate::cli::runtime::suspend::{self, ERASE_LINE};
 use crate::cli::runtime::{log, service_notify, signals};
@@ -83,7 +84,7 @@ enum LineChoice {
 }
 
 impl EventPrinter {
-    pub(crate) fn new(output: &OutputOptions, roots: Vec<PathBuf>) -> EventPrinter {
+    pub(crate) fn new(output: &OutputOptions) -> EventPrinter {
         let terminal = io::stdout().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
@@ -104,7 +105,7 @@ impl EventPrinter {
                 has_time: !journal,
                 is_one_pass: false,
                 is_compact: terminal && output.verbose == 0,
-                roots,
+                roots: Vec::new(),
             },
             status: None,
             replaced_status: None,
@@ -402,6 +403,11 @@ impl EventPrinter {
 
     /// Prints a line on stdout and flushes it. Does nothing if the reader has closed the pipe.
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
+        let width = match self.is_interactive() {
+            true => terminal_width(io::stdout()),
+            false => None,
+        };
+        let line = wrapped(line, width);
         self.written_line(&[line.as_bytes(), b"\n"].concat())
     }
 
@@ -438,10 +444,7 @@ impl EventPrinter {
     /// Returns the largest number of characters in the status line.
     pub(crate) fn status_width(&self) -> usize {
         // A line that is as wide as the terminal would move the cursor, and the next one could not replace it.
-        match rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col) {
-            0 => usize::MAX,
-            width => usize::from(width).saturating_sub(1),
-        }
+        terminal_width(io::stdout()).map_or(usize::MAX, |width| width.saturating_sub(1))
     }
 
     /// Draws the status line below the lines that have replaced it.
@@ -455,7 +458,7 @@ impl EventPrinter {
     /// [`EventPrinter::status_width`]. An empty text removes it.
     pub(crate) fn status(&mut self, status: String) {
         self.replaced_status = None;
-        if suspend::take_suspended() {
+        if suspend::take_removed() {
             self.status = None;
         }
         if !self.is_interactive() || self.quiet || self.status.as_deref().unwrap_or("") == status {
@@ -521,7 +524,7 @@ mod tests {
             quiet: false,
             verbose: 0,
         };
-        EventPrinter::new(&output, Vec::new())
+        EventPrinter::new(&output)
     }
 
     #[test]

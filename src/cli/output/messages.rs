@@ -1,6 +1,7 @@
 //! Formats events as text: one line for each event.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
@@ -13,6 +14,7 @@ use super::groups;
 use super::reasons::{kept_text, move_reason, removal_reason, restore_command, short_move_reason};
 use super::shell::purge_command;
 use super::text;
+use super::wrap::{terminal_width, visible_width};
 
 const DIMMED: Style = Style::new().dimmed();
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -21,7 +23,7 @@ const CYAN: Style = AnsiColor::Cyan.on_default();
 const KEPT: Style = AnsiColor::Magenta.on_default();
 const RED: Style = AnsiColor::Red.on_default();
 
-/// The width of a line about a moved temp, unless the command that it shows is longer.
+/// The width of a line about a moved temp in a narrow terminal, unless the command that it shows is longer.
 const COMPACT_WIDTH: usize = 80;
 
 /// The smallest width of a name in such a line.
@@ -35,7 +37,7 @@ pub(crate) struct EventFormatter {
     pub(crate) has_time: bool,
     /// True if the command makes only one pass, so that nothing is tried again.
     pub(crate) is_one_pass: bool,
-    /// True if the line about a moved temp is limited to [`COMPACT_WIDTH`].
+    /// True if the line about a moved temp is limited to the width of the terminal, or to [`COMPACT_WIDTH`].
     pub(crate) is_compact: bool,
     /// The roots. If there is only one, paths are relative to it.
     pub(crate) roots: Vec<PathBuf>,
@@ -195,9 +197,9 @@ impl EventFormatter {
         self.columns(start, &name, &size.unwrap_or_default(), rest)
     }
 
-    /// Formats a line such as `10:42:31  moved    b.tmp  2 B  there is no "b": orphand restore 7f3a`. The reason is
-    /// left out and the name is shortened if the line would be too long. If that does not suffice, the line has all
-    /// details.
+    /// Formats a line such as `10:42:31  moved    b.tmp  2 B  there is no "b": orphand restore 7f3a`, if the line with
+    /// all details is too long. If this one is too long too, the reason is left out and the name is shortened. If that does
+    /// not suffice, the line has all details.
     fn moved_row(
         &self,
         start: (&str, Style),
@@ -211,17 +213,22 @@ impl EventFormatter {
         let name = self.name(&subject.path, &subject.root);
         let size = subject.size.map(|size| text::size(size.bytes));
         let size = size.unwrap_or_default();
+        let most = terminal_width(io::stdout()).unwrap_or(0).max(COMPACT_WIDTH);
+        let full = self.row(start, subject, &move_reason(disposed, Some(id), reason));
+        if visible_width(&full) <= most {
+            return full;
+        }
         let command = restore_command(id).to_string();
         let width = |text: &str| text.chars().count();
         let used = |rest: &str| width(&now) + 8 + 1 + 1 + width(&size) + 2 + width(rest);
         let with_reason = format!("{}: {command}", short_move_reason(disposed, reason));
-        let rest = match used(&with_reason) + width(&name) <= COMPACT_WIDTH {
+        let rest = match used(&with_reason) + width(&name) <= most {
             true => with_reason,
             false => command,
         };
-        let room = COMPACT_WIDTH.saturating_sub(used(&rest));
+        let room = most.saturating_sub(used(&rest));
         if room < MIN_NAME.min(width(&name)) {
-            return self.row(start, subject, &move_reason(disposed, Some(id), reason));
+            return full;
         }
         let name = text::shortened(&name, room);
         // The sizes of short lines are in the column of the other lines.

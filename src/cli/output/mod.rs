@@ -17,4 +17,5 @@ pub(super) mod standard_streams;
 pub(super) mod temp_fields;
 pub(super) mod text;
 pub(super) mod watch_status;
+pub(super) mod wrap;
 pub(super) mod writer_list;

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write as _};
 
 use rustix::fs::FileType;
 
+use super::wrap::{terminal_width, wrapped};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::OutputOptions;
 
@@ -16,7 +17,9 @@ impl Failure {
             _ => "error: ",
         };
         // If stderr cannot be written, there is no other place for the message.
-        let _ = writeln!(anstream::stderr(), "{prefix}{}", self.text);
+        let text = format!("{prefix}{}", self.text);
+        let text = wrapped(&text, terminal_width(io::stderr()));
+        let _ = writeln!(anstream::stderr(), "{text}");
     }
 }
 
@@ -24,7 +27,9 @@ impl Failure {
 /// A no prints "nothing was removed".
 pub(crate) fn confirm(question: &str) -> bool {
     let mut lines = io::stdin().lines();
-    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let question = format!("{question} [y/N] ");
+    let question = wrapped(&question, terminal_width(io::stderr()));
+    let _ = write!(io::stderr(), "{} ", question.trim_end());
     loop {
         let answer = lines.next().and_then(Result::ok);
         let is_end = answer.is_none();
@@ -36,7 +41,7 @@ pub(crate) fn confirm(question: &str) -> bool {
                 let _ = writeln!(io::stderr(), "{end}nothing was removed");
                 return false;
             }
-            _ => _ = write!(io::stderr(), "answer y or n: {question} [y/N] "),
+            _ => _ = write!(io::stderr(), "answer y or n: {} ", question.trim_end()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! not fill it. So the size of the file is limited. A full disk stops nothing.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -15,9 +15,10 @@ use orphand::store::capped_file::CappedFile;
 use orphand::store::folders::Folders;
 use orphand::sys::mutex::guard;
 
-use super::service_notify;
+use super::{service_notify, suspend};
 use crate::cli::config::{LogFile, LogSettings};
 use crate::cli::options::OutputOptions;
+use crate::cli::output::wrap::{terminal_width, wrapped};
 use crate::cli::variables;
 
 /// The name of the file in its folder.
@@ -104,6 +105,16 @@ pub(crate) fn init(output: &OutputOptions) {
     if has_variable {
         builder.parse_env(env_logger::Env::new().filter("ORPHAND_LOG"));
     }
+    let is_detailed = output.verbose > 1 || has_variable;
+    if io::stderr().is_terminal() && !is_detailed {
+        builder.format(|to, record| {
+            suspend::make_room_for_message();
+            let style = to.default_level_style(record.level());
+            let level = level_word(record.level());
+            let line = format!("{style}{level}{style:#}: {}", record.args());
+            writeln!(to, "{}", wrapped(&line, terminal_width(io::stderr())))
+        });
+    }
     if service_notify::is_journal(io::stderr()) {
         // The journal adds the time to each line.
         builder.format(|to, record| {
@@ -125,6 +136,16 @@ pub(crate) fn init(output: &OutputOptions) {
     });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(max_level);
+    }
+}
+
+/// Returns the word at the start of a message on a terminal, which is that of an error that ends a command.
+fn level_word(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "note",
+        Level::Debug | Level::Trace => "debug",
     }
 }
 
@@ -204,7 +225,6 @@ pub(crate) fn append(line: &str) {
 
 /// Reports whether stderr is a terminal or systemd's journal, so that no file is needed.
 fn is_stderr_kept() -> bool {
-    use std::io::IsTerminal as _;
     io::stderr().is_terminal() || service_notify::is_journal(io::stderr())
 }
 

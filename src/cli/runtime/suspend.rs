@@ -1,11 +1,12 @@
-//! Ctrl-Z: removes the status line before the process is suspended, so that the shell does not write behind it.
+//! Removes the status line before another text is written behind it: by the shell after Ctrl-Z, or by a message on stderr.
 
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A status line is shown.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
-/// The process was suspended since the last call of [`take_suspended`].
-static WAS_SUSPENDED: AtomicBool = AtomicBool::new(false);
+/// The status line was removed since the last call of [`take_removed`].
+static WAS_REMOVED: AtomicBool = AtomicBool::new(false);
 
 /// The characters that remove the current line of a terminal.
 pub(crate) const ERASE_LINE: &str = "\r\x1b[K";
@@ -15,9 +16,21 @@ pub(crate) fn set_shown(is_shown: bool) {
     IS_SHOWN.store(is_shown, Ordering::SeqCst);
 }
 
-/// Returns whether the process was suspended since the last call.
-pub(crate) fn take_suspended() -> bool {
-    WAS_SUSPENDED.swap(false, Ordering::SeqCst)
+/// Returns whether the status line was removed since the last call.
+pub(crate) fn take_removed() -> bool {
+    WAS_REMOVED.swap(false, Ordering::SeqCst)
+}
+
+/// Removes the status line before a message is written to the terminal.
+pub(crate) fn make_room_for_message() {
+    // The lock keeps other threads from drawing the line until it is removed.
+    let mut out = io::stdout().lock();
+    if IS_SHOWN.swap(false, Ordering::SeqCst) {
+        // If the terminal cannot be written to, nothing is left to do.
+        let _ = out.write_all(ERASE_LINE.as_bytes());
+        let _ = out.flush();
+        WAS_REMOVED.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Handles SIGTSTP from now on, unless it is ignored.
@@ -50,7 +63,7 @@ extern "C" fn suspend(_signal: libc::c_int) {
                 ERASE_LINE.len(),
             );
         }
-        WAS_SUSPENDED.store(true, Ordering::SeqCst);
+        WAS_REMOVED.store(true, Ordering::SeqCst);
         libc::kill(libc::getpid(), libc::SIGSTOP);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum ConfigCommand {
 }
 
 pub(crate) fn run(command: &ConfigCommand, output: &OutputOptions) -> Result<Exit, Failure> {
-    let mut printer = EventPrinter::new(output, Vec::new());
+    let mut printer = EventPrinter::new(output);
     match command {
         ConfigCommand::Init(named) => init::run(&named.options, output, &mut printer),
         ConfigCommand::Check(named) => {

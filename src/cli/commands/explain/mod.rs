@@ -47,7 +47,7 @@ pub(crate) fn run(command: &Explain, output: &OutputOptions) -> Result<Exit, Fai
     if list_writers(&command.rule, output)? {
         return Ok(Exit::Done);
     }
-    let mut report = EventPrinter::new(output, Vec::new());
+    let mut report = EventPrinter::new(output);
     let mut explained = Vec::new();
     let mut failures: Vec<Failure> = Vec::new();
     for file in &command.files {

@@ -24,7 +24,7 @@ use crate::cli::runtime::dir_filter::DirFilter;
 pub(super) fn run(command: &QuarantineOptions, output: &OutputOptions) -> Result<Exit, Failure> {
     let config = Config::load(command.config.as_deref())?;
     let journal = Journal::new(Folders::from_env().state.as_deref());
-    let mut report = EventPrinter::new(output, Vec::new());
+    let mut report = EventPrinter::new(output);
     let (mut files, mut size) = (0, FileSize::default());
     let quarantines = find(&command.dirs, &config, &journal);
     let (all, failed) = read_all(&quarantines);

@@ -229,7 +229,7 @@ pub(super) fn run(command: &Purge, output: &OutputOptions) -> Result<Exit, Failu
     }
     let mut purger = Purger {
         journal: &journal,
-        report: EventPrinter::new(output, Vec::new()),
+        report: EventPrinter::new(output),
         sum,
         printed: Ok(()),
     };

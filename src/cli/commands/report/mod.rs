@@ -84,7 +84,7 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
         since,
         now,
     };
-    let mut report = EventPrinter::new(output, Vec::new());
+    let mut report = EventPrinter::new(output);
     if let Some(file) = &command.html {
         fs::write(file, page::page(&content)).map_err(|error| {
             let what = format!(

@@ -50,7 +50,7 @@ pub(crate) fn run(command: &Scan, output: &OutputOptions) -> Result<Exit, Failur
     let typed = command.options.settings_without_dry_run();
     let plan = given_or_listed(&command.options.rule, typed, &command.dirs, Intent::Look)?;
     plan.report_rules(output);
-    let mut printer = EventPrinter::new(output, Vec::new()).for_roots(&plan.roots, &command.list);
+    let mut printer = EventPrinter::new(output).for_roots(&plan.roots, &command.list);
     let grouping = printer.grouping().clone();
     let narrower: Vec<Narrower> = plan.roots.iter().map(Narrower::new).collect();
     let context = ScanContext {

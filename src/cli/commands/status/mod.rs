@@ -63,7 +63,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(command: &StatusOptions, output: &OutputOptions) -> Result<Exit, Failure> {
-    let mut report = EventPrinter::new(output, Vec::new());
+    let mut report = EventPrinter::new(output);
     if !command.watch {
         let shown = show(command, output, &mut report, None)?;
         return match (shown.running.is_empty(), shown.config_error) {

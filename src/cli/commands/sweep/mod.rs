@@ -81,7 +81,7 @@ pub(crate) fn run(command: &Sweep, output: &OutputOptions) -> Result<Exit, Failu
     let mut sweep = SweepRun {
         output,
         options: &command.options,
-        report: EventPrinter::new(output, Vec::new())
+        report: EventPrinter::new(output)
             .for_roots(&plan.roots, &command.list)
             .for_one_pass(),
         engine,

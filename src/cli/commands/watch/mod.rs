@@ -77,8 +77,7 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
             let server = start_server(&folders, &status);
             let fixed = wait_for_file(&source, failure, &signals, &status, &mut notifier)?;
             let Some(plan) = fixed else {
-                let mut report =
-                    EventPrinter::new(output, Vec::new()).for_roots(&[], &command.list);
+                let mut report = EventPrinter::new(output).for_roots(&[], &command.list);
                 report.event(&Event::Summary(Summary::default()))?;
                 return Ok(Exit::Done);
             };
@@ -89,7 +88,7 @@ pub(crate) fn run(command: &Watch, output: &OutputOptions) -> Result<Exit, Failu
     if source.is_background() {
         log::configure(&plan.config.log, &folders);
     }
-    let mut report = EventPrinter::new(output, Vec::new()).for_roots(&plan.roots, &command.list);
+    let mut report = EventPrinter::new(output).for_roots(&plan.roots, &command.list);
     let existing = command
         .existing
         .map(Existing::from)
