@@ -146,7 +146,7 @@ mod tests {
             ("a \x1b[1mcolored\x1b[0m word counts by its characters", "a \x1b[1mcolored\x1b[0m word counts by its\n  characters"),
             ("to delete: orphand quarantine purge /srv/app; then look", "to delete:\n  orphand quarantine purge /srv/app;\n  then look"),
             ("2 kept.   to see: orphand explain /a b  and more", "2 kept.   to see:\n  orphand explain /a b  and\n  more"),
-            ("  ok       the text of a row has a column of its own", "  ok       the text of a row\n           has a column of its\n           own"),
+            ("  ok    the text of a row has a column of its own", "  ok    the text of a row has\n        a column of its own"),
             ("a-very-long-word-that-does-not-fit-anywhere", "a-very-long-word-that-does-not-fit-anywhere"),
             ("first\nsecond line which is longer than that", "first\nsecond line which is longer\n  than that"),
         ];
