@@ -47,8 +47,31 @@ pub struct Disposed {
     pub superseded: bool,
     /// The path of such a copy in the quarantine. `None` if its target counts, if it was moved, or in a dry run.
     pub superseded_by: Option<PathBuf>,
+    /// The reason for which it would not be removed if a setting of its rule did not allow it.
+    pub allowed: Option<Reason>,
     /// This is a dry run: the file was neither removed nor moved.
     pub dry_run: bool,
+}
+
+impl Disposed {
+    /// Returns the details of a temp of which nothing else is known.
+    #[must_use]
+    pub fn new(subject: Subject) -> Disposed {
+        Disposed {
+            subject,
+            quiet: Duration::ZERO,
+            target: None,
+            target_state: Target::Unknown,
+            writer_pid: None,
+            writer: None,
+            process: None,
+            freed: FileSize::default(),
+            superseded: false,
+            superseded_by: None,
+            allowed: None,
+            dry_run: false,
+        }
+    }
 }
 
 /// Details of a kept temp, for messages to the user.

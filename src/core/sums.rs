@@ -91,6 +91,8 @@ pub struct Summand<'a> {
     pub program: Option<&'a str>,
     /// It is removed although its target does not count, because later copies supersede it.
     pub superseded: bool,
+    /// It is removed only because a setting of its rule allows it.
+    pub allowed: bool,
 }
 
 /// The path of the target that all temps of a sum have in common, or not.
@@ -143,6 +145,8 @@ pub struct TempSum {
     pub programs: BTreeMap<String, u64>,
     /// The number of temps that later copies supersede.
     pub superseded: u64,
+    /// The number of temps that are removed only because a setting of their rule allows it.
+    pub allowed: u64,
 }
 
 impl TempSum {
@@ -155,6 +159,7 @@ impl TempSum {
         self.oldest = self.oldest.max(one.quiet);
         self.temps += 1;
         self.superseded += u64::from(one.superseded);
+        self.allowed += u64::from(one.allowed);
         self.size = self.size.plus(one.size);
         self.target.add(one.target.map(Path::as_os_str));
         if let Some(program) = one.program {
@@ -172,6 +177,7 @@ impl TempSum {
         self.oldest = self.oldest.max(other.oldest);
         self.temps += other.temps;
         self.superseded += other.superseded;
+        self.allowed += other.allowed;
         self.size = self.size.plus(other.size);
         self.target.merge(&other.target);
         for (program, temps) in other.programs {

@@ -31,6 +31,11 @@ pub enum Target {
     NotRegular(Kind),
     /// A symlink that is not accepted as a target.
     Link(LinkFault),
+    /// The temp itself, mounted at the name of the target.
+    Itself,
+    /// A regular file with several names, in a directory in which other users can create names. One of them may have
+    /// given it this name.
+    Linked,
     /// A regular file that belongs neither to the temp's owner nor to root. In a sticky directory any user can create
     /// such a file beside the temp of another user, so it need not come from the temp's writer.
     Foreign,
@@ -72,6 +77,10 @@ impl Target {
             Target::Link(LinkFault::OtherMount) => "is a symlink to another mount",
             Target::Link(LinkFault::Temp) => "is a symlink to another temp",
             Target::Foreign => "belongs to another user",
+            Target::Itself => "is the temp itself, mounted there",
+            Target::Linked => {
+                "has other hard links, and other users can create names in this directory"
+            }
             Target::FarSmaller => "has less than a sixteenth of the temp's data",
             Target::Short => "has less data, and is not older",
         })

@@ -13,7 +13,7 @@ use super::look::{LookResult, SeenFile, look_at, open_listed};
 use super::sets::{self, ExaminedMember, SeenMember, SetContext, SetState};
 use crate::core::event::Details;
 use crate::core::judge::{
-    Evidence, GuardFile, LeaseCoverage, Reason, Verdict, is_too_young, judge_set,
+    self, Evidence, GuardFile, LeaseCoverage, Reason, Verdict, is_too_young, judge_set,
 };
 use crate::core::observation::{Observation, UseState};
 use crate::core::policy::Policy;
@@ -45,6 +45,8 @@ pub struct Examined {
     pub companions: Vec<ExaminedMember>,
     /// The verdict.
     pub verdict: Verdict,
+    /// The reason for which the temp would not be removed if a setting of its rule did not allow it.
+    pub allowed: Option<Reason>,
     /// Details for messages.
     pub details: Details,
 }
@@ -310,6 +312,10 @@ pub fn judge_now(
         target: target.map(|name| dir_context.path(name)),
         path: dir_context.path(name),
         temp_info,
+        allowed: match verdict {
+            Verdict::Reap => judge::allowed(&evidence, policy),
+            _ => None,
+        },
         evidence,
         verdict,
     }))

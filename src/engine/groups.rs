@@ -160,10 +160,12 @@ impl GroupKey {
         Some(GroupKey { target, uid })
     }
 
-    /// Returns the group of a temp in place. If a learned shape tells it, no other file in the directory may show that the
-    /// target is longer.
+    /// Returns the group of a temp in place. No other file in the directory may show that its target is longer.
     #[must_use]
     pub fn of_temp(policy: &Policy, temp_info: &TempInfo, seen: &Observation) -> Option<GroupKey> {
+        if rule!("longer-target-forms-no-group", temp_info.parsed.is_longest) {
+            return None;
+        }
         let is_told = temp_info.parsed.owner.is_some();
         // Only the grammars of writers and learned shapes form groups.
         if !is_told && temp_info.parsed.writer.is_none() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::context::{DirContext, Engine};
 use crate::core::event::{Details, Disposed, Event};
-use crate::core::judge::{Reason, Target};
+use crate::core::judge::Reason;
 use crate::core::observation::FileSize;
 use crate::evidence::UseChecker;
 use crate::evidence::guard::GuardChecks;
@@ -84,19 +84,7 @@ pub fn recover(
 /// Returns the event for a claim that was moved to the quarantine.
 fn quarantined(dir_context: DirContext<'_>, id: String, name: &OsStr, size: FileSize) -> Event {
     Event::Quarantined {
-        disposed: Disposed {
-            subject: dir_context.subject(name, Some(size)),
-            quiet: Duration::ZERO,
-            target: None,
-            target_state: Target::Unknown,
-            writer_pid: None,
-            writer: None,
-            process: None,
-            freed: FileSize::default(),
-            superseded: false,
-            superseded_by: None,
-            dry_run: false,
-        },
+        disposed: Disposed::new(dir_context.subject(name, Some(size))),
         id: Some(id),
         reason: None,
     }

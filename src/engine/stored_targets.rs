@@ -122,15 +122,21 @@ impl<'a> StoredTargets<'a> {
             parsed.shares_name() || parsed.is_truncated(stored.name())
         );
         // Digits may be part of the target's name.
+        // Without a uuid, the temp was judged as one of the longest target that can be meant. So it is no copy of a file
+        // whose name has a certain target.
+        let has_uncertain_target = shape.numbered_target.is_some()
+            && parsed.targets.first() == shape.numbered_target.as_ref();
         let longer = shape.numbered_target.filter(|longer| {
             let target = shape.target.as_deref();
             let has_sibling = |target| target != longer && self.has_sibling(original_dir, target);
             has_longest_name || rule!("digits-like-a-sibling", target.is_some_and(has_sibling))
         });
         let is_known = shape.is_known && longer.is_none() && !is_shared;
-        let longest = longer
-            .or(shape.target)
-            .unwrap_or_else(|| shape.form.clone());
+        let target = match rule!("uncertain-target-is-no-certain-one", has_uncertain_target) {
+            true => None,
+            false => shape.target,
+        };
+        let longest = longer.or(target).unwrap_or_else(|| shape.form.clone());
         let copy_of = rule!("copy-of-longest-name", longest,
             without: longest.to_string_lossy().trim_start_matches('.').into());
         let sole_copy = self.root.policy.sole_copy;

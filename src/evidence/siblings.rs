@@ -36,11 +36,11 @@ pub struct Siblings {
     companions: HashMap<OsString, BTreeSet<OsString>>,
     /// The names that may be targets of a temp in the directory, each with that temp.
     targets: HashMap<OsString, OsString>,
-    /// The names of files that are not temps, without the number or uuid at their end; and the targets of learned shapes
-    /// whose temps may have longer targets.
+    /// The names of files that no program is known to write as temps, without the numbers and uuids at their end; and the
+    /// targets of learned shapes whose temps may have longer targets.
     numbered: HashSet<OsString>,
-    /// The same names of those files that end in a uuid.
-    with_uuid: HashSet<OsString>,
+    /// The forms of those names that end in a uuid.
+    forms: HashSet<Vec<u8>>,
 }
 
 /// The names in a directory.
@@ -103,7 +103,7 @@ struct Collector<'n> {
     companions: HashMap<OsString, BTreeSet<OsString>>,
     temps: Vec<OsString>,
     numbered: HashSet<OsString>,
-    with_uuid: HashSet<OsString>,
+    forms: HashSet<Vec<u8>>,
 }
 
 impl Collector<'_> {
@@ -113,7 +113,7 @@ impl Collector<'_> {
             companions: HashMap::new(),
             temps: Vec::new(),
             numbered: HashSet::new(),
-            with_uuid: HashSet::new(),
+            forms: HashSet::new(),
         }
     }
 
@@ -131,14 +131,31 @@ impl Collector<'_> {
                 let target = OsStr::from_bytes(&shape.target);
                 self.numbered.insert(target.to_owned());
             }
-            if let Some(stem) = strip_number(bytes).map(OsStr::from_bytes) {
-                if !self.numbered.contains(stem) {
-                    self.numbered.insert(stem.to_owned());
-                }
-                if ends_in_uuid(bytes) && !self.with_uuid.contains(stem) {
-                    self.with_uuid.insert(stem.to_owned());
-                }
+        }
+        if strip_number(bytes).is_some() && !self.is_by_program(bytes, may_match) {
+            self.add_numbered(bytes);
+        }
+    }
+
+    /// Reports whether a temp has its name from a known program. Otherwise only a glob of the rule matches it, and it may
+    /// be a target too.
+    fn is_by_program(&self, name: &[u8], may_match: bool) -> bool {
+        let is_temp = may_match && self.names.may_have_target(name);
+        is_temp
+            && rule!("file-of-a-glob-shows-a-number", self.names.is_by_program(name), without: true)
+    }
+
+    /// Adds the name of a file that ends in a number or a uuid.
+    fn add_numbered(&mut self, name: &[u8]) {
+        if ends_in_uuid(name) {
+            self.forms.insert(number_form(name));
+        }
+        let mut rest = name;
+        while let Some(stem) = strip_number(rest) {
+            if !self.numbered.contains(OsStr::from_bytes(stem)) {
+                self.numbered.insert(OsStr::from_bytes(stem).to_owned());
             }
+            rest = rule!("every-number-of-a-sibling", stem, without: b"".as_slice());
         }
     }
 
@@ -148,7 +165,7 @@ impl Collector<'_> {
             targets: self.names.targets_among(temps),
             companions: self.companions,
             numbered: self.numbered,
-            with_uuid: self.with_uuid,
+            forms: self.forms,
         }
     }
 }
@@ -227,11 +244,7 @@ impl Siblings {
         else {
             return parsed;
         };
-        let is_target = |name: &[u8]| {
-            let mut targets = parsed.targets.iter().chain(&parsed.numbered_targets);
-            targets.any(|target| target.as_bytes() == name)
-        };
-        let is_shown = is_target(stem) && self.with_uuid.contains(OsStr::from_bytes(stem));
+        let is_shown = self.forms.contains(&number_form(longest));
         if rule!("uuid-like-another-file", is_shown) {
             let longest = OsStr::from_bytes(longest).to_owned();
             if parsed.writer.is_none() {
@@ -287,6 +300,19 @@ impl Siblings {
         let of = |name: &OsStr| Ok(self.companions.get(name).cloned().unwrap_or_default());
         with_their_own(name, of).unwrap_or_default()
     }
+}
+
+/// Returns a name with the numbers and uuids at its end replaced by their kinds: `job.7.<uuid>` and `job.8.<uuid>` have
+/// the same form.
+fn number_form(name: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    let mut rest = name;
+    while let Some(stem) = strip_number(rest) {
+        kinds.push(if ends_in_uuid(rest) { b'u' } else { b'n' });
+        rest = stem;
+    }
+    // No name contains a zero byte.
+    [rest, b"\0", &kinds].concat()
 }
 
 /// Returns the companions of the temp `name`, and their companions. `of` returns the companions of one file.

@@ -188,10 +188,14 @@ impl FoundTarget {
         self.seen.as_ref().filter(|_| self.target.counts())
     }
 
-    /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file.
+    /// Returns the newest date of the regular file at the name of the target. Returns `None` if there is no such file, or
+    /// if it may have been mounted there later.
     #[must_use]
     pub fn newest_date(&self) -> Option<crate::core::time::Wall> {
-        self.seen.map(|seen| seen.fingerprint.newest())
+        let seen = self
+            .seen
+            .filter(|seen| rule!("mount-has-no-date", !seen.mount_root, without: true));
+        seen.map(|seen| seen.fingerprint.newest())
     }
 }
 
@@ -379,6 +383,13 @@ struct TargetPlace<'a> {
     by_link: bool,
 }
 
+/// Reports whether users other than the owner of `dir` may create names in it. With a hard link a user gives a file of
+/// another user a name (`fs.protected_hardlinks` of proc(5) allows that for files that the user may write).
+fn others_can_create_names(dir: &Dir) -> io::Result<bool> {
+    const OTHERS_WRITE: u32 = 0o022;
+    Ok(dir::observe_fd(dir.fd())?.mode & OTHERS_WRITE != 0)
+}
+
 /// Compares the regular file at `place`, of which `seen` is the observation, with `temp` in `dir`.
 fn compare_with_file(
     dir: &Dir,
@@ -388,13 +399,22 @@ fn compare_with_file(
 ) -> io::Result<Target> {
     let (file, other) = (&seen.fingerprint, &temp.seen.fingerprint);
     if FileId::from(file) == FileId::from(other) {
+        let is_mounted = seen.mount_root || file.links < 2;
         return Ok(match file.size {
             0 => Target::Empty,
+            _ if rule!("mounted-temp-is-no-copy", is_mounted) => Target::Itself,
             _ => Target::Whole { same_file: true },
         });
     }
     if seen.dataless {
         return Ok(Target::Unreadable);
+    }
+    let has_other_names = file.links > 1 && !place.by_link;
+    if rule!(
+        "link-by-another-user-is-no-copy",
+        has_other_names && others_can_create_names(dir)?
+    ) {
+        return Ok(Target::Linked);
     }
     let dates = dir.properties().dates;
     let step = dates.step(file).max(dates.step(other));

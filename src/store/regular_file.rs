@@ -1,4 +1,4 @@
-//! Opens and reads files that must be regular files.
+//! Opens, reads and replaces files that must be regular files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -48,6 +48,33 @@ pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open_own(File::options().read(true).to_owned(), path)?;
     let length = file.metadata()?.len();
     read_at_most(file, length, most)
+}
+
+/// Replaces the file at `path` atomically by a new one that `write` fills. It is created with the permissions `mode`, of
+/// which the umask takes some, and has the name `new` until it is complete.
+///
+/// `new` should always be the same name: if this process is killed, at most one such file is left, and the next call
+/// replaces it. The old file of that name is removed and not opened, because it may be a FIFO or a symlink.
+///
+/// RACE: two processes may replace the file at the same time. Worst case: the new file of one of them is missing, and it
+/// reports that. The file at `path` is complete at any time.
+pub fn replace(
+    path: &Path,
+    new: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = File::options();
+    let mut file = options.write(true).create_new(true).mode(mode).open(new)?;
+    let replaced = write(&mut file).and_then(|()| fs::rename(new, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(new);
+    }
+    replaced
 }
 
 /// Reads an open file of `length` bytes, which may have at most `most` bytes.

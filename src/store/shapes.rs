@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::json::{WirePath, field};
-use super::regular_file::{open_own, read_at_most};
+use super::regular_file::{open_own, read_at_most, replace};
 use crate::core::learn::{Class, DirId, Form, KnownShape, LearnedShape, Part, Place};
 use crate::core::time::Wall;
 
@@ -94,21 +94,7 @@ pub fn write(state: &Path, shapes: &[KnownShape]) -> io::Result<()> {
     let text = serde_json::to_vec(&document)?;
     fs::create_dir_all(state)?;
     let new = state.join(format!("{NAME}.new"));
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = open_own(
-        File::options().write(true).create_new(true).to_owned(),
-        &new,
-    )?;
-    let written = file
-        .write_all(&text)
-        .and_then(|()| fs::rename(&new, state.join(NAME)));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written
+    replace(&state.join(NAME), &new, 0o600, |file| file.write_all(&text))
 }
 
 impl ShapeFields {

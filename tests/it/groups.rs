@@ -73,6 +73,21 @@ fn names(fixture: &Fixture) -> (Vec<String>, Vec<String>) {
     (here, stored)
 }
 
+/// Another file may show that the target of one temp is longer. The temps of the shorter target do not supersede it.
+#[test]
+fn a_temp_with_a_longer_target_is_in_no_group() {
+    let fixture = empty();
+    let one = "sessions.json.2024.00000000-5a6b-4c7d-8e9f-0a1b2c3d4e5f.tmp";
+    fs::write(fixture.dir.join(one), "the only copy").unwrap();
+    fs::write(fixture.dir.join("sessions.json.2024"), "{}").unwrap();
+    leave(&fixture, "sessions.json.4190001", &[400, 400, 400]);
+    let events = sweep_all(&fixture);
+    let reaped = events
+        .iter()
+        .find(|event| matches!(event, Event::Reaped(_)));
+    assert!(reaped.is_none(), "{reaped:?}");
+}
+
 #[test]
 fn superseded_temps_are_removed() {
     let uneven = Policy {

@@ -295,6 +295,18 @@ fn a_copy_stays_if_the_file_that_showed_its_target_disappears() {
     });
 }
 
+/// A temp whose digits may be a part of its target's name was judged as one of the longest target.
+#[test]
+fn a_copy_of_an_uncertain_target_is_no_copy_of_a_certain_one() {
+    in_own_process(ALL_USERS, || {
+        let fixture = Fixture::new();
+        move_temps(&fixture, &[FIRST]);
+        move_temps(&fixture, &["page.4711.tmp"]);
+        let events = enforce_limits(&fixture, AT_ONCE);
+        assert!(events.is_empty(), "{events:?}");
+    });
+}
+
 /// Nor do temps of the shorter target supersede it, which form a group.
 #[test]
 fn a_copy_with_a_longer_target_is_of_no_group() {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use orphand::core::event::Event;
 use orphand::core::judge::{LeaseCoverage, Reason, Verdict};
-use orphand::core::policy::Policy;
+use orphand::core::policy::{Action, Policy};
 use orphand::evidence::{self, FileId, ProcessScan};
 use orphand::fs::dir::Dir;
 use orphand::reap::{Hook, Outcome, Reaper, Step};
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::fixture::*;
 use crate::holders::{HoldKind, Holding};
+use crate::overdue::enforce_limits;
 use crate::sandbox::Sandbox;
 
 /// A mount that is removed when this is dropped.
@@ -81,6 +82,39 @@ fn a_file_mounted_on_the_target_counts_only_if_as_large() {
             );
             assert!(!fixture.temp.exists(), "{event:?}");
         }
+    });
+}
+
+/// The target is the temp itself, mounted at the target's name. It disappears with the mount.
+#[test]
+fn the_temp_itself_is_no_target() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let fixture = Fixture::new();
+        fs::write(&fixture.target, "").unwrap();
+        let mounted = Mounted::bind(&fixture.temp, &fixture.target);
+        let event = fixture.judge(TEMP);
+        assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
+        drop(mounted);
+    });
+}
+
+/// A file that was mounted at the name of the target after the move may be older than the move.
+#[test]
+fn a_copy_stays_if_a_file_is_mounted_on_its_target_later() {
+    in_own_process(&[RunAs::OwnMounts], || {
+        let fixture = Fixture::new().with_policy(Policy {
+            action: Action::Quarantine,
+            ..Fixture::policy()
+        });
+        let older = fixture.outside.join("older");
+        fs::write(&older, [TEMP_CONTENT; 9].concat()).unwrap();
+        let event = fixture.judge(TEMP);
+        assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
+        fs::write(&fixture.target, "").unwrap();
+        let mounted = Mounted::bind(&older, &fixture.target);
+        let events = enforce_limits(&fixture, std::time::Duration::ZERO);
+        assert!(events.is_empty(), "{events:?}");
+        drop(mounted);
     });
 }
 

@@ -451,6 +451,9 @@ fn another_file_shows_that_a_uuid_belongs_to_the_target() {
         ("", "app.U", WHOLE, "app.U", "quarantined"),
         ("app", "app.V", "", "app.U", "quarantined"),
         ("app", "app.V", "", "app.PID.U", "quarantined"),
+        ("app", "app.7.V", "", "app.PID.U", "quarantined"),
+        ("app.PID", "app.7.V", "", "app.PID.U", "quarantined"),
+        ("app.U", "app.V.V", "", "app.U.U", "quarantined"),
         ("app", "app.PID.U", "", "app.PID.U", "quarantined"),
         (".app", ".app.U", "", ".app.U", "quarantined"),
         ("app", "other.U", "", "app.U", "reaped"),
@@ -519,7 +522,7 @@ fn another_file_shows_that_a_uuid_belongs_to_the_target() {
         let (beside, temp) = (name(beside), format!("{}.tmp", name(temp)));
         let mut sandbox = Sandbox::new();
         if !target.is_empty() {
-            sandbox = sandbox.file(target, WHOLE);
+            sandbox = sandbox.file(name(target), WHOLE);
         }
         let sandbox = sandbox.file(&beside, content).file(&temp, "new content");
         let result = sweep_result(&sandbox, &temp);
@@ -540,6 +543,7 @@ fn digits_before_a_uuid_may_belong_to_the_target() {
         ("2024", "unrelated", "quarantined"),
         ("202411", "unrelated", "quarantined"),
         ("4194304", "metrics.4194303", "quarantined"),
+        ("4194304", "metrics.4194303.1", "quarantined"),
         ("4194304", &format!("metrics.{OTHER}"), "quarantined"),
         ("4194304", "other.4194303", "reaped"),
     ] {
@@ -553,5 +557,85 @@ fn digits_before_a_uuid_may_belong_to_the_target() {
             want,
             "{number} beside {beside}"
         );
+    }
+}
+
+/// A file that only a glob of the rule matches may be a target too, so it shows how targets end.
+#[test]
+fn a_file_of_a_glob_shows_that_digits_belong_to_the_target() {
+    for (glob, want) in [("metrics.[0-9]*", "quarantined"), ("other", "quarantined")] {
+        let temp = format!("metrics.4194304.{UUID}.tmp");
+        let sandbox = Sandbox::new()
+            .file("metrics", "the metrics of another year")
+            .file("metrics.4194303", "old")
+            .file(&temp, "new metrics");
+        sandbox.age(AGE);
+        let options = ["--grace", GRACE, "--name", "*.tmp", "--name", glob];
+        let events = sandbox.sweep(options).events();
+        assert_eq!(events.about(&temp), [want], "{glob}: {events:?}");
+    }
+}
+
+/// Names that a person may have chosen: a date or a word at the place of the random part.
+#[test]
+fn dates_and_words_are_not_random() {
+    for (writer, temp) in [
+        ("atomically", "notes.tmp-1764612345123456"),
+        ("atomically", "notes.tmp-2026120110150042"),
+        ("pnpm", "notes.tmp-2026-11-30"),
+        ("romp", "notes.tmp.2026.11.30"),
+        ("nanotune", "notes.tmp-2026"),
+        ("nix", "notes.tmp.2026.11"),
+        ("redis-config", "notes.tmp-2026-11"),
+        ("ccache", "notes.tmp.Backup"),
+        ("ccache", "notes.tmp.sha256"),
+        ("git-info", "refs_GitHub"),
+        ("git-info", "packs_oldBox"),
+    ] {
+        let sandbox = Sandbox::new()
+            .file("notes", "the notes of today, which are long enough")
+            .file(temp, "other notes");
+        sandbox.age(AGE);
+        let events = sandbox
+            .sweep(["--grace", GRACE, "--writer", writer])
+            .events();
+        assert_eq!(events.about(temp), ["quarantined"], "{temp}");
+    }
+}
+
+/// A pid that follows the target after another separator than a dot, or none, may be a part of the target's name too.
+#[test]
+fn a_pid_after_any_separator_may_belong_to_the_target() {
+    for (pattern, temp) in [
+        ("<t>-<pid>.tmp", "report-2024.tmp".to_owned()),
+        ("<t>-<pid>.tmp", "report-4194304.tmp".to_owned()),
+        ("<t><pid>.tmp", "report2024.tmp".to_owned()),
+        ("<t>-<pid>-<uuid>.tmp", format!("report-2024-{UUID}.tmp")),
+    ] {
+        let config = format!("[[writer]]\nname = \"own\"\npatterns = [\"{pattern}\"]\n");
+        let sandbox = Sandbox::new()
+            .file("report", "the report of all years, which is long enough")
+            .file(&temp, "the report of one year");
+        let path = sandbox.base().join("own.toml");
+        fs::write(&path, config).unwrap();
+        sandbox.age(AGE);
+        let path = path.to_str().unwrap();
+        let options = ["--grace", GRACE, "--config", path, "--writer", "own"];
+        let events = sandbox.sweep(options).events();
+        assert_eq!(events.about(&temp), ["quarantined"], "{pattern} {temp}");
+    }
+}
+
+/// Another user may give a file of the temp's owner the name of the target.
+#[test]
+fn a_hard_link_counts_only_where_no_other_user_can_make_it() {
+    let temp = temp();
+    for (mode, want) in [(0o755, "reaped"), (0o775, "quarantined")] {
+        let sandbox = Sandbox::new()
+            .file("shared.log", "lines which are long enough, and much longer")
+            .file(&temp, "new content");
+        fs::hard_link(sandbox.path("shared.log"), sandbox.path("t")).unwrap();
+        fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(sweep_result(&sandbox, &temp), want, "{mode:o}");
     }
 }

@@ -96,6 +96,7 @@ fn explain_gives_the_evidence_of_each_gate() {
         0,
         &expect![[r#"
         BASE/root/a.tmp
+        its target: BASE/root/a, 29 B
           passes  not restored                    it has no mark of a restored file
           passes  name not reserved               its name is not reserved
           passes  quiet for its grace             quiet for SPAN; its grace is 100 ms
@@ -123,6 +124,7 @@ fn explain_gives_the_evidence_of_each_gate() {
         0,
         &expect![[r#"
         BASE/root/sole.tmp
+        its target: BASE/root/sole, which does not exist
           passes  not restored                    it has no mark of a restored file
           passes  name not reserved               its name is not reserved
           passes  quiet for its grace             quiet for SPAN; its grace is 100 ms

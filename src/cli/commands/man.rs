@@ -13,7 +13,7 @@ use clap_mangen::Man as Page;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output::standard_streams::print;
+use crate::cli::output::standard_streams::{print, write_fix};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -33,9 +33,8 @@ pub(crate) fn run(command: &Man, cli: Command) -> Result<Exit, Failure> {
         return Ok(print(main)?);
     };
     let failed = |path: &PathBuf, error: io::Error| {
-        Failure::failed(format!(
-            "cannot write {path:?}: {error}; name a folder that you may write to"
-        ))
+        let fix = write_fix(&error, "a folder");
+        Failure::failed(format!("cannot write {path:?}: {error}; {fix}"))
     };
     fs::create_dir_all(dir).map_err(|error| {
         let what = format!(

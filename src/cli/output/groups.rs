@@ -118,6 +118,7 @@ fn disposal(disposed: &Disposed) -> Summand<'_> {
         target: disposed.target.as_deref(),
         program: disposed.writer.as_deref(),
         superseded: disposed.superseded,
+        allowed: disposed.allowed.is_some(),
         ..sized(&disposed.subject)
     }
 }
@@ -147,7 +148,10 @@ pub(crate) fn reason_text(key: &SumKey, sum: &TempSum) -> String {
         false => format!("{what} in {programs}"),
     };
     match key.outcome {
-        Outcome::Judged(Verdict::Reap) => of_programs(ages + &superseded_text(sum), &programs),
+        Outcome::Judged(Verdict::Reap) => {
+            let why = superseded_text(sum) + &allowed_text(sum);
+            of_programs(ages + &why, &programs)
+        }
         Outcome::Judged(Verdict::Quarantine(None)) => of_programs(ages, &programs),
         Outcome::Judged(Verdict::Quarantine(Some(reason))) => match reason {
             Reason::SoleCopy => format!("maybe the only copy; {ages}"),
@@ -170,6 +174,19 @@ fn superseded_text(sum: &TempSum) -> String {
         1 if sum.temps == 1 => "; later copies supersede it".to_owned(),
         all if all == sum.temps => "; later copies supersede them".to_owned(),
         some => format!("; later copies supersede {} of them", text::count(some)),
+    }
+}
+
+/// Returns how many temps of a group are removed only because a setting allows it.
+fn allowed_text(sum: &TempSum) -> String {
+    const WHY: &str = "in use or maybe the only copy, and the rule allows their removal";
+    match sum.allowed {
+        0 => String::new(),
+        1 if sum.temps == 1 => {
+            "; in use or maybe the only copy, and the rule allows its removal".to_owned()
+        }
+        all if all == sum.temps => format!("; {WHY}"),
+        some => format!("; {} of them {WHY}", text::count(some)),
     }
 }
 

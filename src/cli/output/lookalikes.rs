@@ -61,7 +61,10 @@ fn line(group: &LookalikeFields<'_>) -> String {
         ),
         (None, name) => {
             let name = name.as_deref().unwrap_or_default();
-            let option = format!("--name {}", shell::word(name));
+            let option = format!(
+                "--name {}, which replaces the patterns of the rule",
+                shell::word(name)
+            );
             (text::escaped(Path::new(name)), option)
         }
     };

@@ -7,6 +7,7 @@ use orphand::core::event::{Details, Disposed, Subject};
 use orphand::core::judge::{Reason, Verdict};
 use orphand::core::observation::Holder;
 use orphand::core::own_names;
+use orphand::core::process::Via;
 use orphand::engine::Examined;
 
 use super::shell::{Suggestion, purge_command};
@@ -54,6 +55,9 @@ pub(super) fn kept_text(
 /// Returns the reason why a temp was removed.
 pub(super) fn removal_reason(disposed: &Disposed) -> String {
     let quiet = text::span(disposed.quiet);
+    if let Some(reason) = disposed.allowed {
+        return allowed_reason(reason, Some(disposed));
+    }
     match disposed.subject.size.map(|size| size.bytes) {
         _ if disposed.superseded_by.is_some() => {
             format!("unused for {quiet}; later copies are in the quarantine")
@@ -61,6 +65,29 @@ pub(super) fn removal_reason(disposed: &Disposed) -> String {
         _ if disposed.superseded => format!("unused for {quiet}; later copies supersede it"),
         Some(0) => format!("empty, unused for {quiet}"),
         _ => format!("unused for {quiet}"),
+    }
+}
+
+/// Returns why a temp would not be removed if a setting of its rule did not allow it.
+pub(crate) fn allowed_reason(reason: Reason, disposed: Option<&Disposed>) -> String {
+    let holder = disposed.and_then(|disposed| disposed.process.as_ref());
+    let holder = holder.filter(|process| process.via == Via::Holder);
+    let holder = holder.and_then(|process| Some((process.name.as_deref()?, process.pid)));
+    match reason {
+        Reason::SoleCopy => {
+            let fault = disposed.map(|disposed| format!("{}: ", target_fault(disposed)));
+            let fault = fault.unwrap_or_default();
+            format!("{fault}it may be the only copy, and sole_copy = \"reap\" allows its removal")
+        }
+        Reason::CannotTell => {
+            "no proof that it is unused, and open = \"reap\" allows its removal".to_owned()
+        }
+        _ => {
+            let by =
+                holder.map(|(name, pid)| format!(" in {}[{pid}]", text::escaped(Path::new(name))));
+            let by = by.unwrap_or_default();
+            format!("open{by}, and open = \"reap\" allows its removal")
+        }
     }
 }
 

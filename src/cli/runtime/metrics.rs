@@ -4,8 +4,8 @@
 //! cannot create new series.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use orphand::core::event::RootState;
 use orphand::core::time::Wall;
 use orphand::daemon::RootStatus;
 use orphand::daemon::stats::LastScan;
+use orphand::store::regular_file;
 
 use crate::cli::output::watch_status::{Snapshot, WatchStatus, is_blind, state};
 
@@ -73,23 +74,20 @@ impl Textfile {
     }
 }
 
-/// Replaces the file at `path` with `text` atomically. The temp always has the same name: if this is killed, however
-/// often, at most one temp is left, and the next call removes it.
+/// The permissions of the file. The collector runs as another user.
+const MODE: u32 = 0o644;
+
+/// Replaces the file at `path` with `text` atomically.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let new = path.with_file_name(name);
-    // The old file is removed and not opened, because it may be a FIFO or a symlink.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&new)?;
-    file.write_all(text.as_bytes())?;
-    // The collector runs as another user, and the umask of a service allows others nothing.
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    fs::rename(&new, path)
+    regular_file::replace(path, &new, MODE, |file| {
+        file.write_all(text.as_bytes())?;
+        // The umask of a service allows others nothing.
+        file.set_permissions(fs::Permissions::from_mode(MODE))
+    })
 }
 
 /// A metric of each root. A name that ends in `_total` is the name of a counter, any other name that of a gauge.

@@ -1,19 +1,16 @@
 //! Writes a service file atomically.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use orphand::store::regular_file;
 
 /// launchd refuses a file that other users may write, and other tools must be able to read it.
 const MODE: u32 = 0o644;
 
 /// Replaces the file at `path` with `text`, readable by all users whatever the umask is, and creates its folder.
-///
-/// The temp always has the same name: a process that is killed here leaves one temp, and the next one replaces it.
-///
-/// RACE: two processes may write at the same time. Worst case: the temp of one of them is missing, and it reports that.
-/// The file at `path` is complete at any time.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -21,27 +18,11 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut temp = path.as_os_str().to_owned();
     // Neither launchd nor systemd reads a file with this suffix.
     temp.push(".new");
-    let temp = Path::new(&temp);
-    let written = put(temp, text).and_then(|()| fs::rename(temp, path));
-    if written.is_err() {
-        let _ = fs::remove_file(temp);
-    }
-    written
-}
-
-fn put(temp: &Path, text: &str) -> io::Result<()> {
-    match fs::remove_file(temp) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(temp)?;
-    file.set_permissions(Permissions::from_mode(MODE))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    regular_file::replace(path, Path::new(&temp), MODE, |file| {
+        file.set_permissions(Permissions::from_mode(MODE))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    })
 }
 
 #[cfg(test)]

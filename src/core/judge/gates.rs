@@ -14,10 +14,20 @@ use crate::core::time::span;
 pub enum GateResult {
     /// The temp passes the gate.
     Pass,
+    /// The temp passes the gate only because a setting of the rule allows its removal.
+    Allow(Reason),
     /// The temp is kept.
     Keep(Reason),
     /// The temp may be moved to the quarantine, but must not be destroyed.
     Quarantine(Reason),
+}
+
+impl GateResult {
+    /// Returns whether the temp passes the gate.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        matches!(self, GateResult::Pass | GateResult::Allow(_))
+    }
 }
 
 /// One condition that a temp must meet before it is removed.
@@ -312,7 +322,8 @@ fn open_action(e: &Evidence, policy: &Policy) -> Open {
 
 fn check_use(e: &Evidence, policy: &Policy) -> GateResult {
     match (e.use_state.is_held(), open_action(e, policy)) {
-        (false, _) | (true, Open::Reap) => GateResult::Pass,
+        (false, _) => GateResult::Pass,
+        (true, Open::Reap) => GateResult::Allow(Reason::InUse),
         (true, Open::Quarantine) => GateResult::Quarantine(Reason::InUse),
         (true, Open::Keep) => GateResult::Keep(Reason::InUse),
     }
@@ -330,8 +341,11 @@ fn describe_use(e: &Evidence) -> String {
 
 /// Only `open = "reap"` needs no proof.
 fn check_use_known(e: &Evidence, policy: &Policy) -> GateResult {
-    let unproven = e.use_state == UseState::Unknown && open_action(e, policy) != Open::Reap;
-    keep_if(unproven, Reason::CannotTell)
+    match (e.use_state, open_action(e, policy)) {
+        (UseState::Unknown, Open::Reap) => GateResult::Allow(Reason::CannotTell),
+        (UseState::Unknown, _) => GateResult::Keep(Reason::CannotTell),
+        _ => GateResult::Pass,
+    }
 }
 
 fn describe_use_known(e: &Evidence) -> String {
@@ -392,7 +406,8 @@ fn check_only_copy(e: &Evidence, policy: &Policy) -> GateResult {
     let sole = !is_worthless && !e.target.counts() && !is_discarded(e);
     match (sole, policy.sole_copy) {
         (true, SoleCopy::Quarantine) if is_superseded(e) => GateResult::Pass,
-        (false, _) | (true, SoleCopy::Reap) => GateResult::Pass,
+        (false, _) => GateResult::Pass,
+        (true, SoleCopy::Reap) => GateResult::Allow(Reason::SoleCopy),
         (true, SoleCopy::Quarantine) => GateResult::Quarantine(Reason::SoleCopy),
         (true, SoleCopy::Keep) => GateResult::Keep(Reason::SoleCopy),
     }

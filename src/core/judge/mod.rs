@@ -4,7 +4,7 @@
 //! or moved to the quarantine if the gate permits that. The first gate that keeps the temp gives the reason. A gate
 //! fails if a fact that it needs is unknown.
 
-use super::policy::{Action, Policy};
+use super::policy::{Action, Open, Policy, SoleCopy};
 pub use super::target::{LinkFault, Target};
 pub use dates::Dates;
 pub use evidence::{DirProperties, Evidence, LeaseCoverage, Writer};
@@ -32,7 +32,7 @@ pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
     let mut quarantine = None;
     for gate in GATES {
         match gate.check(evidence, policy) {
-            GateResult::Pass => {}
+            GateResult::Pass | GateResult::Allow(_) => {}
             GateResult::Keep(reason) => return Verdict::Keep(reason),
             GateResult::Quarantine(reason) => quarantine = quarantine.or(Some(reason)),
         }
@@ -43,4 +43,18 @@ pub fn judge(evidence: &Evidence, policy: &Policy) -> Verdict {
         true => Verdict::Keep(Reason::NoQuarantine),
         false => Verdict::Reap,
     }
+}
+
+/// Returns the reason for which a temp would not be removed if a setting of its rule did not allow it.
+#[must_use]
+pub fn allowed(evidence: &Evidence, policy: &Policy) -> Option<Reason> {
+    if policy.open != Open::Reap && policy.sole_copy != SoleCopy::Reap {
+        return None;
+    }
+    GATES
+        .iter()
+        .find_map(|gate| match gate.check(evidence, policy) {
+            GateResult::Allow(reason) => Some(reason),
+            _ => None,
+        })
 }

@@ -27,7 +27,7 @@ pub fn judge_set(
     for companion in companions {
         for gate in GATES {
             match check_companion(gate, companion, policy) {
-                GateResult::Pass => {}
+                GateResult::Pass | GateResult::Allow(_) => {}
                 GateResult::Keep(reason) => return Verdict::Keep(reason),
                 GateResult::Quarantine(reason) => moved = moved.or(Some(reason)),
             }

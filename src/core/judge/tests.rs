@@ -1055,3 +1055,28 @@ fn a_temp_by_a_learned_shape_is_only_moved() {
         check(&reap, &used, Verdict::Keep(reason));
     }
 }
+
+#[test]
+fn a_removal_that_only_a_setting_allows_has_its_reason() {
+    let in_use = with(|e| e.use_state = UseState::InUse);
+    let unproven = with(|e| e.use_state = UseState::Unknown);
+    let sole = with(|e| e.target = Target::Absent);
+    let open = Policy {
+        open: Open::Reap,
+        ..policy()
+    };
+    let sole_copy = Policy {
+        sole_copy: SoleCopy::Reap,
+        ..policy()
+    };
+    for (evidence, policy, want) in [
+        (&in_use, &open, Some(Reason::InUse)),
+        (&unproven, &open, Some(Reason::CannotTell)),
+        (&sole, &sole_copy, Some(Reason::SoleCopy)),
+        (&orphan(), &open, None),
+        (&orphan(), &sole_copy, None),
+    ] {
+        assert_eq!(judge(evidence, policy), Verdict::Reap);
+        assert_eq!(allowed(evidence, policy), want);
+    }
+}

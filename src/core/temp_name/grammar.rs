@@ -355,6 +355,7 @@ impl Grammar {
             is_certain: true,
         };
         let mut rest = name.strip_prefix(self.pattern.prefix.as_bytes())?;
+        let mut has_strong_part = self.pattern.tokens.contains(&Token::Uuid);
         for (index, token) in tokens.iter().enumerate().rev() {
             if *token == Token::Target {
                 if rest.is_empty() || !self.may_be_target(rest) {
@@ -369,13 +370,17 @@ impl Grammar {
             match token {
                 Token::Pid => parts.pid = parse_pid(removed.part),
                 Token::Alnum(_) | Token::Class(_) => {
-                    parts.is_random &= removed.randomness >= Randomness::Mixed;
+                    let is_mixed = removed.randomness >= Randomness::Mixed;
+                    parts.is_random &= is_mixed;
+                    parts.is_certain &=
+                        rule!("word-makes-the-end-uncertain", is_mixed, without: true);
                     parts.may_be_word |= !random::has_all_kinds_mixed(removed.part);
                 }
                 _ => {}
             }
+            has_strong_part |= random::of(removed.part) == Randomness::Strong;
             if self.after_target == Some(index) {
-                let is_digits = matches!(token, Token::Digits(_) | Token::Number);
+                let is_digits = matches!(token, Token::Digits(_) | Token::Number | Token::Pid);
                 // Without a separator, a number can be longer than the part.
                 let is_cut = rest.last().is_some_and(u8::is_ascii_digit);
                 let is_time = rule!(
@@ -385,8 +390,22 @@ impl Grammar {
                 if is_digits && is_time {
                     return None;
                 }
-                parts.is_certain &= removed.randomness == Randomness::Strong;
+                let is_pid = *token == Token::Pid && !self.pattern.tokens.contains(&Token::Uuid);
+                parts.is_certain &= removed.randomness == Randomness::Strong && !is_pid;
             }
+        }
+        let after = parts.target.and_then(|target| {
+            let at = self.pattern.prefix.len() + target.len();
+            name.get(at..)
+        });
+        // The built-in grammars have a rule of their own for dates.
+        if let Some(after) = after
+            && self.writer.is_some()
+            && !has_strong_part
+            && rule!("dated-name-is-not-random", has_date(after))
+        {
+            parts.is_random = false;
+            parts.is_certain = false;
         }
         rest.is_empty().then_some(parts)
     }
@@ -514,10 +533,9 @@ impl Grammar {
 
     /// Reports whether the pid follows the target and a dot.
     pub(super) fn pid_is_next(&self) -> bool {
-        matches!(
-            self.pattern.tokens.as_slice(),
-            [Token::Target, Token::Literal(dot), Token::Pid, ..] if **dot == *"."
-        )
+        self.pattern.has_target()
+            && is_after_dot(&self.pattern)
+            && self.pattern.tokens.get(2) == Some(&Token::Pid)
     }
 
     /// Reports whether the digits of the pid may belong to the target. `report.2024.tmp` may have the target `report`
@@ -540,8 +558,33 @@ fn after_target(pattern: &Pattern) -> Option<usize> {
         _ => 1,
     };
     let token = pattern.tokens.get(after)?;
-    // A uuid is certain, and a pid has its own rule.
-    (!matches!(token, Token::Uuid | Token::Pid | Token::Literal(_))).then_some(after)
+    // A uuid is certain, and a pid after a dot has its own rule.
+    let is_pid_after_dot = *token == Token::Pid && is_after_dot(pattern);
+    let has_rule =
+        rule!("pid-after-another-separator", is_pid_after_dot, without: *token == Token::Pid);
+    (!has_rule && !matches!(token, Token::Uuid | Token::Literal(_))).then_some(after)
+}
+
+/// Reports whether the second part of a pattern follows the target and a dot.
+fn is_after_dot(pattern: &Pattern) -> bool {
+    matches!(pattern.tokens.get(1), Some(Token::Literal(dot)) if **dot == *".")
+}
+
+/// Reports whether digits in the text after a target may be a date or a time, so that a person may have chosen the text.
+/// Many random texts have digits that begin with 0.
+fn has_date(after: &[u8]) -> bool {
+    /// The length of a date with a time of day.
+    const DATE_AND_TIME: usize = 14;
+    let mut numbers = after.split(|byte| !byte.is_ascii_digit());
+    numbers.any(|digits| {
+        if digits.starts_with(b"0") {
+            return false;
+        }
+        let with_fraction = digits
+            .get(..DATE_AND_TIME)
+            .filter(|start| start.len() < digits.len());
+        is_like_any_date(digits) || is_like_time(digits) || with_fraction.is_some_and(is_like_time)
+    })
 }
 
 fn before_uuid(pattern: &Pattern) -> Option<BeforeUuid> {
@@ -582,6 +625,6 @@ impl Grammar {
     /// Reports whether random digits may look like a date.
     pub(super) fn may_refuse(&self) -> bool {
         let part = self.after_target.and_then(|at| self.pattern.tokens.get(at));
-        matches!(part, Some(Token::Digits(_) | Token::Number))
+        matches!(part, Some(Token::Digits(_) | Token::Number | Token::Pid))
     }
 }

@@ -416,6 +416,12 @@ impl Names {
         self.active_writers().find(|writer| writer.matches(name))
     }
 
+    /// Reports whether the grammar of a writer that the rule has on, or a learned shape, matches the name.
+    #[must_use]
+    pub fn is_by_program(&self, name: &[u8]) -> bool {
+        self.writer_of(name).is_some() || self.shapes.iter().any(|shape| shape.tells(name))
+    }
+
     /// Returns the companions that the rows of the rule's writers list for the temp `name`.
     pub fn companions_of(&self, name: &[u8]) -> &[Companion] {
         self.writer_of(name)

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::grammar::{Grammar, NameEnd, NameParts};
 use super::row::WriterGrammar;
 use super::token::Token;
-use crate::core::random::is_like_date;
+use crate::core::random::is_like_any_date;
 use crate::core::suffix::{is_lower_hex, strip_uuid};
 
 /// The form that the names of all temps of one writer have in common: `sessions.json.<uuid>.tmp`.
@@ -118,7 +118,7 @@ impl Grammar {
         let longer = target
             .zip(digits)
             .map(|(target, digits)| [target, b".", digits].concat());
-        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(is_like_date);
+        let has_date = |digits: &[u8]| digits.split(|b| *b == b'.').any(is_like_any_date);
         let is_date = rule!("date-stays-in-the-shape", digits.is_some_and(has_date));
         let target = match (&longer, is_date) {
             (Some(longer), true) => Some(longer.clone().into()),

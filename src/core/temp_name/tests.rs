@@ -620,9 +620,26 @@ proptest! {
             let first = first.map(|grammar| Arc::clone(&grammar.text));
             prop_assert_eq!(parsed.grammar, first, "{}", name.escape_ascii());
             prop_assert!(found.is_some() || grammar.may_refuse(), "{}", name.escape_ascii());
-            let found = found.map(|found| NameParts { is_certain: true, may_be_word: false, ..found });
+            // Digits that may be a date are not random.
+            let found = found.map(|found| NameParts {
+                is_random: found.is_random || !found.is_certain,
+                is_certain: true,
+                may_be_word: false,
+                ..found
+            });
             prop_assert!(found.is_none_or(|found| found == expected), "{}", name.escape_ascii());
         }
+    }
+}
+
+/// A date is a part of the target's name in the shape too, whatever its form is.
+#[test]
+fn a_date_of_any_form_stays_in_the_shape() {
+    for digits in ["2024", "2026331", "301299", "20261130"] {
+        let name = format!("log.{digits}.1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b.tmp");
+        let shape = Names::default().shape(OsStr::new(&name));
+        let want = format!("log.{digits}");
+        assert_eq!(shape.target.as_deref(), Some(OsStr::new(&want)));
     }
 }
 

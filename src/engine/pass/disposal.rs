@@ -5,8 +5,8 @@ use std::ffi::OsString;
 
 use super::{JudgedTemp, KeptTemp, Pass, ReadyTemp, Removal, Round};
 use crate::core::event::{Disposed, Event};
-use crate::core::judge::{Evidence, Reason, Verdict};
-use crate::core::observation::{FileSize, Observation};
+use crate::core::judge::{self, Evidence, Reason, Verdict};
+use crate::core::observation::Observation;
 use crate::core::retention::NeededSpace;
 use crate::engine::limits::{self, LimitContext};
 use crate::evidence::{self, EvidenceContext, TempInfo};
@@ -130,18 +130,16 @@ impl<'a> Pass<'a> {
         let (size, pid) = (temp.observation().size(), temp_info.parsed.pid);
         let target = evidence::target_name(&temp_info.parsed, temp.target);
         let process = self.engine.writers.process_of(temp.file(), pid);
+        let policy = &self.dir_context.root.policy;
         Disposed {
-            subject: self.dir_context.subject(&temp_info.name, Some(size)),
             quiet: temp_info.quiet,
             target: target.map(|name| self.dir_context.path(name)),
             target_state: temp.evidence.target,
             writer_pid: pid,
             writer: process.as_ref().and_then(|process| process.name.clone()),
             process,
-            freed: FileSize::default(),
-            superseded: false,
-            superseded_by: None,
-            dry_run: false,
+            allowed: judge::allowed(&temp.evidence, policy),
+            ..Disposed::new(self.dir_context.subject(&temp_info.name, Some(size)))
         }
     }
 

@@ -61,6 +61,7 @@ fn disposed(name: &[u8]) -> Disposed {
         freed: FileSize::default(),
         superseded: true,
         superseded_by: Some(path(b"/srv/app/q")),
+        allowed: None,
         dry_run: false,
     }
 }

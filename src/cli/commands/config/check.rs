@@ -102,10 +102,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             false => "without subfolders",
         };
         let (names, grace) = (&policy.names, watch::grace(policy));
-        let excluded = match policy.exclude.is_empty() {
-            true => String::new(),
-            false => format!(", excluding {}", policy.exclude),
-        };
+        let (excluded, permissions) = (watch::exclusions(policy), watch::permissions(policy));
         let state = match !silent.contains(root.path.as_path()) {
             false => "; it does not answer; orphand watches it once it answers",
             true if root.path.symlink_metadata().is_err() => {
@@ -114,7 +111,7 @@ fn summary(path: Option<&Path>, roots: &[Root]) -> Vec<String> {
             true => "",
         };
         let path = text::escaped(&root.path);
-        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{state}")
+        format!("  {path} ({deep}{excluded}) for {names}; the grace is {grace}{permissions}{state}")
     };
     let head = format!("{path} is valid and lists {number}:");
     let mut lines = vec![head];

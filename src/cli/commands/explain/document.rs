@@ -126,7 +126,7 @@ impl Explained {
 
     fn gate(&self, gate: &Gate, examined: &Examined) -> GateFields {
         let reason = match gate.check(&examined.evidence, &self.root.policy) {
-            GateResult::Pass => None,
+            GateResult::Pass | GateResult::Allow(_) => None,
             GateResult::Keep(reason) | GateResult::Quarantine(reason) => Some(reason.as_str()),
         };
         GateFields {

@@ -36,6 +36,9 @@ impl Explained {
             if let Some(learned) = &temp.learned {
                 report.line(&format!("a learned shape: {}", learned.line()))?;
             }
+            if let Some(line) = target_line(&temp.examined) {
+                report.line(&line)?;
+            }
             self.print_gates(report, &temp.examined)?;
             if let Some(group) = &temp.group {
                 report.line(&group_line(group))?;
@@ -43,7 +46,8 @@ impl Explained {
             if let Some(process) = &temp.process {
                 report.line(&process_line(process))?;
             }
-            for holder in &temp.holders {
+            let shown = temp.process.as_ref().map(|process| process.pid);
+            for holder in temp.holders.iter().filter(|one| Some(one.pid) != shown) {
                 let name = text::escaped(Path::new(&holder.name));
                 report.line(&format!("  held by {name}[{}]", holder.pid))?;
             }
@@ -63,6 +67,7 @@ impl Explained {
         for gate in GATES {
             let (mark, style) = match gate.check(&examined.evidence, &self.root.policy) {
                 GateResult::Pass => ("passes", AnsiColor::Green.on_default()),
+                GateResult::Allow(_) => ("allows", AnsiColor::Magenta.on_default()),
                 GateResult::Keep(_) => ("keeps", AnsiColor::Yellow.on_default()),
                 GateResult::Quarantine(_) => ("moves", AnsiColor::Cyan.on_default()),
             };
@@ -79,8 +84,7 @@ impl Explained {
     /// Returns the line about a companion, with the first gate that it does not pass.
     fn companion_line(&self, companion: &ExaminedMember) -> String {
         let policy = &self.root.policy;
-        let passes =
-            |gate: &&Gate| check_companion(gate, &companion.evidence, policy) == GateResult::Pass;
+        let passes = |gate: &&Gate| check_companion(gate, &companion.evidence, policy).passes();
         let failed = GATES.iter().find(|gate| !passes(gate));
         let result = failed.map_or_else(
             || "passes every gate".to_owned(),
@@ -102,6 +106,17 @@ fn verdict_line(examined: &Examined) -> String {
         Verdict::Quarantine(Some(reason)) => format!("quarantine: {}", because(reason)),
         Verdict::Quarantine(None) => "quarantine".to_owned(),
     }
+}
+
+/// Returns the line about the target of a temp, if it is known.
+fn target_line(examined: &Examined) -> Option<String> {
+    let target = examined.target.as_ref()?;
+    let path = text::escaped(target);
+    Some(match target.symlink_metadata() {
+        Ok(seen) if seen.is_file() => format!("its target: {path}, {}", text::size(seen.len())),
+        Ok(_) => format!("its target: {path}"),
+        Err(_) => format!("its target: {path}, which does not exist"),
+    })
 }
 
 /// Returns the line about the process of a temp: `  process: node[4711], /usr/bin/node, in openclaw.service; it holds

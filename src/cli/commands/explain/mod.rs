@@ -26,6 +26,7 @@ use crate::cli::options::{OutputOptions, RuleOptions};
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::learned::LearnedFields;
 use crate::cli::output::shell::Suggestion;
+use crate::cli::output::text;
 use crate::cli::output::writer_list::list_writers;
 use crate::cli::runtime::plan::{Intent, Plan, missing, no_answer, plan};
 use crate::cli::wording;
@@ -96,6 +97,13 @@ fn rejection(policy: &Policy, dir: &Path, name: &OsStr) -> Option<String> {
         let text = "it is the claim of an unfinished removal; the next watch or sweep gives the file its name back";
         return Some(text.to_owned());
     }
+    if let Some(main) = main_of_companion(policy, dir, name) {
+        let explain = Suggestion::new("explain").configured().arg(&main);
+        return Some(format!(
+            "it is a companion of {}, and is removed, moved or kept with it; to see what is done: {explain}",
+            text::escaped(&main)
+        ));
+    }
     if !policy.names.matches(name.as_bytes()) {
         let names = policy.names.to_string();
         let but = match name.as_bytes().ends_with(b".tmp") && names.contains("*.tmp") {
@@ -106,6 +114,14 @@ fn rejection(policy: &Policy, dir: &Path, name: &OsStr) -> Option<String> {
     }
     let glob = policy.exclude.glob(Path::new(name))?;
     Some(format!("excluded by {glob}"))
+}
+
+/// Returns the temp beside the file `name` in `dir` of which the file is a companion.
+fn main_of_companion(policy: &Policy, dir: &Path, name: &OsStr) -> Option<PathBuf> {
+    let is_temp = |temp: &&OsStr| policy.names.matches(temp.as_bytes());
+    let mains = policy.names.temps_of(name).filter(is_temp);
+    let mut paths = mains.map(|temp| dir.join(temp));
+    paths.find(|path| path.symlink_metadata().is_ok_and(|seen| seen.is_file()))
 }
 
 /// Returns what a watch does with a file that the rule does not match but a learned shape does.

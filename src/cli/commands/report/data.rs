@@ -157,6 +157,7 @@ impl ReportData {
             target: disposal.and_then(|disposal| disposal.target.as_deref()),
             program: name,
             superseded: false,
+            allowed: false,
         };
         let (sum, verdict) = match line.event {
             HistoryEvent::Reaped => (&mut self.removed, Verdict::Reap),

@@ -1,12 +1,14 @@
 //! `orphand report`: who leaked how much, when, and what was done, from the journal.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use orphand::store::folders::Folders;
 use orphand::store::journal::Journal;
 use orphand::store::json::HistoryLine;
+use orphand::store::regular_file;
 use orphand::sys::clock;
 
 use crate::cli::commands::history::Filter;
@@ -17,6 +19,7 @@ use crate::cli::options::OutputOptions;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::groups::Grouping;
 use crate::cli::output::moment::{self, Moment};
+use crate::cli::output::standard_streams::{print, write_fix};
 use crate::cli::output::text;
 use data::ReportData;
 
@@ -86,13 +89,11 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
     };
     let mut report = EventPrinter::new(output);
     if let Some(file) = &command.html {
-        fs::write(file, page::page(&content)).map_err(|error| {
-            let what = format!(
-                "cannot write {file:?}: {error}; name a file in a folder that you may write to"
-            );
-            Failure::failed(what)
+        write_page(file, &page::page(&content)).map_err(|error| {
+            let fix = write_fix(&error, "a file");
+            Failure::failed(format!("cannot write {file:?}: {error}; {fix}"))
         })?;
-        if !output.quiet {
+        if !output.quiet && !is_stdout(file) {
             report.line(&format!("wrote {}", text::escaped(file)))?;
         }
     } else if output.json {
@@ -106,6 +107,28 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
         Some(error) => Err(error.into()),
         None => Ok(Exit::Done),
     }
+}
+
+/// Reports whether the page is to be written to stdout.
+fn is_stdout(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+/// Writes the page to `file`. A regular file is replaced only when the new one is complete: the disk may be full.
+fn write_page(file: &Path, page: &str) -> io::Result<()> {
+    if is_stdout(file) {
+        return print(page.as_bytes()).map(drop);
+    }
+    // A device or a FIFO is written to, and so is the file that a symlink leads to.
+    if file.symlink_metadata().is_ok_and(|seen| !seen.is_file()) {
+        return fs::write(file, page);
+    }
+    let mut new = file.as_os_str().to_owned();
+    new.push(".new");
+    // The umask decides who may read it.
+    regular_file::replace(file, Path::new(&new), 0o666, |out| {
+        out.write_all(page.as_bytes())
+    })
 }
 
 fn timestamp(at: orphand::core::time::Wall) -> Timestamp {

@@ -71,6 +71,7 @@ pub(super) fn groups_of(names: &Names, temps: &[Examined]) -> Vec<DirGroup> {
                 target: examined.target.as_deref(),
                 program: examined.details.writer.as_deref(),
                 superseded: examined.verdict == Verdict::Reap && examined.evidence.superseded,
+                allowed: examined.allowed.is_some(),
             });
         }
     }

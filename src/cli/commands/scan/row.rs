@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use orphand::core::judge::{Reason, Verdict};
 use orphand::engine::Examined;
 
-use crate::cli::output::reasons::verdict_reason;
+use crate::cli::output::reasons::{allowed_reason, verdict_reason};
 use crate::cli::output::text;
 
 /// A temp in the list for people.
@@ -35,7 +35,10 @@ fn verdict_text(examined: &Examined) -> String {
         Verdict::Reap if examined.evidence.superseded => {
             format!("unused for {quiet}; later copies supersede it")
         }
-        Verdict::Reap => format!("unused for {quiet}"),
+        Verdict::Reap => match examined.allowed {
+            None => format!("unused for {quiet}"),
+            Some(reason) => allowed_reason(reason, None),
+        },
         Verdict::Keep(Reason::Reserved) => {
             let reserved = examined.evidence.reserved.as_ref();
             reserved.map_or_else(|| kept(Reason::Reserved), ToString::to_string)

@@ -155,7 +155,7 @@ pub(super) fn print_disk(root: &Path, report: &mut EventPrinter) -> Result<(), F
     match DiskUsage::of(root) {
         Some(disk) => report.line(&disk.line(root))?,
         None => report.line(match responds(root) {
-            true => "      the directory does not exist, or its disk does not answer",
+            true => "      the directory does not exist, or is not readable for you",
             false => "      its file system does not answer; to find the cause: orphand doctor",
         })?,
     }

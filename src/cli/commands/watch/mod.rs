@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use orphand::core::event::{Event, Summary};
-use orphand::core::policy::{Action, Policy};
+use orphand::core::policy::{Action, Open, Policy, SoleCopy};
 use orphand::core::sort::set_of;
 use orphand::daemon::{Existing, Watcher};
 use orphand::fs::dir::{RootError, RootId};
@@ -302,7 +302,34 @@ fn start_line(root: &Root, is_live: bool) -> String {
         Action::Delete | Action::Report => format!("removes {files}"),
     };
     let end = if is_live { ". Ctrl-C to stop" } else { "" };
-    format!("watching {path} ({deep}): {does}{end}")
+    let excluded = exclusions(policy);
+    format!(
+        "watching {path} ({deep}{excluded}): {does}{}{end}",
+        permissions(policy)
+    )
+}
+
+/// Returns the excluded paths of a rule, for people.
+pub(crate) fn exclusions(policy: &Policy) -> String {
+    match policy.exclude.is_empty() {
+        true => String::new(),
+        false => format!(", excluding {}", policy.exclude),
+    }
+}
+
+/// Returns what a rule allows beyond the default, for people.
+pub(crate) fn permissions(policy: &Policy) -> String {
+    let open = match policy.open {
+        Open::Keep => None,
+        Open::Quarantine => Some("also moves files in use (open = \"quarantine\")"),
+        Open::Reap => Some("also removes files in use (open = \"reap\")"),
+    };
+    let sole = match policy.sole_copy {
+        SoleCopy::Reap => Some("also removes only copies (sole_copy = \"reap\")"),
+        SoleCopy::Quarantine | SoleCopy::Keep => None,
+    };
+    let parts = [open, sole].into_iter().flatten();
+    parts.map(|part| format!("; {part}")).collect()
 }
 
 /// Returns the line about the writers that are on by default, if there are any.
