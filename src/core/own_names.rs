@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::suffix::is_lower_hex;
+use super::time::Wall;
 
 /// The name of a quarantine, and the prefix of all names that orphand creates. Scans and watches skip them, and no rule
 /// matches them.
@@ -38,6 +39,38 @@ pub struct Claim {
 
 /// The bit of the second number in a claim's name that the claims of a set have.
 pub(crate) const SET_BIT: u32 = 1 << 31;
+
+/// The lowest bits of the digits of a set, except [`SET_BIT`], which are random. The others are the time of the claim in
+/// microseconds since 1970.
+const SET_RANDOM_BITS: u32 = 11;
+
+/// Returns the digits of the claims of a set that is claimed `micros` microseconds after 1970. `random` distinguishes
+/// processes.
+#[must_use]
+pub(crate) fn set_digits(micros: u64, random: u32) -> u64 {
+    let number = (micros << SET_RANDOM_BITS) | u64::from(random) & ((1 << SET_RANDOM_BITS) - 1);
+    let low = number & u64::from(SET_BIT - 1);
+    (number >> SET_BIT.trailing_zeros() << 32) | u64::from(SET_BIT) | low
+}
+
+/// Returns the time at which a set with these digits was claimed. `None` if no orphand made them.
+#[must_use]
+pub(crate) fn set_time(set: &str) -> Option<Wall> {
+    let digits = u64::from_str_radix(set, 16).ok()?;
+    let low = digits & u64::from(SET_BIT - 1);
+    let micros = ((digits >> 32 << SET_BIT.trailing_zeros()) | low) >> SET_RANDOM_BITS;
+    let at = Wall {
+        sec: i64::try_from(micros / 1_000_000).ok()?,
+        nsec: u32::try_from(micros % 1_000_000 * 1_000).ok()?,
+    };
+    (at >= FIRST_CLAIM).then_some(at)
+}
+
+/// No orphand existed before this time: 2025-01-01.
+const FIRST_CLAIM: Wall = Wall {
+    sec: 1_735_689_600,
+    nsec: 0,
+};
 
 /// Reports whether the claim of a file with this name contains the whole name.
 #[must_use]
@@ -98,6 +131,30 @@ mod tests {
         let expected = OsString::from(".orphand-0123456789abcdef-a.tmp-wal");
         assert_eq!(beside("a.tmp-wal"), Some(expected));
         assert!(beside(&longest).is_some() && beside(&(longest + "x")).is_none());
+    }
+
+    #[test]
+    fn the_digits_of_a_set_show_its_time() {
+        for micros in [
+            1_735_689_600_000_000,
+            1_764_612_345_123_456,
+            4_102_444_800_999_999,
+        ] {
+            for random in [0, 7, u32::MAX] {
+                let digits = format!("{:016x}", set_digits(micros, random));
+                let claim = parse_claim(OsStr::new(&format!(".orphand-{digits}-a.tmp")));
+                let set = claim.and_then(|claim| claim.set).unwrap();
+                let at = set_time(&set).unwrap();
+                assert_eq!(
+                    (at.sec * 1_000_000, at.nsec / 1_000),
+                    (
+                        micros as i64 / 1_000_000 * 1_000_000,
+                        (micros % 1_000_000) as u32
+                    )
+                );
+            }
+        }
+        assert_eq!(set_time("0123456789abcdef"), None);
     }
 
     #[test]

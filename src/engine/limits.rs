@@ -202,23 +202,24 @@ impl<'a> LimitedQuarantine<'a> {
                 }
             }
         };
-        let are_unused = set.members().into_iter().all(is_unused);
-        if !are_unused || !self.is_still_superseded(set, target, better) {
+        if !set.members().into_iter().all(is_unused) {
             return Vec::new();
         }
         let journal = self.context.journal;
-        let mut events = Vec::new();
-        for stored in set.members() {
-            let event = purged_event(&self.root.path, stored);
-            let line = || json::event(&event, clock::wall());
-            journal.write(LineKind::Intent, &[line()]);
+        let purged = |stored: &Stored| purged_event(&self.root.path, stored);
+        let mut events: Vec<Event> = set.members().into_iter().map(purged).collect();
+        // The journal may wait for another process, so nothing is written between the last check and the removal.
+        write_events(journal, LineKind::Intent, &events);
+        let mut deleted = 0;
+        if self.is_still_superseded(set, target, better) {
             let use_checker = self.context.use_checker;
-            if self.quarantine.delete_unused(stored, use_checker).is_err() {
-                break;
-            }
-            journal.write(LineKind::Outcome, &[line()]);
-            events.push(event);
+            let members = set.members().into_iter();
+            deleted = members
+                .take_while(|stored| self.quarantine.delete_unused(stored, use_checker).is_ok())
+                .count();
         }
+        events.truncate(deleted);
+        write_events(journal, LineKind::Outcome, &events);
         events
     }
 
@@ -253,6 +254,12 @@ impl<'a> LimitedQuarantine<'a> {
             }
         }
     }
+}
+
+fn write_events(journal: &Journal, kind: LineKind, events: &[Event]) {
+    let now = clock::wall();
+    let lines: Vec<_> = events.iter().map(|event| json::event(event, now)).collect();
+    journal.write(kind, &lines);
 }
 
 /// Returns the event for a file that was deleted permanently.

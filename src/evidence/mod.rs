@@ -28,8 +28,8 @@ pub use holders::{FileId, ProcessScan};
 pub use system::shows_our_processes;
 pub(crate) use system::{CHECK_ONLY, may_let_others_in};
 pub use system::{
-    CheckedFile, HAS_LEASES, ORIGIN, UseChecker, open_for_check, open_own_for_check, read_mark,
-    scan_processes, set_mark, writer,
+    CheckedFile, HAS_LEASES, ORIGIN, SET, UseChecker, open_for_check, open_own_for_check,
+    read_mark, scan_processes, set_mark, writer,
 };
 pub use target::{
     ComparedTemp, FoundTarget, SharedTargets, find_target, recheck_target, target_name,

@@ -7,10 +7,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::core::own_names::{CLAIM_HEX, CLAIM_PREFIX, NAME_MAX, SET_BIT};
+use crate::core::own_names::{CLAIM_HEX, CLAIM_PREFIX, NAME_MAX, SET_BIT, set_digits};
+use crate::core::time::Wall;
 use crate::fs::dir::RootId;
 use crate::sys::mutex::guard;
 
@@ -20,6 +21,8 @@ use crate::sys::mutex::guard;
 pub struct Claims {
     session: u32,
     next: AtomicU32,
+    /// The time in the digits of the last set, in microseconds since 1970.
+    last_set: AtomicU64,
     in_progress: Mutex<HashSet<OsString>>,
     /// Pending claims, which could not be put back, by the directory that contains them and the temp's original name.
     pending: Mutex<HashMap<(RootId, OsString), BTreeSet<OsString>>>,
@@ -40,6 +43,7 @@ impl Claims {
         Claims {
             session,
             next: AtomicU32::new(0),
+            last_set: AtomicU64::new(0),
             in_progress: Mutex::default(),
             pending: Mutex::default(),
         }
@@ -48,24 +52,35 @@ impl Claims {
     /// Creates a claim name for `name`. A name that is too long is cut in the middle.
     #[must_use]
     pub fn name(&self, name: &OsStr) -> ClaimName<'_> {
-        self.numbered(self.next_number(), name)
+        let number = self.next_number();
+        self.with_digits((u64::from(self.session) << 32) | u64::from(number), name)
     }
 
-    /// Creates claim names for the members of a set. They have the same digits, which show that they belong together.
+    /// Creates claim names for the members of a set, which is claimed at the time `at`. They have the same digits, which
+    /// show that they belong together, and when they were claimed.
     #[must_use]
-    pub fn names_of_set<'n>(&self, names: impl Iterator<Item = &'n OsStr>) -> Vec<ClaimName<'_>> {
-        let number = self.next_number() | SET_BIT;
-        names.map(|name| self.numbered(number, name)).collect()
+    pub fn names_of_set<'n>(
+        &self,
+        at: Wall,
+        names: impl Iterator<Item = &'n OsStr>,
+    ) -> Vec<ClaimName<'_>> {
+        let micros = u64::try_from(at.sec).unwrap_or(0).saturating_mul(1_000_000);
+        let micros = micros.saturating_add(u64::from(at.nsec / 1_000));
+        let after = |last: u64| Some(micros.max(last.saturating_add(1)));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let last = self.last_set.fetch_update(set, fetch, after).unwrap_or(0);
+        let micros = after(last).unwrap_or(micros);
+        let digits = set_digits(micros, self.session);
+        names.map(|name| self.with_digits(digits, name)).collect()
     }
 
     fn next_number(&self) -> u32 {
         self.next.fetch_add(1, Ordering::Relaxed) & !SET_BIT
     }
 
-    fn numbered(&self, number: u32, name: &OsStr) -> ClaimName<'_> {
+    fn with_digits(&self, digits: u64, name: &OsStr) -> ClaimName<'_> {
         let mut claim = Vec::with_capacity(NAME_MAX);
         claim.extend_from_slice(CLAIM_PREFIX);
-        let digits = (u64::from(self.session) << 32) | u64::from(number);
         let hex = |shift: usize| b"0123456789abcdef"[(digits >> (4 * shift)) as usize & 0xf];
         claim.extend((0..CLAIM_HEX).rev().map(hex));
         claim.push(b'-');
@@ -203,8 +218,8 @@ mod tests {
         let claims = Claims::new(7);
         let names = ["a.tmp", "a.tmp-wal"].map(OsStr::new);
         let set = |claim: &ClaimName<'_>| parse(claim.name()).unwrap().set;
-        let one = claims.names_of_set(names.into_iter());
-        let two = claims.names_of_set(names.into_iter());
+        let one = claims.names_of_set(Wall::default(), names.into_iter());
+        let two = claims.names_of_set(Wall::default(), names.into_iter());
         assert!(set(&one[0]).is_some());
         assert_eq!(set(&one[0]), set(&one[1]));
         assert_ne!(set(&one[0]), set(&two[0]));

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::quarantine::{MovedAs, Quarantine, QuarantineDir, Slot};
+use super::quarantine::{ClaimedSet, MovedAs, Quarantine, QuarantineDir, Slot};
 use super::types::{BatchContext, Outcome, Step, failed};
 use crate::core::judge::Reason;
-use crate::core::time::Wall;
 use crate::fs::dir::RootError;
 
 /// How often a quarantine is opened that is removed while it is in use.
@@ -59,17 +58,17 @@ impl<'a> LazyQuarantine<'a> {
         self.with_quarantine(|quarantine| quarantine.new_set_slots(&below, moved_as))
     }
 
-    /// Returns a slot for a companion of `main` beside that file, which a killed orphand had moved after the companion
-    /// was claimed, at the time `claimed`. Returns `None` if there is no such file in the quarantine.
+    /// Returns a slot for a companion of `main` beside that file, which a killed orphand had moved after it claimed the set
+    /// `set`. Returns `None` if there is no such file in the quarantine.
     pub(super) fn slot_beside(
         &self,
         main: &OsStr,
         name: &OsStr,
-        claimed: Wall,
+        set: ClaimedSet<'_>,
     ) -> Result<Option<Slot>, Outcome> {
         let dir = self.batch_context.dir.below();
         let (main, below) = (dir.join(main), dir.join(name));
-        self.with_quarantine(|quarantine| quarantine.slot_beside(&main, &below, claimed))
+        self.with_quarantine(|quarantine| quarantine.slot_beside(&main, &below, set))
     }
 
     fn with_quarantine<T>(

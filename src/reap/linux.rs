@@ -54,12 +54,14 @@ pub(super) fn share_blocks(from: &File, copy: &File) -> io::Result<()> {
     Ok(rustix::fs::ioctl_ficlone(copy, from)?)
 }
 
-/// The extended attributes that a copy gets, except those of the program itself: those of users, the access control
-/// list, and the capabilities of a program. All others belong to the file system or to a security module, which sets them
-/// itself (xattr(7)).
+/// The extended attributes that a copy gets, except those of the program itself: those of users and of privileged programs,
+/// the access control list, and the capabilities of a program. All others belong to the file system or to a security module,
+/// which sets them itself (xattr(7)).
 fn is_copied(name: &[u8]) -> bool {
     let is_of_user = name.starts_with(b"user.") && !name.starts_with(b"user.orphand.");
-    is_of_user || name == ACL.as_bytes() || name == b"security.capability"
+    // The attributes of overlayfs describe the file in its own place.
+    let is_trusted = name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay.");
+    is_of_user || is_trusted || name == ACL.as_bytes() || name == b"security.capability"
 }
 
 /// The access control list of a file (acl(5)).

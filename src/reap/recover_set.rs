@@ -6,7 +6,7 @@ use std::io;
 
 use super::calls;
 use super::lazy_quarantine::LazyQuarantine;
-use super::quarantine::{MovedAs, Slot};
+use super::quarantine::{ClaimedSet, MovedAs, Slot};
 use super::recovered::{Recovered, StoredMember, is_ours};
 use super::types::{BatchContext, Outcome, held_reason};
 use crate::core::companions;
@@ -27,6 +27,26 @@ struct LeftClaim {
     seen: Observation,
     /// The lease on the file, until it has another name.
     _lease: CheckedFile,
+}
+
+impl LeftClaim {
+    /// Returns the digits of its set.
+    fn digits(&self) -> Option<String> {
+        own_names::parse_claim(&self.claim)?.set
+    }
+
+    /// Returns the time of the claim, or a later one. A change of the owner or the permissions changes the ctime, so the
+    /// time in the digits is better.
+    fn claimed(&self) -> Wall {
+        let ctime = self.seen.fingerprint.ctime;
+        let by_digits = self
+            .digits()
+            .and_then(|digits| own_names::set_time(&digits));
+        match rule!("time-of-the-claim-is-in-its-name", by_digits, without: None) {
+            Some(at) => at.min(ctime),
+            None => ctime,
+        }
+    }
 }
 
 /// The claims of a set, by their original names.
@@ -124,7 +144,7 @@ fn has_newer<'n>(
     names: impl Iterator<Item = &'n OsString>,
     main: &LeftClaim,
 ) -> io::Result<bool> {
-    let claimed = main.seen.fingerprint.ctime;
+    let claimed = main.claimed();
     for name in names {
         let seen = batch_context.dir.observe(name)?;
         let file = seen.map(|seen| seen.fingerprint);
@@ -301,7 +321,7 @@ fn claim_members_in_place(
     let Some(main_claim) = claims.get(main) else {
         return Ok(());
     };
-    let (claimed, digits) = (main_claim.seen.fingerprint.ctime, main_claim.claim.clone());
+    let (claimed, digits) = (main_claim.claimed(), main_claim.claim.clone());
     for name in &left.names.companions {
         if left.claimed.contains(name) {
             continue;
@@ -347,8 +367,12 @@ fn quarantine_rest(
     let quarantine = LazyQuarantine::new(batch_context);
     let mut stored = Vec::with_capacity(claims.len());
     for (name, left) in claims {
-        let claimed = left.seen.fingerprint.ctime;
-        let slot = quarantine.slot_beside(main, &name, claimed);
+        let digits = left.digits();
+        let set = ClaimedSet {
+            digits: digits.as_deref(),
+            at: left.claimed(),
+        };
+        let slot = quarantine.slot_beside(main, &name, set);
         let slot = match rule!("rest-follows-its-main", slot, without: Ok(None)) {
             Ok(Some(slot)) => slot,
             Ok(None) => {

@@ -30,6 +30,7 @@ use crate::evidence::{
 };
 use crate::fs::dir;
 use crate::fs::dir::Dir;
+use crate::sys::clock;
 
 impl Reaper {
     /// Takes a temp with its companions through the protocol.
@@ -325,7 +326,7 @@ impl<'a> SetRemoval<'a> {
         results: &mut Vec<CompanionResult>,
     ) -> Result<Vec<Member<'t, 't>>, Outcome> {
         let names = leased.iter().map(|member| &*member.temp_info.name);
-        let claims = self.reaper.claims().names_of_set(names);
+        let claims = self.reaper.claims().names_of_set(clock::wall(), names);
         let member = |(leased, claim): (Leased<'t>, ClaimName<'t>)| Member {
             temp_info: leased.temp_info,
             checked: leased.checked,

@@ -33,7 +33,7 @@ const NO_LIMITS: Limits = Limits {
     min_free: 0,
 };
 /// An age limit that every file has passed.
-const AT_ONCE: Duration = Duration::from_nanos(1);
+pub(crate) const AT_ONCE: Duration = Duration::from_nanos(1);
 
 /// Returns a fixture whose temp is in the quarantine, and its path there.
 fn stored() -> (Fixture, PathBuf) {

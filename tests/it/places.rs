@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::fixture::*;
 use crate::holders::{HoldKind, Holding};
-use crate::overdue::enforce_limits;
+use crate::overdue::{AT_ONCE, enforce_limits};
 use crate::sandbox::Sandbox;
 
 /// A mount that is removed when this is dropped.
@@ -112,7 +112,7 @@ fn a_copy_stays_if_a_file_is_mounted_on_its_target_later() {
         assert!(matches!(event, Event::Quarantined { .. }), "{event:?}");
         fs::write(&fixture.target, "").unwrap();
         let mounted = Mounted::bind(&older, &fixture.target);
-        let events = enforce_limits(&fixture, std::time::Duration::ZERO);
+        let events = enforce_limits(&fixture, AT_ONCE);
         assert!(events.is_empty(), "{events:?}");
         drop(mounted);
     });

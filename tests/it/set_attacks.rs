@@ -918,6 +918,69 @@ fn a_left_set_whose_name_is_taken_is_moved_with_what_belongs_to_it() {
     assert_eq!(sandbox.content("x.tmp-journal"), NEW);
 }
 
+/// Returns the digits of a set that is claimed now, as orphand makes them.
+fn digits_of_now() -> String {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let number = u64::try_from(now.as_micros()).unwrap() << 11;
+    let (high, low) = (number >> 31, number & 0x7fff_ffff);
+    format!("{:016x}", (high << 32) | 0x8000_0000 | low)
+}
+
+/// A change of the rights changes the ctime of a claim. A companion that another program created before that change is not
+/// taken for an older one.
+#[test]
+fn a_claim_with_a_new_ctime_is_not_put_back_beside_a_newer_companion() {
+    let sandbox = Sandbox::new();
+    let claim = format!(".orphand-{}-x.tmp", digits_of_now());
+    sandbox.write(&claim, CONTENTS[0].1);
+    sandbox.age(Duration::from_millis(50));
+    sandbox.write("x.tmp-wal", NEW);
+    sandbox.age(Duration::from_millis(50));
+    let rights = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    fs::set_permissions(sandbox.path(&claim), rights).unwrap();
+    sandbox.age(AGE);
+    sandbox.run(SWEEP).exit(0);
+    let main = found(&sandbox)["x.tmp"].clone();
+    assert!(main.starts_with(sandbox.path(".orphand")), "{main:?}");
+    assert_eq!(sandbox.content("x.tmp-wal"), NEW);
+}
+
+/// Companions that a kill has separated from their main file are restored before it, or to another place.
+#[test]
+fn a_main_file_is_not_restored_without_a_companion_that_may_be_its_own() {
+    let sandbox = Sandbox::new();
+    for (digits, name) in [
+        ("0123456789abcdef", CONTENTS[0].0),
+        ("0123456789abcdef", CONTENTS[1].0),
+        ("1123456789abcdef", CONTENTS[2].0),
+    ] {
+        let content = CONTENTS.iter().find(|(of, _)| *of == name).unwrap().1;
+        sandbox.write(format!(".orphand-{digits}-{name}"), content);
+    }
+    sandbox.write("x.tmp", NEW);
+    let held = File::open(sandbox.path("x.tmp")).unwrap();
+    sandbox.age(AGE);
+    sandbox.run(SWEEP).exit(0);
+    let stored = found(&sandbox);
+    assert_ne!(
+        stored["x.tmp"].parent(),
+        stored["x.tmp-wal"].parent(),
+        "{stored:?}"
+    );
+    drop(held);
+    fs::remove_file(sandbox.path("x.tmp")).unwrap();
+    let refused = sandbox.run(["restore", "root/x.tmp"]).exit(1);
+    refused.stderr_has("apart from it");
+    fs::create_dir(sandbox.base().join("elsewhere")).unwrap();
+    sandbox
+        .run(["restore", "--to", "elsewhere/", "root/x.tmp-wal"])
+        .exit(0);
+    sandbox.run(["restore", "root/x.tmp"]).exit(0);
+    assert_eq!(sandbox.content("x.tmp"), CONTENTS[0].1);
+}
+
 /// A set of claims that a user or another rule may have made is left alone.
 #[test]
 fn claims_of_other_rules_stay() {

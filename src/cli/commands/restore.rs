@@ -8,11 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::event::{Event, Subject};
-use orphand::core::policy::Policy;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::Dir;
 use orphand::fs::root::absolute;
-use orphand::reap::quarantine::{Quarantine, Stored, StoredSet, is_id};
+use orphand::reap::quarantine::{FOLDER, Quarantine, Stored, StoredSet, is_id};
 use orphand::store::folders::Folders;
 use orphand::store::journal::{Journal, LineKind};
 use orphand::store::json;
@@ -46,6 +45,16 @@ pub(crate) struct Restore {
 
 pub(crate) fn run(command: &Restore, output: &OutputOptions) -> Result<Exit, Failure> {
     let to_folder = command.to.as_deref().is_some_and(is_folder);
+    if let Some(to) = &command.to
+        && absolute(to).iter().any(|part| part == FOLDER)
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{to:?} is in a quarantine, where no command would find the file; name another path"
+            ),
+        ));
+    }
     if command.to.is_some() && command.which.len() > 1 && !to_folder {
         return Err(Failure::new(
             Exit::Usage,
@@ -152,6 +161,7 @@ impl RestoreContext<'_> {
             }
         };
         check_complete(&quarantine, &root, set)?;
+        self.check_apart(&quarantine, set)?;
         let to = match &mut self.targets {
             Some(targets) => targets.restore(&quarantine, set, &self.marks)?,
             None => self.move_back(&quarantine, set)?,
@@ -173,6 +183,28 @@ impl RestoreContext<'_> {
         Ok(events)
     }
 
+    /// Refuses the main file of a set if its companions may be in the quarantine apart from it: a killed orphand moved them
+    /// one by one, on a file system that does not show which set they belong to.
+    fn check_apart(&self, quarantine: &Quarantine, set: &StoredSet) -> Result<(), Failure> {
+        let (main, root) = (&set.main, quarantine.root().path());
+        let from = root.join(parent_of(&main.below));
+        let policy = self.config.policy_in(from).unwrap_or_default();
+        let apart = quarantine.companions_apart(set, &policy.names);
+        let apart = apart.map_err(|error| not_restored(main, &root.join(&main.below), error))?;
+        match rule!("companions-apart-stop-a-restore", !apart.is_empty()) {
+            false => Ok(()),
+            true => Err(Failure::failed(format!(
+                "cannot restore {}: files that may be parts of it are in the quarantine apart from it; to restore them \
+                 to another directory first: {}",
+                main.id,
+                Suggestion::new("restore")
+                    .configured()
+                    .flag("--to DIR/", true)
+                    .args(apart)
+            ))),
+        }
+    }
+
     /// Moves a file with its companions to its old path or to the path of the command line, and returns that path.
     fn move_back(&self, quarantine: &Quarantine, set: &StoredSet) -> Result<PathBuf, Failure> {
         let below = &set.main.below;
@@ -181,14 +213,9 @@ impl RestoreContext<'_> {
             Some(to) => to.clone(),
             None => quarantine.root().path().join(below),
         };
-        let policy = match self.to {
-            // The rule of the directory that the set comes from may trust its file system.
-            Some(_) => {
-                let from = quarantine.root().path().join(parent_of(below));
-                self.config.policy_in(from).unwrap_or_default()
-            }
-            None => Policy::default(),
-        };
+        // The rule of the directory that the set comes from may trust its file system, and knows its companions.
+        let from = quarantine.root().path().join(parent_of(below));
+        let policy = self.config.policy_in(from).unwrap_or_default();
         let dir = match self.to {
             Some(_) => Dir::open_root(parent_of(&to), None),
             // The old path is below the root, so no symlink may lead out of the root. A path that the user gives may

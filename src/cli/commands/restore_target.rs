@@ -75,7 +75,8 @@ impl<'c> TargetRestorer<'c> {
         }
         self.warn_if_open(&dir);
         let mark = marking(marks, &target);
-        let copied = quarantine.copy_set_out(set, dir.fd().as_fd(), &name, mark);
+        let policy = self.config.policy_in(dir.path().to_owned())?;
+        let copied = quarantine.copy_set_out(set, dir.fd().as_fd(), &name, mark, &policy);
         copied.map_err(|error| set_not_restored(set, &target, error))?;
         Ok(target)
     }

@@ -570,21 +570,24 @@ fn is_after_dot(pattern: &Pattern) -> bool {
     matches!(pattern.tokens.get(1), Some(Token::Literal(dot)) if **dot == *".")
 }
 
-/// Reports whether digits in the text after a target may be a date or a time, so that a person may have chosen the text.
-/// Many random texts have digits that begin with 0.
+/// Reports whether the text after a target may be a date or a time that a person has chosen. A number that counts from an
+/// epoch is one only if the text has no other number: many writers append such a number to their pid. Many random texts have
+/// digits that begin with 0.
 fn has_date(after: &[u8]) -> bool {
     /// The length of a date with a time of day.
     const DATE_AND_TIME: usize = 14;
-    let mut numbers = after.split(|byte| !byte.is_ascii_digit());
-    numbers.any(|digits| {
-        if digits.starts_with(b"0") {
-            return false;
-        }
+    let words = after.split(|byte| !byte.is_ascii_alphanumeric());
+    let is_number = |word: &&[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_digit);
+    let numbers: Vec<&[u8]> = words.filter(is_number).collect();
+    let is_time = |digits: &[u8]| {
         let with_fraction = digits
             .get(..DATE_AND_TIME)
             .filter(|start| start.len() < digits.len());
-        is_like_any_date(digits) || is_like_time(digits) || with_fraction.is_some_and(is_like_time)
-    })
+        numbers.len() == 1 && (is_like_time(digits) || with_fraction.is_some_and(is_like_time))
+    };
+    let is_date =
+        |digits: &&[u8]| !digits.starts_with(b"0") && (is_like_any_date(digits) || is_time(digits));
+    numbers.iter().any(is_date)
 }
 
 fn before_uuid(pattern: &Pattern) -> Option<BeforeUuid> {

@@ -11,6 +11,10 @@ pub(in crate::evidence) const RESTORED: &str = "user.orphand.restored";
 /// The extended attribute of a directory in a quarantine that names the original directory of its files.
 pub const ORIGIN: &str = "user.orphand.origin";
 
+/// The extended attribute of a directory in a quarantine that names the set for which it was created, by the digits of its
+/// claims.
+pub const SET: &str = "user.orphand.set";
+
 /// Sets the extended attribute `name` of `file`.
 pub fn set_mark(file: BorrowedFd<'_>, name: &str, mark: &[u8]) -> io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();

@@ -12,7 +12,7 @@ mod process_scan;
 mod writer;
 
 pub use lease::{CheckedFile, HAS_LEASES, UseChecker, open_for_check, open_own_for_check};
-pub use marks::{ORIGIN, read_mark, set_mark};
+pub use marks::{ORIGIN, SET, read_mark, set_mark};
 pub use proc::shows_our_processes;
 pub use process_scan::scan_processes;
 pub use writer::writer;

@@ -179,7 +179,7 @@ impl Quarantine {
                 error: reason.into(),
             })?;
         }
-        publish(staged, to, targets)?;
+        let made = publish(staged, to, targets)?;
         // The other file system may write the removal of an original to the disk before this one writes the copy's name.
         let on_disk =
             rule!("copy-has-its-name-on-the-disk", rustix::fs::fsync(to), without: Ok(()));
@@ -190,6 +190,7 @@ impl Quarantine {
                 error: NotReplaced::AfterCopy(Box::new(reason)).into(),
             }
         })?;
+        check_published(to, targets, &made)?;
         for (member, (stored, file)) in members.iter().zip(&mut files).enumerate() {
             let removed = self.remove_unused(stored, file);
             removed.map_err(|error| SetError { member, error })?;
@@ -231,12 +232,36 @@ impl Quarantine {
     }
 }
 
-/// Gives copies their names, the main file's last. If one of the names is in use, all copies are removed.
+/// Checks that each of the names `targets` refers to the copy `made`. Another user of the directory may have replaced a copy
+/// before it got its name.
+///
+/// RACE: a copy may be replaced between this check and the removal of its original (µs). Worst case: the file is lost.
+fn check_published(
+    to: BorrowedFd<'_>,
+    targets: &[OsString],
+    made: &[FileId],
+) -> Result<(), SetError> {
+    for (member, (name, made)) in targets.iter().zip(made).enumerate() {
+        let now = dir::observe_at(to, name);
+        let is_ours = now.is_ok_and(|now| FileId::from(&now.fingerprint) == *made);
+        if rule!("published-copy-is-ours", !is_ours) {
+            let reason = NotReplaced::AfterCopy(Box::new(NotReplaced::Changed));
+            return Err(SetError {
+                member,
+                error: reason.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Gives copies their names, the main file's last, and returns their identities in the order of `targets`. If one of the
+/// names is in use, all copies are removed.
 pub(super) fn publish(
     staged: Vec<StagedCopy<'_>>,
     to: BorrowedFd<'_>,
     targets: &[OsString],
-) -> Result<(), SetError> {
+) -> Result<Vec<FileId>, SetError> {
     let mut published: Vec<(&OsStr, FileId)> = Vec::new();
     for (member, (copy, name)) in staged.into_iter().zip(targets).enumerate().rev() {
         match copy.publish(name) {
@@ -249,5 +274,5 @@ pub(super) fn publish(
             }
         }
     }
-    Ok(())
+    Ok(published.into_iter().rev().map(|(_, made)| made).collect())
 }

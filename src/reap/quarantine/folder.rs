@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::core::observation::{Kind, Observation};
 use crate::core::own_names;
+use crate::core::temp_name::Names;
 use crate::evidence::{self, FileId};
 use crate::fs::dir;
 use crate::fs::dir::{Dir, RootError, RootId};
@@ -221,32 +222,60 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Fails if the directory `to` has one of the files `companions`, which are those of a file that is to be restored there,
-/// except those that are restored with it. A log of another database would damage the restored one.
+/// Fails if the directory `to` has a file that would be read as a part of one of the files `restored`, the first of which is
+/// the main file, or of which one of these would be read as a part. A log of another database would damage the restored
+/// one, and a restored log another database.
 ///
 /// RACE: such a file may be created between this check and the rename of the restored file (µs). Worst case: it damages
-/// the restored file.
-pub(super) fn check_companions(
+/// the restored file, or is damaged by it.
+pub(super) fn check_neighbors(
     to: BorrowedFd<'_>,
-    companions: impl IntoIterator<Item = OsString>,
+    rule_names: &Names,
     restored: &[OsString],
 ) -> io::Result<()> {
+    let Some(main) = restored.first() else {
+        return Ok(());
+    };
+    let listed = || -> io::Result<Vec<OsString>> {
+        let is_companion = |name: &OsString| rule_names.temps_of(name).any(|temp| temp == main);
+        Ok(names(to)?.into_iter().filter(is_companion).collect())
+    };
+    let companions = match rule_names.companion_names(main) {
+        Some(companions) => companions,
+        None => listed()?,
+    };
     for name in companions {
-        let exists = match observe(to, &name) {
-            Ok(_) => true,
-            // No file can have a name that is too long.
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
         if rule!(
             "foreign-companion-stops-a-restore",
-            exists && !restored.contains(&name)
+            !restored.contains(&name) && exists(to, &name)?
         ) {
             return Err(io::Error::other(format!(
                 "{name:?} exists beside it, may belong to another file, and would be read as a part of the restored file"
             )));
         }
     }
+    for name in restored {
+        for temp in rule_names.temps_of(name) {
+            let is_restored = restored.iter().any(|one| one == temp);
+            if rule!(
+                "restored-companion-has-no-foreign-main",
+                !is_restored && exists(to, temp)?
+            ) {
+                return Err(io::Error::other(format!(
+                    "{temp:?} exists, and {name:?} would be read as a part of it"
+                )));
+            }
+        }
+    }
     Ok(())
+}
+
+fn exists(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+    match observe(dir, name) {
+        Ok(_) => Ok(true),
+        // No file can have a name that is too long.
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }

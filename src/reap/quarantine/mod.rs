@@ -28,6 +28,7 @@ pub use copied::{NotReplaced, SetError};
 pub use folder::{FOLDER, Quarantine, is_possible};
 pub(super) use held::HeldCopies;
 pub use sets::StoredSet;
+pub(in crate::reap) use slots::ClaimedSet;
 pub use slots::{QuarantineDir, Slot};
 pub use stamp::MovedAs;
 pub(crate) use stored::origin_id;

@@ -13,13 +13,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
 use super::copied::{SetError, publish};
-use super::folder::{Quarantine, check_companions};
+use super::folder::{Quarantine, check_neighbors};
 use super::stamp::Stamp;
 use super::stored::{Stored, open_to_read};
 use crate::core::companions;
 use crate::core::observation::{FileSize, Observation};
 use crate::core::own_names;
 use crate::core::policy::Policy;
+use crate::core::temp_name::Names;
 use crate::evidence::FileId;
 use crate::fs::dir::{Buffer, Dir};
 use crate::reap::calls;
@@ -159,6 +160,29 @@ impl Quarantine {
         Ok(has_claim)
     }
 
+    /// Returns the ids of files that may be companions of the main file of `set`, and that were moved as members of a set
+    /// whose main file is not in their folder.
+    ///
+    /// # Errors
+    ///
+    /// The quarantine cannot be read.
+    pub fn companions_apart(&self, set: &StoredSet, names: &Names) -> io::Result<Vec<String>> {
+        let main = &set.main;
+        if !main.is_of_set() {
+            return Ok(Vec::new());
+        }
+        let may_belong = |other: &StoredSet| {
+            let one = &other.main;
+            one.is_of_set()
+                && one.folder_name() != main.folder_name()
+                && one.original_dir() == main.original_dir()
+                && names.temps_of(one.name()).any(|temp| temp == main.name())
+        };
+        let all = StoredSet::group(self.stored()?);
+        let apart = all.into_iter().filter(may_belong);
+        Ok(apart.map(|other| other.main.id).collect())
+    }
+
     /// Restores a set to `to`, without overwriting anything: the main file as `name`, and its companions beside it. If
     /// a name exists, nothing is restored. Calls `mark` with each open file before the file has its name back. If `to`
     /// is on another file system, the files are copied, the copies are compared, and the originals are removed, if it is
@@ -181,7 +205,7 @@ impl Quarantine {
                 .map(drop)
                 .map_err(|error| SetError { member: 0, error });
         }
-        let targets = self.check_targets(set, to, name)?;
+        let targets = self.check_targets(set, to, name, &policy.names)?;
         let mut moved: Vec<(&Stored, &OsStr)> = Vec::new();
         for (member, stored) in set.members().into_iter().enumerate().rev() {
             let new = targets[member].as_os_str();
@@ -216,14 +240,15 @@ impl Quarantine {
         to: BorrowedFd<'_>,
         name: &OsStr,
         mark: impl Fn(BorrowedFd<'_>, &Observation),
+        policy: &Policy,
     ) -> Result<(), SetError> {
-        let targets = self.check_targets(set, to, name)?;
+        let targets = self.check_targets(set, to, name, &policy.names)?;
         let mut staged = Vec::new();
         for (member, stored) in set.members().into_iter().enumerate() {
             let copied = self.stage(stored, to, &mark);
             staged.push(copied.map_err(|error| SetError { member, error })?);
         }
-        publish(staged, to, &targets)
+        publish(staged, to, &targets).map(drop)
     }
 
     /// Returns the names that the members get, the main file first, if no file has one of them.
@@ -232,6 +257,7 @@ impl Quarantine {
         set: &StoredSet,
         to: BorrowedFd<'_>,
         name: &OsStr,
+        names: &Names,
     ) -> Result<Vec<OsString>, SetError> {
         let mut targets = Vec::new();
         for (member, stored) in set.members().into_iter().enumerate() {
@@ -245,8 +271,8 @@ impl Quarantine {
             }
             targets.push(target);
         }
-        let foreign = check_companions(to, companions::of(name), &targets);
-        foreign.map_err(|error| SetError { member: 0, error })?;
+        let free = check_neighbors(to, names, &targets);
+        free.map_err(|error| SetError { member: 0, error })?;
         Ok(targets)
     }
 

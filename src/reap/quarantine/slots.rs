@@ -14,6 +14,7 @@ use super::stamp::{MovedAs, Stamp};
 use super::stored::is_old_id;
 use super::usage::QuarantineUsage;
 use crate::core::observation::{Kind, Observation};
+use crate::core::own_names;
 use crate::core::sort::sort_by;
 use crate::core::time::Wall;
 use crate::evidence;
@@ -38,6 +39,15 @@ pub struct QuarantineDir {
     pub(super) below: PathBuf,
     /// The directory inside the folder.
     inner: OwnedFd,
+}
+
+/// A set that was claimed.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::reap) struct ClaimedSet<'a> {
+    /// The digits of its claims, if they are known.
+    pub(in crate::reap) digits: Option<&'a str>,
+    /// The time of the claims, or a later one.
+    pub(in crate::reap) at: Wall,
 }
 
 /// A slot in a quarantine, for one file.
@@ -133,15 +143,18 @@ impl Quarantine {
         Err(Errno::EXIST.into())
     }
 
-    /// Returns a slot for a companion at the path `below` the root, in the folder of its set. A killed orphand had
-    /// moved the main file of that set after the claim of the companion, which was at the time `claimed`. Returns
-    /// `None` if there is no such folder, or if the birth of the main file is not known.
+    /// Returns a slot for a companion at the path `below` the root, in the folder of its set `set`, of which a killed orphand
+    /// had moved the main file. Returns `None` if there is no such folder.
+    ///
+    /// The folder has the digits of the set in an attribute. Without attributes, the main file must have been born before
+    /// the claim and moved after it.
     pub(in crate::reap) fn slot_beside(
         self: &Arc<Quarantine>,
         main: &Path,
         below: &Path,
-        claimed: Wall,
+        set: ClaimedSet<'_>,
     ) -> io::Result<Option<Slot>> {
+        let claimed = set.at;
         let mut found: Option<(Wall, Arc<QuarantineDir>)> = None;
         for folder in names(self.fd.as_fd())? {
             let Some(folder) = folder.to_str().filter(|folder| Stamp::is_of_set(folder)) else {
@@ -157,7 +170,21 @@ impl Quarantine {
             let Some(seen) = dir.observe(main.file_name().unwrap_or_default())? else {
                 continue;
             };
+            let recorded = evidence::read_mark(dir.inner.as_fd(), evidence::SET)?;
             let (moved, born) = (seen.fingerprint.ctime, seen.fingerprint.btime);
+            if let Some(recorded) =
+                rule!("folder-has-the-digits-of-its-set", recorded, without: None)
+            {
+                let is_of_set = set.digits.map(str::as_bytes) == Some(&recorded);
+                if is_of_set
+                    && dir
+                        .observe(below.file_name().unwrap_or_default())?
+                        .is_none()
+                {
+                    return Arc::new(dir).set_slot(below).map(Some);
+                }
+                continue;
+            }
             // A main file that was created after the claim is another one.
             let is_older = born.is_some_and(|born| born < claimed);
             if !rule!("rest-follows-an-older-main", is_older, without: true) {
@@ -365,6 +392,7 @@ impl Slot {
         from: &OsStr,
         name: &OsStr,
     ) -> io::Result<bool> {
+        self.note_set(from);
         match calls::rename(dir.fd(), from, self.inner_dir(), name) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.observe(from)? {
@@ -372,6 +400,19 @@ impl Slot {
                 Some(_) => Err(error),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// Records in an attribute of the directory which set it is for, if `claim` is the claim of a member. Without it, the
+    /// recovery after a kill relies on dates.
+    fn note_set(&self, claim: &OsStr) {
+        let digits = own_names::parse_claim(claim).and_then(|claim| claim.set);
+        let digits = digits.filter(|_| Stamp::is_of_set(self.folder_name()));
+        if let Some(digits) = digits
+            && let Err(error) =
+                evidence::set_mark(self.inner_dir(), evidence::SET, digits.as_bytes())
+        {
+            log::debug!("cannot record the set of {:?}: {error}", self.dir.below);
         }
     }
 

@@ -12,10 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::folder::{
-    FOLDER, MAX_DEPTH, Quarantine, check_companions, is_ours, names, observe, open_dir,
+    FOLDER, MAX_DEPTH, Quarantine, check_neighbors, is_ours, names, observe, open_dir,
 };
 use super::stamp::{MovedAs, Stamp};
-use crate::core::companions;
 use crate::core::observation::{FileSize, Kind, Observation};
 use crate::core::policy::Policy;
 use crate::core::sort::sort_by;
@@ -98,7 +97,15 @@ impl Quarantine {
         found: &mut Vec<(PathBuf, Observation)>,
     ) -> io::Result<()> {
         let is_ours = is_ours(&self.root, &dir::observe_fd(at)?);
-        if rule!("folders-of-ours-alone", !is_ours) || below.components().count() >= MAX_DEPTH {
+        if rule!("folders-of-ours-alone", !is_ours) {
+            let folder = self.root.path().join(FOLDER);
+            log::warn!(
+                "files in {folder:?} are left out: a directory in it is not closed to other users; to close it: chmod -R \
+                 go= {folder:?}"
+            );
+            return Ok(());
+        }
+        if below.components().count() >= MAX_DEPTH {
             return Ok(());
         }
         for name in names(at)? {
@@ -304,9 +311,7 @@ impl Quarantine {
         policy: &Policy,
     ) -> io::Result<Observation> {
         let (dir, stored_name, seen) = self.locate(stored)?;
-        let companions = policy.names.companion_names(name);
-        let companions = companions.unwrap_or_else(|| companions::of(name).collect());
-        check_companions(to, companions, &[])?;
+        check_neighbors(to, &policy.names, &[name.to_owned()])?;
         let copy = || {
             let copied = self.copy_and_remove(&[stored], to, &[name.to_owned()], &mark, policy);
             copied.map(|()| seen).map_err(|failure| failure.error)

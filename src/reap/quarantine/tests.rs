@@ -5,6 +5,7 @@ use crate::core::policy::Policy;
 use crate::evidence::UseChecker;
 use crate::sys::clock;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -262,7 +263,13 @@ fn a_copy_gets_its_name_last() {
         names
     };
     let copy = |mark: &dyn Fn()| {
-        let copied = quarantine.copy_set_out(&sets[0], dir.fd(), "a".as_ref(), |_, _| mark());
+        let copied = quarantine.copy_set_out(
+            &sets[0],
+            dir.fd(),
+            "a".as_ref(),
+            |_, _| mark(),
+            &Policy::default(),
+        );
         copied.map_err(|error| error.error)
     };
     let taken = copy(&|| {
@@ -365,7 +372,11 @@ fn a_companion_follows_its_main_file() {
     }
     let slot = |claimed| {
         let (main, wal) = (Path::new("a.tmp"), Path::new("a.tmp-wal"));
-        quarantine.slot_beside(main, wal, claimed).unwrap()
+        let set = ClaimedSet {
+            digits: None,
+            at: claimed,
+        };
+        quarantine.slot_beside(main, wal, set).unwrap()
     };
     let folder_of = |id: &String| {
         let all = quarantine.stored().unwrap();
@@ -389,6 +400,85 @@ fn a_companion_follows_its_main_file() {
     assert!(slot(unborn).is_none(), "no main file had been born then");
 }
 
+/// The folder of a set has the digits of its claims, so a change of dates leads no companion to another set.
+#[test]
+fn a_companion_follows_the_digits_of_its_set() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    let dir = Dir::open_root(&path, None).unwrap();
+    let (main, wal) = (Path::new("a.tmp"), Path::new("a.tmp-wal"));
+    let claim = OsStr::new(".orphand-0123456789abcdef-a.tmp");
+    fs::write(path.join(claim), "content").unwrap();
+    let slots = quarantine.new_set_slots(&[main.to_owned()], MovedAs::SoleCopy);
+    let slot = slots.unwrap().remove(0);
+    assert!(slot.receive(&dir, claim, main.as_os_str()).unwrap());
+    let folder = slot.dir().folder_name.clone();
+    drop(slot.keep());
+    let beside = |digits, at| {
+        let set = ClaimedSet {
+            digits: Some(digits),
+            at,
+        };
+        let slot = quarantine.slot_beside(main, wal, set).unwrap();
+        slot.map(|slot| slot.dir().folder_name.clone())
+    };
+    let long_ago = crate::core::time::Wall::default();
+    let later = crate::core::time::Wall {
+        sec: clock::wall().sec + 1000,
+        nsec: 0,
+    };
+    assert_eq!(beside("0123456789abcde0", long_ago), None);
+    assert_eq!(beside("0123456789abcdef", later), Some(folder));
+}
+
+/// A restored log would be read as a part of the database beside it.
+#[test]
+fn a_companion_is_not_restored_beside_another_main_file() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    store_set(&quarantine, &["a.tmp-journal"]);
+    let sets = StoredSet::group(quarantine.stored().unwrap());
+    let dir = Dir::open_root(&path, None).unwrap();
+    let restore = |name: &str| {
+        let policy = Policy::default();
+        quarantine.restore_set(&sets[0], dir.fd(), name.as_ref(), |_, _| {}, &policy)
+    };
+    fs::write(path.join("a.tmp"), "another database").unwrap();
+    let error = restore("a.tmp-journal").expect_err("a.tmp exists").error;
+    assert!(error.to_string().contains("a.tmp"), "{error}");
+    fs::remove_file(path.join("a.tmp")).unwrap();
+    restore("a.tmp-journal").unwrap();
+}
+
+/// Another user of the directory may replace a copy before it has its name.
+#[test]
+fn a_replaced_copy_does_not_replace_the_original() {
+    let (_folder, path) = folder();
+    let quarantine = Arc::new(Quarantine::open_or_create(&path, None).unwrap());
+    store_set(&quarantine, &["a.tmp"]);
+    let sets = StoredSet::group(quarantine.stored().unwrap());
+    let dir = Dir::open_root(&path, None).unwrap();
+    let replace = |_: rustix::fd::BorrowedFd<'_>, _: &crate::core::observation::Observation| {
+        for entry in fs::read_dir(&path).unwrap() {
+            let entry = entry.unwrap();
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(b".orphand-restore-")
+            {
+                fs::remove_file(entry.path()).unwrap();
+                fs::write(entry.path(), "something else").unwrap();
+            }
+        }
+    };
+    let members = sets[0].members();
+    let targets = ["b".into()];
+    let policy = Policy::default();
+    let copied = quarantine.copy_and_remove(&members, dir.fd(), &targets, &replace, &policy);
+    assert!(copied.is_err());
+    assert!(path.join(sets[0].main.path()).exists());
+}
+
 #[test]
 fn a_set_is_restored_or_copied_if_all_names_are_free() {
     let (_folder, path) = folder();
@@ -406,7 +496,13 @@ fn a_set_is_restored_or_copied_if_all_names_are_free() {
         fs::write(path.join(taken), "other").unwrap();
         for copies in [true, false] {
             let done = match copies {
-                true => quarantine.copy_set_out(&sets[0], dir.fd(), "b".as_ref(), |_, _| {}),
+                true => quarantine.copy_set_out(
+                    &sets[0],
+                    dir.fd(),
+                    "b".as_ref(),
+                    |_, _| {},
+                    &Policy::default(),
+                ),
                 false => quarantine.restore_set(
                     &sets[0],
                     dir.fd(),
@@ -422,7 +518,13 @@ fn a_set_is_restored_or_copied_if_all_names_are_free() {
         fs::remove_file(path.join(taken)).unwrap();
     }
     quarantine
-        .copy_set_out(&sets[0], dir.fd(), "b".as_ref(), |_, _| {})
+        .copy_set_out(
+            &sets[0],
+            dir.fd(),
+            "b".as_ref(),
+            |_, _| {},
+            &Policy::default(),
+        )
         .unwrap();
     assert_eq!(names(), [".orphand", "b", "b-wal"]);
     // The main file's name is taken at the last moment: the companion is taken back.
@@ -431,7 +533,9 @@ fn a_set_is_restored_or_copied_if_all_names_are_free() {
     };
     for copies in [true, false] {
         let done = match copies {
-            true => quarantine.copy_set_out(&sets[0], dir.fd(), "c".as_ref(), take),
+            true => {
+                quarantine.copy_set_out(&sets[0], dir.fd(), "c".as_ref(), take, &Policy::default())
+            }
             false => {
                 quarantine.restore_set(&sets[0], dir.fd(), "c".as_ref(), take, &Policy::default())
             }
