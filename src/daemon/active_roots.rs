@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::core::retention::Limits;
 use crate::fs::dir::RootId;
-use crate::fs::root::Root;
+use crate::fs::root::{Root, innermost};
 use crate::sys::mutex::guard;
 
 /// The rules in force.
@@ -62,8 +62,7 @@ impl ActiveRoots {
     /// Returns the root whose rule covers the directory `dir`, and the path of `dir` relative to it: the innermost root
     /// if there are several.
     pub(super) fn root_of<'a>(&self, dir: &'a Path) -> Option<(&Arc<ActiveRoot>, &'a Path)> {
-        let roots = self.roots.iter();
-        let roots = roots.filter_map(|active| Some((active, active.root.below(dir)?)));
-        roots.max_by_key(|(active, _)| active.root.path.as_os_str().len())
+        let active = innermost(self.roots.iter(), |active| &active.root, dir)?;
+        Some((active, active.root.below(dir)?))
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     thread.spawn(move || run(&shared)).ok()
 }
 
-/// Ends the thread. A file system that does not answer may block it; it is then left to itself.
+/// Ends the thread. A file system that does not answer may block it; the thread is then abandoned.
 pub(super) fn end(shared: &Shared, thread: JoinHandle<()>) {
     const WAIT: Duration = Duration::from_secs(2);
     let began = clock::mono();
@@ -204,7 +204,24 @@ fn learn(shared: &Shared) {
     for item in &seen {
         steps.extend(dirs.step(item));
     }
+    let opened = dirs.opened.into_iter();
+    let opened = opened.filter_map(|(path, dir)| Some((dir?.0, path.to_owned())));
+    let now = clock::mono();
+    learn_steps(&mut shared.learning.content(), steps, opened, now);
+    observe_leftovers(shared, now);
     let content = &mut *shared.learning.content();
+    let is_used = |id: &DirId| content.learner.has_shapes_in(*id);
+    content.dirs.retain(|id, _| is_used(id));
+}
+
+/// Passes `steps` to the learner, and observes the files that no rename followed. `opened` are the directories of all
+/// files.
+fn learn_steps(
+    content: &mut Content,
+    steps: Vec<Step<'_>>,
+    opened: impl Iterator<Item = (DirId, PathBuf)>,
+    now: Mono,
+) {
     for step in steps {
         match step {
             Step::Created(created) => _ = content.learner.created(created),
@@ -213,15 +230,8 @@ fn learn(shared: &Shared) {
             Step::Lost => content.learner.forget_pending(),
         }
     }
-    let now = clock::mono();
     let late = content.learner.expire(now, clock::wall());
-    for (path, (id, _)) in dirs
-        .opened
-        .into_iter()
-        .filter_map(|(path, dir)| Some((path, dir?)))
-    {
-        content.dirs.insert(id, path.to_owned());
-    }
+    content.dirs.extend(opened);
     for LateFile { dir, name, created } in late {
         if let Some(path) = content.dirs.get(&dir) {
             content.observe_later(Leftover {
@@ -232,9 +242,6 @@ fn learn(shared: &Shared) {
             });
         }
     }
-    observe_leftovers(content, shared, now);
-    let is_used = |id: &DirId| content.learner.has_shapes_in(*id);
-    content.dirs.retain(|id, _| is_used(id));
 }
 
 /// A message to the learner.
@@ -322,32 +329,39 @@ fn split(path: &Path) -> Option<(&Path, &[u8])> {
 }
 
 /// Tells the learner which leftovers were read after their whole grace, and forgets those that no longer exist.
-fn observe_leftovers(content: &mut Content, shared: &Shared, now: Mono) {
-    let learner = &mut content.learner;
-    content.leftovers.retain(|leftover| {
-        let active_roots = shared.active_roots();
-        let name = leftover.path.file_name().unwrap_or_default();
-        let root = leftover
-            .path
-            .parent()
-            .and_then(|dir| active_roots.root_of(dir));
-        let Some((active, _)) = root else {
-            return false;
+///
+/// The lock on what was learned is not held during the calls to the file system, which may not answer: the status of the
+/// watch needs that lock too.
+fn observe_leftovers(shared: &Shared, now: Mono) {
+    let all = std::mem::take(&mut shared.learning.content().leftovers);
+    let mut kept = Vec::with_capacity(all.len());
+    let mut read = Vec::new();
+    for leftover in all {
+        let Some(grace) = grace_of(shared, &leftover.path) else {
+            continue;
         };
-        let policy = &active.root.policy;
-        let grace = policy.grace_of(&policy.names.parse(name), false, Duration::ZERO);
-        if now.since(leftover.late_at) < grace {
-            return true;
+        let is_due = now.since(leftover.late_at) >= grace;
+        match is_due.then(|| was_read_after(&leftover.path, grace)) {
+            None | Some(Some(false)) => kept.push(leftover),
+            Some(Some(true)) => read.push(leftover),
+            Some(None) => {}
         }
-        match was_read_after(&leftover.path, grace) {
-            None => false,
-            Some(false) => true,
-            Some(true) => {
-                learner.was_read(leftover.dir, name.as_bytes());
-                false
-            }
-        }
-    });
+    }
+    let content = &mut *shared.learning.content();
+    for leftover in read {
+        let name = leftover.path.file_name().unwrap_or_default();
+        content.learner.was_read(leftover.dir, name.as_bytes());
+    }
+    content.leftovers = kept;
+}
+
+/// Returns the grace of a file by the rule of its directory, if there is one.
+fn grace_of(shared: &Shared, path: &Path) -> Option<Duration> {
+    let active_roots = shared.active_roots();
+    let (active, _) = active_roots.root_of(path.parent()?)?;
+    let policy = &active.root.policy;
+    let parsed = policy.names.parse(path.file_name().unwrap_or_default());
+    Some(policy.grace_of(&parsed, false, Duration::ZERO))
 }
 
 /// Returns whether a file was read later than `grace` after its last write, or true if this is unknown. Returns `None`

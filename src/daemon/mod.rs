@@ -5,10 +5,9 @@
 //! - A *worker* processes due temps of one directory.
 //! - The *supervisor* attaches roots: it watches and scans them. It does so again when a root returns, when events were
 //!   lost, when directories appeared, and once an hour.
-//!
 //! - The *learner* derives the shapes of temps from healthy renames. The watch works without it.
 //!
-//! All of them report their events through one channel to the consumer.
+//! The callbacks, the workers and the supervisor send their events to the consumer through one channel.
 
 mod active_roots;
 mod builder;

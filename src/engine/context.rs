@@ -16,7 +16,7 @@ use crate::evidence::locks::Locks;
 use crate::evidence::restore_marks::RestoreMarks;
 use crate::evidence::siblings::{Listings, Siblings};
 use crate::evidence::writer_names::WriterNames;
-use crate::fs::dir::{Dir, RootId};
+use crate::fs::dir::{Dir, RootError, RootId};
 use crate::fs::root::Root;
 use crate::reap::{self, Reaper};
 use crate::store::journal::Journal;
@@ -80,11 +80,11 @@ impl Engine {
     /// Returns the root of `dir_context` with the learned shapes of its directory. Without any, or if the directory
     /// cannot be opened, this is the same root.
     pub(super) fn root_in<'r>(&self, dir_context: DirContext<'r>) -> Cow<'r, Root> {
-        let DirContext { root, id, below } = dir_context;
+        let root = dir_context.root;
         if self.shapes.is_empty() {
             return Cow::Borrowed(root);
         }
-        let dir = Dir::open_below(&root.path, id, below);
+        let dir = dir_context.open();
         dir.map_or(Cow::Borrowed(root), |dir| self.shapes.root_in(root, &dir))
     }
 
@@ -113,6 +113,15 @@ impl Engine {
 }
 
 impl DirContext<'_> {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    ///
+    /// The root or the directory cannot be opened, or another directory is at the root's path.
+    pub fn open(&self) -> Result<Dir, RootError> {
+        Dir::open_below(&self.root.path, self.id, self.below)
+    }
+
     /// Returns the path of the file `name` in the directory.
     #[must_use]
     pub fn path(&self, name: &OsStr) -> PathBuf {

@@ -368,9 +368,7 @@ impl Groups {
 
 /// Returns the id of the directory that is processed, as it is recorded in the quarantine.
 fn origin_of(dir_context: DirContext<'_>) -> Option<Vec<u8>> {
-    let root = &dir_context.root.path;
-    let dir = Dir::open_below(root, dir_context.id, dir_context.below).ok()?;
-    origin_id(&dir)
+    origin_id(&dir_context.open().ok()?)
 }
 
 impl StoredCopy {

@@ -10,7 +10,6 @@ use crate::core::observation::FileSize;
 use crate::evidence::UseChecker;
 use crate::evidence::guard::GuardChecks;
 use crate::evidence::siblings::Siblings;
-use crate::fs::dir::Dir;
 use crate::reap::{self, BatchContext, Recovered, StoredMember};
 use crate::store::journal::LineKind;
 use crate::store::json;
@@ -40,8 +39,8 @@ pub fn recover(
     if engine.reaper.claims().is_in_progress(claim) {
         return RecoveryOutcome::Done;
     }
-    let (root, below) = (&dir_context.root.path, dir_context.below);
-    let Ok(dir) = Dir::open_below(root, dir_context.id, below) else {
+    let root = &dir_context.root.path;
+    let Ok(dir) = dir_context.open() else {
         return RecoveryOutcome::Done;
     };
     let (siblings, guards) = (Siblings::default(), GuardChecks::default());

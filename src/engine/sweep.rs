@@ -38,7 +38,7 @@ const MAX_REMEMBERED: usize = 200_000;
 
 /// Sweeps `root`: removes temps that are older than their grace, and does not wait for younger ones.
 ///
-/// `emit` receives the events. `progress` is called now and then with the number of temps that were looked at and the
+/// `emit` receives the events. `progress` is called periodically with the number of temps that were looked at and the
 /// number of all temps. `stop` ends the sweep early.
 pub fn sweep(
     root: &Root,
@@ -148,7 +148,7 @@ fn newest_of_groups(engine: &Engine, dir_context: DirContext<'_>, due: &mut [Pas
     if groups.is_empty() {
         return 0;
     }
-    let dir = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
+    let dir = dir_context.open().ok();
     let size_of = |target: &OsStr| {
         let seen = dir.as_ref()?.observe(target).ok()??.fingerprint;
         (seen.kind == Kind::File).then_some(seen.size)
@@ -216,7 +216,7 @@ fn report_young(
         return;
     }
     let root = dir_context.root;
-    let dir = Dir::open_below(&root.path, dir_context.id, dir_context.below).ok();
+    let dir = dir_context.open().ok();
     let names = &root.policy.names;
     let scanned = dir.as_ref().and_then(|dir| {
         let siblings = Siblings::of_dir(dir, names).ok()?;

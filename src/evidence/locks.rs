@@ -1,4 +1,4 @@
-//! Caches the kernel's table of locks, for messages. A missing entry proves nothing.
+//! Caches the kernel's table of locks. An entry keeps a temp; a missing entry proves nothing. A missing entry proves nothing.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -21,7 +21,7 @@ pub struct WriterNames(Mutex<ProcessTable>);
 struct ProcessTable {
     by_pid: HashMap<u32, KnownProcess>,
     by_file: HashMap<FileId, KnownProcess>,
-    /// The number of open handles or more. They are counted when it reaches [`MAX_HANDLES`].
+    /// An upper bound of the number of open handles. They are counted when it reaches [`MAX_HANDLES`].
     handles: usize,
 }
 

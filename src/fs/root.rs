@@ -83,6 +83,18 @@ fn instead(leads_to: Option<&Path>) -> String {
     }
 }
 
+/// Returns the item whose root covers the directory `dir`, by its rule: that of the innermost root if there are several.
+pub fn innermost<'r, T>(
+    items: impl IntoIterator<Item = T>,
+    root_of: impl Fn(&T) -> &'r Root,
+    dir: &Path,
+) -> Option<T> {
+    let covering = items
+        .into_iter()
+        .filter(|item| root_of(item).below(dir).is_some());
+    covering.max_by_key(|item| root_of(item).path.as_os_str().len())
+}
+
 impl Root {
     /// Creates the root at `path` with a rule, and checks the directory. A missing directory is not refused, nor is one
     /// whose file system does not respond. A rule that only reports may have any directory. No other rule may have a

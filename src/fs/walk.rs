@@ -305,7 +305,7 @@ impl DirResult for FoundInDir {}
 
 /// Returns all temps and claims below a root, or those that were found before `is_stopped` returned true.
 ///
-/// Calls `denied` with each directory that cannot be read, and `progress` now and then with the number of items found.
+/// Calls `denied` with each directory that cannot be read, and `progress` periodically with the number of items found.
 pub fn find(
     root: &Root,
     denied: &mut dyn FnMut(&Path, &io::Error),

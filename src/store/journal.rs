@@ -1,7 +1,7 @@
 //! The journal records each intended disposal and its outcome, one JSON object per line.
 //!
-//! The journal is only a record. Recovery after a crash does not use it, and no action waits for it. It is not synced.
-//! It is rotated at a size limit. A failure to write it is logged at most once an hour.
+//! The journal is only a record. Recovery after a crash does not use it. A write waits while another process appends to the
+//! same file. The journal is not synced. It is rotated at a size limit. A failure to write it is logged at most once an hour.
 //!
 //! There are two kinds of lines: `{"journal":"intent", …}` before the first step of a disposal, and
 //! `{"journal":"outcome","event":"reaped", …}` after its last step.

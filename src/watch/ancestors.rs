@@ -39,9 +39,10 @@ pub enum Coverage {
 }
 
 impl Coverage {
-    fn or_if_full(self, worse: Coverage) -> Coverage {
+    /// Returns this coverage, or `Partial` instead of `Full`.
+    fn or_partial(self) -> Coverage {
         match self {
-            Coverage::Full => worse,
+            Coverage::Full => Coverage::Partial,
             known => known,
         }
     }
@@ -90,7 +91,7 @@ impl AncestorWatches {
         for dir in dirs {
             // The ancestors of a symlink's target are not watched.
             if dir.is_symlink() {
-                coverage = coverage.or_if_full(Coverage::Partial);
+                coverage = coverage.or_partial();
             }
             let now = identify(dir);
             let known = self.known.get(dir).copied();
@@ -108,7 +109,7 @@ impl AncestorWatches {
                     // Its creation is reported, because its parent is watched already.
                     WatchError::Missing => return coverage,
                     WatchError::Limit(limit) => coverage = Coverage::LimitReached(limit),
-                    WatchError::Other(_) => coverage = coverage.or_if_full(Coverage::Partial),
+                    WatchError::Other(_) => coverage = coverage.or_partial(),
                 },
             }
         }

@@ -16,7 +16,7 @@ use crate::core::policy::Hot;
 use crate::core::rate::{RateMeter, Threshold};
 use crate::core::temp_name::Names;
 use crate::core::tracker::Origin;
-use crate::fs::root::Root;
+use crate::fs::root::{Root, innermost};
 use crate::index::{SplitPath, Temps};
 use crate::sys::clock;
 use crate::sys::kernel_events::RECURSIVE;
@@ -212,14 +212,10 @@ impl Callback {
         let Some(event_tx) = &self.context.event_tx else {
             return;
         };
-        let root = path.parent().and_then(|dir| {
-            let covers = |root: &&Root| root.below(dir).is_some();
-            self.context
-                .roots
-                .iter()
-                .filter(covers)
-                .max_by_key(|root| root.path.as_os_str().len())
-        });
+        let roots = self.context.roots.iter();
+        let root = path
+            .parent()
+            .and_then(|dir| innermost(roots, |root| root, dir));
         if let Some(root) = root {
             let subject = Subject {
                 path: path.to_owned(),

@@ -156,7 +156,7 @@ mod tests {
         expect_message(&watcher);
     }
 
-    /// A thread that could not be started, or has ended for good, must not wake its receiver without end.
+    /// A thread that could not be started, or has ended and is not restarted, must not wake its receiver without end.
     #[test]
     fn a_watcher_without_a_thread_sends_nothing() {
         let dir = tempfile::tempdir().unwrap();

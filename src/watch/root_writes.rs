@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::core::policy::Graces;
 use crate::core::time::typed;
 use crate::core::write_times::{WriteSummary, WriteTimes, fitting_grace, is_long};
-use crate::fs::root::Root;
+use crate::fs::root::{Root, innermost};
 use crate::index::SplitPath;
 use crate::sys::mutex::guard;
 
@@ -170,9 +170,7 @@ impl WriteRecorder {
         if self.root_of.len() >= MAX_DIRS {
             self.root_of = HashMap::new();
         }
-        let covers = |(_, root): &(usize, &Root)| root.below(dir).is_some();
-        let covering = self.roots.iter().enumerate().filter(covers);
-        let nearest = covering.max_by_key(|(_, root)| root.path.as_os_str().len());
+        let nearest = innermost(self.roots.iter().enumerate(), |(_, root)| root, dir);
         let index = nearest.map(|(index, _)| index);
         self.root_of.insert(bytes.into(), index);
         index

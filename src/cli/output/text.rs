@@ -99,7 +99,6 @@ pub(crate) fn size(bytes: u64) -> String {
     }
     let name = UNITS.get(unit).copied().unwrap_or_default();
     match value {
-        v if v < 9.95 => format!("{v:.1} {name}"),
         v if v < 99.95 => format!("{v:.1} {name}"),
         v => format!("{v:.0} {name}"),
     }

@@ -219,13 +219,13 @@ impl Alerts {
 }
 
 impl AlertThread {
-    /// Reports whether the thread runs no command and has ended.
+    /// Returns whether the thread has ended.
     pub(crate) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
     /// Ends threads at the end of the watch. Their commands get [`END_LIMIT`], and are then killed. A file system that
-    /// does not answer may block a thread; it is then left to itself.
+    /// does not answer may block a thread; the thread is then abandoned.
     pub(crate) fn end(threads: Vec<AlertThread>) {
         let at = Instant::now() + END_LIMIT;
         for one in &threads {

@@ -219,7 +219,7 @@ fn action(signal: libc::c_int) -> Option<libc::sigaction> {
 
 fn set_action(signal: libc::c_int, action: Option<libc::sigaction>) {
     if let Some(action) = action {
-        // SAFETY: it was read by `action`, and at most its handler was replaced by `noted`.
+        // SAFETY: it was read by `action`, and at most its handler was replaced by `note_signal`.
         unsafe {
             libc::sigaction(signal, &raw const action, std::ptr::null_mut());
         }

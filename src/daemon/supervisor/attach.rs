@@ -256,8 +256,9 @@ impl RootWatch {
         let now = Dir::open_below(&root.path, self.active.id(), below).map(|dir| dir.id());
         let known = self.dirs.watched.get(&path).map(|watched| watched.id);
         if known.is_none() || known != now.as_ref().ok().copied() {
-            for dir in self.dirs.drop_below(&mut services.watcher, &path) {
-                services.shared.temps.forget_below(&dir, |_| true);
+            let dropped = self.dirs.drop_below(&mut services.watcher, &path);
+            if !dropped.is_empty() {
+                services.shared.temps.forget_below(&path, |_| true);
             }
         }
         if now.is_ok() {

@@ -155,16 +155,18 @@ impl DirWatches {
         dir: &Path,
         unread: &[&Path],
     ) {
-        let scan_number = self.scan_number;
-        self.watched.retain(|path, watched| {
-            let is_kept = watched.scan_number == scan_number
-                || !path.starts_with(dir)
-                || unread.iter().any(|unread| path.starts_with(unread));
-            if !is_kept {
-                watcher.unwatch(path);
-            }
-            is_kept
+        let after = (Bound::Included(dir), Bound::Unbounded);
+        let below = self.watched.range::<Path, _>(after);
+        let below = below.take_while(|(path, _)| path.starts_with(dir));
+        let unfound = below.filter(|(path, watched)| {
+            watched.scan_number != self.scan_number
+                && !unread.iter().any(|unread| path.starts_with(unread))
         });
+        let unfound: Vec<PathBuf> = unfound.map(|(path, _)| path.clone()).collect();
+        for path in unfound {
+            self.watched.remove(&path);
+            watcher.unwatch(&path);
+        }
     }
 
     /// Takes the directories that are not watched, without those that are below another one of them.

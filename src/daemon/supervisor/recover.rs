@@ -11,7 +11,6 @@ use crate::core::own_names;
 use crate::core::policy;
 use crate::daemon::existing::Existing;
 use crate::engine::{self, DirContext, RecoveryOutcome};
-use crate::fs::dir::Dir;
 use crate::sys::clock;
 
 impl RootWatch {
@@ -68,8 +67,7 @@ impl RootWatch {
 impl Services {
     /// Schedules another attempt to put a claim back, at the deadline of its temp. Returns whether this is new.
     fn retry_claim(&self, dir_context: DirContext<'_>, claim: &OsStr) -> bool {
-        let Ok(dir) = Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below)
-        else {
+        let Ok(dir) = dir_context.open() else {
             return false;
         };
         let original = tracked_name(dir_context, claim);
@@ -77,7 +75,7 @@ impl Services {
         let name = original.as_deref().unwrap_or(claim);
         let claims = self.shared.engine.reaper.claims();
         let is_new = claims.add_pending(dir.id(), name, claim);
-        let path = dir_context.root.path.join(dir_context.below).join(name);
+        let path = dir_context.path(name);
         rule!(
             "held-claim-is-tried-again",
             self.shared.temps.record_claim_pending(&path, clock::mono()),
@@ -93,8 +91,7 @@ impl Services {
         if rule!("crash-leftover-is-left-alone", removes, without: true) {
             return None;
         }
-        let dir =
-            Dir::open_below(&dir_context.root.path, dir_context.id, dir_context.below).ok()?;
+        let dir = dir_context.open().ok()?;
         let existed = existed_before(&dir, claim, self.boundary)?;
         tracked_name(dir_context, claim)
             .filter(|_| existed || rule!("claim-at-start-whatever-date", !self.has_started))

@@ -102,7 +102,7 @@ impl Stamp {
         moved_as: MovedAs,
     ) -> Option<Stamp> {
         let path = PathBuf::from(number.to_string());
-        // [`Stamp::of_set`] makes no set with `LongestName`, so a prefix is always found.
+        // A set is no copy of another file, so its longest name makes no difference.
         let moved_as = match moved_as {
             MovedAs::LongestName => MovedAs::SoleCopy,
             other => other,
@@ -165,7 +165,7 @@ impl Stamp {
             (*moved_as, *is_set) == (self.moved_as, self.is_set)
         };
         let prefix = PREFIXES.iter().find(is_ours).map(|(prefix, ..)| *prefix);
-        // A set is no copy of another file, so its longest name makes no difference.
+        // [`Stamp::of_set`] makes no set with `LongestName`, so a prefix is always found.
         std::iter::once(prefix.unwrap_or('s'))
             .chain(digits)
             .collect()

@@ -309,7 +309,7 @@ impl<'a> WatchLoop<'a> {
         }
     }
 
-    /// Reads the configuration file again. Where it is wrong, what was in force still is.
+    /// Reads the configuration file again. If it is invalid, the old settings stay in force.
     fn reload(&mut self, source: &Source<'_>, folders: &Folders) {
         let read = source.reread().and_then(|plan| match &self.config.path {
             // Editors and package managers may remove a file before they create the new one. Without it, rules that
