@@ -18,14 +18,18 @@ const MAX_HOLDERS: usize = 3;
 
 /// Returns the reason for a verdict, in words. It is not known whether the temp will be looked at again.
 pub(crate) fn verdict_reason(examined: &Examined, reason: Reason) -> String {
-    let (text, hint) = reason_and_hint(examined, reason);
+    let (text, hint) = reason_and_hint(examined, &[], reason);
     text + &hint
 }
 
 /// Returns the reason for a verdict, in words, and the hint at what would change the verdict. Only a temp that is kept
-/// has a hint.
-pub(crate) fn reason_and_hint(examined: &Examined, reason: Reason) -> (String, String) {
-    let text = keep_reason(reason, "", &examined.details);
+/// has a hint. `holders` use the temp, as far as they are known.
+pub(crate) fn reason_and_hint(
+    examined: &Examined,
+    holders: &[Holder],
+    reason: Reason,
+) -> (String, String) {
+    let text = keep_reason(reason, &names_of(holders), &examined.details);
     let hint = match examined.verdict {
         Verdict::Keep(_) => keep_hint(&examined.path, None, reason, &examined.details),
         Verdict::Reap | Verdict::Quarantine(_) => String::new(),
@@ -41,15 +45,19 @@ pub(super) fn kept_text(
     retry: Option<Duration>,
     details: &Details,
 ) -> String {
-    let holders = holders.iter().take(MAX_HOLDERS);
-    let names = holders.map(|one| format!("{}[{}]", text::escaped(Path::new(&one.name)), one.pid));
-    let by = names.collect::<Vec<_>>().join(", ");
-    let line = keep_reason(reason, &by, details) + &next_look(reason, retry);
+    let line = keep_reason(reason, &names_of(holders), details) + &next_look(reason, retry);
     match own_names::is_claim(&subject.path) {
         // Another orphand process may be working on this claim, and no option applies to it, so there is no hint.
         true => line,
         false => line + &keep_hint(&subject.path, Some(&subject.root), reason, details),
     }
+}
+
+/// Returns the first holders: `node[4711], bash[4712]`.
+fn names_of(holders: &[Holder]) -> String {
+    let holders = holders.iter().take(MAX_HOLDERS);
+    let names = holders.map(|one| format!("{}[{}]", text::escaped(Path::new(&one.name)), one.pid));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the reason why a temp was removed.

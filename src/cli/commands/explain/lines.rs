@@ -8,7 +8,7 @@ use orphand::core::process::{Process, Via};
 use orphand::engine::groups::Prediction;
 use orphand::engine::{Examined, ExaminedMember};
 
-use super::{Explained, Facts};
+use super::{ExaminedTemp, Explained, Facts};
 use crate::cli::exit::Failure;
 use crate::cli::output::event_printer::EventPrinter;
 use crate::cli::output::reasons::reason_and_hint;
@@ -54,7 +54,7 @@ impl Explained {
         }
         let verdict = match (&self.rejection, &self.facts) {
             (Some(why), _) => format!("not a temp: {why}"),
-            (None, Facts::Regular(temp)) => verdict_line(&temp.examined),
+            (None, Facts::Regular(temp)) => verdict_line(temp),
             (None, Facts::NotRegular(_)) => {
                 "keep: not-regular (it is not a regular file, so it is never a temp)".to_owned()
             }
@@ -95,9 +95,10 @@ impl Explained {
     }
 }
 
-fn verdict_line(examined: &Examined) -> String {
+fn verdict_line(temp: &ExaminedTemp) -> String {
+    let examined = &temp.examined;
     let because = |reason| {
-        let (text, hint) = reason_and_hint(examined, reason);
+        let (text, hint) = reason_and_hint(examined, &temp.holders, reason);
         format!("{reason} ({text}){hint}")
     };
     match examined.verdict {
