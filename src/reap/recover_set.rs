@@ -310,7 +310,7 @@ fn claim_again(batch_context: BatchContext<'_>, name: &OsStr, left: &LeftClaim) 
 }
 
 /// Claims the companions that the crash left under their own names: a crash during their move would leave them beside
-/// another main file. A file that has changed since the claim of the main file, or that is in use, may belong to another
+/// another main file. A file that was written since the claim of the main file, or that is in use, may belong to another
 /// main file.
 fn claim_members_in_place(
     batch_context: BatchContext<'_>,
@@ -327,7 +327,7 @@ fn claim_members_in_place(
             continue;
         }
         if let Opened::Claim(mut found) = open(batch_context, name)? {
-            let is_older = found.seen.fingerprint.newest() < claimed;
+            let is_older = last_written(&found.seen) < claimed;
             let belongs = rule!("newer-companion-is-not-of-the-set", is_older, without: true);
             if let Some(claim) = own_names::claim_beside(&digits, name).filter(|_| belongs) {
                 found.claim = claim;
@@ -338,6 +338,15 @@ fn claim_members_in_place(
         }
     }
     Ok(())
+}
+
+/// Returns when a companion was created or last written. Its ctime counts only without a birth time: a change of the owner
+/// or the permissions changes it, and so does a recovery that was killed after it had given the companion its name back.
+fn last_written(seen: &Observation) -> Wall {
+    let file = &seen.fingerprint;
+    let by_birth = file.btime.map(|born| born.max(file.mtime));
+    rule!("companion-with-a-new-ctime-belongs", by_birth, without: None)
+        .unwrap_or_else(|| file.newest())
 }
 
 /// Moves all members to the quarantine, the main file first.

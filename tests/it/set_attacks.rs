@@ -947,6 +947,29 @@ fn a_claim_with_a_new_ctime_is_not_put_back_beside_a_newer_companion() {
     assert_eq!(sandbox.content("x.tmp-wal"), NEW);
 }
 
+/// Nor do such companions stay beside a file that has taken the name of their main file.
+#[test]
+fn a_left_set_is_moved_whole_after_a_change_of_rights() {
+    let sandbox = Sandbox::new();
+    sandbox.write("x.tmp-wal", CONTENTS[2].1);
+    sandbox.age(Duration::from_millis(50));
+    sandbox.write(format!(".orphand-{}-x.tmp", digits_of_now()), CONTENTS[0].1);
+    sandbox.age(Duration::from_millis(50));
+    let rights = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    fs::set_permissions(sandbox.path("x.tmp-wal"), rights).unwrap();
+    sandbox.write("x.tmp", NEW);
+    let _held = File::open(sandbox.path("x.tmp")).unwrap();
+    sandbox.age(AGE);
+    sandbox.run(SWEEP).exit(0);
+    let found = found(&sandbox);
+    assert_eq!(
+        found["x.tmp"].parent(),
+        found["x.tmp-wal"].parent(),
+        "{found:?}"
+    );
+    assert_eq!(sandbox.content("x.tmp"), NEW);
+}
+
 /// Companions that a kill has separated from their main file are restored before it, or to another place.
 #[test]
 fn a_main_file_is_not_restored_without_a_companion_that_may_be_its_own() {
