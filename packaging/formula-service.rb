@@ -1,7 +1,7 @@
 # Prints the `service` block of a formula as JSON, without Homebrew: ruby packaging/formula-service.rb orphand.rb
 require "json"
 
-# The folder of the installed program, to which the formula adds a name with `/`.
+# A folder of Homebrew, to which the formula adds a name with `/`.
 Folder = Struct.new(:path) do
   def /(name)
     "#{path}/#{name}"
@@ -20,6 +20,10 @@ class ServiceBlock < BasicObject
 
   def opt_bin
     ::Folder.new("/opt/homebrew/opt/orphand/bin")
+  end
+
+  def var
+    ::Folder.new("/opt/homebrew/var")
   end
 
   def method_missing(word, *values, **options)
