@@ -569,6 +569,14 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Removes a directory in which a watch may rename temps meanwhile: a file that gets another name after the directory was
+/// listed is still there when the directory itself is removed.
+pub(crate) fn remove_watched_dir(dir: &Path) {
+    wait_until("the directory is removed", || {
+        fs::remove_dir_all(dir).is_ok() || !dir.exists()
+    });
+}
+
 /// Reports whether a process waits for a lease on this file to end.
 pub(crate) fn waits_for_lease(ino: u64) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();

@@ -18,7 +18,7 @@ use orphand::core::policy::{Graces, Policy};
 use orphand::core::rate::Threshold;
 use orphand::daemon::Existing;
 
-use crate::fixture::{RunAs, in_own_process, report_skipped, wait_until};
+use crate::fixture::{RunAs, in_own_process, remove_watched_dir, report_skipped, wait_until};
 use crate::intercept::{self, Call, CallResponse, PendingCall};
 use crate::sandbox::{DEADLINE, Sandbox};
 
@@ -431,7 +431,7 @@ fn a_hot_root_that_is_replaced_is_watched() {
         let writers = WriterThreads::start(&root);
         watch.wait_for_message(IS_HOT, hot + 1);
         writers.stop();
-        fs::remove_dir_all(&root).unwrap();
+        remove_watched_dir(&root);
         fs::create_dir(&root).unwrap();
         takes("taken-too.4194304.tmp");
         assert!(

@@ -14,6 +14,7 @@ use orphand::store::shapes;
 use orphand::sys::clock;
 use serde_json::Value;
 
+use crate::fixture::remove_watched_dir;
 use crate::sandbox::{
     DEADLINE, Events, Sandbox, StartChild, WatchProcess, in_parallel, is, is_root,
 };
@@ -435,7 +436,7 @@ fn scan_and_explain_show_the_shapes_that_files_fit() {
     fs::create_dir(sandbox.root()).unwrap();
     sandbox.write("data.json.741603160", "left by a killed writer");
     assert_eq!(scanned(&sandbox, &[]), [""; 0], "another directory");
-    fs::remove_dir_all(sandbox.root()).unwrap();
+    remove_watched_dir(&sandbox.root());
     fs::rename(sandbox.base().join("before"), sandbox.root()).unwrap();
     assert_eq!(scanned(&sandbox, &[]), shown);
 }

@@ -15,7 +15,7 @@ use orphand::core::policy::{Graces, Policy};
 use serde_json::Value;
 
 use crate::fake_env::{FakeEnv, ThreadFault};
-use crate::fixture::{ALL_USERS, RunAs, in_own_process, report_skipped};
+use crate::fixture::{ALL_USERS, RunAs, in_own_process, remove_watched_dir, report_skipped};
 use crate::sandbox::{DEADLINE, Sandbox, StartChild, WatchProcess, is, name, signal};
 
 const SHORT: [&str; 2] = ["--grace", "200ms"];
@@ -578,7 +578,7 @@ fn a_dead_notify_thread_is_replaced() {
         assert!(fake_env.fault_has_occurred());
         assert_new_temp_is_removed(&mut watching, &sandbox, "sub/b.4194304.tmp");
         assert_new_temp_is_removed(&mut watching, &sandbox, "new/c.4194304.tmp");
-        fs::remove_dir_all(sandbox.path("new")).unwrap();
+        remove_watched_dir(&sandbox.path("new"));
         let stderr = watching.stderr();
         assert!(stderr.contains("re-establishing"), "{stderr}");
         // A thread that reads only errors has ended: those for roots and parents are left.
@@ -613,7 +613,7 @@ fn a_dead_ancestor_watch_thread_is_replaced() {
     // A change in the parent that concerns no root.
     sandbox.write("../beside", "");
     watching.wait_for(rescan("overflow"));
-    fs::remove_dir_all(sandbox.root()).unwrap();
+    remove_watched_dir(&sandbox.root());
     watching.wait_for(root_is("gone"));
     sandbox.make_dir("");
     watching.wait_for(root_is("watching"));

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::fixture::remove_watched_dir;
 use crate::sandbox::{Sandbox, WatchProcess, is, name};
 
 const SHORT: [&str; 2] = ["--grace", "200ms"];
@@ -67,7 +68,7 @@ fn a_recreated_root_is_watched_again() {
     let mut watching = sandbox.watch(SHORT).ready();
     for round in 1..=3 {
         assert_new_temp_is_removed(&mut watching, &sandbox, &format!("{round}.a.4194304.tmp"));
-        fs::remove_dir_all(sandbox.root()).unwrap();
+        remove_watched_dir(&sandbox.root());
         watching.wait_for_nth(round, root_is("gone"));
         sandbox.write(format!("{round}.b.4194304.tmp"), "");
         watching.wait_for_nth(round, root_is("watching"));
@@ -191,7 +192,7 @@ fn temps_in_a_renamed_directory_are_removed() {
     // Another directory may get the old name at once.
     sandbox.make_dir("from");
     assert_new_temp_is_removed(&mut watching, &sandbox, "from/e.4194304.tmp");
-    fs::remove_dir_all(sandbox.path("to")).unwrap();
+    remove_watched_dir(&sandbox.path("to"));
     sandbox.make_dir("to");
     assert_new_temp_is_removed(&mut watching, &sandbox, "to/f.4194304.tmp");
     let stopped = watching.stop().exit(0);
