@@ -4,7 +4,7 @@
 //! from the operations that the kernel refuses later. `evidence/macos.rs` gathers the facts; the rule is here, where
 //! every system can test it.
 
-use super::observation::UseState;
+use super::observation::{OTHERS_WRITE, UseState};
 
 /// The known facts about an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,6 @@ pub struct Facts {
     /// Its volume ignores owners, or this could not be determined. Each user then sees itself as the owner.
     pub owners_ignored: bool,
 }
-
-/// Write permission for the group and for others.
-const OTHERS_WRITE: u32 = 0o022;
 
 /// Returns the use state that follows from the facts.
 ///

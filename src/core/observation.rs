@@ -120,7 +120,16 @@ impl PartialEq for Observation {
 
 impl Eq for Observation {}
 
+/// Write permission for the group and for others.
+pub(crate) const OTHERS_WRITE: u32 = 0o022;
+
 impl Observation {
+    /// Returns whether users other than the owner may write, by the permission bits.
+    #[must_use]
+    pub fn others_may_write(&self) -> bool {
+        self.mode & OTHERS_WRITE != 0
+    }
+
     /// Returns the size of the file.
     #[must_use]
     pub fn size(&self) -> FileSize {

@@ -386,8 +386,7 @@ struct TargetPlace<'a> {
 /// Reports whether users other than the owner of `dir` may create names in it. With a hard link a user gives a file of
 /// another user a name (`fs.protected_hardlinks` of proc(5) allows that for files that the user may write).
 fn others_can_create_names(dir: &Dir) -> io::Result<bool> {
-    const OTHERS_WRITE: u32 = 0o022;
-    Ok(dir::observe_fd(dir.fd())?.mode & OTHERS_WRITE != 0)
+    Ok(dir::observe_fd(dir.fd())?.others_may_write())
 }
 
 /// Compares the regular file at `place`, of which `seen` is the observation, with `temp` in `dir`.

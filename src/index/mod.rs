@@ -169,13 +169,8 @@ impl Temps {
         self.knows(path) || self.record_created(path, now)
     }
 
-    /// Records that the name was removed or renamed, and returns whether it was tracked. An entry is kept if its temp
+    /// Records that the name was removed or renamed, and returns its entry, if it was tracked. An entry is kept if its temp
     /// is being removed or has a pending claim: in these cases orphand itself has renamed the file.
-    pub fn record_removed(&self, path: &Path) -> bool {
-        self.remove(path).is_some()
-    }
-
-    /// Does the same as [`Temps::record_removed`], and returns the entry if it was removed.
     pub fn remove(&self, path: &Path) -> Option<Box<Tracked>> {
         let is_ours = |temp: &Tracked| {
             let is_ours = temp.may_be_claimed();
@@ -442,12 +437,12 @@ mod tests {
         temps.shrink();
         assert_eq!(temps.map.capacity(), capacity, "the capacity is needed");
         for n in 10..30_000 {
-            assert!(temps.record_removed(&path(n)));
+            assert!(temps.remove(&path(n)).is_some());
         }
         temps.shrink();
         assert!(temps.map.capacity() < SHRINK_FROM);
         for n in 0..10 {
-            assert!(temps.record_removed(&path(n)), "{n}");
+            assert!(temps.remove(&path(n)).is_some(), "{n}");
         }
         assert!(temps.is_empty());
     }
@@ -500,17 +495,17 @@ mod tests {
         temps.record_created(path, Mono(1));
         let key = temps.key(path);
         let mut taken = temps.check_out(&key, late).expect("it is due");
-        assert!(!temps.record_removed(path), "it is checked out");
+        assert!(temps.remove(path).is_none(), "it is checked out");
         taken.set_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(!temps.record_removed(path), "its claim is pending");
+        assert!(temps.remove(path).is_none(), "its claim is pending");
         // Another process takes the name in the meantime, and removes it again.
         temps.record_created(path, Mono(2));
-        assert!(!temps.record_removed(path), "its claim is pending");
+        assert!(temps.remove(path).is_none(), "its claim is pending");
         let mut taken = temps.check_out(&key, late).expect("it is due");
         taken.clear_claim_pending();
         temps.check_in(&key, Some(taken.check_in()));
-        assert!(temps.record_removed(path));
+        assert!(temps.remove(path).is_some());
     }
 
     /// A worker may look at a temp that it has checked out by the old rules.

@@ -577,13 +577,23 @@ pub(crate) fn remove_watched_dir(dir: &Path) {
     });
 }
 
+/// Reports whether a process waits for a lock on this file.
+pub(crate) fn waits_for_lock(ino: u64) -> bool {
+    has_lock_with(ino, &["->", "FLOCK"])
+}
+
 /// Reports whether a process waits for a lease on this file to end.
 pub(crate) fn waits_for_lease(ino: u64) -> bool {
+    has_lock_with(ino, &["LEASE", "BREAKING"])
+}
+
+/// Reports whether the kernel's table of locks has a line about this file with these words.
+fn has_lock_with(ino: u64, words: &[&str]) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let file = format!(":{ino} ");
     locks
         .lines()
-        .any(|line| line.contains("LEASE") && line.contains("BREAKING") && line.contains(&file))
+        .any(|line| line.contains(&file) && words.iter().all(|word| line.contains(word)))
 }
 
 /// Joins a thread, and fails instead of hanging if it does not end.

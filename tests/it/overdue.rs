@@ -295,6 +295,34 @@ fn a_copy_stays_if_the_file_that_showed_its_target_disappears() {
     });
 }
 
+/// The journal may wait for another process for as long as it likes. So nothing is written to it between the last look at
+/// the target and the deletion.
+#[test]
+fn a_copy_is_kept_if_its_target_disappears_while_the_journal_waits() {
+    in_own_process(ALL_USERS, || {
+        let (fixture, at) = stored();
+        let state = fixture.home().join("state");
+        fs::create_dir_all(&state).unwrap();
+        let journal = state.join("journal.jsonl");
+        let journal = File::options()
+            .create(true)
+            .append(true)
+            .open(journal)
+            .unwrap();
+        rustix::fs::flock(&journal, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let inode = journal.metadata().unwrap().ino();
+        let target = fixture.target.clone();
+        let other = std::thread::spawn(move || {
+            wait_until("the journal waits", || waits_for_lock(inode));
+            fs::remove_file(target).unwrap();
+            drop(journal);
+        });
+        let events = enforce_limits(&fixture, AT_ONCE);
+        other.join().unwrap();
+        assert!(events.is_empty() && at.exists(), "{events:?}");
+    });
+}
+
 /// A temp whose digits may be a part of its target's name was judged as one of the longest target.
 #[test]
 fn a_copy_of_an_uncertain_target_is_no_copy_of_a_certain_one() {

@@ -996,6 +996,8 @@ fn a_main_file_is_not_restored_without_a_companion_that_may_be_its_own() {
     fs::remove_file(sandbox.path("x.tmp")).unwrap();
     let refused = sandbox.run(["restore", "root/x.tmp"]).exit(1);
     refused.stderr_has("apart from it");
+    let hidden = sandbox.run(["restore", "--to", "root/.orphand/", "root/x.tmp-wal"]);
+    hidden.exit(2).stderr_has("is in a quarantine");
     fs::create_dir(sandbox.base().join("elsewhere")).unwrap();
     sandbox
         .run(["restore", "--to", "elsewhere/", "root/x.tmp-wal"])

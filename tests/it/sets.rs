@@ -173,6 +173,8 @@ fn scan_and_explain_show_the_set() {
         .run(["explain", "--grace", "100ms", "root/x.tmp"])
         .exit(0)
         .stdout_has("x.tmp-wal, which shares its fate: passes every gate");
+    let companion = sandbox.run(["explain", "root/x.tmp-wal"]).exit(0);
+    companion.stdout_has("root/x.tmp, and is removed, moved or kept with it");
 }
 
 /// A companion that no look could have found harmless keeps the whole set.

@@ -730,6 +730,33 @@ fn page(sandbox: &Sandbox) -> String {
     fs::read_to_string(html).unwrap()
 }
 
+/// An old page is replaced only by a complete one, and `-` means stdout.
+#[test]
+fn the_page_of_a_report_is_replaced_as_a_whole() {
+    let sandbox = with_history();
+    let printed = sandbox.run(["report", "--html", "-"]).exit(0);
+    assert!(
+        printed.stdout.trim_end().ends_with("</html>"),
+        "{printed:?}"
+    );
+    assert!(!sandbox.base().join("-").exists());
+    let (folder, old) = (
+        sandbox.base().join("pages"),
+        sandbox.base().join("pages/old.html"),
+    );
+    fs::create_dir(&folder).unwrap();
+    fs::write(&old, "the old page").unwrap();
+    // The new page cannot be created beside it.
+    fs::create_dir(sandbox.base().join("pages/old.html.new")).unwrap();
+    let failed = sandbox.run(["report", "--html", "pages/old.html"]).exit(1);
+    failed.stderr_has("cannot write");
+    assert_eq!(fs::read_to_string(&old).unwrap(), "the old page");
+    fs::remove_dir(sandbox.base().join("pages/old.html.new")).unwrap();
+    sandbox.run(["report", "--html", "pages/old.html"]).exit(0);
+    assert_ne!(fs::read_to_string(&old).unwrap(), "the old page");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
 #[test]
 fn the_page_of_a_report_is_one_file_without_scripts() {
     let page = page(&with_history());

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use orphand::core::event::{Event, Subject};
+use orphand::core::policy::Policy;
 use orphand::evidence::restore_marks::RestoreMarks;
 use orphand::fs::dir::Dir;
 use orphand::fs::root::absolute;
@@ -183,12 +184,17 @@ impl RestoreContext<'_> {
         Ok(events)
     }
 
+    /// Returns the rule of the directory that a set comes from. It may trust its file system, and knows its companions.
+    fn policy_of(&self, quarantine: &Quarantine, set: &StoredSet) -> Policy {
+        let from = quarantine.root().path().join(parent_of(&set.main.below));
+        self.config.policy_in(from).unwrap_or_default()
+    }
+
     /// Refuses the main file of a set if its companions may be in the quarantine apart from it: a killed orphand moved them
     /// one by one, on a file system that does not show which set they belong to.
     fn check_apart(&self, quarantine: &Quarantine, set: &StoredSet) -> Result<(), Failure> {
         let (main, root) = (&set.main, quarantine.root().path());
-        let from = root.join(parent_of(&main.below));
-        let policy = self.config.policy_in(from).unwrap_or_default();
+        let policy = self.policy_of(quarantine, set);
         let apart = quarantine.companions_apart(set, &policy.names);
         let apart = apart.map_err(|error| not_restored(main, &root.join(&main.below), error))?;
         match rule!("companions-apart-stop-a-restore", !apart.is_empty()) {
@@ -213,9 +219,7 @@ impl RestoreContext<'_> {
             Some(to) => to.clone(),
             None => quarantine.root().path().join(below),
         };
-        // The rule of the directory that the set comes from may trust its file system, and knows its companions.
-        let from = quarantine.root().path().join(parent_of(below));
-        let policy = self.config.policy_in(from).unwrap_or_default();
+        let policy = self.policy_of(quarantine, set);
         let dir = match self.to {
             Some(_) => Dir::open_root(parent_of(&to), None),
             // The old path is below the root, so no symlink may lead out of the root. A path that the user gives may

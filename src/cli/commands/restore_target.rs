@@ -114,9 +114,9 @@ impl<'c> TargetRestorer<'c> {
         let holders = evidence::scan_processes(&[id], dir.lease_coverage()).holders_of(id);
         if let Some(Holder { pid, name }) = holders.first() {
             log::warn!(
-                "{} is open in {}[{pid}]: a running program may replace the restored file",
+                "{} is open in {}: a running program may replace the restored file",
                 text::escaped(dir.path()),
-                text::escaped(Path::new(name)),
+                text::process(name, *pid),
             );
         }
     }

@@ -179,15 +179,13 @@ fn superseded_text(sum: &TempSum) -> String {
 
 /// Returns how many temps of a group are removed only because a setting allows it.
 fn allowed_text(sum: &TempSum) -> String {
-    const WHY: &str = "in use or maybe the only copy, and the rule allows their removal";
-    match sum.allowed {
-        0 => String::new(),
-        1 if sum.temps == 1 => {
-            "; in use or maybe the only copy, and the rule allows its removal".to_owned()
-        }
-        all if all == sum.temps => format!("; {WHY}"),
-        some => format!("; {} of them {WHY}", text::count(some)),
-    }
+    let count = match sum.allowed {
+        0 => return String::new(),
+        all if all == sum.temps => String::new(),
+        some => format!("{} of them ", text::count(some)),
+    };
+    let whose = if sum.temps == 1 { "its" } else { "their" };
+    format!("; {count}in use or maybe the only copy, and the rule allows {whose} removal")
 }
 
 fn of_programs(ages: String, programs: &str) -> String {

@@ -219,21 +219,24 @@ impl EventFormatter {
             return full;
         }
         let command = restore_command(id).to_string();
-        let width = |text: &str| text.chars().count();
-        let used = |rest: &str| width(&now) + 8 + 1 + 1 + width(&size) + 2 + width(rest);
+        let used = |rest: &str| {
+            visible_width(&now) + 8 + 1 + 1 + visible_width(&size) + 2 + visible_width(rest)
+        };
         let with_reason = format!("{}: {command}", short_move_reason(disposed, reason));
-        let rest = match used(&with_reason) + width(&name) <= most {
+        let rest = match used(&with_reason) + visible_width(&name) <= most {
             true => with_reason,
             false => command,
         };
         let room = most.saturating_sub(used(&rest));
-        if room < MIN_NAME.min(width(&name)) {
+        if room < MIN_NAME.min(visible_width(&name)) {
             return full;
         }
         let name = text::shortened(&name, room);
         // The sizes of short lines are in the column of the other lines.
-        let column = (room + 1 + width(&size)).min(24 + 1 + 8);
-        let gap = column.saturating_sub(width(&name) + width(&size)).max(1);
+        let column = (room + 1 + visible_width(&size)).min(24 + 1 + 8);
+        let gap = column
+            .saturating_sub(visible_width(&name) + visible_width(&size))
+            .max(1);
         let word = self.paint(&format!("{word:<8}"), style);
         format!("{now}{word} {name}{:gap$}{size}  {rest}", "")
     }

@@ -56,7 +56,7 @@ pub(super) fn kept_text(
 /// Returns the first holders: `node[4711], bash[4712]`.
 fn names_of(holders: &[Holder]) -> String {
     let holders = holders.iter().take(MAX_HOLDERS);
-    let names = holders.map(|one| format!("{}[{}]", text::escaped(Path::new(&one.name)), one.pid));
+    let names = holders.map(|one| text::process(&one.name, one.pid));
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -80,7 +80,7 @@ pub(super) fn removal_reason(disposed: &Disposed) -> String {
 pub(crate) fn allowed_reason(reason: Reason, disposed: Option<&Disposed>) -> String {
     let holder = disposed.and_then(|disposed| disposed.process.as_ref());
     let holder = holder.filter(|process| process.via == Via::Holder);
-    let holder = holder.and_then(|process| Some((process.name.as_deref()?, process.pid)));
+    let by = holder.and_then(|one| Some(text::process(one.name.as_deref()?, one.pid)));
     match reason {
         Reason::SoleCopy => {
             let fault = disposed.map(|disposed| format!("{}: ", target_fault(disposed)));
@@ -91,9 +91,7 @@ pub(crate) fn allowed_reason(reason: Reason, disposed: Option<&Disposed>) -> Str
             "no proof that it is unused, and open = \"reap\" allows its removal".to_owned()
         }
         _ => {
-            let by =
-                holder.map(|(name, pid)| format!(" in {}[{pid}]", text::escaped(Path::new(name))));
-            let by = by.unwrap_or_default();
+            let by = by.map(|by| format!(" in {by}")).unwrap_or_default();
             format!("open{by}, and open = \"reap\" allows its removal")
         }
     }

@@ -70,13 +70,12 @@ pub(crate) fn print(text: &[u8]) -> io::Result<Exit> {
     has_reader(written).map(|_| Exit::Done)
 }
 
-/// Returns the fix for an error of a write, if the user has named `what`: a file or a folder.
+/// Returns the fix for an error of a write, if the user has named `what`: a folder, or a file in a folder.
 pub(crate) fn write_fix(error: &io::Error, what: &str) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             format!("free some space, or name {what} on another disk")
         }
-        _ if what == "a file" => "name a file in a folder that you may write to".to_owned(),
         _ => format!("name {what} that you may write to"),
     }
 }

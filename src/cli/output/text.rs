@@ -36,6 +36,11 @@ pub(crate) fn escaped(path: &Path) -> String {
     out
 }
 
+/// Returns a process in the form `node[4711]`.
+pub(crate) fn process(name: &str, pid: u32) -> String {
+    format!("{}[{pid}]", escaped(Path::new(name)))
+}
+
 /// Returns `text` as one line. The names in it are escaped already.
 pub(crate) fn one_line(text: &str) -> String {
     let mut out = String::new();

@@ -136,12 +136,10 @@ impl<'a> WalkPosition<'a> {
 
     /// Refuses a directory that another user could change, and one on another mount.
     fn check(&self) -> Result<(), WalkEnd> {
-        const WRITABLE_BY_OTHERS: u32 = 0o022;
         let seen = system::observe_fd(self.fd.as_fd()).map_err(WalkEnd::Io)?;
         self.on_same_mount(&seen)?;
         let uid = seen.fingerprint.uid;
-        let is_closed =
-            rule!("others-write-on-the-way", seen.mode & WRITABLE_BY_OTHERS == 0, without: true);
+        let is_closed = rule!("others-write-on-the-way", !seen.others_may_write(), without: true);
         match (uid == self.owner || uid == 0) && is_closed {
             true => Ok(()),
             false => Err(WalkEnd::Fault(LinkFault::Writable)),

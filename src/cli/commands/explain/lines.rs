@@ -48,8 +48,8 @@ impl Explained {
             }
             let shown = temp.process.as_ref().map(|process| process.pid);
             for holder in temp.holders.iter().filter(|one| Some(one.pid) != shown) {
-                let name = text::escaped(Path::new(&holder.name));
-                report.line(&format!("  held by {name}[{}]", holder.pid))?;
+                let holder = text::process(&holder.name, holder.pid);
+                report.line(&format!("  held by {holder}"))?;
             }
         }
         let verdict = match (&self.rejection, &self.facts) {
@@ -124,11 +124,7 @@ fn target_line(examined: &Examined) -> Option<String> {
 /// the temp`.
 fn process_line(process: &Process) -> String {
     let name = process.name.as_deref().unwrap_or("unknown");
-    let mut parts = vec![format!(
-        "{}[{}]",
-        text::escaped(Path::new(name)),
-        process.pid
-    )];
+    let mut parts = vec![text::process(name, process.pid)];
     parts.extend(process.exe.as_deref().map(text::escaped));
     let unit = process.unit.as_deref().map(Path::new);
     parts.extend(unit.map(|unit| format!("in {}", text::escaped(unit))));

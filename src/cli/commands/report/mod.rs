@@ -90,7 +90,7 @@ pub(crate) fn run(command: &Report, output: &OutputOptions) -> Result<Exit, Fail
     let mut report = EventPrinter::new(output);
     if let Some(file) = &command.html {
         write_page(file, &page::page(&content)).map_err(|error| {
-            let fix = write_fix(&error, "a file");
+            let fix = write_fix(&error, "a file in a folder");
             Failure::failed(format!("cannot write {file:?}: {error}; {fix}"))
         })?;
         if !output.quiet && !is_stdout(file) {
